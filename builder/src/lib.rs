@@ -1,0 +1,3 @@
+//! The builder: an image specification in, kernel and initrd segments out.
+
+pub mod tree;

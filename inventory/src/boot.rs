@@ -1,0 +1,132 @@
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use kiln_types::{Arch, Digest, ImageRef, Mac};
+use serde::{Deserialize, Serialize};
+
+use crate::{Firmware, MachineId};
+
+/// Number of a boot, counted up in one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub i64);
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.to_string())
+    }
+}
+
+/// One attempt of one machine to run one version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Its number.
+    pub id: BootId,
+    /// The machine.
+    pub machine: MachineId,
+    /// Name of the machine when it booted.
+    pub machine_name: String,
+    /// Interface it booted from.
+    pub mac: Mac,
+    /// Kind of firmware, where it was told.
+    pub firmware: Option<Firmware>,
+    /// Image it was given.
+    pub image: Option<ImageRef>,
+    /// Digest of the manifest of the version.
+    pub version: Option<Digest>,
+    /// Architecture of the version.
+    pub arch: Option<Arch>,
+    /// Address it had.
+    pub address: Option<Ipv4Addr>,
+    /// When the first packet was seen, in milliseconds since 1970.
+    pub started: i64,
+    /// How far it came, or how it ended.
+    pub outcome: Outcome,
+    /// When it ended, in milliseconds since 1970.
+    pub ended: Option<i64>,
+}
+
+/// How far a boot came, or how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Under way.
+    Booting,
+    /// Everything the image starts is up.
+    Healthy,
+    /// The machine said that something failed.
+    Failed,
+    /// Another boot of the same machine began before this one was healthy.
+    Abandoned,
+}
+
+/// One line of the timeline of a boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootEvent {
+    /// When the server saw it, in milliseconds since 1970.
+    pub at: i64,
+    /// What happened.
+    pub phase: Phase,
+    /// More about it: a file name, a service, the reason of a failure.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Bytes moved, for a transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Milliseconds it took, for a transfer; milliseconds since the kernel started, for what the machine reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub millis: Option<u64>,
+}
+
+/// The phases of a boot, in the order in which they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The firmware or the loader asked for an address.
+    Dhcp,
+    /// The loader was fetched.
+    Loader,
+    /// The script was fetched.
+    Script,
+    /// The kernel was fetched.
+    Kernel,
+    /// One segment of the initrd was fetched.
+    Segment,
+    /// kiln-init runs as process 1.
+    Init,
+    /// The network is up in the booted system.
+    Network,
+    /// One `onboot` container ended well.
+    Onboot,
+    /// One service was started.
+    Service,
+    /// Everything the image starts is up.
+    Healthy,
+    /// Something failed; the detail says what.
+    Failed,
+}
+
+impl Phase {
+    /// Returns the word that listings show.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dhcp => "dhcp",
+            Self::Loader => "loader",
+            Self::Script => "script",
+            Self::Kernel => "kernel",
+            Self::Segment => "segment",
+            Self::Init => "init",
+            Self::Network => "network",
+            Self::Onboot => "onboot",
+            Self::Service => "service",
+            Self::Healthy => "healthy",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,24 @@
+//! The inventory: which machines there are, what they should run, and what became of it.
+//!
+//! ```text
+//!  Sighting ──▶ decide(&Snapshot, &Sighting) ──▶ Decision { plan, reasons }
+//!                       ▲                                  pure: no I/O, no clock, no log
+//!  Store (SQLite) ──────┘ machines, leases, boots and their events, sightings
+//! ```
+//!
+//! [`decide`] is the only place where it is settled what a machine gets. DHCP, TFTP and HTTP call it and so
+//! does `kiln machine explain`, so that they cannot disagree.
+
+mod boot;
+mod lease;
+mod machine;
+mod plan;
+mod sighting;
+mod snapshot;
+
+pub use boot::{Boot, BootEvent, BootId, Outcome, Phase};
+pub use lease::Lease;
+pub use machine::{Machine, MachineId, NewMachine};
+pub use plan::{Artifact, BootPlan, Decision, Plan, Reason};
+pub use sighting::{Asker, Firmware, Sighting};
+pub use snapshot::{ImageVersion, Snapshot, UnknownMachines};

@@ -1,0 +1,55 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use kiln_types::{Arch, ImageRef, Mac};
+use serde::{Deserialize, Serialize};
+
+/// Our own name for one physical box. It stays when network cards or the name of the machine change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MachineId(pub i64);
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One physical box, as the inventory knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Our own id.
+    pub id: MachineId,
+    /// What it is to be, which is all that an operator says.
+    #[serde(flatten)]
+    pub spec: NewMachine,
+}
+
+/// A machine as an operator describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMachine {
+    /// Unique name, also its host name: a DNS label.
+    pub name: String,
+    /// Hardware addresses of its network interfaces. At least one.
+    pub macs: BTreeSet<Mac>,
+    /// SMBIOS UUID in the order that people read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Architecture, when the operator wants a machine of any other kind refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
+    /// Image it runs. Without one the machine is known but boots nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageRef>,
+    /// Address reserved for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Kernel arguments appended to those of the image.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cmdline: String,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}

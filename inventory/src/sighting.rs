@@ -1,0 +1,102 @@
+use std::fmt;
+
+use kiln_types::{Arch, Mac};
+use serde::{Deserialize, Serialize};
+
+/// One thing seen on the wire, reduced to what a decision may depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// Hardware address of the interface that asks.
+    pub mac: Mac,
+    /// Which program of the machine asks.
+    pub asker: Asker,
+    /// Kind of firmware, where the packet or the URL says it.
+    pub firmware: Option<Firmware>,
+    /// SMBIOS UUID in the order that people read it, unless the packet carries none or a void one.
+    pub uuid: Option<String>,
+}
+
+impl Sighting {
+    /// Returns the architecture, where the firmware tells it.
+    pub fn arch(&self) -> Option<Arch> {
+        self.firmware.and_then(Firmware::arch)
+    }
+}
+
+/// Which program of a machine asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asker {
+    /// The firmware's own network stack: it wants a loader.
+    Firmware,
+    /// iPXE: it wants a script.
+    Ipxe,
+    /// An operating system or anything else that does not boot from the network: it wants an address.
+    System,
+}
+
+/// Kind of firmware: processor architecture and way of loading, as DHCP option 93 tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// PC BIOS, by TFTP.
+    Bios,
+    /// UEFI on x86_64, by PXE (TFTP).
+    UefiX64,
+    /// UEFI on x86_64, by HTTP Boot.
+    UefiX64Http,
+    /// UEFI on arm64, by PXE (TFTP).
+    UefiArm64,
+    /// UEFI on arm64, by HTTP Boot.
+    UefiArm64Http,
+    /// Any other, with its number in the registry of RFC 4578 §2.1.
+    Other(u16),
+}
+
+impl Firmware {
+    /// Reads one number of option 93 (RFC 4578 §2.1 and the IANA registry "Processor Architecture Types").
+    ///
+    /// 9 is EBC in the registry, but much firmware says 9 where it means 64-bit x86 (RFC 4578 errata).
+    pub const fn from_option_93(number: u16) -> Self {
+        match number {
+            0 => Self::Bios,
+            7 | 9 => Self::UefiX64,
+            11 => Self::UefiArm64,
+            16 => Self::UefiX64Http,
+            19 => Self::UefiArm64Http,
+            other => Self::Other(other),
+        }
+    }
+
+    /// Returns the architecture of images that run on it. A BIOS is taken to be a 64-bit PC.
+    pub const fn arch(self) -> Option<Arch> {
+        match self {
+            Self::Bios | Self::UefiX64 | Self::UefiX64Http => Some(Arch::X86_64),
+            Self::UefiArm64 | Self::UefiArm64Http => Some(Arch::Arm64),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// Returns whether the firmware starts kernels as UEFI programs.
+    pub const fn is_uefi(self) -> bool {
+        matches!(self, Self::UefiX64 | Self::UefiX64Http | Self::UefiArm64 | Self::UefiArm64Http)
+    }
+
+    /// Returns whether the firmware loads by HTTP Boot, so that its boot file is a URL.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::UefiX64Http | Self::UefiArm64Http)
+    }
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bios => f.pad("bios"),
+            Self::UefiX64 => f.pad("uefi-x64"),
+            Self::UefiX64Http => f.pad("uefi-x64-http"),
+            Self::UefiArm64 => f.pad("uefi-arm64"),
+            Self::UefiArm64Http => f.pad("uefi-arm64-http"),
+            Self::Other(number) => f.pad(&format!("other-{number}")),
+        }
+    }
+}

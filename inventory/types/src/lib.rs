@@ -1,0 +1,13 @@
+//! The words that every part of Kiln shares: [`Mac`], [`Arch`], [`Digest`], [`ImageRef`].
+//!
+//! Each is parsed once, at the edge, and is correct from then on. No I/O and no dependency beyond serde.
+
+mod arch;
+mod digest;
+mod image_ref;
+mod mac;
+
+pub use arch::{Arch, ParseArchError};
+pub use digest::{Digest, ParseDigestError};
+pub use image_ref::{ImageRef, ParseImageRefError};
+pub use mac::{Mac, ParseMacError};
