@@ -1,1 +1,25 @@
-//! placeholder
+//! Kiln's server: it gives machines addresses, loaders, scripts, kernels and initrds, and keeps the timeline of
+//! every boot.
+//!
+//! ```text
+//!  dhcp ──┐                                   ┌── sightings, transfers, phone-home ──▶ boots ──▶ inventory
+//!  tftp ──┼──▶ view (snapshot of inventory ◀──┤
+//!  http ──┘    and images) ──▶ decide         └── explain: the same answers, printed
+//! ```
+//!
+//! [`serve`] puts the parts together from checked [`settings`]; [`cli`] is the command line around it.
+
+pub mod api;
+pub mod boots;
+pub mod cli;
+pub mod demo;
+pub mod dhcp;
+pub mod explain;
+pub mod http;
+pub mod lab;
+pub mod loaders;
+pub mod net;
+pub mod serve;
+pub mod settings;
+pub mod tftp;
+pub mod view;

@@ -1,0 +1,1 @@
+//! The control plane: REST on a unix socket.

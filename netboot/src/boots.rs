@@ -1,0 +1,1 @@
+//! Follows every boot from the first packet to `healthy`.

@@ -1,0 +1,1 @@
+//! What a machine would get, and why.

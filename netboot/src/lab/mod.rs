@@ -1,0 +1,1 @@
+//! A private network with virtual machines.
