@@ -17,6 +17,29 @@ impl fmt::Display for BootId {
     }
 }
 
+/// A boot that begins: a [`Boot`] that has no number yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBoot {
+    /// The machine.
+    pub machine: MachineId,
+    /// Name of the machine now.
+    pub machine_name: String,
+    /// Interface it boots from.
+    pub mac: Mac,
+    /// Kind of firmware, where it was told.
+    pub firmware: Option<Firmware>,
+    /// Image it is given.
+    pub image: Option<ImageRef>,
+    /// Digest of the manifest of the version.
+    pub version: Option<Digest>,
+    /// Architecture of the version.
+    pub arch: Option<Arch>,
+    /// Address it has.
+    pub address: Option<Ipv4Addr>,
+    /// When the first packet was seen, in milliseconds since 1970.
+    pub started: i64,
+}
+
 /// One attempt of one machine to run one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {

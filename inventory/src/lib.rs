@@ -10,15 +10,19 @@
 //! does `kiln machine explain`, so that they cannot disagree.
 
 mod boot;
+mod decide;
 mod lease;
 mod machine;
 mod plan;
 mod sighting;
 mod snapshot;
+mod store;
 
-pub use boot::{Boot, BootEvent, BootId, Outcome, Phase};
+pub use boot::{Boot, BootEvent, BootId, NewBoot, Outcome, Phase};
+pub use decide::decide;
 pub use lease::Lease;
 pub use machine::{Machine, MachineId, NewMachine};
 pub use plan::{Artifact, BootPlan, Decision, Plan, Reason};
 pub use sighting::{Asker, Firmware, Sighting};
 pub use snapshot::{ImageVersion, Snapshot, UnknownMachines};
+pub use store::{Store, StoreError};

@@ -1,1 +1,27 @@
-//! placeholder
+//! iPXE: which loader a firmware gets, which boot file it is told, and the script that the loader runs.
+//!
+//! ```text
+//!  Decision + Sighting ─┬─▶ boot_file ─▶ DHCP options: the loader, or the script once iPXE runs
+//!                       └─▶ script    ─▶ text: fetch kernel and segments, wait, or say why not
+//! ```
+//!
+//! Everything here is pure: no I/O, no clock.
+
+mod boot_file;
+mod loader;
+mod script;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+pub use boot_file::{BootFile, boot_file};
+pub use loader::{LOADERS, LoaderFile, loader};
+pub use script::{BootTicket, script};
+
+/// Where a machine reaches this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Our address on the subnet of the machine; TFTP is there.
+    pub address: Ipv4Addr,
+    /// Address and port of HTTP.
+    pub http: SocketAddrV4,
+}
