@@ -1,1 +1,22 @@
-//! A private network with virtual machines.
+//! A private network with virtual machines in it, for `kiln demo` and for the tests.
+//!
+//! ```text
+//!  this process, in a network namespace of its own
+//!    server ── kiln0 (bridge, 10.77.0.1/24) ─┬─ kt0 ── qemu: SeaBIOS, OVMF or AAVMF
+//!                                            └─ kt1 ── qemu …
+//! ```
+//!
+//! Nothing of it is visible from outside, and nothing has to be taken down: the namespace ends with the last
+//! process in it, and the machines end with the thread that started them.
+
+mod console;
+mod error;
+mod firmware;
+mod machine;
+mod network;
+
+pub use console::{Console, ConsoleError};
+pub use error::LabError;
+pub use firmware::{FirmwareKind, MachineKind};
+pub use machine::{Machine, MachineConfig};
+pub use network::{ADDRESS, BRIDGE, Lab, NETWORK};

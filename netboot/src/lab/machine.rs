@@ -1,0 +1,194 @@
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use kiln_types::{Arch, Mac};
+
+use super::firmware::{FirmwareImages, program};
+use super::{Console, FirmwareKind, Lab, LabError, MachineKind};
+
+/// A virtual machine as it is to be.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Names its files.
+    pub name: String,
+    /// Architecture and firmware.
+    pub kind: MachineKind,
+    /// Hardware address of its network card.
+    pub mac: Mac,
+    /// Memory in megabytes.
+    pub memory_mb: u32,
+}
+
+/// A running virtual machine, emulated by qemu without hardware help, so that it runs wherever Kiln does.
+///
+/// It is killed when this value is dropped, and also when the thread that started it ends.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    child: Child,
+    console: Console,
+    messages: Console,
+}
+
+impl Machine {
+    /// Powers a machine on; it boots from the network.
+    ///
+    /// # Errors
+    ///
+    /// When qemu or the firmware is missing, or qemu cannot be run.
+    pub fn start(lab: &mut Lab, config: &MachineConfig) -> Result<Self, LabError> {
+        let setpriv = program("setpriv", "util-linux")?;
+        let qemu = config.kind.qemu()?;
+        let images = match config.kind.images()? {
+            Some(images) => Some(own_variables(lab.directory(), &config.name, images)?),
+            None => None,
+        };
+        let port = lab.add_port()?;
+        let run = |source| LabError::Run { program: "qemu", source };
+        let mut child = Command::new(setpriv)
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(qemu)
+            .args(arguments(config, &port, images.as_ref()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(run)?;
+        let consoles = child
+            .stdout
+            .take()
+            .zip(child.stderr.take())
+            .map(|(output, errors)| Ok((Console::follow(output)?, Console::follow(errors)?)));
+        match consoles.unwrap_or_else(|| Err(std::io::ErrorKind::BrokenPipe.into())) {
+            Ok((console, messages)) => {
+                Ok(Self { name: config.name.clone(), child, console, messages })
+            }
+            Err(source) => {
+                end(&mut child);
+                Err(run(source))
+            }
+        }
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns its serial console.
+    pub const fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Returns what qemu itself has complained about.
+    pub fn messages(&self) -> String {
+        self.messages.tail(10)
+    }
+
+    /// Returns how qemu ended, if it has: the machine powered off or rebooted, or qemu refused its arguments.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Kills and reaps. Both fail only when the child is gone already.
+fn end(child: &mut Child) {
+    drop(child.kill());
+    drop(child.wait());
+}
+
+/// Copies the firmware's variables, which a machine writes to.
+fn own_variables(
+    directory: &Path,
+    name: &str,
+    images: FirmwareImages,
+) -> Result<FirmwareImages, LabError> {
+    let path = directory.join(format!("{name}.vars"));
+    // The contents alone: the template is read-only, the copy is not.
+    let copy = || -> std::io::Result<()> {
+        let mut template = fs::File::open(&images.variables)?;
+        std::io::copy(&mut template, &mut fs::File::create(&path)?).map(drop)
+    };
+    copy().map_err(|source| LabError::Write { path: path.clone(), source })?;
+    Ok(FirmwareImages { code: images.code, variables: path })
+}
+
+/// Returns qemu's arguments.
+fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>) -> Vec<OsString> {
+    let mut list: Vec<OsString> = Vec::new();
+    let mut add = |items: &[&str]| list.extend(items.iter().map(OsString::from));
+    add(&["-name", &config.name, "-accel", "tcg", "-m", &config.memory_mb.to_string()]);
+    match config.kind.arch() {
+        Arch::X86_64 => add(&["-M", "q35"]),
+        Arch::Arm64 => add(&["-M", "virt", "-cpu", "cortex-a72"]),
+    }
+    // `-nodefaults`: no disk drives for the firmware to try first.
+    add(&["-nodefaults", "-nographic", "-serial", "stdio", "-monitor", "none", "-no-reboot"]);
+    // EDK2 has no network without a source of random numbers.
+    add(&["-device", "virtio-rng-pci"]);
+    add(&["-netdev", &format!("tap,id=net0,ifname={port},script=no,downscript=no")]);
+    // UEFI brings its own driver; the option ROM would be iPXE and come in its way.
+    let rom = if images.is_some() { ",romfile=" } else { "" };
+    add(&["-device", &format!("virtio-net-pci,netdev=net0,mac={},bootindex=0{rom}", config.mac)]);
+    if config.kind.firmware() == FirmwareKind::Http {
+        for version in ["IPv4", "IPv6"] {
+            add(&["-fw_cfg", &format!("name=opt/org.tianocore/{version}PXESupport,string=n")]);
+        }
+    }
+    if let Some(images) = images {
+        for (unit, path, mode) in [(0, &images.code, ",readonly=on"), (1, &images.variables, "")] {
+            // A comma in a value of qemu's options is written twice.
+            let path = path.display().to_string().replace(',', ",,");
+            add(&["-drive", &format!("if=pflash,format=raw,unit={unit}{mode},file={path}")]);
+        }
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(arch: Arch, firmware: FirmwareKind) -> String {
+        let config = MachineConfig {
+            name: "n1".to_owned(),
+            kind: MachineKind::new(arch, firmware).unwrap(),
+            mac: Mac::new([0x52, 0x54, 0, 0x77, 0, 1]),
+            memory_mb: 512,
+        };
+        let images = (firmware != FirmwareKind::Bios)
+            .then(|| FirmwareImages { code: "/code.fd".into(), variables: "/a,b.vars".into() });
+        let arguments = arguments(&config, "kt0", images.as_ref());
+        arguments.iter().map(|text| text.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_bios_keeps_the_option_rom_of_the_card() {
+        let line = line(Arch::X86_64, FirmwareKind::Bios);
+        assert!(line.contains("mac=52:54:00:77:00:01,bootindex=0") && !line.contains("romfile"));
+        assert!(!line.contains("pflash"));
+    }
+
+    #[test]
+    fn uefi_has_its_own_variables_and_no_option_rom() {
+        let line = line(Arch::Arm64, FirmwareKind::Uefi);
+        assert!(line.contains("-M virt -cpu cortex-a72") && line.contains("romfile="));
+        assert!(line.contains("unit=0,readonly=on,file=/code.fd"));
+        assert!(line.contains("unit=1,file=/a,,b.vars"));
+        assert!(!line.contains("fw_cfg"));
+    }
+
+    #[test]
+    fn http_boot_is_uefi_without_pxe() {
+        let line = line(Arch::X86_64, FirmwareKind::Http);
+        assert!(line.contains("opt/org.tianocore/IPv4PXESupport,string=n"));
+    }
+}
