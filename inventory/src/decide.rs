@@ -1,7 +1,170 @@
-use crate::{Decision, Plan, Sighting, Snapshot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kiln_types::{Arch, ImageRef};
+
+use crate::{
+    Asker, BootPlan, Decision, Firmware, ImageVersion, Machine, Plan, Reason, Sighting, Snapshot,
+    UnknownMachines,
+};
 
 /// Settles what the machine behind a sighting gets, and says why.
+///
+/// Depends on nothing but its arguments. A machine boots only when its architecture, as the firmware tells it,
+/// agrees with the inventory and with the version.
 pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
-    let _ = (snapshot, sighting);
-    Decision { machine: None, plan: Plan::Address, reasons: Vec::new() }
+    let machine = snapshot.machine_by_mac(sighting.mac).cloned();
+    let mut reasons = vec![match &machine {
+        Some(machine) => {
+            Reason::FoundByMac { mac: sighting.mac, machine: machine.spec.name.clone() }
+        }
+        None => Reason::UnknownMachine { mac: sighting.mac },
+    }];
+    let plan = match (&machine, sighting.asker) {
+        (_, Asker::System) => {
+            reasons.push(Reason::NotBooting);
+            Plan::Address
+        }
+        (None, _) => unknown(snapshot.unknown, sighting, &mut reasons),
+        (Some(machine), _) => {
+            known(snapshot, sighting, machine, &mut reasons).unwrap_or_else(|(plan, reason)| {
+                reasons.push(reason);
+                plan
+            })
+        }
+    };
+    Decision { machine, plan, reasons }
 }
+
+fn unknown(policy: UnknownMachines, sighting: &Sighting, reasons: &mut Vec<Reason>) -> Plan {
+    match policy {
+        UnknownMachines::Ignore => {
+            reasons.push(Reason::UnknownIgnored);
+            Plan::Ignore
+        }
+        UnknownMachines::Hold => match no_loader(sighting) {
+            Some(reason) => {
+                reasons.push(reason);
+                Plan::Refuse
+            }
+            None => {
+                reasons.push(Reason::UnknownHeld);
+                Plan::Hold
+            }
+        },
+    }
+}
+
+/// What does not boot, and the reason that comes last.
+type Stop = (Plan, Reason);
+
+fn known(
+    snapshot: &Snapshot,
+    sighting: &Sighting,
+    machine: &Machine,
+    reasons: &mut Vec<Reason>,
+) -> Result<Plan, Stop> {
+    let spec = &machine.spec;
+    if let Some(reason) = no_loader(sighting) {
+        return Err((Plan::Refuse, reason));
+    }
+    if let Some(Firmware::Other(number)) = sighting.firmware {
+        return Err((Plan::Refuse, Reason::UnsupportedFirmware { number }));
+    }
+    if let (Some(wanted), Some(firmware), Some(seen)) =
+        (spec.arch, sighting.firmware, sighting.arch())
+        && wanted != seen
+    {
+        let machine = spec.name.clone();
+        return Err((Plan::Refuse, Reason::WrongArch { machine, wanted, firmware, seen }));
+    }
+    let Some(image) = &spec.image else {
+        return Err((Plan::Hold, Reason::NoImage { machine: spec.name.clone() }));
+    };
+    let built = snapshot
+        .images
+        .get(image)
+        .filter(|built| !built.is_empty())
+        .ok_or_else(|| (Plan::Hold, not_built(snapshot, image)))?;
+    let arch = arch_of(sighting, machine, image, built, reasons)?;
+    let version = built
+        .get(&arch)
+        .ok_or_else(|| (Plan::Refuse, Reason::NotBuiltForArch { image: image.clone(), arch }))?;
+    // On arm64 there is no other way to start a kernel than UEFI.
+    let uefi = sighting.firmware.map_or(arch == Arch::Arm64, Firmware::is_uefi);
+    if uefi && !version.efi_stub {
+        return Err((Plan::Refuse, Reason::NoEfiStub { image: image.clone(), arch }));
+    }
+    reasons.push(Reason::Selected { image: image.clone(), arch, version: version.version });
+    Ok(Plan::Boot(BootPlan {
+        image: image.clone(),
+        version: version.version,
+        arch,
+        kernel: version.kernel.clone(),
+        segments: version.segments.clone(),
+        cmdline: join(&version.cmdline, &spec.cmdline),
+    }))
+}
+
+/// Returns why no loader can be given to the firmware that asks. A loader that runs already needs none.
+fn no_loader(sighting: &Sighting) -> Option<Reason> {
+    match (sighting.asker, sighting.firmware) {
+        (Asker::Firmware, None) => Some(Reason::FirmwareNotTold),
+        (Asker::Firmware, Some(Firmware::Other(number))) => {
+            Some(Reason::UnsupportedFirmware { number })
+        }
+        _ => None,
+    }
+}
+
+fn not_built(snapshot: &Snapshot, image: &ImageRef) -> Reason {
+    let channels: Vec<String> = snapshot
+        .images
+        .iter()
+        .filter(|(other, built)| other.name() == image.name() && !built.is_empty())
+        .map(|(other, _)| other.channel().to_owned())
+        .collect();
+    if channels.is_empty() {
+        Reason::NotBuilt { image: image.clone() }
+    } else {
+        Reason::NoChannel { image: image.clone(), channels }
+    }
+}
+
+/// Finds the architecture: what the firmware tells, else what the inventory says, else the only one there is.
+fn arch_of(
+    sighting: &Sighting,
+    machine: &Machine,
+    image: &ImageRef,
+    built: &BTreeMap<Arch, Arc<ImageVersion>>,
+    reasons: &mut Vec<Reason>,
+) -> Result<Arch, Stop> {
+    if let Some(arch) = sighting.arch() {
+        return Ok(arch);
+    }
+    let name = || machine.spec.name.clone();
+    if let Some(arch) = machine.spec.arch {
+        reasons.push(Reason::ArchOfMachine { machine: name(), arch });
+        return Ok(arch);
+    }
+    let mut archs = built.keys();
+    match (archs.next(), archs.next()) {
+        (Some(&arch), None) => {
+            reasons.push(Reason::OnlyArchBuilt { image: image.clone(), arch });
+            Ok(arch)
+        }
+        _ => Err((Plan::Refuse, Reason::ArchNotTold { machine: name(), image: image.clone() })),
+    }
+}
+
+/// Appends the machine's kernel arguments to the image's: where two of them disagree, the kernel takes the last.
+fn join(image: &str, machine: &str) -> String {
+    [image.trim(), machine.trim()]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use kiln_types::{Arch, Digest, ImageRef};
 use serde::Serialize;
 
-use crate::Machine;
+use crate::{Machine, Reason};
 
 /// What [`decide`](crate::decide) found: what the machine gets, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,19 +58,4 @@ pub struct Artifact {
     pub digest: Digest,
     /// Length in bytes.
     pub size: u64,
-}
-
-/// One step of the way to a decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case", tag = "reason")]
-#[non_exhaustive]
-pub enum Reason {
-    /// The machine was found by its hardware address.
-    #[error("{mac} is an interface of machine `{machine}`")]
-    FoundByMac {
-        /// Address seen.
-        mac: kiln_types::Mac,
-        /// Name of the machine.
-        machine: String,
-    },
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::str::FromStr;
 
 use kiln_types::{Arch, Mac};
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,50 @@ impl fmt::Display for Firmware {
             Self::UefiArm64 => f.pad("uefi-arm64"),
             Self::UefiArm64Http => f.pad("uefi-arm64-http"),
             Self::Other(number) => f.pad(&format!("other-{number}")),
+        }
+    }
+}
+
+/// The text is not the name of a kind of firmware.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown firmware `{0}`; use bios, uefi-x64, uefi-x64-http, uefi-arm64, uefi-arm64-http or other-NUMBER"
+)]
+pub struct ParseFirmwareError(String);
+
+impl FromStr for Firmware {
+    type Err = ParseFirmwareError;
+
+    /// Reads what [`Display`](fmt::Display) writes; boot scripts carry it in their address.
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Ok(match s {
+            "bios" => Self::Bios,
+            "uefi-x64" => Self::UefiX64,
+            "uefi-x64-http" => Self::UefiX64Http,
+            "uefi-arm64" => Self::UefiArm64,
+            "uefi-arm64-http" => Self::UefiArm64Http,
+            _ => s
+                .strip_prefix("other-")
+                .and_then(|number| number.parse().ok())
+                .map(Self::from_option_93)
+                .ok_or_else(|| ParseFirmwareError(s.chars().take(40).collect()))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_firmware_is_read_back_as_it_is_written() {
+        for number in 0..64 {
+            let firmware = Firmware::from_option_93(number);
+            assert_eq!(firmware.to_string().parse(), Ok(firmware));
+        }
+        assert_eq!("other-0".parse(), Ok(Firmware::Bios), "one kind has one value");
+        for bad in ["", "BIOS", "other-", "other-65536", "uefi"] {
+            assert!(bad.parse::<Firmware>().is_err(), "{bad}");
         }
     }
 }

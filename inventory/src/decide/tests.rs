@@ -1,0 +1,274 @@
+use kiln_types::{Digest, Mac};
+
+use super::*;
+use crate::{Artifact, MachineId, NewMachine};
+
+const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+const FIRMWARE: [Option<Firmware>; 8] = [
+    None,
+    Some(Firmware::Bios),
+    Some(Firmware::UefiX64),
+    Some(Firmware::UefiX64Http),
+    Some(Firmware::UefiArm64),
+    Some(Firmware::UefiArm64Http),
+    Some(Firmware::Other(6)),
+    Some(Firmware::Other(27)),
+];
+
+fn version(arch: Arch, efi_stub: bool) -> Arc<ImageVersion> {
+    let byte = if arch == Arch::X86_64 { 0xaa } else { 0xbb };
+    let artifact = |name: &str| Artifact {
+        name: name.to_owned(),
+        digest: Digest::from_bytes([byte; 32]),
+        size: 7,
+    };
+    Arc::new(ImageVersion {
+        version: Digest::from_bytes([byte; 32]),
+        kernel: artifact("kernel"),
+        efi_stub,
+        segments: vec![artifact("init"), artifact("web")],
+        cmdline: "console=ttyS0 ".to_owned(),
+    })
+}
+
+fn machine(arch: Option<Arch>, image: Option<&str>) -> Arc<Machine> {
+    Arc::new(Machine {
+        id: MachineId(1),
+        spec: NewMachine {
+            name: "n1".to_owned(),
+            macs: [MAC].into(),
+            uuid: None,
+            arch,
+            image: image.map(|image| image.parse().unwrap()),
+            address: None,
+            cmdline: "quiet".to_owned(),
+            labels: BTreeMap::new(),
+        },
+    })
+}
+
+fn snapshot(
+    machine: Option<Arc<Machine>>,
+    built: &[(&str, Arch, bool)],
+    policy: UnknownMachines,
+) -> Snapshot {
+    let mut images = BTreeMap::<ImageRef, BTreeMap<_, _>>::new();
+    for (image, arch, stub) in built {
+        images.entry(image.parse().unwrap()).or_default().insert(*arch, version(*arch, *stub));
+    }
+    Snapshot::new(machine.into_iter().collect(), images, policy)
+}
+
+fn sighting(asker: Asker, firmware: Option<Firmware>) -> Sighting {
+    Sighting { mac: MAC, asker, firmware, uuid: None }
+}
+
+fn word(plan: &Plan) -> &'static str {
+    match plan {
+        Plan::Boot(_) => "boot",
+        Plan::Address => "address",
+        Plan::Hold => "hold",
+        Plan::Refuse => "refuse",
+        Plan::Ignore => "ignore",
+    }
+}
+
+/// Everything the table below varies.
+struct Case {
+    machine: Option<Arc<Machine>>,
+    built: &'static [(&'static str, Arch, bool)],
+    asker: Asker,
+    firmware: Option<Firmware>,
+    plan: &'static str,
+    last: &'static str,
+}
+
+#[test]
+fn every_branch_has_its_plan_and_its_reason() {
+    use Arch::{Arm64, X86_64};
+    use Asker::{Firmware as Rom, Ipxe, System};
+    use Firmware::{Bios, Other, UefiArm64, UefiX64, UefiX64Http};
+    const X64: &[(&str, Arch, bool)] = &[("demo", X86_64, true)];
+    const NO_STUB: &[(&str, Arch, bool)] = &[("demo", X86_64, false)];
+    const NO_STUB_ARM: &[(&str, Arch, bool)] = &[("demo", Arm64, false)];
+    const BOTH: &[(&str, Arch, bool)] = &[("demo", X86_64, true), ("demo", Arm64, true)];
+    const EDGE: &[(&str, Arch, bool)] = &[("demo:edge", X86_64, true), ("demo:old", Arm64, true)];
+    let demo = || Some(machine(None, Some("demo")));
+    let only = |arch| Some(machine(Some(arch), Some("demo")));
+    let case = |machine, built, asker, firmware, plan, last| Case {
+        machine,
+        built,
+        asker,
+        firmware,
+        plan,
+        last,
+    };
+    let selected = "image `demo` for x86_64 is version aaaaaaaaaaaa";
+    let selected_arm = "image `demo` for arm64 is version bbbbbbbbbbbb";
+    let system = "an operating system asks, not firmware or a loader, so it gets an address only";
+    let type_6 = "firmware type 6 (32-bit UEFI) is not supported; Kiln boots BIOS and UEFI of x86_64 \
+                  and UEFI of arm64";
+    let not_told = "the firmware does not tell what it is (DHCP option 93), so no loader can be chosen; \
+                    switch it to PXE or HTTP Boot of UEFI";
+    let no_image = "machine `n1` has no image to run; give it one with `--image IMAGE`";
+    let no_stub = "the kernel of image `demo` for x86_64 has no EFI stub, so UEFI cannot start it; \
+                   use a kernel that is built with CONFIG_EFI_STUB";
+    let cases = [
+        case(demo(), X64, Rom, Some(Bios), "boot", selected),
+        case(demo(), X64, Rom, Some(UefiX64Http), "boot", selected),
+        case(demo(), X64, Ipxe, Some(UefiX64), "boot", selected),
+        case(demo(), BOTH, Ipxe, Some(UefiArm64), "boot", selected_arm),
+        case(only(Arm64), BOTH, Ipxe, None, "boot", selected_arm),
+        case(demo(), X64, Ipxe, None, "boot", selected),
+        case(demo(), NO_STUB, Rom, Some(Bios), "boot", selected),
+        case(demo(), NO_STUB, Ipxe, None, "boot", selected),
+        case(demo(), NO_STUB, Rom, Some(UefiX64), "refuse", no_stub),
+        case(
+            demo(),
+            NO_STUB_ARM,
+            Ipxe,
+            None,
+            "refuse",
+            "the kernel of image `demo` for arm64 has no EFI stub, so UEFI cannot start it; \
+             use a kernel that is built with CONFIG_EFI_STUB",
+        ),
+        case(
+            demo(),
+            BOTH,
+            Ipxe,
+            None,
+            "refuse",
+            "the loader does not tell its architecture and image `demo` is built for several; \
+             set the architecture of machine `n1`",
+        ),
+        case(
+            demo(),
+            X64,
+            Rom,
+            Some(UefiArm64),
+            "refuse",
+            "image `demo` has no arm64 version; build one with `kiln build --arch arm64`",
+        ),
+        case(
+            only(X86_64),
+            BOTH,
+            Rom,
+            Some(UefiArm64),
+            "refuse",
+            "machine `n1` is set to x86_64, but its firmware is uefi-arm64 and runs arm64; \
+             correct the architecture of the machine or its MAC address",
+        ),
+        case(demo(), X64, Rom, Some(Other(6)), "refuse", type_6),
+        case(demo(), X64, Ipxe, Some(Other(6)), "refuse", type_6),
+        case(demo(), X64, Rom, None, "refuse", not_told),
+        case(Some(machine(None, None)), X64, Rom, Some(Bios), "hold", no_image),
+        case(Some(machine(None, None)), X64, Ipxe, None, "hold", no_image),
+        case(
+            demo(),
+            &[],
+            Ipxe,
+            Some(Bios),
+            "hold",
+            "image `demo` is not built; build it with `kiln build demo.yml`",
+        ),
+        case(
+            demo(),
+            EDGE,
+            Rom,
+            Some(Bios),
+            "hold",
+            "image `demo` has no channel `latest`; it has edge, old",
+        ),
+        case(demo(), X64, System, None, "address", system),
+        case(None, X64, System, None, "address", system),
+    ];
+    for Case { machine, built, asker, firmware, plan, last } in cases {
+        let decision =
+            decide(&snapshot(machine, built, UnknownMachines::Ignore), &sighting(asker, firmware));
+        let context = format!("{built:?} {asker:?} {firmware:?}: {decision:#?}");
+        assert_eq!(word(&decision.plan), plan, "{context}");
+        assert_eq!(decision.reasons.last().unwrap().to_string(), last, "{context}");
+    }
+}
+
+#[test]
+fn unknown_machines_get_what_the_settings_say() {
+    use UnknownMachines::{Hold, Ignore};
+    for (policy, asker, firmware, plan) in [
+        (Ignore, Asker::Firmware, Some(Firmware::Bios), "ignore"),
+        (Ignore, Asker::Ipxe, None, "ignore"),
+        (Ignore, Asker::System, None, "address"),
+        (Hold, Asker::Firmware, Some(Firmware::Bios), "hold"),
+        (Hold, Asker::Ipxe, Some(Firmware::Other(27)), "hold"),
+        (Hold, Asker::Firmware, Some(Firmware::Other(27)), "refuse"),
+        (Hold, Asker::Firmware, None, "refuse"),
+        (Hold, Asker::System, None, "address"),
+    ] {
+        let decision = decide(&snapshot(None, &[], policy), &sighting(asker, firmware));
+        assert_eq!(word(&decision.plan), plan, "{policy:?} {asker:?} {firmware:?}");
+        assert_eq!(
+            decision.reasons[0].to_string(),
+            "no machine has an interface 52:54:00:00:00:01; \
+             add it with `kiln machine add NAME --mac 52:54:00:00:00:01 --image IMAGE`"
+        );
+        assert_eq!(decision.machine, None);
+    }
+}
+
+#[test]
+fn the_arguments_of_the_machine_come_after_those_of_the_image() {
+    let snapshot = snapshot(
+        Some(machine(None, Some("demo"))),
+        &[("demo", Arch::X86_64, true)],
+        UnknownMachines::Ignore,
+    );
+    let decision = decide(&snapshot, &sighting(Asker::Ipxe, Some(Firmware::Bios)));
+    let Plan::Boot(plan) = decision.plan else { panic!("{:?}", decision.plan) };
+    assert_eq!(plan.cmdline, "console=ttyS0 quiet");
+    assert_eq!(plan.segments.len(), 2);
+    assert_eq!(decision.machine.unwrap().spec.name, "n1");
+}
+
+/// All inputs there are, up to names: what a machine must never get is checked for each of them.
+#[test]
+fn no_input_at_all_boots_a_wrong_architecture() {
+    let maybe_arch = [None, Some(Arch::X86_64), Some(Arch::Arm64)];
+    let machines = maybe_arch
+        .iter()
+        .flat_map(|arch| [None, Some("demo"), Some("gone")].map(|image| Some((*arch, image))))
+        .chain([None]);
+    let mut boots = 0;
+    for who in machines {
+        for built in 0..9 {
+            let built: Vec<_> = [(Arch::X86_64, built % 3), (Arch::Arm64, built / 3)]
+                .into_iter()
+                .filter(|(_, state)| *state > 0)
+                .map(|(arch, state)| ("demo", arch, state == 2))
+                .collect();
+            for policy in [UnknownMachines::Ignore, UnknownMachines::Hold] {
+                let who_machine = who.map(|(arch, image)| machine(arch, image));
+                let snapshot = snapshot(who_machine, &built, policy);
+                for asker in [Asker::Firmware, Asker::Ipxe, Asker::System] {
+                    for firmware in FIRMWARE {
+                        let sighting = sighting(asker, firmware);
+                        let decision = decide(&snapshot, &sighting);
+                        let context = format!("{who:?} {built:?} {sighting:?} {decision:#?}");
+                        assert!(!decision.reasons.is_empty(), "{context}");
+                        let Plan::Boot(plan) = &decision.plan else { continue };
+                        boots += 1;
+                        let (wanted, image) = who.expect("only known machines boot");
+                        assert_eq!(image, Some("demo"), "{context}");
+                        assert!(wanted.is_none_or(|arch| arch == plan.arch), "{context}");
+                        assert!(sighting.arch().is_none_or(|arch| arch == plan.arch), "{context}");
+                        assert!(!matches!(firmware, Some(Firmware::Other(_))), "{context}");
+                        assert_ne!(asker, Asker::System, "{context}");
+                        assert_eq!(plan.version, version(plan.arch, true).version, "{context}");
+                        let stub = built.iter().any(|b| b.1 == plan.arch && b.2);
+                        assert!(stub || !firmware.is_some_and(Firmware::is_uefi), "{context}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(boots > 100, "the walk reaches real boots: {boots}");
+}
