@@ -1,1 +1,5 @@
-//! Sockets and interfaces.
+//! Sockets and interfaces: what the standard library does not say.
+
+mod udp;
+
+pub use udp::send_from;

@@ -1,0 +1,262 @@
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use kiln_inventory::{Decision, Lease, Plan, Sighting, Snapshot, decide};
+use kiln_ipxe::Endpoints;
+
+use super::address::choose;
+use super::answer;
+use super::classify::classify;
+use super::encode::{Reply, ReplyKind};
+use super::leases::{LeaseTable, Timestamp};
+use super::subnet::Subnet;
+use super::wire::{Kind, Request};
+
+/// Everything that a reply depends on besides the request and the time.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The network the request came from.
+    pub subnet: &'a Subnet,
+    /// The inventory.
+    pub snapshot: &'a Snapshot,
+    /// Who has which address.
+    pub leases: &'a LeaseTable,
+    /// Where machines of the network reach us.
+    pub endpoints: &'a Endpoints,
+}
+
+/// What is to be done about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is sent. An acknowledgement only after [`lease`](Self::lease) is on disk.
+    pub reply: Option<Reply>,
+    /// Lease that was given, renewed or ended. To be taken into the table at once and made durable.
+    pub lease: Option<Lease>,
+    /// What happens to addresses besides leases.
+    pub change: Option<Change>,
+    /// Who asked, when it asked for something.
+    pub sighting: Option<Sighting>,
+    /// What it gets.
+    pub decision: Option<Decision>,
+    /// Why the reply is what it is.
+    pub note: Note,
+}
+
+/// A change to the table that is not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The address is kept for a short time for the machine that asks.
+    Hold(Ipv4Addr),
+    /// What was offered to the machine is free again.
+    DropHold,
+    /// Someone uses the address without a lease.
+    Quarantine(Ipv4Addr),
+}
+
+/// Why a request was answered as it was, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An address was offered.
+    Offered,
+    /// An address was given.
+    Given,
+    /// The rest was told to a machine that has an address.
+    Informed,
+    /// An address was given back.
+    Released,
+    /// An address is in use by someone else.
+    Declined,
+    /// The address is not the client's; it has to begin again.
+    WrongAddress,
+    /// The plan is not to answer.
+    Ignored,
+    /// The client has chosen another server.
+    OtherServer,
+    /// The request comes from a network that is not served here.
+    OtherNetwork,
+    /// The client speaks of an address that it does not have.
+    NotItsAddress,
+    /// Every address is taken.
+    PoolExhausted,
+}
+
+impl Note {
+    /// Returns the words for logs and listings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offered => "address offered",
+            Self::Given => "address given",
+            Self::Informed => "options told",
+            Self::Released => "address given back",
+            Self::Declined => "address is in use by someone else",
+            Self::WrongAddress => "not its address, has to begin again",
+            Self::Ignored => "not answered, as planned",
+            Self::OtherServer => "chose another server",
+            Self::OtherNetwork => "comes from a network that is not served",
+            Self::NotItsAddress => "speaks of an address it does not have",
+            Self::PoolExhausted => "every address is taken",
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Returns what is to be done about a request. Pure: no I/O, no clock, and nothing is changed.
+pub fn respond(request: &Request, view: &View<'_>, now: Timestamp) -> Outcome {
+    let network = view.subnet.network;
+    // Also keeps anyone from having us send replies to places outside.
+    let relayed = !request.giaddr.is_unspecified();
+    if relayed && !network.is_host(request.giaddr) {
+        return silent(Note::OtherNetwork);
+    }
+    if request.server().is_some_and(|server| server != view.subnet.address) {
+        let change = (request.kind == Kind::Request).then_some(Change::DropHold);
+        return Outcome { change, ..silent(Note::OtherServer) };
+    }
+    match request.kind {
+        Kind::Release => release(request, view, now),
+        Kind::Decline => decline(request, view, now),
+        Kind::Discover | Kind::Request | Kind::Inform => {
+            let sighting = classify(request);
+            let decision = decide(view.snapshot, &sighting);
+            let outcome = if matches!(decision.plan, Plan::Ignore) {
+                silent(Note::Ignored)
+            } else {
+                answer(request, view, now, &sighting, &decision)
+            };
+            Outcome { sighting: Some(sighting), decision: Some(decision), ..outcome }
+        }
+    }
+}
+
+fn answer(
+    request: &Request,
+    view: &View<'_>,
+    now: Timestamp,
+    sighting: &Sighting,
+    decision: &Decision,
+) -> Outcome {
+    let offer = |wanted| choose(view.subnet, view.snapshot, view.leases, request.mac, wanted, now);
+    let full = |kind, address| {
+        let options = answer::options(request, view, sighting, decision, address);
+        reply(request, view, kind, address, options)
+    };
+    match request.kind {
+        Kind::Discover => match offer(request.requested()) {
+            Some(address) => Outcome {
+                reply: Some(full(ReplyKind::Offer, Some(address))),
+                change: Some(Change::Hold(address)),
+                ..silent(Note::Offered)
+            },
+            None => silent(Note::PoolExhausted),
+        },
+        Kind::Inform if !view.subnet.network.is_host(request.ciaddr) => silent(Note::OtherNetwork),
+        Kind::Inform => {
+            Outcome { reply: Some(full(ReplyKind::Ack, None)), ..silent(Note::Informed) }
+        }
+        _ => {
+            // SELECTING and INIT-REBOOT name the address in option 50, RENEWING and REBINDING in `ciaddr`
+            // (RFC 2131 §4.3.2). In all four it is right if it is what we would choose now.
+            let has = Some(request.ciaddr).filter(|address| !address.is_unspecified());
+            let Some(address) = request.requested().or(has) else {
+                return silent(Note::NotItsAddress);
+            };
+            if offer(Some(address)) != Some(address) {
+                let options = answer::nak_options(request, view);
+                return Outcome {
+                    reply: Some(reply(request, view, ReplyKind::Nak, None, options)),
+                    change: Some(Change::DropHold),
+                    ..silent(Note::WrongAddress)
+                };
+            }
+            let lease = Lease {
+                address,
+                mac: request.mac,
+                expires: now.after(view.subnet.lease_time).0,
+                hostname: request.hostname(),
+            };
+            Outcome {
+                reply: Some(full(ReplyKind::Ack, Some(address))),
+                lease: Some(lease),
+                ..silent(Note::Given)
+            }
+        }
+    }
+}
+
+fn release(request: &Request, view: &View<'_>, now: Timestamp) -> Outcome {
+    match view.leases.of(request.mac).filter(|lease| lease.address == request.ciaddr) {
+        Some(lease) => Outcome { lease: Some(ended(lease, now)), ..silent(Note::Released) },
+        None => silent(Note::NotItsAddress),
+    }
+}
+
+/// Only who was given an address can have it put in quarantine; else one client could empty the pool.
+fn decline(request: &Request, view: &View<'_>, now: Timestamp) -> Outcome {
+    let Some(address) = request.requested() else { return silent(Note::NotItsAddress) };
+    let lease = view.leases.of(request.mac).filter(|lease| lease.address == address);
+    if lease.is_none() && view.leases.held_for(request.mac, now) != Some(address) {
+        return silent(Note::NotItsAddress);
+    }
+    Outcome {
+        lease: lease.map(|lease| ended(lease, now)),
+        change: Some(Change::Quarantine(address)),
+        ..silent(Note::Declined)
+    }
+}
+
+fn ended(lease: &Lease, now: Timestamp) -> Lease {
+    Lease { expires: lease.expires.min(now.0), ..lease.clone() }
+}
+
+const fn silent(note: Note) -> Outcome {
+    Outcome { reply: None, lease: None, change: None, sighting: None, decision: None, note }
+}
+
+/// Puts the fixed fields around the options.
+fn reply(
+    request: &Request,
+    view: &View<'_>,
+    kind: ReplyKind,
+    address: Option<Ipv4Addr>,
+    answer: answer::Answer,
+) -> Reply {
+    let nak = kind == ReplyKind::Nak;
+    let relayed = !request.giaddr.is_unspecified();
+    // A relay has to broadcast a NAK, since the client has no address to hear it on (RFC 2131 §4.3.2).
+    let flags = if nak && relayed { request.flags | 0x8000 } else { request.flags };
+    let ciaddr = if kind == ReplyKind::Ack { request.ciaddr } else { Ipv4Addr::UNSPECIFIED };
+    Reply {
+        kind,
+        xid: request.xid,
+        flags,
+        ciaddr,
+        yiaddr: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        siaddr: answer.next_server.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        giaddr: request.giaddr,
+        mac: request.mac,
+        file: answer.file,
+        options: answer.options,
+        relay_agent: request.relay_agent().to_vec(),
+        max_size: request.max_size(),
+        to: destination(request, view, ciaddr),
+    }
+}
+
+/// Returns where a reply goes (RFC 2131 §4.1).
+///
+/// A client that has no address yet and does not ask for a broadcast gets one all the same: without an address it
+/// answers no ARP, so that only a hand-made Ethernet frame could reach it alone. Every client takes a broadcast.
+fn destination(request: &Request, view: &View<'_>, ciaddr: Ipv4Addr) -> SocketAddrV4 {
+    if !request.giaddr.is_unspecified() {
+        SocketAddrV4::new(request.giaddr, 67)
+    } else if view.subnet.network.is_host(ciaddr) {
+        SocketAddrV4::new(ciaddr, 68)
+    } else {
+        SocketAddrV4::new(Ipv4Addr::BROADCAST, 68)
+    }
+}

@@ -1,0 +1,181 @@
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use kiln_inventory::Lease;
+use kiln_types::Mac;
+
+/// A moment, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Returns the time of the system's clock.
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// Returns the moment that is so much later.
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// How long an offered address is kept for the machine it was offered to. UEFI takes three and a half seconds to
+/// ask for it, and a slow switch port more.
+const HOLD: Duration = Duration::from_secs(30);
+/// How long an address that someone else uses is not given to anyone.
+const QUARANTINE: Duration = Duration::from_secs(600);
+/// How many offers are held at once. More are still made, but two machines may then be offered the same address,
+/// and the slower one has to ask again.
+const MAX_HOLDS: usize = 8192;
+
+/// Who has which address, in memory. What is durable of it are the leases.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseTable {
+    leases: BTreeMap<Ipv4Addr, Lease>,
+    by_mac: HashMap<Mac, Ipv4Addr>,
+    holds: HashMap<Ipv4Addr, (Mac, Timestamp)>,
+    held_by: HashMap<Mac, Ipv4Addr>,
+    quarantine: BTreeMap<Ipv4Addr, Timestamp>,
+}
+
+impl LeaseTable {
+    /// Starts from the leases that were kept. Where one hardware address has several, the one that ends last stays.
+    pub fn new(mut leases: Vec<Lease>) -> Self {
+        leases.sort_by_key(|lease| lease.expires);
+        let mut table = Self::default();
+        for lease in leases {
+            table.insert(lease);
+        }
+        table
+    }
+
+    /// Returns the lease of a hardware address, also when it has ended.
+    pub fn of(&self, mac: Mac) -> Option<&Lease> {
+        self.leases.get(self.by_mac.get(&mac)?)
+    }
+
+    /// Returns the lease of an address, also when it has ended.
+    pub fn at(&self, address: Ipv4Addr) -> Option<&Lease> {
+        self.leases.get(&address)
+    }
+
+    /// Returns the address that was offered to a hardware address and is still kept for it.
+    pub fn held_for(&self, mac: Mac, now: Timestamp) -> Option<Ipv4Addr> {
+        let address = self.held_by.get(&mac)?;
+        self.holds.get(address).filter(|(_, until)| *until > now).map(|_| *address)
+    }
+
+    /// Returns whether the address can be given to this hardware address: no one else has a lease that runs or was
+    /// offered it, and no one was found to use it without a lease.
+    pub fn is_free_for(&self, address: Ipv4Addr, mac: Mac, now: Timestamp) -> bool {
+        let leased = self.leases.get(&address).is_some_and(|l| l.mac != mac && l.expires > now.0);
+        let held = self.holds.get(&address).is_some_and(|(who, until)| *who != mac && *until > now);
+        let declined = self.quarantine.get(&address).is_some_and(|until| *until > now);
+        !(leased || held || declined)
+    }
+
+    /// Takes in a lease. An older one of the same hardware address is forgotten, and so is its offer.
+    pub fn insert(&mut self, lease: Lease) {
+        self.drop_hold(lease.mac);
+        if let Some(old) = self.by_mac.insert(lease.mac, lease.address)
+            && old != lease.address
+        {
+            self.leases.remove(&old);
+        }
+        if let Some(old) = self.leases.insert(lease.address, lease.clone())
+            && old.mac != lease.mac
+        {
+            self.by_mac.remove(&old.mac);
+        }
+    }
+
+    /// Keeps an address for the machine it was offered to.
+    pub fn hold(&mut self, address: Ipv4Addr, mac: Mac, now: Timestamp) {
+        self.drop_hold(mac);
+        if self.holds.len() >= MAX_HOLDS {
+            self.holds.retain(|_, (_, until)| *until > now);
+            self.held_by.retain(|_, address| self.holds.contains_key(address));
+        }
+        if self.holds.len() < MAX_HOLDS {
+            if let Some((old, _)) = self.holds.insert(address, (mac, now.after(HOLD))) {
+                self.held_by.remove(&old);
+            }
+            self.held_by.insert(mac, address);
+        }
+    }
+
+    /// Gives up what was offered to a machine.
+    pub fn drop_hold(&mut self, mac: Mac) {
+        if let Some(address) = self.held_by.remove(&mac) {
+            self.holds.remove(&address);
+        }
+    }
+
+    /// Keeps an address from everyone for ten minutes.
+    pub fn quarantine(&mut self, address: Ipv4Addr, now: Timestamp) {
+        self.quarantine.retain(|_, until| *until > now);
+        self.quarantine.insert(address, now.after(QUARANTINE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1000);
+
+    fn mac(last: u8) -> Mac {
+        Mac::new([2, 0, 0, 0, 0, last])
+    }
+
+    fn lease(address: u8, who: u8, expires: i64) -> Lease {
+        Lease { address: [10, 0, 0, address].into(), mac: mac(who), expires, hostname: None }
+    }
+
+    #[test]
+    fn a_machine_and_an_address_have_one_lease() {
+        let mut table = LeaseTable::new(vec![lease(5, 1, 3000), lease(4, 1, 2000)]);
+        assert_eq!(table.of(mac(1)), Some(&lease(5, 1, 3000)));
+        assert_eq!(table.at([10, 0, 0, 4].into()), None);
+        table.insert(lease(5, 2, 4000));
+        assert_eq!((table.of(mac(1)), table.of(mac(2))), (None, Some(&lease(5, 2, 4000))));
+    }
+
+    #[test]
+    fn an_address_is_free_once_its_lease_has_ended() {
+        let table = LeaseTable::new(vec![lease(4, 1, 1001), lease(5, 2, 1000)]);
+        assert!(!table.is_free_for([10, 0, 0, 4].into(), mac(9), NOW));
+        assert!(table.is_free_for([10, 0, 0, 4].into(), mac(1), NOW));
+        assert!(table.is_free_for([10, 0, 0, 5].into(), mac(9), NOW));
+        assert!(table.of(mac(2)).is_some(), "the memory of who had it stays");
+    }
+
+    #[test]
+    fn offers_and_quarantine_end() {
+        let mut table = LeaseTable::default();
+        let (first, second) = ([10, 0, 0, 4].into(), [10, 0, 0, 5].into());
+        table.hold(first, mac(1), NOW);
+        table.quarantine(second, NOW);
+        assert_eq!(table.held_for(mac(1), NOW), Some(first));
+        assert!(!table.is_free_for(first, mac(2), NOW));
+        assert!(!table.is_free_for(second, mac(1), NOW));
+        assert!(table.is_free_for(first, mac(2), NOW.after(HOLD)));
+        assert_eq!(table.held_for(mac(1), NOW.after(HOLD)), None);
+        assert!(table.is_free_for(second, mac(1), NOW.after(QUARANTINE)));
+    }
+
+    #[test]
+    fn offers_are_bounded() {
+        let mut table = LeaseTable::default();
+        for number in 0..20_000_u32 {
+            let [_, a, b, c] = number.to_be_bytes();
+            table.hold(Ipv4Addr::from_bits(number), Mac::new([2, 0, 0, a, b, c]), NOW);
+        }
+        assert_eq!((table.holds.len(), table.held_by.len()), (MAX_HOLDS, MAX_HOLDS));
+        table.hold([10, 0, 0, 1].into(), mac(1), NOW.after(HOLD));
+        assert_eq!((table.holds.len(), table.held_by.len()), (1, 1));
+    }
+}

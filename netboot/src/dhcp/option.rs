@@ -1,0 +1,20 @@
+//! Numbers of the options that we read or write (RFC 2132 and the registry "BOOTP Vendor Extensions").
+
+pub(super) const PAD: u8 = 0;
+pub(super) const HOST_NAME: u8 = 12;
+pub(super) const REQUESTED_ADDRESS: u8 = 50;
+pub(super) const OVERLOAD: u8 = 52;
+pub(super) const MESSAGE_TYPE: u8 = 53;
+pub(super) const SERVER_IDENTIFIER: u8 = 54;
+pub(super) const MAX_MESSAGE_SIZE: u8 = 57;
+pub(super) const VENDOR_CLASS: u8 = 60;
+pub(super) const CLIENT_IDENTIFIER: u8 = 61;
+pub(super) const USER_CLASS: u8 = 77;
+pub(super) const RELAY_AGENT: u8 = 82;
+/// RFC 4578 §2.1.
+pub(super) const CLIENT_ARCHITECTURE: u8 = 93;
+/// RFC 4578 §2.3.
+pub(super) const CLIENT_UUID: u8 = 97;
+/// Registered for Etherboot; iPXE speaks of its features there.
+pub(super) const IPXE: u8 = 175;
+pub(super) const END: u8 = 255;

@@ -1,0 +1,319 @@
+//! Reads DHCPv4 requests (RFC 2131 §2). Everything about lengths is settled here, once.
+//!
+//! Options are read one by one, each as raw bytes, and only those that we use are looked into: one option that
+//! makes no sense never hides the others.
+#![warn(clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use kiln_types::Mac;
+
+use super::option;
+
+/// Where the options begin, after the fixed fields and the cookie.
+const OPTIONS_AT: usize = 240;
+/// The first four bytes of the options (RFC 2132 §2).
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
+
+/// What a client asks for (option 53).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Which addresses are there?
+    Discover,
+    /// May I have or keep this one?
+    Request,
+    /// Someone else uses this one.
+    Decline,
+    /// I no longer need mine.
+    Release,
+    /// I have an address; tell me the rest.
+    Inform,
+}
+
+/// A DHCPv4 request whose fixed fields make sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub kind: Kind,
+    /// Number that the reply repeats.
+    pub xid: u32,
+    /// Seconds since the client began.
+    pub secs: u16,
+    /// Flags, of which the highest bit asks for a broadcast reply.
+    pub flags: u16,
+    /// Address that the client has, or zero.
+    pub ciaddr: Ipv4Addr,
+    /// Relay that passed the packet on, or zero.
+    pub giaddr: Ipv4Addr,
+    /// Hardware address of the client.
+    pub mac: Mac,
+    options: BTreeMap<u8, Vec<u8>>,
+    relay_agent: Vec<u8>,
+}
+
+/// Why a packet is not a request that we read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Shorter than the fixed fields.
+    #[error("packet of {0} bytes is shorter than the {OPTIONS_AT} that DHCP needs")]
+    Short(usize),
+    /// Not a request.
+    #[error("operation {0} is not a request")]
+    NotARequest(u8),
+    /// Not Ethernet.
+    #[error("hardware type {htype} with addresses of {hlen} bytes is not Ethernet")]
+    NotEthernet {
+        /// Hardware type.
+        htype: u8,
+        /// Length of addresses.
+        hlen: u8,
+    },
+    /// The hardware address names no interface.
+    #[error("hardware address {0} names no interface")]
+    NotAnInterface(Mac),
+    /// BOOTP, or not even that.
+    #[error("the cookie of DHCP is missing")]
+    NoCookie,
+    /// BOOTP.
+    #[error("no message type; BOOTP is not served")]
+    NoKind,
+    /// A message of a server, or one that we do not know.
+    #[error("message type {0} is not one that clients send to servers")]
+    OtherKind(u8),
+}
+
+impl Request {
+    /// Reads one packet.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the packet is to be dropped. Damaged options are no reason; they are left out.
+    pub fn decode(packet: &[u8]) -> Result<Self, WireError> {
+        let short = || WireError::Short(packet.len());
+        let [op, htype, hlen, _hops] = field(packet, 0).ok_or_else(short)?;
+        let area = packet.get(OPTIONS_AT..).ok_or_else(short)?;
+        if op != 1 {
+            return Err(WireError::NotARequest(op));
+        }
+        if (htype, hlen) != (1, 6) {
+            return Err(WireError::NotEthernet { htype, hlen });
+        }
+        let mac = Mac::new(field(packet, 28).ok_or_else(short)?);
+        if !mac.is_unicast() {
+            return Err(WireError::NotAnInterface(mac));
+        }
+        if field(packet, 236) != Some(COOKIE) {
+            return Err(WireError::NoCookie);
+        }
+        let mut options = Options::default();
+        options.read(area);
+        // RFC 2131 §4.1: when option 52 says so, `file` and then `sname` hold options too.
+        let overload = options.byte(option::OVERLOAD).unwrap_or(0);
+        if overload & 1 != 0 {
+            options.read(packet.get(108..236).unwrap_or_default());
+        }
+        if overload & 2 != 0 {
+            options.read(packet.get(44..108).unwrap_or_default());
+        }
+        let kind = match options.byte(option::MESSAGE_TYPE) {
+            Some(1) => Kind::Discover,
+            Some(3) => Kind::Request,
+            Some(4) => Kind::Decline,
+            Some(7) => Kind::Release,
+            Some(8) => Kind::Inform,
+            Some(other) => return Err(WireError::OtherKind(other)),
+            None => return Err(WireError::NoKind),
+        };
+        Ok(Self {
+            kind,
+            xid: u32::from_be_bytes(field(packet, 4).ok_or_else(short)?),
+            secs: u16::from_be_bytes(field(packet, 8).ok_or_else(short)?),
+            flags: u16::from_be_bytes(field(packet, 10).ok_or_else(short)?),
+            ciaddr: field::<4>(packet, 12).ok_or_else(short)?.into(),
+            giaddr: field::<4>(packet, 24).ok_or_else(short)?.into(),
+            mac,
+            options: options.values,
+            relay_agent: options.relay_agent,
+        })
+    }
+
+    /// Returns the bytes of an option, joined where it came in parts (RFC 3396).
+    pub fn option(&self, code: u8) -> Option<&[u8]> {
+        self.options.get(&code).map(Vec::as_slice)
+    }
+
+    /// Returns option 82 as it came, headers included, to be sent back without a change (RFC 3046 §2.2).
+    pub fn relay_agent(&self) -> &[u8] {
+        &self.relay_agent
+    }
+
+    /// Returns the address the client wants (option 50).
+    pub fn requested(&self) -> Option<Ipv4Addr> {
+        self.address(option::REQUESTED_ADDRESS)
+    }
+
+    /// Returns the server that the client has chosen (option 54).
+    pub fn server(&self) -> Option<Ipv4Addr> {
+        self.address(option::SERVER_IDENTIFIER)
+    }
+
+    /// Returns the longest message that the client takes, headers included (option 57).
+    pub fn max_size(&self) -> Option<u16> {
+        self.option(option::MAX_MESSAGE_SIZE)?.try_into().ok().map(u16::from_be_bytes)
+    }
+
+    /// Returns the first architecture of option 93.
+    pub fn architecture(&self) -> Option<u16> {
+        field(self.option(option::CLIENT_ARCHITECTURE)?, 0).map(u16::from_be_bytes)
+    }
+
+    /// Returns the host name of option 12, lower-case, when it is one DNS label or begins with one.
+    pub fn hostname(&self) -> Option<String> {
+        let text = str::from_utf8(self.option(option::HOST_NAME)?).ok()?;
+        let label = text.trim_end_matches('\0').split('.').next()?.to_ascii_lowercase();
+        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let fits = (1..=63).contains(&label.len()) && !label.starts_with('-');
+        (plain && fits && !label.ends_with('-')).then_some(label)
+    }
+
+    fn address(&self, code: u8) -> Option<Ipv4Addr> {
+        let octets: [u8; 4] = self.option(code)?.try_into().ok()?;
+        Some(octets.into()).filter(|address: &Ipv4Addr| !address.is_unspecified())
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    values: BTreeMap<u8, Vec<u8>>,
+    relay_agent: Vec<u8>,
+}
+
+impl Options {
+    /// Reads one area. PAD may be anywhere, END may be missing, and what is cut off ends it.
+    fn read(&mut self, area: &[u8]) {
+        let mut rest = area;
+        while let Some((&code, tail)) = rest.split_first() {
+            match code {
+                option::PAD => rest = tail,
+                option::END => return,
+                _ => {
+                    let Some((&len, body)) = tail.split_first() else { return };
+                    let Some((value, after)) = body.split_at_checked(len.into()) else { return };
+                    if code == option::RELAY_AGENT {
+                        self.relay_agent.extend([code, len]);
+                        self.relay_agent.extend(value);
+                    }
+                    self.values.entry(code).or_default().extend(value);
+                    rest = after;
+                }
+            }
+        }
+    }
+
+    fn byte(&self, code: u8) -> Option<u8> {
+        match self.values.get(&code)?.as_slice() {
+            [byte] => Some(*byte),
+            _ => None,
+        }
+    }
+}
+
+fn field<const N: usize>(packet: &[u8], at: usize) -> Option<[u8; N]> {
+    packet.get(at..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::dhcp::replay;
+
+    /// Builds a request with these options behind the fixed fields of an Ethernet client.
+    pub(in crate::dhcp) fn packet(options: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; OPTIONS_AT];
+        packet[..4].copy_from_slice(&[1, 1, 6, 0]);
+        packet[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        packet[28..34].copy_from_slice(&[0x52, 0x54, 0, 0x77, 0, 9]);
+        packet[236..240].copy_from_slice(&COOKIE);
+        packet.extend(options);
+        packet
+    }
+
+    #[test]
+    fn padding_may_be_anywhere_and_the_end_may_be_missing() {
+        let request =
+            Request::decode(&packet(&[0, 0, 53, 1, 1, 0, 12, 3, b'N', b'1', b'.'])).unwrap();
+        assert_eq!(request.kind, Kind::Discover);
+        assert_eq!(request.hostname().as_deref(), Some("n1"));
+        assert_eq!(request.xid, 0x0102_0304);
+    }
+
+    #[test]
+    fn an_option_that_makes_no_sense_does_not_hide_the_others() {
+        let bytes = [12, 2, 0xff, 0xfe, 93, 1, 7, 50, 3, 1, 2, 3, 53, 1, 3, 57, 2, 5, 0xc0];
+        let request = Request::decode(&packet(&bytes)).unwrap();
+        assert_eq!((request.kind, request.max_size()), (Kind::Request, Some(1472)));
+        assert_eq!((request.hostname(), request.architecture()), (None, None));
+        assert_eq!(request.requested(), None);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_left_out() {
+        let request = Request::decode(&packet(&[53, 1, 1, 60, 200, b'P'])).unwrap();
+        assert_eq!(request.option(60), None);
+        assert_eq!(Request::decode(&packet(&[53])), Err(WireError::NoKind));
+        assert_eq!(Request::decode(&packet(&[53, 2, 1, 1])), Err(WireError::NoKind));
+    }
+
+    #[test]
+    fn overloaded_fields_hold_options_and_parts_are_joined() {
+        let mut bytes = packet(&[52, 1, 3, 67, 1, b'a', 255, 53, 1, 4]);
+        bytes[108..115].copy_from_slice(&[67, 1, b'b', 53, 1, 1, 255]);
+        bytes[44..48].copy_from_slice(&[67, 1, b'c', 255]);
+        let request = Request::decode(&bytes).unwrap();
+        assert_eq!((request.kind, request.option(67)), (Kind::Discover, Some(&b"abc"[..])));
+    }
+
+    #[test]
+    fn option_82_is_kept_byte_for_byte() {
+        let bytes = [82, 4, 2, 2, 9, 9, 53, 1, 1, 82, 3, 1, 1, 7, 255];
+        let request = Request::decode(&packet(&bytes)).unwrap();
+        assert_eq!(request.relay_agent(), [82, 4, 2, 2, 9, 9, 82, 3, 1, 1, 7]);
+    }
+
+    #[test]
+    fn fixed_fields_that_make_no_sense_are_refused() {
+        let change = |at: usize, byte: u8| {
+            let mut bytes = packet(&[53, 1, 1, 255]);
+            bytes[at] = byte;
+            Request::decode(&bytes).unwrap_err()
+        };
+        assert_eq!(change(0, 2), WireError::NotARequest(2));
+        assert_eq!(change(1, 32), WireError::NotEthernet { htype: 32, hlen: 6 });
+        assert_eq!(change(2, 17), WireError::NotEthernet { htype: 1, hlen: 17 });
+        assert!(matches!(change(28, 0xff), WireError::NotAnInterface(_)));
+        assert_eq!(change(236, 0), WireError::NoCookie);
+        assert_eq!(change(242, 5), WireError::OtherKind(5));
+        assert_eq!(Request::decode(&[1; 239]), Err(WireError::Short(239)));
+        assert_eq!(Request::decode(&[]), Err(WireError::Short(0)));
+    }
+
+    #[test]
+    fn no_damage_to_recorded_packets_makes_it_panic() {
+        let mut random = replay::Random::new(0x6b69_6c6e);
+        for recorded in replay::packets() {
+            for _ in 0..400 {
+                let mut bytes = recorded.bytes.clone();
+                for _ in 0..random.below(12) {
+                    let at = random.below(bytes.len());
+                    bytes[at] = random.byte();
+                }
+                bytes.truncate(random.below(bytes.len() * 2).max(1));
+                if let Ok(request) = Request::decode(&bytes) {
+                    let _ = (request.hostname(), request.requested(), request.max_size());
+                    let _ = crate::dhcp::classify(&request);
+                }
+            }
+        }
+    }
+}
