@@ -1,1 +1,22 @@
-fn main() {}
+//! The tests that need a whole computer: real firmware boots, real networks, the program itself.
+//!
+//! Run by `./dev test`; see README.md beside this folder.
+
+mod cases;
+mod rig;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+/// Emulated machines that run at the same time unless `--test-threads` says otherwise.
+const MACHINES: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(MACHINES);
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+    let trials =
+        cases::all().into_iter().map(|case| case.into_trial(in_ci, arguments.list)).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

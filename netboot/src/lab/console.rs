@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_ends_at_its_deadline() {
-        let (source, _open) = std::io::pipe().unwrap();
+        let (source, _open) = io::pipe().unwrap();
         let console = Console::follow(source).unwrap();
         let error = console.wait_for("never", Instant::now()).await.unwrap_err();
         assert!(matches!(error, ConsoleError::Deadline { .. }), "{error}");

@@ -14,9 +14,11 @@ mod error;
 mod firmware;
 mod machine;
 mod network;
+mod site;
 
 pub use console::{Console, ConsoleError};
 pub use error::LabError;
 pub use firmware::{FirmwareKind, MachineKind};
 pub use machine::{Machine, MachineConfig};
 pub use network::{ADDRESS, BRIDGE, Lab, NETWORK};
+pub use site::{Served, Site};

@@ -1,0 +1,16 @@
+//! The cases, one file per subject.
+
+mod boot;
+mod build;
+mod command;
+mod refusal;
+
+use crate::rig::Case;
+
+/// Returns every case, the longest first so that two at a time end together.
+pub(crate) fn all() -> Vec<Case> {
+    [boot::cases(), refusal::cases(), build::cases(), command::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}

@@ -1,0 +1,61 @@
+//! Machines that must not boot.
+
+use anyhow::ensure;
+use kiln::lab::{FirmwareKind, MachineKind};
+use kiln_inventory::Phase;
+use kiln_types::{Arch, Mac};
+
+use crate::rig::{Case, Need, Scene, image, kiln, until};
+
+pub(super) fn cases() -> Vec<Case> {
+    let Ok(bios) = MachineKind::new(Arch::X86_64, FirmwareKind::Bios) else { return Vec::new() };
+    let needs = [Need::Root, Need::Machine(bios), Need::KilnInit(Arch::X86_64), Need::Program];
+    vec![
+        Case::new("refusal::an_unknown_machine_gets_nothing", &needs, move || unknown(bios)),
+        Case::new("refusal::a_wrong_architecture_is_refused_with_the_reason", &needs, move || {
+            wrong_arch(bios)
+        }),
+    ]
+}
+
+const KNOWN: Mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
+const UNKNOWN: Mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 99]);
+
+fn unknown(kind: MachineKind) -> anyhow::Result<()> {
+    let image = image(kind.arch())?;
+    Scene::play(vec![Scene::machine("n1", KNOWN, &image)], async |mut scene| {
+        let machine = scene.power_on(kind, UNKNOWN)?;
+        let deadline = Scene::deadline();
+        until(deadline, async || Ok(scene.inventory().last_sighting(UNKNOWN).await?)).await?;
+        // SeaBIOS says this when iPXE in the ROM has given up.
+        machine.console().wait_for("No bootable device", deadline).await?;
+        let console = machine.console().text();
+        ensure!(!console.contains("10.77.0."), "it got an address:\n{console}");
+        ensure!(scene.inventory().leases().await?.is_empty(), "there is a lease");
+        ensure!(scene.inventory().boots(1).await?.is_empty(), "there is a boot");
+        Ok(scene)
+    })
+}
+
+fn wrong_arch(kind: MachineKind) -> anyhow::Result<()> {
+    let image = image(kind.arch())?;
+    let mut machine = Scene::machine("n1", KNOWN, &image);
+    machine.arch = Some(Arch::Arm64);
+    Scene::play(vec![machine], async |mut scene| {
+        let machine = scene.power_on(kind, KNOWN)?;
+        machine.console().wait_for("is set to arm64", Scene::deadline()).await?;
+        for boot in scene.inventory().boots(16).await? {
+            let events = scene.inventory().boot(boot.id).await?.map(|(_, events)| events);
+            let fetched = events
+                .iter()
+                .flatten()
+                .any(|event| event.phase >= Phase::Kernel && event.phase < Phase::Failed);
+            ensure!(!fetched, "it got a kernel: {events:?}");
+        }
+        let mac = KNOWN.to_string();
+        let explain =
+            kiln(&["--socket", &scene.socket(), "machine", "explain", &mac, "--firmware", "bios"])?;
+        ensure!(explain.stdout.contains("is set to arm64"), "explain says {}", explain.stdout);
+        Ok(scene)
+    })
+}

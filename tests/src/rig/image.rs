@@ -1,0 +1,39 @@
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use kiln::lab::Site;
+use kiln_types::{Arch, ImageRef};
+
+/// The image that the machines boot, which is also the one of `kiln demo`.
+pub(crate) const IMAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/images/demo.yml");
+
+/// Returns the folder for what is kept from run to run: it is in the target folder.
+pub(crate) fn work_folder() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// Returns the store that all boot cases share.
+pub(crate) fn store() -> PathBuf {
+    work_folder().join("store")
+}
+
+/// Builds the image for an architecture, once in a run, and fetches the loaders. Needs the host's network, so it is
+/// called before the private one is entered. Other runs at the same time wait at a file lock.
+pub(crate) fn image(arch: Arch) -> anyhow::Result<ImageRef> {
+    static BUILT: Mutex<Vec<(Arch, ImageRef)>> = Mutex::new(Vec::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, image)) = built.iter().find(|(other, _)| *other == arch) {
+        return Ok(image.clone());
+    }
+    fs::create_dir_all(work_folder())?;
+    let path = work_folder().join("store.lock");
+    let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    let outside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let site = Site::new(work_folder(), &store());
+    let image = outside.block_on(site.prepare(Path::new(IMAGE), &[arch]))?;
+    built.push((arch, image.clone()));
+    Ok(image)
+}

@@ -1,0 +1,46 @@
+use std::env;
+use std::path::Path;
+
+use kiln::lab::MachineKind;
+use kiln_types::Arch;
+
+use super::program::program;
+
+/// Something that a case cannot do without.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// The right to make network namespaces and network interfaces.
+    Root,
+    /// qemu and firmware.
+    Machine(MachineKind),
+    /// kiln-init, which goes into every image.
+    KilnInit(Arch),
+    /// The program `kiln`.
+    Program,
+}
+
+impl Need {
+    /// Says what is missing and how to get it, or nothing when all is there.
+    pub(crate) fn missing(&self) -> Option<String> {
+        match self {
+            Self::Root => {
+                if !nix::unistd::geteuid().is_root() {
+                    Some("it makes a network namespace; run it as root".to_owned())
+                } else if !Path::new("/dev/net/tun").exists() {
+                    Some("there is no /dev/net/tun; load the kernel module `tun`".to_owned())
+                } else {
+                    None
+                }
+            }
+            Self::Machine(kind) => kind.check().err().map(|error| error.to_string()),
+            Self::KilnInit(arch) => {
+                let folder = env::var_os("KILN_INIT_DIR")?;
+                let file = Path::new(&folder).join(format!("kiln-init-{arch}"));
+                (!file.exists())
+                    .then(|| format!("{} is missing; `./dev test` builds it", file.display()))
+            }
+            Self::Program => (!program().exists())
+                .then(|| format!("{} is missing; run `cargo build -p kiln`", program().display())),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use kiln::lab::{Lab, Machine, MachineConfig, MachineKind, Served, Site};
+use kiln_inventory::{Boot, BootEvent, NewMachine, Outcome, Store};
+use kiln_types::{ImageRef, Mac};
+use tempfile::TempDir;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::image::store;
+
+/// Two emulated machines on two busy cores are slow; alone on an idle computer a boot takes about a minute.
+const PATIENCE: Duration = Duration::from_secs(6 * 60);
+
+/// A server in a private network, with machines.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    lab: Lab,
+    served: Served,
+    // Last: its files are in use until the rest is gone.
+    _directory: TempDir,
+}
+
+impl Scene {
+    /// Enters a private network, starts a server there that knows these machines, and plays the case. The calling
+    /// thread stays in that network.
+    pub(crate) fn play<F>(
+        machines: Vec<NewMachine>,
+        case: impl FnOnce(Self) -> F,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<Self>>,
+    {
+        let directory = tempfile::Builder::new().prefix("kiln-case-").tempdir()?;
+        let site = Site::new(directory.path(), &store());
+        let lab = Lab::enter(directory.path())?;
+        let inside =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        inside.block_on(async {
+            let served = site.serve(machines).await?;
+            let scene = case(Self { lab, served, _directory: directory }).await?;
+            scene.served.shutdown().await;
+            Ok(())
+        })
+    }
+
+    /// Describes a machine.
+    pub(crate) fn machine(name: &str, mac: Mac, image: &ImageRef) -> NewMachine {
+        NewMachine {
+            name: name.to_owned(),
+            macs: BTreeSet::from([mac]),
+            uuid: None,
+            arch: None,
+            image: Some(image.clone()),
+            address: None,
+            cmdline: String::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// Powers a machine on.
+    pub(crate) fn power_on(&mut self, kind: MachineKind, mac: Mac) -> anyhow::Result<Machine> {
+        let config = MachineConfig { name: mac.dashed(), kind, mac, memory_mb: 640 };
+        Ok(Machine::start(&mut self.lab, &config)?)
+    }
+
+    /// Returns the server's inventory.
+    pub(crate) const fn inventory(&self) -> &Store {
+        self.served.inventory()
+    }
+
+    /// Returns the path of the server's socket, for `kiln --socket`.
+    pub(crate) fn socket(&self) -> String {
+        self.served.socket().display().to_string()
+    }
+
+    /// Returns the moment when patience ends.
+    pub(crate) fn deadline() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    /// Waits until a boot of the machine is healthy and returns it with its timeline.
+    ///
+    /// A failure carries the timeline so far and the end of the console.
+    pub(crate) async fn healthy(
+        &self,
+        machine: &mut Machine,
+        mac: Mac,
+    ) -> anyhow::Result<(Boot, Vec<BootEvent>)> {
+        let deadline = Self::deadline();
+        let mut timeline = String::new();
+        let found = until(deadline, async || {
+            let boots = self.inventory().boots(16).await?;
+            let Some(newest) = boots.iter().find(|boot| boot.mac == mac) else {
+                return Ok(gone(machine)?);
+            };
+            let Some((boot, events)) = self.inventory().boot(newest.id).await? else {
+                return Ok(None);
+            };
+            timeline.clear();
+            for event in &events {
+                writeln!(timeline, "{:>9} {}", event.phase, event.detail)?;
+            }
+            match boot.outcome {
+                Outcome::Healthy => Ok(Some((boot, events))),
+                Outcome::Failed => bail!("the boot failed"),
+                Outcome::Booting | Outcome::Abandoned => Ok(gone(machine)?),
+            }
+        })
+        .await;
+        found.with_context(|| {
+            format!(
+                "not healthy; the timeline so far:\n{timeline}and the end of the console:\n{}",
+                machine.console().tail(40)
+            )
+        })
+    }
+}
+
+fn gone<T>(machine: &mut Machine) -> anyhow::Result<Option<T>> {
+    match machine.ended() {
+        Some(status) => bail!("qemu ended ({status}): {}", machine.messages()),
+        None => Ok(None),
+    }
+}
+
+/// Asks again and again until there is an answer, an error, or no time left.
+pub(crate) async fn until<T>(
+    deadline: Instant,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let mut look = interval(Duration::from_millis(200));
+    look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        look.tick().await;
+        if let Some(answer) = ask().await? {
+            return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            bail!("the deadline passed");
+        }
+    }
+}
