@@ -1,1 +1,127 @@
-//! What a machine would get, and why.
+//! What a machine would get, and why: the same functions that DHCP, TFTP and HTTP answer with, in one place.
+
+use kiln_inventory::{Asker, Decision, Firmware, Plan, Sighting, Snapshot, decide};
+use kiln_ipxe::{BootFile, Endpoints, boot_file};
+use kiln_types::Mac;
+use serde::{Deserialize, Serialize};
+
+/// The two steps of a network boot as they would go now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Interface that would ask.
+    pub mac: Mac,
+    /// Name of the machine, where the inventory knows it.
+    pub machine: Option<String>,
+    /// What the firmware would get, then what iPXE would get.
+    pub steps: Vec<Step>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Who would ask.
+    pub asker: String,
+    /// What it would get: `boot`, `address`, `hold`, `refuse` or `ignore`.
+    pub plan: String,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// Boot file in the DHCP answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_file: Option<String>,
+    /// Image and version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Files that would be fetched, with their sizes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<(String, u64)>,
+    /// Kernel arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
+}
+
+/// Explains both steps for one kind of firmware.
+pub fn explain(
+    snapshot: &Snapshot,
+    mac: Mac,
+    firmware: Option<Firmware>,
+    at: &Endpoints,
+) -> Explanation {
+    let machine = snapshot.machine_by_mac(mac).map(|machine| machine.spec.name.clone());
+    let steps = [Asker::Firmware, Asker::Ipxe]
+        .into_iter()
+        .map(|asker| {
+            let sighting = Sighting { mac, asker, firmware, uuid: None };
+            step(&sighting, &decide(snapshot, &sighting), at)
+        })
+        .collect();
+    Explanation { mac, machine, steps }
+}
+
+fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
+    let asker = match (sighting.asker, sighting.firmware) {
+        (Asker::Firmware, Some(firmware)) => format!("firmware ({firmware})"),
+        (Asker::Firmware, None) => "firmware".to_owned(),
+        (Asker::Ipxe, _) => "iPXE".to_owned(),
+        (Asker::System, _) => "system".to_owned(),
+    };
+    let plan = match &decision.plan {
+        Plan::Boot(_) => "boot",
+        Plan::Address => "address",
+        Plan::Hold => "hold",
+        Plan::Refuse => "refuse",
+        Plan::Ignore => "ignore",
+    };
+    let boot_file = match boot_file(decision, sighting, at) {
+        BootFile::None => None,
+        BootFile::Tftp { server, path } => Some(format!("tftp://{server}/{path}")),
+        BootFile::Url(url) => Some(url),
+    };
+    let boot = match &decision.plan {
+        // The firmware gets a loader; what is booted then is iPXE's step.
+        Plan::Boot(boot) if sighting.asker == Asker::Ipxe => Some(boot),
+        _ => None,
+    };
+    Step {
+        asker,
+        plan: plan.to_owned(),
+        reasons: decision.reasons.iter().map(ToString::to_string).collect(),
+        boot_file,
+        version: boot.map(|b| format!("{} {} {}", b.image, b.arch, b.version)),
+        files: boot.map_or_else(Vec::new, |b| {
+            [&b.kernel]
+                .into_iter()
+                .chain(&b.segments)
+                .map(|file| (file.name.clone(), file.size))
+                .collect()
+        }),
+        cmdline: boot.map(|b| b.cmdline.clone()),
+    }
+}
+
+/// Reads a kind of firmware as its `Display` writes it.
+pub fn parse_firmware(text: &str) -> Option<Firmware> {
+    const NAMED: [Firmware; 5] = [
+        Firmware::Bios,
+        Firmware::UefiX64,
+        Firmware::UefiX64Http,
+        Firmware::UefiArm64,
+        Firmware::UefiArm64Http,
+    ];
+    NAMED.into_iter().find(|firmware| firmware.to_string() == text).or_else(|| {
+        text.strip_prefix("other-").and_then(|number| number.parse().ok()).map(Firmware::Other)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_firmware_reads_back() {
+        for number in [0, 7, 11, 16, 19, 1000] {
+            let firmware = Firmware::from_option_93(number);
+            assert_eq!(parse_firmware(&firmware.to_string()), Some(firmware));
+        }
+        assert_eq!(parse_firmware("bios2"), None);
+    }
+}

@@ -1,1 +1,365 @@
-//! Starts and stops the server.
+//! Starts the server's parts on the addresses that the settings name, and stops them in order.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_builder::store::Store as Artifacts;
+use kiln_inventory::{Decision, Lease, Sighting, Store};
+use kiln_ipxe::Endpoints;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::boots::Boots;
+use crate::loaders::{Loaders, LoadersError, OverTftp};
+use crate::settings::{DhcpMode, Settings, SubnetSettings};
+use crate::view::{View, ViewError};
+use crate::{api, dhcp, http, loaders, tftp};
+
+/// The server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A folder cannot be made.
+    #[error("cannot make the folder {}", .0.display())]
+    MakeDir(PathBuf, #[source] io::Error),
+    /// Another server uses the same data.
+    #[error("another `kiln serve` uses {}; stop it, or give this one its own data-dir", .0.display())]
+    Locked(PathBuf),
+    /// The lock of the data cannot be taken.
+    #[error("cannot lock {}", .0.display())]
+    Lock(PathBuf, #[source] io::Error),
+    /// The inventory cannot be opened.
+    #[error("cannot open the inventory {}", .0.display())]
+    OpenInventory(PathBuf, #[source] kiln_inventory::StoreError),
+    /// The artifact store cannot be opened.
+    #[error("cannot open the artifact store {}", .0.display())]
+    OpenArtifacts(PathBuf, #[source] kiln_builder::store::StoreError),
+    /// Machines and images cannot be read.
+    #[error("cannot read what to serve")]
+    LoadView(#[source] ViewError),
+    /// The loaders cannot be had.
+    #[error("no loaders to serve")]
+    Loaders(#[source] LoadersError),
+    /// A port is taken.
+    #[error(
+        "{what} port {address} is in use; find the other program with `ss -lpn`, or set another [{what}] port"
+    )]
+    InUse {
+        /// `http` or `tftp`.
+        what: &'static str,
+        /// Where.
+        address: SocketAddrV4,
+    },
+    /// A port below 1024 is not allowed.
+    #[error(
+        "not allowed to open {what} port {address}; run as root or give the program CAP_NET_BIND_SERVICE"
+    )]
+    NotAllowed {
+        /// `http` or `tftp`.
+        what: &'static str,
+        /// Where.
+        address: SocketAddrV4,
+    },
+    /// No interface has the address.
+    #[error(
+        "no interface has the address {address}; add it (`ip address add {address}/{prefix} dev {interface}`) or correct [[subnet]] address"
+    )]
+    NoAddress {
+        /// The address.
+        address: Ipv4Addr,
+        /// Length of the prefix of its subnet.
+        prefix: u8,
+        /// Interface of its subnet.
+        interface: String,
+    },
+    /// A port cannot be opened for another reason.
+    #[error("cannot open {what} port {address}")]
+    Bind {
+        /// `http` or `tftp`.
+        what: &'static str,
+        /// Where.
+        address: SocketAddrV4,
+        /// Why.
+        source: io::Error,
+    },
+    /// The DHCP port cannot be opened.
+    #[error("cannot serve DHCP")]
+    Dhcp(#[source] dhcp::BindError),
+    /// A subnet cannot be served as the settings describe it.
+    #[error("subnet {0} cannot be served")]
+    Subnet(String, #[source] dhcp::SubnetError),
+    /// The control socket cannot be made.
+    #[error("cannot make the socket {}", .0.display())]
+    Socket(PathBuf, #[source] io::Error),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Running {
+    http: Vec<http::Server>,
+    tftp: Vec<tftp::Server>,
+    socket: PathBuf,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    tracker: JoinHandle<()>,
+    died: mpsc::Receiver<String>,
+    _lock: std::fs::File,
+}
+
+impl Running {
+    /// Returns where the boot plane of the first subnet listens.
+    pub fn http_addr(&self) -> Option<SocketAddrV4> {
+        self.http.first().map(http::Server::local_addr)
+    }
+
+    /// Returns where TFTP of the first subnet listens.
+    pub fn tftp_addr(&self) -> Option<SocketAddrV4> {
+        self.tftp.first().map(tftp::Server::local_addr)
+    }
+
+    /// Returns the unix socket of the control plane.
+    pub fn socket_path(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Waits until a part of the server dies, and says which. Pends while all is well.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn failed(&mut self) -> String {
+        match self.died.recv().await {
+            Some(what) => what,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops: no new work, transfers under way get some seconds, every event is written.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        for server in self.tftp {
+            server.shutdown().await;
+        }
+        for server in self.http {
+            server.shutdown().await;
+        }
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        let _ = std::fs::remove_file(&self.socket);
+        // Every sender is gone by now, so that the tracker writes what it has and ends.
+        let _ = self.tracker.await;
+    }
+}
+
+/// Starts the server. When it fails, nothing is left running.
+///
+/// # Errors
+///
+/// Each of the usual obstacles is one sentence that says what to do.
+pub async fn start(settings: Settings) -> Result<Running, ServeError> {
+    let data = &settings.data_dir;
+    make_dir(data)?;
+    let lock = lock(data)?;
+    // Ports first: they are what fails most often, and fetching loaders takes a while.
+    let mut sockets = Vec::new();
+    for subnet in &settings.subnets {
+        sockets.push(Sockets::bind(&settings, subnet).await?);
+    }
+    let path = data.join("inventory.db");
+    let inventory =
+        Store::open(&path).await.map_err(|source| ServeError::OpenInventory(path, source))?;
+    let dir = &settings.store_dir;
+    let artifacts =
+        Artifacts::open(dir).map_err(|source| ServeError::OpenArtifacts(dir.clone(), source))?;
+    let view = View::load(inventory.clone(), artifacts, settings.unknown)
+        .await
+        .map_err(ServeError::LoadView)?;
+    let view = Arc::new(view);
+    let loaders = loaders::obtain(&settings).await.map_err(ServeError::Loaders)?;
+    let control = bind_control(&settings.socket)?;
+
+    let stop = CancellationToken::new();
+    let (boots, tracker) = Boots::start(inventory.clone());
+    let (death, died) = mpsc::channel(1);
+    let mut running = Running {
+        http: Vec::new(),
+        tftp: Vec::new(),
+        socket: settings.socket.clone(),
+        stop: stop.clone(),
+        tasks: Vec::new(),
+        tracker,
+        died,
+        _lock: lock,
+    };
+    let mut endpoints = Vec::new();
+    for (sockets, subnet) in sockets.into_iter().zip(&settings.subnets) {
+        let plane = Arc::new(http::Plane {
+            view: view.clone(),
+            boots: boots.clone(),
+            loaders: loaders.clone(),
+        });
+        let bind_error = |what, source| {
+            let address = SocketAddrV4::new(subnet.address, 0);
+            ServeError::Bind { what, address, source }
+        };
+        let server = http::Server::start(sockets.http, plane).map_err(|e| bind_error("http", e))?;
+        let at = Endpoints { address: subnet.address, http: server.local_addr() };
+        running.http.push(server);
+        let files = Arc::new(OverTftp { loaders: loaders.clone(), boots: boots.clone() });
+        let server = tftp::Server::start(sockets.tftp, files).map_err(|e| bind_error("tftp", e))?;
+        running.tftp.push(server);
+        if let Some((socket, subnet)) = sockets.dhcp {
+            let service = dhcp::Service {
+                endpoints: at,
+                snapshot: view.shared(),
+                leases: inventory.leases().await.map_err(|source| {
+                    ServeError::OpenInventory(data.join("inventory.db"), source)
+                })?,
+                log: Leases(inventory.clone()),
+                observer: Watcher(boots.clone()),
+                subnet,
+            };
+            let (stop, death) = (stop.clone(), death.clone());
+            running.tasks.push(tokio::spawn(async move {
+                if let Err(error) = dhcp::serve(socket, service, stop).await {
+                    let _ = death.try_send(crate::cli::chain(&error));
+                }
+            }));
+        }
+        endpoints.push((subnet.clone(), at));
+    }
+    let watch = {
+        let (view, stop) = (view.clone(), stop.clone());
+        async move { view.watch(stop).await }
+    };
+    running.tasks.push(tokio::spawn(watch));
+    let state = api::Control { inventory, view, endpoints };
+    running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
+    Ok(running)
+}
+
+/// The sockets of one subnet.
+struct Sockets {
+    http: TcpListener,
+    tftp: UdpSocket,
+    dhcp: Option<(UdpSocket, dhcp::Subnet)>,
+}
+
+impl Sockets {
+    async fn bind(settings: &Settings, subnet: &SubnetSettings) -> Result<Self, ServeError> {
+        let explain = |what, port| {
+            move |source: io::Error| {
+                let address = SocketAddrV4::new(subnet.address, port);
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => ServeError::InUse { what, address },
+                    io::ErrorKind::PermissionDenied => ServeError::NotAllowed { what, address },
+                    io::ErrorKind::AddrNotAvailable => ServeError::NoAddress {
+                        address: subnet.address,
+                        prefix: subnet.prefix,
+                        interface: subnet.interface.clone(),
+                    },
+                    _ => ServeError::Bind { what, address, source },
+                }
+            }
+        };
+        let http = TcpListener::bind((subnet.address, settings.http_port))
+            .await
+            .map_err(explain("http", settings.http_port))?;
+        let tftp = UdpSocket::bind((subnet.address, settings.tftp_port))
+            .map_err(explain("tftp", settings.tftp_port))?;
+        let dhcp = match subnet.dhcp {
+            DhcpMode::Off => None,
+            DhcpMode::Server => {
+                let checked = dhcp_subnet(subnet)?;
+                let socket = dhcp::bind(&subnet.interface).map_err(ServeError::Dhcp)?;
+                Some((socket, checked))
+            }
+        };
+        Ok(Self { http, tftp, dhcp })
+    }
+}
+
+fn dhcp_subnet(subnet: &SubnetSettings) -> Result<dhcp::Subnet, ServeError> {
+    let name = format!("{}/{}", subnet.network, subnet.prefix);
+    let network = dhcp::Network::new(subnet.network, subnet.prefix).ok_or_else(|| {
+        let source = io::Error::from(io::ErrorKind::InvalidInput);
+        let address = SocketAddrV4::new(subnet.network, 67);
+        ServeError::Bind { what: "dhcp", address, source }
+    })?;
+    let checked = dhcp::Subnet {
+        network,
+        interface: subnet.interface.clone(),
+        address: subnet.address,
+        pool: subnet.pool.clone(),
+        router: subnet.router.clone(),
+        dns: subnet.dns.clone(),
+        domain: subnet.domain.clone(),
+        lease_time: subnet.lease_time,
+    };
+    checked.check().map_err(|source| ServeError::Subnet(name, source))?;
+    Ok(checked)
+}
+
+fn make_dir(dir: &Path) -> Result<(), ServeError> {
+    std::fs::create_dir_all(dir).map_err(|source| ServeError::MakeDir(dir.to_owned(), source))
+}
+
+/// Takes the data for this process alone; the kernel gives it back when the process ends in any way.
+fn lock(data: &Path) -> Result<std::fs::File, ServeError> {
+    let path = data.join("lock");
+    let fail = |source| ServeError::Lock(path.clone(), source);
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ServeError::Locked(data.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(fail(source)),
+    }
+}
+
+/// Makes the control socket under another name first, so that it never exists with other permissions. A socket that
+/// a crash left behind is replaced; the lock of the data has shown that no other server of ours is there.
+fn bind_control(path: &Path) -> Result<UnixListener, ServeError> {
+    let fail = |source| ServeError::Socket(path.to_owned(), source);
+    if let Some(dir) = path.parent() {
+        make_dir(dir)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(fail(io::ErrorKind::AddrInUse.into()));
+    }
+    let new = path.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    let listener = UnixListener::bind(&new).map_err(fail)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
+    std::fs::rename(&new, path).map_err(fail)?;
+    Ok(listener)
+}
+
+/// Leases go to the inventory.
+struct Leases(Store);
+
+impl dhcp::LeaseLog for Leases {
+    async fn commit(&self, leases: &[Lease]) -> Result<(), dhcp::BoxError> {
+        Ok(self.0.commit_leases(leases).await?)
+    }
+}
+
+/// What DHCP sees goes to the boot tracker.
+struct Watcher(Boots);
+
+impl dhcp::Observer for Watcher {
+    fn seen(&self, sighting: &Sighting, decision: Option<&Decision>, event: dhcp::DhcpEvent) {
+        let fresh = event.kind == Some(dhcp::ReplyKind::Offer);
+        self.0.seen(sighting, decision, fresh, event.address);
+    }
+}

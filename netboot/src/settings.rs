@@ -68,6 +68,13 @@ pub struct SubnetSettings {
     pub lease_time: Duration,
 }
 
+impl SubnetSettings {
+    /// Returns whether an address is inside.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & mask(self.prefix) == self.network.to_bits()
+    }
+}
+
 /// What the server does about DHCP in one subnet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

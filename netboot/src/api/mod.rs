@@ -1,1 +1,89 @@
-//! The control plane: REST on a unix socket.
+//! The control plane: REST on a unix socket, for the command line. Who may open the socket may do everything.
+
+mod boots;
+mod machines;
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use kiln_inventory::Store;
+use kiln_ipxe::Endpoints;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+pub use boots::BootDetail;
+
+use crate::settings::SubnetSettings;
+use crate::view::View;
+
+/// What the control plane works on.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// Machines and boots.
+    pub inventory: Store,
+    /// What the boot plane sees; refreshed after each change.
+    pub view: Arc<View>,
+    /// Where machines of each subnet find us.
+    pub endpoints: Vec<(SubnetSettings, Endpoints)>,
+}
+
+/// An error as the API tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// What went wrong, in one line.
+    pub error: String,
+}
+
+/// Serves until told to stop.
+pub async fn serve(listener: UnixListener, control: Control, stop: CancellationToken) {
+    let served =
+        axum::serve(listener, router(control)).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(error = &error as &dyn std::error::Error, "the control plane died");
+    }
+}
+
+/// Returns every route.
+pub fn router(control: Control) -> Router {
+    Router::new()
+        .route("/api/v1/machines", get(machines::list).post(machines::add))
+        .route("/api/v1/machines/{key}", get(machines::show).delete(machines::remove))
+        .route("/api/v1/machines/{key}/explain", get(machines::explain_one))
+        .route("/api/v1/boots", get(boots::list))
+        .route("/api/v1/boots/{id}", get(boots::show))
+        .route("/api/v1/images", get(images))
+        .with_state(Arc::new(control))
+}
+
+async fn images(
+    axum::extract::State(control): axum::extract::State<Arc<Control>>,
+) -> Result<Json<kiln_builder::store::Index>, Fault> {
+    let index = control.view.artifacts().index();
+    index.map(Json).map_err(|e| Fault(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&e)))
+}
+
+/// Status and text of an error.
+#[derive(Debug)]
+pub(crate) struct Fault(StatusCode, String);
+
+impl Fault {
+    fn not_found(what: &str, key: &str) -> Self {
+        Self(StatusCode::NOT_FOUND, format!("there is no {what} `{key}`"))
+    }
+}
+
+impl From<kiln_inventory::StoreError> for Fault {
+    fn from(error: kiln_inventory::StoreError) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&error))
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        (self.0, Json(Problem { error: self.1 })).into_response()
+    }
+}

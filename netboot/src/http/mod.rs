@@ -1,1 +1,152 @@
-//! The boot plane over HTTP.
+//! The boot plane: everything that firmware, loaders and booting systems fetch over HTTP, and what they report.
+
+mod body;
+mod file;
+mod machine;
+mod routes;
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use kiln_ipxe::Endpoints;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::boots::Boots;
+use crate::loaders::Loaders;
+use crate::view::View;
+
+/// Connections served at a time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4096;
+/// A request's head must be here by then; also how long a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection whose peer takes nothing for this long is closed by the kernel.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long transfers may go on after the server was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the boot plane serves from. One for each listener, because scripts name the address they came from.
+#[derive(Debug)]
+pub struct Plane {
+    /// Machines and images.
+    pub view: Arc<View>,
+    /// Who is told of what was fetched.
+    pub boots: Boots,
+    /// Loaders.
+    pub loaders: Loaders,
+}
+
+/// A running boot plane.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddrV4,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves on a listener that is bound to one address.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the listener has no IPv4 address.
+    pub fn start(listener: TcpListener, plane: Arc<Plane>) -> std::io::Result<Self> {
+        let SocketAddr::V4(address) = listener.local_addr()? else {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(accept(listener, plane, address, stop.clone()));
+        Ok(Self { address, stop, task })
+    }
+
+    /// Returns where it listens.
+    pub const fn local_addr(&self) -> SocketAddrV4 {
+        self.address
+    }
+
+    /// Takes no more connections, and lets those that are open end.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    plane: Arc<Plane>,
+    address: SocketAddrV4,
+    stop: CancellationToken,
+) {
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let at = Endpoints { address: *address.ip(), http: address };
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            () = stop.cancelled() => break,
+            next = next => next,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: others end soon.
+                tracing::warn!(error = &error as &dyn std::error::Error, "http cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let IpAddr::V4(peer) = peer.ip() else { continue };
+        guard(&stream);
+        let connection = graceful.watch(connection(stream, plane.clone(), peer, at));
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = connection.await {
+                // Firmware resets its connections after each file.
+                tracing::debug!(%peer, error = &error as &dyn std::error::Error, "http connection ends");
+            }
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+fn connection(
+    stream: TcpStream,
+    plane: Arc<Plane>,
+    peer: Ipv4Addr,
+    at: Endpoints,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
+    let service = service_fn(move |request| {
+        let plane = plane.clone();
+        async move { Ok::<_, Infallible>(routes::answer(&plane, peer, &at, request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(64 << 10)
+        .max_headers(64)
+        .serve_connection(TokioIo::new(stream), service)
+}
+
+/// Makes the kernel close the connection when the machine at the other end is gone.
+fn guard(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new().with_time(STALL_TIMEOUT);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(STALL_TIMEOUT));
+    let _ = socket.set_tcp_nodelay(true);
+}
+
+#[cfg(test)]
+mod tests;

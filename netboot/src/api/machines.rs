@@ -1,0 +1,128 @@
+//! Machines: add, list, show, remove, explain.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use kiln_inventory::{Machine, NewMachine};
+use kiln_types::Mac;
+use serde::Deserialize;
+
+use super::{Control, Fault};
+use crate::explain::{Explanation, explain, parse_firmware};
+
+type Shared = State<Arc<Control>>;
+
+pub(super) async fn list(State(control): Shared) -> Result<Json<Vec<Machine>>, Fault> {
+    Ok(Json(control.inventory.machines().await?))
+}
+
+pub(super) async fn add(
+    State(control): Shared,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Machine>), Fault> {
+    let bad = |text: String| Fault(StatusCode::BAD_REQUEST, text);
+    let machine: NewMachine = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
+    check(&machine).map_err(bad)?;
+    let machine = control.inventory.add_machine(&machine).await?;
+    refresh(&control).await?;
+    tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine added");
+    Ok((StatusCode::CREATED, Json(machine)))
+}
+
+pub(super) async fn show(
+    State(control): Shared,
+    Path(key): Path<String>,
+) -> Result<Json<Machine>, Fault> {
+    find(&control, &key).await.map(Json)
+}
+
+pub(super) async fn remove(
+    State(control): Shared,
+    Path(key): Path<String>,
+) -> Result<StatusCode, Fault> {
+    let machine = find(&control, &key).await?;
+    control.inventory.remove_machine(machine.id).await?;
+    refresh(&control).await?;
+    tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+pub(super) struct ExplainQuery {
+    firmware: Option<String>,
+}
+
+pub(super) async fn explain_one(
+    State(control): Shared,
+    Path(key): Path<String>,
+    Query(query): Query<ExplainQuery>,
+) -> Result<Json<Explanation>, Fault> {
+    let mac = match key.parse::<Mac>() {
+        Ok(mac) => mac,
+        Err(_) => {
+            let machine = find(&control, &key).await?;
+            let mac = machine.spec.macs.first().copied();
+            mac.ok_or_else(|| Fault::not_found("hardware address of machine", &key))?
+        }
+    };
+    let seen = control.inventory.last_sighting(mac).await?.and_then(|(s, _)| s.firmware);
+    let firmware = match query.firmware.as_deref() {
+        None => seen,
+        Some(text) => Some(parse_firmware(text).ok_or_else(|| {
+            let hint = "use bios, uefi-x64, uefi-x64-http, uefi-arm64 or uefi-arm64-http";
+            Fault(StatusCode::BAD_REQUEST, format!("unknown firmware `{text}`; {hint}"))
+        })?),
+    };
+    let snapshot = control.view.snapshot();
+    let reserved = snapshot.machine_by_mac(mac).and_then(|m| m.spec.address);
+    let at = control
+        .endpoints
+        .iter()
+        .find(|(subnet, _)| reserved.is_some_and(|address| subnet.contains(address)))
+        .or_else(|| control.endpoints.first())
+        .map(|(_, at)| at)
+        .ok_or_else(|| Fault::not_found("subnet for", &key))?;
+    Ok(Json(explain(&snapshot, mac, firmware, at)))
+}
+
+/// Finds a machine by name, hardware address or number.
+async fn find(control: &Control, key: &str) -> Result<Machine, Fault> {
+    let machines = control.inventory.machines().await?;
+    let mac = key.parse::<Mac>().ok();
+    let mut found = machines.into_iter().filter(|machine| {
+        machine.spec.name == key || mac.is_some_and(|mac| machine.spec.macs.contains(&mac))
+    });
+    found.next().ok_or_else(|| Fault::not_found("machine", key))
+}
+
+/// Refuses what no machine can be: the name becomes a host name, the addresses are looked up on the wire.
+fn check(machine: &NewMachine) -> Result<(), String> {
+    let name = &machine.name;
+    let label = (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if !label {
+        return Err(format!(
+            "`{name}` cannot be a host name; use lower-case letters, digits and `-`, at most 63"
+        ));
+    }
+    if machine.macs.is_empty() {
+        return Err(format!("machine `{name}` needs at least one hardware address"));
+    }
+    if let Some(mac) = machine.macs.iter().find(|mac| !mac.is_unicast()) {
+        return Err(format!("{mac} names no single network interface"));
+    }
+    if machine.cmdline.contains(|c: char| c.is_control()) {
+        return Err("kernel arguments must be one line without control characters".to_owned());
+    }
+    Ok(())
+}
+
+async fn refresh(control: &Control) -> Result<(), Fault> {
+    let refreshed = control.view.refresh().await;
+    refreshed.map_err(|e| Fault(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&e)))
+}

@@ -1,0 +1,69 @@
+//! The last segment of an initrd: what this one machine is told in this one boot.
+
+use std::io;
+
+use kiln_builder::cpio;
+use kiln_builder::tree::{Node, Tree, TreePath};
+use serde::Serialize;
+
+use crate::boots::Identity;
+
+/// Where the booting system finds it.
+const PATH: &str = "etc/kiln/machine.json";
+
+#[derive(Serialize)]
+struct MachineFile<'a> {
+    server: String,
+    boot: i64,
+    token: &'a str,
+    hostname: &'a str,
+    mac: String,
+    version: String,
+}
+
+/// Makes the segment. The same identity gives the same bytes.
+///
+/// It is compressed although it is small: the kernel reads a compressed archive from any offset, but a bare one
+/// only where the segments before it end on a multiple of four.
+pub(super) fn segment(identity: &Identity, server: String) -> io::Result<Vec<u8>> {
+    let file = serde_json::to_vec(&MachineFile {
+        server,
+        boot: identity.boot.0,
+        token: &identity.token,
+        hostname: &identity.hostname,
+        mac: identity.mac.to_string(),
+        version: identity.version.to_string(),
+    })?;
+    let mut tree = Tree::new();
+    let path = TreePath::new(PATH).map_err(io::Error::other)?;
+    tree.insert(path, Node::file(0o600, file));
+    let mut archive = Vec::new();
+    cpio::write(&tree, 0, &mut archive).map_err(io::Error::other)?;
+    zstd::bulk::compress(&archive, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_inventory::BootId;
+    use kiln_types::{Digest, Mac};
+
+    use super::*;
+
+    #[test]
+    fn the_segment_holds_the_token_in_a_file_for_root_only() {
+        let identity = Identity {
+            boot: BootId(12),
+            token: "ab".repeat(32),
+            hostname: "n1".to_owned(),
+            mac: Mac::new([0x52, 0x54, 0, 0, 0, 1]),
+            version: Digest::from_bytes([1; 32]),
+        };
+        let segment = segment(&identity, "http://10.0.0.1:8080".to_owned()).unwrap();
+        let archive = zstd::bulk::decompress(&segment, 1 << 20).unwrap();
+        let text = String::from_utf8_lossy(&archive);
+        assert!(text.starts_with("070701"));
+        assert!(text.contains("000081800000000000000000"), "mode 0600, owner 0, group 0");
+        assert!(text.contains("etc/kiln/machine.json\0"));
+        assert!(text.contains(r#""boot":12,"token":"abab"#), "{text}");
+    }
+}

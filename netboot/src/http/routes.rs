@@ -1,0 +1,266 @@
+//! The few routes of the boot plane.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use kiln_inventory::{Asker, BootId, Phase, Sighting, decide};
+use kiln_ipxe::{Endpoints, script};
+use kiln_types::{Digest, Mac};
+use tokio::time::Instant;
+
+use super::body::{Body, Done};
+use super::file::{Ask, Content, answer as answer_file};
+use super::{Plane, machine};
+use crate::boots::{BootsError, Report, Transfer};
+use crate::explain::parse_firmware;
+
+/// The largest report that is read.
+const MAX_REPORT: usize = 64 << 10;
+/// How long a report may take to arrive.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const BINARY: &str = "application/octet-stream";
+/// EDK2 takes a file for a program by this type.
+const EFI: &str = "application/efi";
+
+/// Answers one request.
+pub(super) async fn answer(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    at: &Endpoints,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let response = route(plane, peer, at, request).await;
+    tracing::debug!(%peer, %method, path, status = response.status().as_u16(), "http");
+    response
+}
+
+async fn route(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    at: &Endpoints,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let method = request.method();
+    let read = method == Method::GET || method == Method::HEAD;
+    let path = request.uri().path().to_owned();
+    let mut parts = path.trim_start_matches('/').split('/');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("loader"), Some(name), None, None) if read => {
+            loader(plane, peer, &request, name).await
+        }
+        (Some("blob"), Some(digest), Some(name), None) if read => {
+            blob(plane, peer, &request, digest, name).await
+        }
+        (Some("script"), Some(file), None, None) if method == Method::GET => {
+            boot_script(plane, peer, at, &request, file).await
+        }
+        (Some("machine"), Some(boot), Some(file), None) if method == Method::GET => {
+            machine_segment(plane, peer, at, boot, file).await
+        }
+        (Some("phone-home"), Some(boot), None, None) if method == Method::POST => {
+            let boot = boot.to_owned();
+            phone_home(plane, peer, &boot, request).await
+        }
+        (Some("livez"), None, None, None) if read => text(StatusCode::OK, "ok\n"),
+        (Some("script" | "machine" | "phone-home" | "loader" | "blob"), ..) if !read => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
+        }
+        _ => not_found(),
+    }
+}
+
+async fn loader(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    request: &Request<Incoming>,
+    name: &str,
+) -> Response<Body> {
+    let Some((bytes, digest)) = plane.loaders.get(name) else { return not_found() };
+    let kind = if name.ends_with(".efi") { EFI } else { BINARY };
+    let (boots, detail, started) = (plane.boots.clone(), name.to_owned(), Instant::now());
+    let done: Done = Box::new(move |bytes| {
+        let millis = millis(started);
+        boots.loader(peer, Transfer { phase: Phase::Loader, detail, bytes, millis });
+    });
+    let ask = Ask { method: request.method(), headers: request.headers() };
+    answer_file(&ask, Content::Memory(bytes), &digest, kind, Some(done))
+        .await
+        .unwrap_or_else(|_| internal())
+}
+
+async fn blob(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    request: &Request<Incoming>,
+    digest: &str,
+    name: &str,
+) -> Response<Body> {
+    let Ok(digest) = digest.parse::<Digest>() else { return not_found() };
+    let Some((path, size)) = plane.view.blob(&digest) else { return not_found() };
+    let boot = query(request, "boot").and_then(|id| id.parse().ok()).map(BootId);
+    let done = boot.map(|boot| {
+        let (phase, detail) = match name {
+            "vmlinuz" => (Phase::Kernel, "kernel".to_owned()),
+            other => (Phase::Segment, component(other)),
+        };
+        let (boots, started) = (plane.boots.clone(), Instant::now());
+        let done: Done = Box::new(move |bytes| {
+            let millis = millis(started);
+            boots.transfer(peer, boot, Transfer { phase, detail, bytes, millis });
+        });
+        done
+    });
+    let ask = Ask { method: request.method(), headers: request.headers() };
+    match answer_file(&ask, Content::Disk(&path, size), &digest, BINARY, done).await {
+        Ok(mut response) => {
+            let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+            response.headers_mut().insert(header::CACHE_CONTROL, forever);
+            response
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, path = %path.display(), "artifact cannot be read");
+            internal()
+        }
+    }
+}
+
+async fn boot_script(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    at: &Endpoints,
+    request: &Request<Incoming>,
+    file: &str,
+) -> Response<Body> {
+    let Some(mac) = file.strip_suffix(".ipxe").and_then(|mac| mac.parse::<Mac>().ok()) else {
+        return not_found();
+    };
+    let firmware = query(request, "firmware").and_then(parse_firmware);
+    let sighting = Sighting { mac, asker: Asker::Ipxe, firmware, uuid: None };
+    let decision = decide(&plane.view.snapshot(), &sighting);
+    let ticket = plane.boots.script(peer, sighting.clone(), decision.clone()).await;
+    let mut response = text(StatusCode::OK, script(&decision, &sighting, ticket.as_ref(), at));
+    // It holds the key of this boot.
+    let private = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, private);
+    response
+}
+
+async fn machine_segment(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    at: &Endpoints,
+    boot: &str,
+    file: &str,
+) -> Response<Body> {
+    let (Some(key), Ok(boot)) = (file.strip_suffix(".cpio"), boot.parse().map(BootId)) else {
+        return not_found();
+    };
+    let identity = match plane.boots.identity(peer, boot, key).await {
+        Ok(identity) => identity,
+        Err(error) => return refused(peer, boot, error),
+    };
+    match machine::segment(&identity, format!("http://{}", at.http)) {
+        Ok(bytes) => {
+            let (boots, started, detail) =
+                (plane.boots.clone(), Instant::now(), "machine".to_owned());
+            let body = Body::bytes(bytes).when_done(Box::new(move |bytes| {
+                let (phase, millis) = (Phase::Segment, millis(started));
+                boots.transfer(peer, boot, Transfer { phase, detail, bytes, millis });
+            }));
+            let mut response = Response::new(body);
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(BINARY));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, boot = boot.0, "machine segment cannot be made");
+            internal()
+        }
+    }
+}
+
+async fn phone_home(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    boot: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let Ok(boot) = boot.parse().map(BootId) else { return not_found() };
+    let token = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .map(str::to_owned);
+    let Some(token) = token else { return refused(peer, boot, BootsError::Forbidden) };
+    let body = Limited::new(request.into_body(), MAX_REPORT).collect();
+    let body = match tokio::time::timeout(REPORT_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "report too large\n"),
+        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "report too slow\n"),
+    };
+    let reports: Vec<Report> = match serde_json::from_slice(&body) {
+        Ok(reports) => reports,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    match plane.boots.reports(peer, boot, &token, reports).await {
+        Ok(()) => {
+            let mut response = Response::new(Body::bytes(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Err(error) => refused(peer, boot, error),
+    }
+}
+
+fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
+    tracing::warn!(%peer, boot = boot.0, error = &error as &dyn std::error::Error, "refused");
+    let status = match error {
+        BootsError::Unknown => StatusCode::NOT_FOUND,
+        BootsError::Forbidden => StatusCode::FORBIDDEN,
+        BootsError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    text(status, format!("{error}\n"))
+}
+
+fn not_found() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "not found\n")
+}
+
+fn internal() -> Response<Body> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read this\n")
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::bytes(text));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
+    let pairs = request.uri().query()?.split('&');
+    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
+}
+
+/// Returns the component in the name of a segment, fit for a listing.
+fn component(file: &str) -> String {
+    let name = file.strip_suffix(".cpio.zst").unwrap_or(file);
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(64).collect()
+}
+
+fn millis(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
