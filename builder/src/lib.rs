@@ -1,6 +1,12 @@
 //! The builder: an image specification in, kernel and initrd segments out.
 
-pub mod deb;
-pub mod fetch;
-pub mod progress;
+pub mod bundle;
+pub mod cpio;
+pub mod hash;
+pub mod init_binary;
+pub mod kernel;
+pub mod manifest;
+pub mod segment;
+pub mod spec;
+pub mod store;
 pub mod tree;

@@ -189,6 +189,11 @@ impl Tree {
         self.nodes.get(path)
     }
 
+    /// Returns the tree's own path and node at a path.
+    pub(crate) fn iter_at(&self, path: &TreePath) -> Option<(&TreePath, &Node)> {
+        self.nodes.get_key_value(path)
+    }
+
     /// Returns whether there is a node at a path. Symbolic links are not followed.
     pub fn contains(&self, path: &TreePath) -> bool {
         self.nodes.contains_key(path)

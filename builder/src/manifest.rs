@@ -1,0 +1,156 @@
+//! What one version of an image consists of. The digest of a manifest is the version's name.
+
+use kiln_types::{Arch, Digest};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The schema that this program writes.
+pub const SCHEMA: u32 = 1;
+
+/// One version of an image for one architecture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format.
+    pub schema: u32,
+    /// Name of the image.
+    pub image: String,
+    /// Architecture it runs on.
+    pub arch: Arch,
+    /// The kernel.
+    pub kernel: KernelEntry,
+    /// Parts of the initrd, in the order in which the kernel reads them.
+    pub segments: Vec<SegmentEntry>,
+    /// Kernel arguments.
+    pub cmdline: String,
+    /// The least memory to boot with, in bytes: an estimate on the safe side.
+    pub min_ram: u64,
+    /// Packages it was made from, by name.
+    pub packages: Vec<PackageEntry>,
+}
+
+/// A kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelEntry {
+    /// Digest of the file.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What `uname -r` says.
+    pub release: String,
+    /// Whether UEFI can start it.
+    pub efi_stub: bool,
+}
+
+/// A part of an initrd: a compressed cpio archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentEntry {
+    /// What it holds: `init`, `kernel-modules`, `files` or the name of a container.
+    pub component: String,
+    /// Digest of the compressed archive.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its length once unpacked.
+    pub unpacked: u64,
+}
+
+/// A package that went into an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageEntry {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Debian's name of its architecture; `all` fits every one.
+    pub arch: String,
+    /// Digest of the package file.
+    pub sha256: Digest,
+}
+
+impl Manifest {
+    /// Returns the bytes that the version is the digest of: JSON without spaces, keys sorted.
+    ///
+    /// # Errors
+    ///
+    /// Fails only when a value has no JSON form, which none of ours lacks.
+    pub fn to_canonical_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut out = String::new();
+        write_canonical(&serde_json::to_value(self)?, &mut out);
+        Ok(out.into_bytes())
+    }
+
+    /// Returns how many bytes a machine fetches.
+    pub fn download_size(&self) -> u64 {
+        self.kernel.size + self.segments.iter().map(|segment| segment.size).sum::<u64>()
+    }
+}
+
+/// Sorts by itself, whatever order the JSON library keeps its maps in.
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| *key);
+            out.push('{');
+            for (n, (key, value)) in entries.into_iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                write_canonical(value, out);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::sha256;
+
+    #[test]
+    fn the_canonical_form_is_stable() {
+        let digest = Digest::from_bytes([0; 32]);
+        let manifest = Manifest {
+            schema: SCHEMA,
+            image: "demo".to_owned(),
+            arch: Arch::X86_64,
+            kernel: KernelEntry { digest, size: 1, release: "6.12".to_owned(), efi_stub: true },
+            segments: vec![SegmentEntry {
+                component: "init".to_owned(),
+                digest,
+                size: 2,
+                unpacked: 3,
+            }],
+            cmdline: "a=\"b\"".to_owned(),
+            min_ram: 4,
+            packages: Vec::new(),
+        };
+        let zeros = digest.to_string();
+        let expected = format!(
+            r#"{{"arch":"x86_64","cmdline":"a=\"b\"","image":"demo","kernel":{{"digest":"{zeros}","efi_stub":true,"release":"6.12","size":1}},"min_ram":4,"packages":[],"schema":1,"segments":[{{"component":"init","digest":"{zeros}","size":2,"unpacked":3}}]}}"#
+        );
+        let bytes = manifest.to_canonical_json().unwrap();
+        assert_eq!(String::from_utf8(bytes.clone()).unwrap(), expected);
+        assert_eq!(serde_json::from_slice::<Manifest>(&bytes).unwrap(), manifest);
+        assert_eq!(sha256(&bytes), sha256(expected.as_bytes()));
+        assert_eq!(manifest.download_size(), 3);
+    }
+}

@@ -1,0 +1,122 @@
+//! Turns a tree into a segment of an initrd: an archive, compressed and stored while it is written.
+
+use std::io::{self, Write};
+
+use kiln_types::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::cpio::{self, CpioError};
+use crate::manifest::SegmentEntry;
+use crate::store::{Store, StoreError};
+use crate::tree::Tree;
+
+/// Fast to pack and to unpack; a release may spend more.
+const LEVEL: i32 = 3;
+
+/// A segment could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// The tree could not be archived.
+    #[error("cannot archive `{component}`")]
+    Archive {
+        /// The component.
+        component: String,
+        /// Why.
+        #[source]
+        source: CpioError,
+    },
+    /// The archive could not be compressed.
+    #[error("cannot compress `{component}`")]
+    Compress {
+        /// The component.
+        component: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The segment could not be stored.
+    #[error("cannot store `{component}`")]
+    Store {
+        /// The component.
+        component: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+}
+
+/// What is remembered of a segment under the digest of its inputs.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    digest: Digest,
+    size: u64,
+    unpacked: u64,
+}
+
+/// Returns the segment that was made from the same inputs before, if it is still there.
+pub fn find(store: &Store, component: &str, key: &Digest) -> Option<SegmentEntry> {
+    let Remembered { digest, size, unpacked } = store.remembered(key)?;
+    let there = std::fs::metadata(store.artifact(&digest)).is_ok_and(|file| file.len() == size);
+    there.then(|| SegmentEntry { component: component.to_owned(), digest, size, unpacked })
+}
+
+/// Archives, compresses and stores a tree. It is remembered under the key.
+///
+/// # Errors
+///
+/// Fails when the tree cannot be archived or the segment cannot be stored.
+pub fn write(
+    store: &Store,
+    component: &str,
+    key: &Digest,
+    tree: &Tree,
+    mtime: u32,
+) -> Result<SegmentEntry, SegmentError> {
+    let owned = || component.to_owned();
+    let compress = |source| SegmentError::Compress { component: owned(), source };
+    let stored = |source| SegmentError::Store { component: owned(), source };
+    let mut encoder =
+        zstd::Encoder::new(store.writer().map_err(stored)?, LEVEL).map_err(compress)?;
+    // Any number of workers gives the same bytes, but none at all gives others: never leave this to a default.
+    encoder.multithread(1).map_err(compress)?;
+    let mut buffered = io::BufWriter::with_capacity(1 << 17, encoder);
+    let unpacked = cpio::write(tree, mtime, &mut buffered)
+        .map_err(|source| SegmentError::Archive { component: owned(), source })?;
+    buffered.flush().map_err(compress)?;
+    let encoder = buffered.into_inner().map_err(|e| compress(e.into_error()))?;
+    let writer = encoder.finish().map_err(compress)?;
+    let (digest, size) = writer.commit().map_err(stored)?;
+    store.remember(key, &Remembered { digest, size, unpacked }).map_err(stored)?;
+    Ok(SegmentEntry { component: owned(), digest, size, unpacked })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::sha256;
+    use crate::tree::{Node, TreePath};
+
+    #[test]
+    fn the_same_tree_gives_the_same_bytes_in_any_store() {
+        let mut tree = Tree::new();
+        for n in 0..100 {
+            let path = TreePath::new(&format!("dir/{n}")).unwrap();
+            tree.insert(path, Node::file(0o644, vec![n; 10_000]));
+        }
+        let key = sha256(b"key");
+        let build = || {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            let entry = write(&store, "x", &key, &tree, 0).unwrap();
+            assert_eq!(find(&store, "x", &key), Some(entry.clone()));
+            let bytes = std::fs::read(store.artifact(&entry.digest)).unwrap();
+            (entry, bytes)
+        };
+        let (first, second) = (build(), build());
+        assert_eq!(first, second);
+        let unpacked = zstd::decode_all(&first.1[..]).unwrap();
+        assert_eq!(unpacked.len() as u64, first.0.unpacked);
+        assert!(unpacked.starts_with(b"070701"));
+    }
+}

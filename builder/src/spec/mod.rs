@@ -1,0 +1,193 @@
+//! The image specification: LinuxKit's YAML, a part of it so far, and what Kiln adds.
+//!
+//! One type per field says all that is known about it. What is wrong is told with its file, line and column.
+
+mod container;
+mod error;
+mod fields;
+mod load;
+
+use serde::Deserialize;
+
+pub use self::container::{ContainerSpec, MountSpec, RestartPolicy};
+pub use self::error::SpecError;
+pub use self::fields::{
+    Capabilities, ContainerName, FileMode, ModuleSelection, Namespace, PerArch, Scalar,
+};
+pub use self::load::{load, parse};
+use crate::tree::TreePath;
+
+/// A whole specification, of one or several files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spec {
+    /// The kernel and its arguments.
+    pub kernel: KernelSpec,
+    /// What runs first: `kiln`, the built-in kiln-init.
+    pub init: Vec<InitSpec>,
+    /// Containers that run one after the other before the services.
+    pub onboot: Vec<ContainerSpec>,
+    /// Containers that keep running.
+    pub services: Vec<ContainerSpec>,
+    /// Files of the root file system, written last.
+    pub files: Vec<FileSpec>,
+    /// Where packages come from.
+    pub debian: DebianSpec,
+}
+
+/// The kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KernelSpec {
+    /// Name of a Debian package that is a kernel or depends on one.
+    pub deb: Option<PerArch>,
+    /// Which of its modules the image holds.
+    pub modules: Option<ModuleSelection>,
+    /// Arguments.
+    pub cmdline: Option<PerArch>,
+}
+
+/// An entry of `init`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InitSpec {
+    /// The built-in kiln-init.
+    Kiln,
+}
+
+/// Where packages come from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DebianSpec {
+    /// Release, by its code name.
+    pub suite: String,
+    /// Parts of the archive.
+    pub components: Vec<String>,
+}
+
+impl Default for DebianSpec {
+    fn default() -> Self {
+        Self { suite: "trixie".to_owned(), components: vec!["main".to_owned()] }
+    }
+}
+
+/// A file, directory or link of the root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Where it goes.
+    #[serde(deserialize_with = "fields::tree_path")]
+    pub path: TreePath,
+    /// Its text.
+    pub contents: Option<String>,
+    /// A file of the build host to copy; relative to the specification.
+    pub source: Option<String>,
+    /// The target of a symbolic link.
+    pub symlink: Option<String>,
+    /// Whether it is a directory.
+    #[serde(default)]
+    pub directory: bool,
+    /// Whether a `source` may be missing.
+    #[serde(default)]
+    pub optional: bool,
+    /// Permissions in octal; 0600, for a directory 0700.
+    pub mode: Option<FileMode>,
+    /// Owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::Arch;
+
+    use super::*;
+
+    fn error(yaml: &str) -> String {
+        parse("web.yml", yaml).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_key_of_the_subset_is_read() {
+        let spec = parse(
+            "web.yml",
+            "
+kernel:
+  deb: {x86_64: a, arm64: b}
+  modules: [overlay, virtio_net]
+  cmdline: console=ttyS0
+init: [kiln]
+onboot:
+  - {name: hello, deb: [busybox-static], command: [busybox, uname, -r]}
+services:
+  - name: web
+    deb: [busybox-static]
+    command: [busybox, httpd]
+    capabilities: [CAP_NET_BIND_SERVICE]
+    binds: [/etc/web:/srv:ro]
+    mounts: [{destination: /data, type: tmpfs, options: [size=1m]}]
+    tmpfs: [/cache]
+    env: [A=b]
+    net: new
+    sysctl: {net.core.somaxconn: 128}
+    restart: on-failure
+    after: [other]
+  - {name: other, deb: [a], command: [b]}
+files:
+  - {path: /etc/web/index.html, contents: hello, mode: \"0644\"}
+debian: {suite: forky}
+",
+        )
+        .unwrap();
+        assert_eq!(spec.kernel.deb.unwrap().get(Arch::Arm64), Some("b"));
+        assert_eq!(spec.kernel.cmdline.unwrap().get(Arch::Arm64), Some("console=ttyS0"));
+        let web = &spec.services[0];
+        assert_eq!(web.name.as_str(), "web");
+        assert_eq!(web.net, Some(Namespace::New));
+        assert_eq!(web.restart, RestartPolicy::OnFailure);
+        assert_eq!(spec.files[0].mode.unwrap().bits(), 0o644);
+        assert_eq!(spec.debian.suite, "forky");
+        assert_eq!(spec.debian.components, ["main"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place_and_what_was_meant() {
+        assert_eq!(
+            error("services:\n  - name: web\n    deb: [a]\n    comand: [b]\n"),
+            "web.yml:4:5: unknown key `comand`; did you mean `command`?"
+        );
+        assert!(error("services:\n  - name: Web/..\n").starts_with("web.yml:2:11: "));
+        assert_eq!(
+            error("kernel:\n  modules: some\n"),
+            "web.yml:2:12: `some` is not `auto`, `none` or a list of module names"
+        );
+        assert!(error("files:\n  - path: ../x\n").starts_with("web.yml:2:11: "));
+        assert!(error("a: [\n").starts_with("web.yml:"));
+    }
+
+    #[test]
+    fn what_linuxkit_knows_and_kiln_does_not_yet_is_said_so() {
+        let text = error("services:\n  - name: web\n    image: x/y:1\n");
+        assert_eq!(text, "web.yml:3:5: `image` is a key of LinuxKit that Kiln cannot use yet");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (yaml, part) in [
+            (
+                "services: [{name: a, deb: [b], command: [c]}, {name: a, deb: [b], command: [c]}]",
+                "twice",
+            ),
+            ("services: [{name: a, deb: [b], command: [c], after: [z]}]", "`z`"),
+            ("services: [{name: a, deb: [b], command: []}]", "command"),
+            ("files: [{path: a, contents: x, directory: true}]", "one of"),
+            ("files: [{path: a}]", "one of"),
+        ] {
+            let text = error(yaml);
+            assert!(text.starts_with("web.yml:") && text.contains(part), "{text}");
+        }
+    }
+}
