@@ -1,0 +1,172 @@
+//! The boot, from the kernel's hand to a healthy machine, and then its keeping.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use nix::sys::reboot::set_cad_enabled;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::config::{self, Image, Machine};
+use crate::console::{self, say};
+use crate::error::{BootError, chain};
+use crate::modules::Loader;
+use crate::phone::{Phase, Phone};
+use crate::power::{self, Then};
+use crate::process::Children;
+use crate::{clock, network, root, services};
+
+/// How long the boot waits for an address before it goes on without.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(60);
+const OPEN_FILES: u64 = 1 << 20;
+
+/// Boots and keeps the machine until it is asked to stop.
+pub(crate) fn run() -> Result<Infallible, BootError> {
+    root::enter()?;
+    console::attach();
+    // Ctrl-Alt-Del becomes a signal to us instead of an immediate reset.
+    let _ = set_cad_enabled(false);
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES);
+    let children = Arc::new(Children::default());
+    watch_signals(&children)?;
+
+    let image: Image = told(config::read(config::IMAGE)).unwrap_or_default();
+    let machine: Option<Machine> = told(config::read(config::MACHINE));
+    greet(&image, machine.as_ref());
+    set_hostname(machine.as_ref());
+    let phone = Phone::start(machine.as_ref())?;
+    phone.tell(Phase::Init, image.image.as_str());
+
+    let mut loader = Loader::open();
+    loader.load_named(&image.modules);
+    let count = loader.load_for_hardware();
+    say(&format!("{count} modules for this hardware"));
+    root::settle();
+    if clock::wall_clock_is_unset() {
+        say("the clock of this machine is not set");
+    }
+
+    bring_network_up(machine.as_ref(), &mut loader, &phone)?;
+    drop(loader);
+
+    services::run_onboot(&children, &phone);
+    let healthy = services::start(&image.services, &children, &phone)?;
+    // The sender lives as long as a service is kept.
+    if healthy.recv().is_ok() {
+        phone.tell(Phase::Healthy, "");
+        say("healthy");
+    } else {
+        say("not healthy: a service did not come up");
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A file that cannot be read is told, and the boot goes on as if it were not there.
+fn told<T>(result: Result<Option<T>, BootError>) -> Option<T> {
+    result.unwrap_or_else(|error| {
+        say(&chain(&error));
+        None
+    })
+}
+
+fn greet(image: &Image, machine: Option<&Machine>) {
+    let name = if image.image.is_empty() { "an image without a name" } else { &image.image };
+    let version = machine.and_then(|machine| machine.version.as_deref()).unwrap_or_default();
+    // Enough of a digest for a person to tell versions apart.
+    let short: String = version.chars().take("sha256:".len() + 12).collect();
+    say(format!("{name} {short}").trim_end());
+    if machine.is_none() {
+        say("no server told this machine who it is");
+    }
+}
+
+fn set_hostname(machine: Option<&Machine>) {
+    let told = machine.and_then(|machine| machine.hostname.clone());
+    let of_image = || std::fs::read_to_string("/etc/hostname").ok();
+    let name = told.or_else(of_image).unwrap_or_else(|| "kiln".to_owned());
+    if let Err(error) = nix::unistd::sethostname(name.trim()) {
+        say(&format!("cannot take the name {:?}: {error}", name.trim()));
+    }
+}
+
+fn bring_network_up(
+    machine: Option<&Machine>,
+    loader: &mut Loader,
+    phone: &Phone,
+) -> Result<(), BootError> {
+    network::set_up_loopback();
+    let mac = machine.and_then(|machine| machine.mac.as_deref());
+    let Some(card) = network::find_card(mac, loader) else {
+        say("no network card");
+        phone.tell(Phase::Failed, "no network card");
+        return Ok(());
+    };
+    let name = card.name.clone();
+    let addresses = network::start(card, machine.and_then(|machine| machine.hostname.clone()))?;
+    match addresses.recv_timeout(NETWORK_PATIENCE) {
+        Ok(address) => {
+            say(&format!("{name} has {address}"));
+            phone.network_is_up();
+            phone.tell(Phase::Network, format!("{name} {address}"));
+        }
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            say("going on without an address");
+            // It may still come; then the server hears everything at once.
+            phone.tell(Phase::Failed, format!("no address on {name}"));
+            phone.network_is_up();
+        }
+    }
+    Ok(())
+}
+
+/// From here on, signals of process 1 are waited for by one thread.
+fn watch_signals(children: &Arc<Children>) -> Result<(), BootError> {
+    let signals: SigSet = [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGPWR,
+        Signal::SIGUSR2,
+        Signal::SIGHUP,
+        Signal::SIGPIPE,
+    ]
+    .into_iter()
+    .collect();
+    // Threads started later have them blocked as well.
+    signals.thread_block().map_err(BootError::Signals)?;
+    let (stop, stops) = channel();
+    let reaped = Arc::clone(children);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            loop {
+                match signals.wait() {
+                    Ok(Signal::SIGCHLD) => reaped.reap(),
+                    Ok(Signal::SIGTERM | Signal::SIGPWR | Signal::SIGUSR2) => {
+                        let _ = stop.send(Then::PowerOff);
+                    }
+                    Ok(Signal::SIGINT) => {
+                        let _ = stop.send(Then::Reboot);
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        })
+        .map_err(|source| BootError::StartThread("signals", source))?;
+    let stopped = Arc::clone(children);
+    std::thread::Builder::new()
+        .name("stop".to_owned())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            if let Ok(then) = stops.recv() {
+                power::stop(&stopped, then)
+            }
+        })
+        .map_err(|source| BootError::StartThread("stop", source))?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! What the image and the server tell this machine, in two small files.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::BootError;
+
+/// Where the image describes itself.
+pub(crate) const IMAGE: &str = "/etc/kiln/image.json";
+/// Where the server describes this machine and this boot.
+pub(crate) const MACHINE: &str = "/etc/kiln/machine.json";
+
+/// The most that either file may have.
+const LARGEST: u64 = 1 << 20;
+
+/// What is the same for every machine that boots this image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Image {
+    pub(crate) image: String,
+    /// Modules to load besides those that the hardware asks for.
+    pub(crate) modules: Vec<String>,
+    pub(crate) services: BTreeMap<String, Service>,
+}
+
+/// How a service is kept.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Service {
+    pub(crate) restart: Restart,
+    /// Services that have to be up before this one starts.
+    pub(crate) after: Vec<String>,
+}
+
+/// What happens when a service ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Restart {
+    #[default]
+    Always,
+    OnFailure,
+    #[serde(alias = "no")]
+    Never,
+}
+
+/// What is only for this machine and this boot.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Machine {
+    /// `http://ADDRESS:PORT` of the server.
+    pub(crate) server: String,
+    pub(crate) boot: i64,
+    pub(crate) token: String,
+    #[serde(default)]
+    pub(crate) hostname: Option<String>,
+    /// The network card over which the machine booted.
+    #[serde(default)]
+    pub(crate) mac: Option<String>,
+    #[serde(default)]
+    pub(crate) version: Option<String>,
+}
+
+/// Reads one of the files; `None` when it is not there.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &str) -> Result<Option<T>, BootError> {
+    let path = Path::new(path);
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(BootError::Read { path: path.into(), source }),
+    };
+    let mut text = Vec::new();
+    file.take(LARGEST)
+        .read_to_end(&mut text)
+        .map_err(|source| BootError::Read { path: path.into(), source })?;
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| BootError::Parse { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_file_is_read_and_a_service_without_settings_restarts_always() {
+        let image: Image = serde_json::from_str(
+            r#"{"image":"demo","arch":"x86_64","modules":["overlay"],
+                "services":{"web":{},"job":{"restart":"on-failure","after":["web"]}}}"#,
+        )
+        .unwrap();
+        assert_eq!(image.modules, ["overlay"]);
+        assert_eq!(image.services["web"].restart, Restart::Always);
+        assert_eq!(image.services["job"].restart, Restart::OnFailure);
+        assert_eq!(image.services["job"].after, ["web"]);
+    }
+
+    #[test]
+    fn a_machine_file_is_read() {
+        let machine: Machine = serde_json::from_str(
+            r#"{"server":"http://10.0.0.1:8080","boot":12,"token":"ab","hostname":"n1",
+                "mac":"52:54:00:00:00:01","version":"sha256:0"}"#,
+        )
+        .unwrap();
+        assert_eq!(machine.boot, 12);
+        assert_eq!(machine.hostname.as_deref(), Some("n1"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_no_fault() {
+        assert!(read::<Image>("/nonexistent/image.json").unwrap().is_none());
+    }
+}

@@ -1,0 +1,126 @@
+//! One container, from its own process: set it up, start it, wait for it, clean up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::error::chain;
+use crate::runtime::{Runtime, RuntimeError};
+
+const STATE: &str = "/run/kiln/containers";
+/// The exit code when the container could not be started, as a shell has it.
+const CANNOT_START: u8 = 126;
+
+/// Why a container did not run.
+#[derive(Debug, thiserror::Error)]
+enum ContainerError {
+    #[error("prepare for signals")]
+    Signals(#[source] nix::Error),
+    #[error("make the directory {}", path.display())]
+    MakeDirectory { path: PathBuf, source: std::io::Error },
+    #[error("prepare what the container needs outside")]
+    Prepare(#[source] RuntimeError),
+    #[error("set the container up")]
+    Create(#[source] Box<LibcontainerError>),
+    #[error("start the container")]
+    Start(#[source] Box<LibcontainerError>),
+    #[error("the container has no process")]
+    NoProcess,
+    #[error("wait for the container")]
+    Wait(#[source] nix::Error),
+}
+
+/// Runs the container in `bundle` to its end and returns its exit code, or 128 and the signal.
+pub(crate) fn run(bundle: &str, name: &str) -> ExitCode {
+    match run_to_end(Path::new(bundle), name) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            // Goes to the log and the console like everything that the container prints.
+            let line = format!("cannot run: {}\n", chain(&error));
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+fn run_to_end(bundle: &Path, name: &str) -> Result<u8, ContainerError> {
+    // Process 1 blocks signals; the container must not inherit that.
+    SigSet::empty().thread_set_mask().map_err(ContainerError::Signals)?;
+    // The container's first process is not our child; its parent ends at once, and then it falls
+    // to the nearest process that asks for orphans.
+    prctl::set_child_subreaper(true).map_err(ContainerError::Signals)?;
+    let runtime = Runtime::read(bundle).map_err(ContainerError::Prepare)?;
+    let result = runtime
+        .prepare(bundle)
+        .map_err(ContainerError::Prepare)
+        .and_then(|()| start_and_wait(bundle, name, &runtime));
+    runtime.clean(bundle);
+    result
+}
+
+fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, ContainerError> {
+    let state = Path::new(STATE);
+    // What a run that was cut off has left.
+    let _ = fs::remove_dir_all(state.join(name));
+    fs::create_dir_all(state)
+        .map_err(|source| ContainerError::MakeDirectory { path: state.into(), source })?;
+    let create = |error| ContainerError::Create(Box::new(error));
+    let mut container = ContainerBuilder::new(name.to_owned(), SyscallType::Linux)
+        .with_root_path(state)
+        .map_err(create)?
+        .as_init(bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(create)?;
+    let pid = container.pid().ok_or(ContainerError::NoProcess)?;
+    let pid = Pid::from_raw(pid.as_raw());
+    if let Err(error) = runtime.bind_namespaces(pid.as_raw()) {
+        let _ = container.delete(true);
+        return Err(ContainerError::Prepare(error));
+    }
+    let signals =
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].into_iter().collect::<SigSet>();
+    // From here signals are waited for. Only after the fork, so that the container has them free.
+    signals.thread_block().map_err(ContainerError::Signals)?;
+    container.start().map_err(|error| ContainerError::Start(Box::new(error)))?;
+    let code = wait(pid, &signals);
+    let _ = container.delete(true);
+    code
+}
+
+/// Waits until the container's first process has ended; passes on what asks it to stop.
+fn wait(first: Pid, signals: &SigSet) -> Result<u8, ContainerError> {
+    loop {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == first => {
+                    return Ok(u8::try_from(code).unwrap_or(u8::MAX));
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == first => {
+                    return Ok(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX));
+                }
+                Ok(WaitStatus::StillAlive) => break,
+                Ok(_) => {}
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(ContainerError::Wait(error)),
+            }
+        }
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
+            Ok(signal) => {
+                let _ = kill(first, signal);
+            }
+            Err(error) => return Err(ContainerError::Wait(error)),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Kernel modules: those that the image names, and those that the hardware asks for.
+
+mod glob;
+mod index;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+
+use crate::console::say;
+use index::Index;
+
+/// Deeper than any bus; an end for a tree that has none.
+const DEEPEST: usize = 24;
+/// Loading a bus driver brings up devices that want drivers again.
+const ROUNDS: usize = 6;
+
+/// Loads modules of the running kernel, each once.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    directory: PathBuf,
+    index: Index,
+    tried: BTreeSet<String>,
+    loaded: usize,
+}
+
+impl Loader {
+    /// Reads the tables of the running kernel. Without tables nothing is ever loaded, which is
+    /// right for a kernel that has everything built in.
+    pub(crate) fn open() -> Self {
+        let release = nix::sys::utsname::uname()
+            .map(|name| name.release().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let directory = Path::new("/lib/modules").join(&release);
+        let table = |name| fs::read_to_string(directory.join(name)).unwrap_or_default();
+        let dependencies = table("modules.dep");
+        if dependencies.is_empty() {
+            say(&format!("no modules for the kernel {release}"));
+        }
+        let index = Index::parse(&dependencies, &table("modules.alias"), &table("modules.softdep"));
+        Self { directory, index, tried: BTreeSet::new(), loaded: 0 }
+    }
+
+    /// Loads what the image names.
+    pub(crate) fn load_named(&mut self, names: &[String]) {
+        for name in names {
+            let files: Vec<String> =
+                self.index.files_for(name).into_iter().map(str::to_owned).collect();
+            let built_in = Path::new("/sys/module").join(index::normal(name)).exists();
+            if files.is_empty() && !built_in {
+                say(&format!("the module {name} is not in this image"));
+            }
+            self.load_files(&files);
+        }
+    }
+
+    /// Loads what the hardware asks for, until nothing new appears. Returns how many modules it was.
+    pub(crate) fn load_for_hardware(&mut self) -> usize {
+        let before = self.loaded;
+        for _ in 0..ROUNDS {
+            let round = self.loaded;
+            let mut devices = BTreeSet::new();
+            collect_devices(Path::new("/sys/devices"), DEEPEST, &mut devices);
+            for device in &devices {
+                let names: Vec<&str> = self.index.wanted_by(device).collect();
+                let files: Vec<String> = names
+                    .iter()
+                    .flat_map(|name| self.index.files_for(name))
+                    .map(str::to_owned)
+                    .collect();
+                self.load_files(&files);
+            }
+            if self.loaded == round {
+                break;
+            }
+        }
+        self.loaded - before
+    }
+
+    fn load_files(&mut self, files: &[String]) {
+        for file in files {
+            if !self.tried.insert(file.clone()) {
+                continue;
+            }
+            match load(&self.directory.join(file)) {
+                Ok(()) => self.loaded += 1,
+                // Somebody was faster, or the hardware it drives is not there after all.
+                Err(Errno::EEXIST | Errno::ENODEV) => {}
+                Err(error) => say(&format!("cannot load {}: {error}", index::name_of(file))),
+            }
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<(), Errno> {
+    let file = fs::File::open(path)
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    finit_module(&file, c"", ModuleInitFlags::empty())
+}
+
+fn collect_devices(directory: &Path, depth: usize, found: &mut BTreeSet<String>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        // Links lead to devices that are met on their own way.
+        if kind.is_dir() && depth > 0 {
+            collect_devices(&entry.path(), depth - 1, found);
+        } else if kind.is_file() && entry.file_name() == "modalias" {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let text = text.trim();
+            if !text.is_empty() {
+                found.insert(text.to_owned());
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Switching the machine off, or starting it anew.
+
+use std::convert::Infallible;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::clock::uptime;
+use crate::console::say;
+use crate::process::Children;
+
+/// How long services may take to stop by themselves.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// So that a person can read what was wrong.
+const READING_TIME: Duration = Duration::from_secs(30);
+
+/// What comes after the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    PowerOff,
+    Reboot,
+}
+
+/// Stops everything in order, then the machine.
+pub(crate) fn stop(children: &Children, then: Then) -> ! {
+    say("stopping");
+    children.refuse_new();
+    children.signal_all(Signal::SIGTERM);
+    let start = uptime();
+    while children.count() > 0 && uptime().saturating_sub(start) < PATIENCE {
+        sleep(LOOK_AGAIN);
+        children.reap();
+    }
+    let left = children.count();
+    if left > 0 {
+        say(&format!("{left} containers did not stop in time"));
+    }
+    // Everybody but ourselves.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    nix::unistd::sync();
+    match then {
+        Then::PowerOff => say("power off"),
+        Then::Reboot => say("reboot"),
+    }
+    let mode = match then {
+        Then::PowerOff => RebootMode::RB_POWER_OFF,
+        Then::Reboot => RebootMode::RB_AUTOBOOT,
+    };
+    finish(reboot(mode))
+}
+
+/// Ends a machine that could not come up.
+pub(crate) fn give_up() -> ! {
+    say("power off in 30 s");
+    sleep(READING_TIME);
+    nix::unistd::sync();
+    finish(reboot(RebootMode::RB_POWER_OFF))
+}
+
+/// A machine that can be switched neither off nor on again stays where it is.
+fn finish(result: nix::Result<Infallible>) -> ! {
+    let Err(error) = result;
+    say(&format!("the machine does not switch off: {error}"));
+    loop {
+        sleep(READING_TIME);
+    }
+}

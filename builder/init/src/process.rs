@@ -1,0 +1,126 @@
+//! The children of process 1: containers, and every orphan of the machine.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use crate::logs;
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Code(i32),
+    Signal(Signal),
+}
+
+impl End {
+    pub(crate) fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(formatter, "ended with code {code}"),
+            Self::Signal(signal) => write!(formatter, "was ended by {signal}"),
+        }
+    }
+}
+
+/// The running containers, each with the place where its end is told.
+#[derive(Debug, Default)]
+pub(crate) struct Children {
+    running: Mutex<HashMap<Pid, Sender<End>>>,
+    stopping: AtomicBool,
+}
+
+impl Children {
+    /// Starts the container in `bundle`; its end is sent to `told`.
+    pub(crate) fn start(&self, bundle: &str, name: &str, told: Sender<End>) -> io::Result<Pid> {
+        let (reader, writer) = io::pipe()?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["container", bundle, name])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .current_dir("/");
+        // Held from before the start: the child must be known before anyone asks how it ended.
+        let mut running = self.lock();
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the machine is stopping"));
+        }
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        running.insert(pid, told);
+        drop(running);
+        // Closes our copies of the pipe's end, so that the reader sees the last writer leave.
+        drop(command);
+        let who = name.to_owned();
+        let reader = OwnedFd::from(reader);
+        std::thread::Builder::new()
+            .name(format!("log {name}"))
+            .stack_size(64 * 1024)
+            .spawn(move || logs::follow(&who, std::fs::File::from(reader)))?;
+        Ok(pid)
+    }
+
+    /// Takes the end of every child that has one.
+    pub(crate) fn reap(&self) {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        loop {
+            // Looks first without taking: the map must be held when the number becomes free.
+            match waitid(Id::All, flags) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                Ok(status) => {
+                    let mut running = self.lock();
+                    let Some(pid) = status.pid() else { return };
+                    let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                    let end = match status {
+                        WaitStatus::Exited(_, code) => End::Code(code),
+                        WaitStatus::Signaled(_, signal, _) => End::Signal(signal),
+                        _ => continue,
+                    };
+                    if let Some(told) = running.remove(&pid) {
+                        let _ = told.send(end);
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// From now on nothing is started: what the stop ends must not come back.
+    pub(crate) fn refuse_new(&self) {
+        let running = self.lock();
+        self.stopping.store(true, Ordering::Relaxed);
+        drop(running);
+    }
+
+    /// Sends a signal to every container.
+    pub(crate) fn signal_all(&self, signal: Signal) {
+        for pid in self.lock().keys() {
+            let _ = kill(*pid, signal);
+        }
+    }
+
+    /// Returns how many containers run.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, Sender<End>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
