@@ -1,64 +1,101 @@
 //! The inventory on disk: SQLite by sqlx, one file.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
-use kiln_types::Mac;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, Transaction};
 
-use crate::{Boot, BootEvent, BootId, Lease, Machine, MachineId, NewBoot, NewMachine, Sighting};
+pub use error::StoreError;
 
-/// An operation of the [`Store`] that failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Nothing works yet.
-    #[error("the store is not there yet")]
-    Missing,
-}
+mod boots;
+mod error;
+mod leases;
+mod machines;
+mod row;
+mod sightings;
+#[cfg(test)]
+mod tests;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Longest wait for another writer of the same file, such as a backup.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one server. Clones share its connections.
+///
+/// What a method wrote is on disk when it returns: an address that was acknowledged to a machine must not be
+/// given to another one after a power cut.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store {
+    pool: SqlitePool,
+}
 
-#[expect(clippy::unused_async, reason = "bodies follow")]
-#[allow(missing_docs)]
 impl Store {
-    pub async fn open(_path: &Path) -> Result<Self, StoreError> {
-        Err(StoreError::Missing)
+    /// Opens the database, creates it where there is none, and brings its tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or written, is no database, or was written by a newer Kiln. The file is then
+    /// as it was.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        private_file(path).map_err(open)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY)
+            .foreign_keys(true);
+        let failed = |source| StoreError::opening(path, source);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_with(options)
+            .await
+            .map_err(failed)?;
+        match MIGRATIONS.run(&pool).await {
+            Ok(()) => Ok(Self { pool }),
+            Err(error) => {
+                pool.close().await;
+                Err(match error {
+                    MigrateError::VersionMissing(version) => {
+                        StoreError::TooNew { path: path.to_owned(), version }
+                    }
+                    MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                        failed(source)
+                    }
+                    source => StoreError::Migrate { path: path.to_owned(), source },
+                })
+            }
+        }
     }
-    pub async fn machines(&self) -> Result<Vec<Machine>, StoreError> {
-        Err(StoreError::Missing)
+
+    /// Closes the connections and folds the log into the file. Other clones fail from then on.
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
-    pub async fn add_machine(&self, _machine: &NewMachine) -> Result<Machine, StoreError> {
-        Err(StoreError::Missing)
+
+    /// Starts a transaction that holds the write lock from its start, so that it cannot fail half-way because
+    /// of another writer.
+    async fn write(&self, what: &'static str) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await;
+        begun.map_err(|source| StoreError::writing(what, source))
     }
-    pub async fn remove_machine(&self, _id: MachineId) -> Result<bool, StoreError> {
-        Err(StoreError::Missing)
+}
+
+/// Makes the file, so that it is private from its first moment: it names machines and their networks. SQLite gives
+/// its side files the same mode.
+fn private_file(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
     }
-    pub async fn leases(&self) -> Result<Vec<Lease>, StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn commit_leases(&self, _leases: &[Lease]) -> Result<(), StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn open_boot(&self, _boot: &NewBoot) -> Result<Boot, StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn update_boot(&self, _boot: &Boot) -> Result<(), StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn add_events(&self, _id: BootId, _events: &[BootEvent]) -> Result<(), StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn boots(&self, _limit: u32) -> Result<Vec<Boot>, StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn boot(&self, _id: BootId) -> Result<Option<(Boot, Vec<BootEvent>)>, StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn record_sighting(&self, _s: &Sighting, _at: i64) -> Result<(), StoreError> {
-        Err(StoreError::Missing)
-    }
-    pub async fn last_sighting(&self, _mac: Mac) -> Result<Option<(Sighting, i64)>, StoreError> {
-        Err(StoreError::Missing)
-    }
+    Ok(())
 }

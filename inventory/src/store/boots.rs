@@ -1,0 +1,205 @@
+use sqlx::FromRow;
+
+use super::row::{count, parse, parse_count, parse_opt, parse_word, text, word};
+use super::{Store, StoreError};
+use crate::{Boot, BootEvent, BootId, MachineId, NewBoot, Outcome};
+
+const BOOTS: &str = "boots";
+
+#[derive(FromRow)]
+struct BootRow {
+    id: i64,
+    machine: i64,
+    machine_name: String,
+    mac: String,
+    firmware: Option<String>,
+    image: Option<String>,
+    version: Option<String>,
+    arch: Option<String>,
+    address: Option<String>,
+    started: i64,
+    outcome: String,
+    ended: Option<i64>,
+}
+
+impl BootRow {
+    fn read(self) -> Result<Boot, StoreError> {
+        Ok(Boot {
+            id: BootId(self.id),
+            machine: MachineId(self.machine),
+            machine_name: self.machine_name,
+            mac: parse("a MAC address", &self.mac)?,
+            firmware: parse_opt("a kind of firmware", self.firmware.as_deref())?,
+            image: parse_opt("an image", self.image.as_deref())?,
+            version: parse_opt("a digest", self.version.as_deref())?,
+            arch: parse_opt("an architecture", self.arch.as_deref())?,
+            address: parse_opt("an address", self.address.as_deref())?,
+            started: self.started,
+            outcome: parse_word("an outcome", &self.outcome)?,
+            ended: self.ended,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct EventRow {
+    at: i64,
+    phase: String,
+    detail: String,
+    bytes: Option<i64>,
+    millis: Option<i64>,
+}
+
+impl EventRow {
+    fn read(self) -> Result<BootEvent, StoreError> {
+        Ok(BootEvent {
+            at: self.at,
+            phase: parse_word("a phase", &self.phase)?,
+            detail: self.detail,
+            bytes: parse_count("a number of bytes", self.bytes)?,
+            millis: parse_count("milliseconds", self.millis)?,
+        })
+    }
+}
+
+impl Store {
+    /// Numbers and writes a boot that begins.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn open_boot(&self, new: &NewBoot) -> Result<Boot, StoreError> {
+        let outcome = Outcome::Booting;
+        let (id,): (i64,) = sqlx::query_as(
+            "INSERT INTO boots (machine, machine_name, mac, firmware, image, version, arch, \
+             address, started, outcome) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             RETURNING id",
+        )
+        .bind(new.machine.0)
+        .bind(&new.machine_name)
+        .bind(new.mac.to_string())
+        .bind(text(new.firmware.as_ref()))
+        .bind(text(new.image.as_ref()))
+        .bind(text(new.version.as_ref()))
+        .bind(text(new.arch.as_ref()))
+        .bind(text(new.address.as_ref()))
+        .bind(new.started)
+        .bind(word(&outcome))
+        .fetch_one(&self.pool)
+        .await
+        .map_err(|source| StoreError::writing(BOOTS, source))?;
+        Ok(Boot {
+            id: BootId(id),
+            machine: new.machine,
+            machine_name: new.machine_name.clone(),
+            mac: new.mac,
+            firmware: new.firmware,
+            image: new.image.clone(),
+            version: new.version,
+            arch: new.arch,
+            address: new.address,
+            started: new.started,
+            outcome,
+            ended: None,
+        })
+    }
+
+    /// Writes what became known about a boot since it began. A boot that is not there any more stays so.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn update_boot(&self, boot: &Boot) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE boots SET firmware = $1, image = $2, version = $3, arch = $4, address = $5, \
+             outcome = $6, ended = $7 WHERE id = $8",
+        )
+        .bind(text(boot.firmware.as_ref()))
+        .bind(text(boot.image.as_ref()))
+        .bind(text(boot.version.as_ref()))
+        .bind(text(boot.arch.as_ref()))
+        .bind(text(boot.address.as_ref()))
+        .bind(word(&boot.outcome))
+        .bind(boot.ended)
+        .bind(boot.id.0)
+        .execute(&self.pool)
+        .await
+        .map_err(|source| StoreError::writing(BOOTS, source))?;
+        Ok(())
+    }
+
+    /// Appends to the timeline of a boot, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written or there is no such boot.
+    pub async fn add_events(&self, boot: BootId, events: &[BootEvent]) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        const EVENTS: &str = "events of a boot";
+        let failed = |source| StoreError::writing(EVENTS, source);
+        let mut tx = self.write(EVENTS).await?;
+        for event in events {
+            sqlx::query(
+                "INSERT INTO boot_events (boot, at, phase, detail, bytes, millis) \
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(boot.0)
+            .bind(event.at)
+            .bind(event.phase.as_str())
+            .bind(&event.detail)
+            .bind(count(event.bytes))
+            .bind(count(event.millis))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        }
+        tx.commit().await.map_err(failed)
+    }
+
+    /// Returns boots, newest first, at most as many as asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn boots(&self, limit: u32) -> Result<Vec<Boot>, StoreError> {
+        let rows: Vec<BootRow> = sqlx::query_as(
+            "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
+             started, outcome, ended FROM boots ORDER BY id DESC LIMIT $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::reading(BOOTS))?;
+        rows.into_iter().map(BootRow::read).collect()
+    }
+
+    /// Returns one boot with its timeline, in the order in which it was written.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn boot(&self, id: BootId) -> Result<Option<(Boot, Vec<BootEvent>)>, StoreError> {
+        let failed = StoreError::reading(BOOTS);
+        let mut tx = self.pool.begin().await.map_err(&failed)?;
+        let row: Option<BootRow> = sqlx::query_as(
+            "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
+             started, outcome, ended FROM boots WHERE id = $1",
+        )
+        .bind(id.0)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(&failed)?;
+        let Some(row) = row else { return Ok(None) };
+        let events: Vec<EventRow> = sqlx::query_as(
+            "SELECT at, phase, detail, bytes, millis FROM boot_events WHERE boot = $1 ORDER BY id",
+        )
+        .bind(id.0)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(&failed)?;
+        let events = events.into_iter().map(EventRow::read).collect::<Result<_, _>>()?;
+        Ok(Some((row.read()?, events)))
+    }
+}

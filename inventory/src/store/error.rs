@@ -1,0 +1,166 @@
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use kiln_types::Mac;
+use sqlx::migrate::MigrateError;
+
+/// An operation of the [`Store`](crate::Store) that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file could not be opened.
+    #[error("cannot open the database {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite could not open the file.
+    #[error("cannot open the database {}", path.display())]
+    Connect {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The file is damaged or something else than a database.
+    #[error(
+        "{} is no database or is damaged; move it away or put a backup in its place", path.display()
+    )]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A newer program wrote the file.
+    #[error(
+        "the database {} was written by a newer Kiln (it has migration {version}); \
+         run that version or put a backup in its place", path.display()
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Migration that this program does not know.
+        version: i64,
+    },
+    /// The tables could not be brought up to date.
+    #[error(
+        "cannot bring the tables of the database {} up to date", path.display()
+    )]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: MigrateError,
+    },
+    /// Something could not be read.
+    #[error("cannot read {what} from the database")]
+    Read {
+        /// What was to be read.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Something could not be written.
+    #[error("cannot write {what} to the database")]
+    Write {
+        /// What was to be written.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A row holds what this program never writes.
+    #[error(
+        "the database holds `{value}` where {what} belongs; correct it or put a backup in its place"
+    )]
+    Row {
+        /// What belongs there.
+        what: &'static str,
+        /// What is there.
+        value: String,
+    },
+    /// The name cannot be a host name.
+    #[error(
+        "`{0}` cannot be the name of a machine; use at most 63 lower-case letters, digits and `-`, \
+         with a letter or digit at both ends"
+    )]
+    Name(String),
+    /// The machine has no interface.
+    #[error("machine `{0}` has no MAC address; give at least one")]
+    NoMac(String),
+    /// The address names no single interface.
+    #[error("{0} is not the MAC address of one interface")]
+    GroupMac(Mac),
+    /// The address cannot be reserved.
+    #[error("{0} cannot be the address of a machine")]
+    Address(Ipv4Addr),
+    /// The kernel arguments cannot be passed on by a loader.
+    #[error("kernel arguments `{0}` hold {1}, which the loader cannot pass on; leave it out")]
+    Cmdline(String, &'static str),
+    /// Another machine has the name.
+    #[error("there is a machine `{0}` already; choose another name")]
+    NameTaken(String),
+    /// Another machine has the interface.
+    #[error("{mac} belongs to machine `{machine}` already")]
+    MacTaken {
+        /// The interface.
+        mac: Mac,
+        /// The machine that has it.
+        machine: String,
+    },
+    /// The address is reserved for another machine.
+    #[error("{address} is reserved for machine `{machine}` already")]
+    AddressTaken {
+        /// The address.
+        address: Ipv4Addr,
+        /// The machine that has it.
+        machine: String,
+    },
+}
+
+impl StoreError {
+    /// Returns whether the operation was refused because something is taken already.
+    pub const fn is_conflict(&self) -> bool {
+        matches!(self, Self::NameTaken(_) | Self::MacTaken { .. } | Self::AddressTaken { .. })
+    }
+
+    /// Returns whether what was asked for is wrong in itself.
+    pub const fn is_invalid(&self) -> bool {
+        matches!(
+            self,
+            Self::Name(_)
+                | Self::NoMac(_)
+                | Self::GroupMac(_)
+                | Self::Address(_)
+                | Self::Cmdline(..)
+        )
+    }
+
+    pub(super) fn reading(what: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| Self::Read { what, source }
+    }
+
+    pub(super) const fn writing(what: &'static str, source: sqlx::Error) -> Self {
+        Self::Write { what, source }
+    }
+
+    pub(super) fn opening(path: &Path, source: sqlx::Error) -> Self {
+        let path = path.to_owned();
+        // SQLITE_CORRUPT is 11, SQLITE_NOTADB 26; further details are in the bits above the lowest eight.
+        let damaged = source
+            .as_database_error()
+            .and_then(|error| error.code())
+            .and_then(|code| code.parse::<u32>().ok())
+            .is_some_and(|code| matches!(code & 0xff, 11 | 26));
+        if damaged { Self::NotADatabase { path, source } } else { Self::Connect { path, source } }
+    }
+}

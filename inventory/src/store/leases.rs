@@ -1,0 +1,71 @@
+use super::row::{parse, text};
+use super::{Store, StoreError};
+use crate::Lease;
+
+const LEASES: &str = "leases";
+
+impl Store {
+    /// Returns every lease, also those that have ended.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn leases(&self) -> Result<Vec<Lease>, StoreError> {
+        let rows: Vec<(String, String, i64, Option<String>)> =
+            sqlx::query_as("SELECT address, mac, expires, hostname FROM leases ORDER BY address")
+                .fetch_all(&self.pool)
+                .await
+                .map_err(StoreError::reading(LEASES))?;
+        rows.into_iter()
+            .map(|(address, mac, expires, hostname)| {
+                Ok(Lease {
+                    address: parse("an address", &address)?,
+                    mac: parse("a MAC address", &mac)?,
+                    expires,
+                    hostname,
+                })
+            })
+            .collect()
+    }
+
+    /// Writes leases, all or none of them; they are on disk when this returns.
+    ///
+    /// A lease replaces the one that its address had, and the one that its interface had on another address.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is done leaves either all of the leases or none.
+    pub async fn commit_leases(&self, leases: &[Lease]) -> Result<(), StoreError> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let failed = |source| StoreError::writing(LEASES, source);
+        let mut tx = self.write(LEASES).await?;
+        for lease in leases {
+            let (address, mac) = (lease.address.to_string(), lease.mac.to_string());
+            sqlx::query("DELETE FROM leases WHERE mac = $1 AND address <> $2")
+                .bind(&mac)
+                .bind(&address)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+            sqlx::query(
+                "INSERT INTO leases (address, mac, expires, hostname) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, \
+                 expires = excluded.expires, hostname = excluded.hostname",
+            )
+            .bind(&address)
+            .bind(&mac)
+            .bind(lease.expires)
+            .bind(text(lease.hostname.as_ref()))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        }
+        tx.commit().await.map_err(failed)
+    }
+}
