@@ -1,1 +1,30 @@
-//! Debian packages.
+//! Debian packages: from the mirror of the host's apt configuration to a tree of files.
+//!
+//! Trust goes down one chain, and each link is checked before anything in it is used: the archive keyring of the
+//! host → the signature of `InRelease` → the hash of `Packages` → the hash of each package. Maintainer scripts are
+//! never run.
+//!
+//! ```text
+//! apt_config → archive (signature, release) → packages → resolve → archive.fetch → unpack → Tree
+//! ```
+
+mod apt_config;
+mod ar;
+mod archive;
+mod error;
+mod layout;
+mod packages;
+mod release;
+mod resolve;
+mod signature;
+mod stanza;
+mod unpack;
+mod version;
+
+pub use archive::{Archive, ArchiveConfig};
+pub use error::DebError;
+pub use layout::link_merged_usr;
+pub use packages::{Package, PackageIndex, Provided, Relation};
+pub use resolve::ResolveError;
+pub use unpack::unpack;
+pub use version::{Bound, Op, Version};
