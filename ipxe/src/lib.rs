@@ -10,6 +10,7 @@
 mod boot_file;
 mod loader;
 mod script;
+mod text;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

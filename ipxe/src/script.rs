@@ -1,6 +1,13 @@
-use kiln_inventory::{BootId, Decision, Sighting};
+use std::fmt::Write as _;
+
+use kiln_inventory::{BootId, BootPlan, Decision, Plan, Sighting};
 
 use crate::Endpoints;
+use crate::boot_file::script_url;
+use crate::text::{url_part, words};
+
+/// How long a transfer may stand still before it is tried again, in milliseconds.
+const STALLED: u32 = 20_000;
 
 /// What ties the fetches of a script to one boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,12 +19,132 @@ pub struct BootTicket {
 }
 
 /// Returns the script that iPXE runs for a decision.
+///
+/// * `Boot` fetches the kernel and each segment, each tried five times with waits of 1, 2, 4 and 8 seconds, then
+///   starts the kernel. When a file cannot be had it says which and why, tells the server, and ends with an error
+///   after 10 seconds, upon which the firmware tries its next boot entry.
+/// * `Hold` says why and runs the script of the machine anew every 10 seconds.
+/// * `Refuse` says why and ends with an error after 5 seconds.
+/// * `Address` and `Ignore` end at once; nobody is sent to them.
+///
+/// Written for the iPXE that Debian 13 has (1.21.1+git20250501). Its `initrd` takes the words after the URL as the
+/// name of a file to wrap into a cpio archive, so segments have none. It hands all of them over as one: on BIOS
+/// it lays them one after the other in memory, each at a multiple of four bytes; on UEFI it reads them one after the
+/// other through `EFI_LOAD_FILE2_PROTOCOL` with Linux's initrd GUID, which kernels since 5.7 ask by themselves, so
+/// that no `initrd=` argument is needed. It adds no argument either.
 pub fn script(
     decision: &Decision,
     sighting: &Sighting,
     ticket: Option<&BootTicket>,
     at: &Endpoints,
 ) -> String {
-    let _ = (decision, sighting, ticket, at);
-    "#!ipxe\nexit 1\n".to_owned()
+    let mut out = "#!ipxe\n".to_owned();
+    match (&decision.plan, ticket) {
+        (Plan::Boot(plan), Some(ticket)) => boot(&mut out, decision, plan, ticket, at),
+        (Plan::Boot(_), None) => {
+            line(&mut out, "echo Kiln: the server could not open a boot; trying again in 10 s");
+            again(&mut out, sighting, at);
+        }
+        (Plan::Hold, _) => {
+            greet(&mut out, decision, sighting, "waits");
+            again(&mut out, sighting, at);
+        }
+        (Plan::Refuse, _) => {
+            greet(&mut out, decision, sighting, "is refused");
+            line(&mut out, "sleep 5");
+            line(&mut out, "exit 1");
+        }
+        (Plan::Address | Plan::Ignore, _) => line(&mut out, "exit 1"),
+    }
+    out
 }
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text);
+    out.push('\n');
+}
+
+fn greet(out: &mut String, decision: &Decision, sighting: &Sighting, what: &str) {
+    let name = decision.machine.as_ref().map_or("(not known)", |machine| &machine.spec.name);
+    let _ = writeln!(out, "echo Kiln: machine {} ({}) {what}:", words(name), sighting.mac);
+    for reason in &decision.reasons {
+        let _ = writeln!(out, "echo - {}", words(&reason.to_string()));
+    }
+}
+
+/// Runs the script anew after a while. The new script replaces this one, so that no depth of calls builds up, and
+/// a server that is away is waited for: the machine has nothing better to do.
+fn again(out: &mut String, sighting: &Sighting, at: &Endpoints) {
+    line(out, ":again");
+    line(out, "sleep 10");
+    let url = script_url(sighting, at);
+    let _ = writeln!(out, "chain --replace --autofree --timeout {STALLED} {url} || goto again");
+}
+
+fn boot(
+    out: &mut String,
+    decision: &Decision,
+    plan: &BootPlan,
+    ticket: &BootTicket,
+    at: &Endpoints,
+) {
+    let id = ticket.boot;
+    let name = decision.machine.as_ref().map_or("", |machine| &machine.spec.name);
+    let _ = writeln!(
+        out,
+        "echo Kiln: machine {} boots {} version {} for {} (boot {id})",
+        words(name),
+        words(&plan.image.to_string()),
+        plan.version.short(),
+        plan.arch,
+    );
+    // What an earlier script fetched would become part of the initrd.
+    line(out, "imgfree");
+    let blob = |digest: &kiln_types::Digest, file: &str| {
+        format!("http://{}/blob/{}/{file}?boot={id}", at.http, digest.hex())
+    };
+    let kernel = blob(&plan.kernel.digest, "vmlinuz");
+    let cmdline = words(&plan.cmdline);
+    fetch(out, "kernel", &format!("kernel --name vmlinuz --timeout {STALLED} {kernel} {cmdline}"));
+    for segment in &plan.segments {
+        let file = format!("{}.cpio.zst", url_part(&segment.name));
+        let url = blob(&segment.digest, &file);
+        fetch(out, &segment.name, &format!("initrd --name {file} --timeout {STALLED} {url}"));
+    }
+    let url = format!("http://{}/machine/{id}/{}.cpio", at.http, url_part(&ticket.machine_key));
+    fetch(out, "machine", &format!("initrd --name machine.cpio --timeout {STALLED} {url}"));
+    line(out, "imgstat");
+    line(out, "set what boot");
+    line(out, "boot");
+    // Reached only when a file stays away or the kernel cannot be started.
+    line(out, ":failed");
+    line(out, "set why ${errno}");
+    line(
+        out,
+        "echo Kiln: ${what} failed, error ${why} (https://ipxe.org/${why}); giving up in 10 s",
+    );
+    line(out, "imgfree");
+    let url = format!("http://{}/failed/{id}?what=${{what}}&error=${{why}}", at.http);
+    let _ = writeln!(out, "imgfetch --name report --timeout 5000 {url} ||");
+    line(out, "sleep 10");
+    line(out, "exit 1");
+}
+
+/// Writes one fetch that is tried five times, waiting 1, 2, 4 and 8 seconds in between.
+fn fetch(out: &mut String, what: &str, command: &str) {
+    // The number of the line makes the labels unique, whatever the segments are called.
+    let n = out.lines().count();
+    let _ = writeln!(out, "set what {}", url_part(what));
+    let _ = writeln!(out, "set wait:int32 1");
+    let _ = writeln!(out, ":try{n}");
+    let _ = writeln!(out, "{command} && goto done{n} ||");
+    let _ = writeln!(out, "iseq ${{wait}} 16 && goto failed ||");
+    let _ = writeln!(out, "echo Kiln: ${{what}} failed, trying again in ${{wait}} s");
+    let _ = writeln!(out, "sleep ${{wait}}");
+    let _ = writeln!(out, "inc wait ${{wait}}");
+    let _ = writeln!(out, "goto try{n}");
+    let _ = writeln!(out, ":done{n}");
+}
+
+#[cfg(test)]
+mod tests;

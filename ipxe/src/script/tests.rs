@@ -1,0 +1,196 @@
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use kiln_inventory::{Artifact, Asker, Firmware, Machine, MachineId, NewMachine, Reason};
+use kiln_types::{Arch, Digest, Mac};
+
+use super::*;
+
+const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+const AT: Endpoints = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
+
+fn sighting() -> Sighting {
+    Sighting { mac: MAC, asker: Asker::Ipxe, firmware: Some(Firmware::UefiX64), uuid: None }
+}
+
+fn ticket() -> BootTicket {
+    BootTicket { boot: BootId(12), machine_key: "c0ffee".to_owned() }
+}
+
+fn machine(name: &str) -> Option<Arc<Machine>> {
+    let spec = NewMachine {
+        name: name.to_owned(),
+        macs: [MAC].into(),
+        uuid: None,
+        arch: None,
+        image: None,
+        address: None,
+        cmdline: String::new(),
+        labels: BTreeMap::new(),
+    };
+    Some(Arc::new(Machine { id: MachineId(1), spec }))
+}
+
+fn plan(cmdline: &str, segment: &str) -> Plan {
+    let artifact = |name: &str, byte| Artifact {
+        name: name.to_owned(),
+        digest: Digest::from_bytes([byte; 32]),
+        size: 7,
+    };
+    Plan::Boot(BootPlan {
+        image: "demo".parse().unwrap(),
+        version: Digest::from_bytes([0xaa; 32]),
+        arch: Arch::X86_64,
+        kernel: artifact("kernel", 0x11),
+        segments: vec![artifact(segment, 0x22)],
+        cmdline: cmdline.to_owned(),
+    })
+}
+
+fn decision(plan: Plan) -> Decision {
+    let reasons = vec![Reason::FoundByMac { mac: MAC, machine: "n1".to_owned() }];
+    Decision { machine: machine("n1"), plan, reasons }
+}
+
+#[test]
+fn a_boot_fetches_kernel_segments_and_the_segment_of_the_machine() {
+    let script =
+        script(&decision(plan("console=ttyS0 quiet", "init")), &sighting(), Some(&ticket()), &AT);
+    let ones = "11".repeat(32);
+    let twos = "22".repeat(32);
+    let expected = format!(
+        "#!ipxe
+echo Kiln: machine n1 boots demo version aaaaaaaaaaaa for x86_64 (boot 12)
+imgfree
+set what kernel
+set wait:int32 1
+:try3
+kernel --name vmlinuz --timeout 20000 http://10.0.2.2:8080/blob/{ones}/vmlinuz?boot=12 console=ttyS0 quiet && goto done3 ||
+iseq ${{wait}} 16 && goto failed ||
+echo Kiln: ${{what}} failed, trying again in ${{wait}} s
+sleep ${{wait}}
+inc wait ${{wait}}
+goto try3
+:done3
+set what init
+set wait:int32 1
+:try13
+initrd --name init.cpio.zst --timeout 20000 http://10.0.2.2:8080/blob/{twos}/init.cpio.zst?boot=12 && goto done13 ||
+iseq ${{wait}} 16 && goto failed ||
+echo Kiln: ${{what}} failed, trying again in ${{wait}} s
+sleep ${{wait}}
+inc wait ${{wait}}
+goto try13
+:done13
+set what machine
+set wait:int32 1
+:try23
+initrd --name machine.cpio --timeout 20000 http://10.0.2.2:8080/machine/12/c0ffee.cpio && goto done23 ||
+iseq ${{wait}} 16 && goto failed ||
+echo Kiln: ${{what}} failed, trying again in ${{wait}} s
+sleep ${{wait}}
+inc wait ${{wait}}
+goto try23
+:done23
+imgstat
+set what boot
+boot
+:failed
+set why ${{errno}}
+echo Kiln: ${{what}} failed, error ${{why}} (https://ipxe.org/${{why}}); giving up in 10 s
+imgfree
+imgfetch --name report --timeout 5000 http://10.0.2.2:8080/failed/12?what=${{what}}&error=${{why}} ||
+sleep 10
+exit 1
+"
+    );
+    assert_eq!(script, expected);
+}
+
+#[test]
+fn a_held_machine_asks_again_and_a_refused_one_ends() {
+    assert_eq!(
+        script(&decision(Plan::Hold), &sighting(), None, &AT),
+        "#!ipxe
+echo Kiln: machine n1 (52:54:00:00:00:01) waits:
+echo - 52:54:00:00:00:01 is an interface of machine `n1`
+:again
+sleep 10
+chain --replace --autofree --timeout 20000 \
+         http://10.0.2.2:8080/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64 || goto again
+"
+    );
+    let mut refused = decision(Plan::Refuse);
+    refused.machine = None;
+    assert_eq!(
+        script(&refused, &sighting(), None, &AT),
+        "#!ipxe
+echo Kiln: machine (not known) (52:54:00:00:00:01) is refused:
+echo - 52:54:00:00:00:01 is an interface of machine `n1`
+sleep 5
+exit 1
+"
+    );
+    for plan in [Plan::Address, Plan::Ignore] {
+        assert_eq!(script(&decision(plan), &sighting(), None, &AT), "#!ipxe\nexit 1\n");
+    }
+}
+
+#[test]
+fn a_boot_without_a_ticket_waits_for_one() {
+    let script = script(&decision(plan("", "init")), &sighting(), None, &AT);
+    assert!(script.ends_with("|| goto again\n"), "{script}");
+    assert!(!script.contains("/blob/"), "{script}");
+}
+
+/// Whatever is inserted, the script has the same lines with the same commands.
+#[test]
+fn nothing_that_others_wrote_changes_the_commands() {
+    let commands = |script: &str| -> Vec<String> {
+        script
+            .lines()
+            .map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                let operators = words.iter().filter(|w| matches!(**w, "&&" | "||")).count();
+                let comment = words.iter().skip(1).any(|word| word.starts_with('#'));
+                assert!(!line.ends_with('\\') && !comment, "{line:?}");
+                format!("{} {operators}", words[0])
+            })
+            .collect()
+    };
+    let expansions = |script: &str| script.replace("${kiln-nothing}", "").matches("${").count();
+    let build = |evil: &str| {
+        let mut boot = decision(plan(evil, evil));
+        boot.machine = machine(evil);
+        boot.reasons = vec![Reason::NoImage { machine: evil.to_owned() }];
+        let ticket = BootTicket { boot: BootId(1), machine_key: evil.to_owned() };
+        let booted = script(&boot, &sighting(), Some(&ticket), &AT);
+        boot.plan = Plan::Hold;
+        let held = script(&boot, &sighting(), None, &AT);
+        boot.plan = Plan::Refuse;
+        booted + &held + &script(&boot, &sighting(), None, &AT)
+    };
+    let plain = build("x");
+    for evil in [
+        "a\nshell",
+        "a\r\nshell\r",
+        "a && shell",
+        "|| shell ||",
+        "# gone",
+        "${net0/mac} $${x} $$$${{",
+        "\"quoted\" 'also' `this`",
+        "\\",
+        "a \\\n\\",
+        "\u{0}\u{b}\u{c}\u{85}\u{2028}",
+        "--timeout 1 --name ../x",
+        ":label",
+        "",
+    ] {
+        let script = build(evil);
+        assert_eq!(commands(&script), commands(&plain), "{evil:?}\n{script}");
+        assert_eq!(expansions(&script), expansions(&plain), "{evil:?}\n{script}");
+        assert!(script.is_ascii(), "{evil:?}");
+    }
+}
