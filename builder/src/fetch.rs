@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -21,6 +20,7 @@ use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
 
+use crate::hash::Hasher;
 use crate::progress::Progress;
 
 const TRIES: u32 = 3;
@@ -244,7 +244,7 @@ impl<'p> Fetcher<'p> {
         let temp = NamedTempFile::new_in(dir).map_err(&failed)?;
         let mut file = tokio::fs::File::from_std(temp.as_file().try_clone().map_err(&failed)?);
         let mut task = self.progress.begin(what.name, what.size.or(announced));
-        let mut hash = Context::new(&SHA256);
+        let mut hash = Hasher::default();
         let mut got = 0;
         let mut body = response.into_body();
         while let Some(frame) =
@@ -263,7 +263,7 @@ impl<'p> Fetcher<'p> {
         if let Some(expected) = what.size.or(announced).filter(|expected| got < *expected) {
             return Err(FetchError::Short { url: url(), got, expected });
         }
-        let digest = finish(hash);
+        let digest = hash.finish();
         if let Some(expected) = what.sha256.filter(|expected| *expected != digest) {
             return Err(FetchError::Hash { url: url(), got: digest, expected });
         }
@@ -367,13 +367,6 @@ fn join(base: &Uri, target: &str) -> String {
         let dir = base.path().rsplit_once('/').map_or("", |(dir, _)| dir);
         format!("{scheme}://{authority}{dir}/{target}")
     }
-}
-
-/// Ends a SHA-256 computation.
-pub(crate) fn finish(hash: Context) -> Digest {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(hash.finish().as_ref());
-    Digest::from_bytes(bytes)
 }
 
 /// Gives a complete, synced temporary file its name, durably.

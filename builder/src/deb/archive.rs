@@ -3,7 +3,6 @@ use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use kiln_types::{Arch, Digest};
 use liblzma::read::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
@@ -14,7 +13,8 @@ use super::error::DebError;
 use super::packages::{Package, PackageIndex};
 use super::release::{Release, parse_date};
 use super::signature;
-use crate::fetch::{Download, Fetcher, finish, publish};
+use crate::fetch::{Download, Fetcher, publish};
+use crate::hash::{Hasher, sha256};
 
 const APT: &str = "/etc/apt";
 const KEYRINGS: [&str; 2] = [
@@ -239,9 +239,7 @@ fn read_index(path: &Path, size: u64, digest: Digest) -> Result<Option<String>, 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DebError::Cache { path: path.to_owned(), source }),
     };
-    let mut hash = Context::new(&SHA256);
-    hash.update(&bytes);
-    let whole = bytes.len() as u64 == size && finish(hash) == digest;
+    let whole = bytes.len() as u64 == size && sha256(&bytes) == digest;
     Ok(if whole { String::from_utf8(bytes).ok() } else { None })
 }
 
@@ -256,9 +254,7 @@ fn unpack_index(
     let mut text = Vec::new();
     let mut decoder = xz(reader).map_err(IndexError::Unpack)?.take(size + 1);
     decoder.read_to_end(&mut text).map_err(IndexError::Unpack)?;
-    let mut hash = Context::new(&SHA256);
-    hash.update(&text);
-    if text.len() as u64 != size || finish(hash) != digest {
+    if text.len() as u64 != size || sha256(&text) != digest {
         return Err(IndexError::Other("its content is not the one that was signed"));
     }
     let dir = path.parent().unwrap_or(Path::new("."));
@@ -297,11 +293,11 @@ fn is_whole(path: &Path, size: u64, digest: Digest) -> Result<bool, DebError> {
     if file.metadata().map_err(&failed)?.len() != size {
         return Ok(false);
     }
-    let mut hash = Context::new(&SHA256);
+    let mut hash = Hasher::default();
     let mut buffer = vec![0; 256 << 10];
     loop {
         match file.read(&mut buffer).map_err(&failed)? {
-            0 => return Ok(finish(hash) == digest),
+            0 => return Ok(hash.finish() == digest),
             got => hash.update(&buffer[..got]),
         }
     }

@@ -19,7 +19,7 @@ pub(crate) fn place(path: &TreePath, is_link: bool) -> Result<Option<TreePath>, 
     };
     let below = |dir: &&str| {
         path.as_str()
-            .strip_prefix(**dir)
+            .strip_prefix(*dir)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     if !LEFT_OUT.iter().any(|dir| below(&dir)) {

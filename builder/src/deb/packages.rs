@@ -184,7 +184,7 @@ impl PackageIndex {
         &self.parts[stanza.part][stanza.name.clone()]
     }
 
-    fn package(&self, stanza: &Stanza) -> Option<&Package> {
+    fn package<'a>(&self, stanza: &'a Stanza) -> Option<&'a Package> {
         let parsed = stanza.parsed.get_or_init(|| {
             let package = parse(&self.parts[stanza.part][stanza.text.clone()], self.arch);
             if package.is_none() {
