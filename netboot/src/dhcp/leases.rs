@@ -38,6 +38,7 @@ pub struct LeaseTable {
     by_mac: HashMap<Mac, Ipv4Addr>,
     holds: HashMap<Ipv4Addr, (Mac, Timestamp)>,
     held_by: HashMap<Mac, Ipv4Addr>,
+    swept: Option<Timestamp>,
     quarantine: BTreeMap<Ipv4Addr, Timestamp>,
 }
 
@@ -95,7 +96,9 @@ impl LeaseTable {
     /// Keeps an address for the machine it was offered to.
     pub fn hold(&mut self, address: Ipv4Addr, mac: Mac, now: Timestamp) {
         self.drop_hold(mac);
-        if self.holds.len() >= MAX_HOLDS {
+        // Once a second at most: a flood of requests must not make each of them dear.
+        if self.holds.len() >= MAX_HOLDS && self.swept.is_none_or(|swept| swept < now) {
+            self.swept = Some(now);
             self.holds.retain(|_, (_, until)| *until > now);
             self.held_by.retain(|_, address| self.holds.contains_key(address));
         }
@@ -175,7 +178,7 @@ mod tests {
             table.hold(Ipv4Addr::from_bits(number), Mac::new([2, 0, 0, a, b, c]), NOW);
         }
         assert_eq!((table.holds.len(), table.held_by.len()), (MAX_HOLDS, MAX_HOLDS));
-        table.hold([10, 0, 0, 1].into(), mac(1), NOW.after(HOLD));
+        table.hold([10, 0, 0, 1].into(), Mac::new([6; 6]), NOW.after(HOLD));
         assert_eq!((table.holds.len(), table.held_by.len()), (1, 1));
     }
 }

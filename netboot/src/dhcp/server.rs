@@ -254,6 +254,9 @@ impl Flood {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV4;
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -265,5 +268,73 @@ mod tests {
         assert_eq!(admitted, 20);
         assert!(flood.admits(quiet, now));
         assert!(flood.admits(noisy, Timestamp(6)));
+    }
+
+    /// Counts the leases of each commit. Fails when told, and when a packet has already left.
+    struct Disk {
+        full: bool,
+        client: Arc<UdpSocket>,
+        commits: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl LeaseLog for Disk {
+        async fn commit(&self, leases: &[Lease]) -> Result<(), BoxError> {
+            self.commits.lock().unwrap().push(leases.len());
+            assert!(self.client.try_recv(&mut [0; 8]).is_err(), "nothing leaves before the commit");
+            if self.full { Err("no space left".into()) } else { Ok(()) }
+        }
+    }
+
+    async fn written(full: bool) -> (Vec<usize>, usize) {
+        let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let client = Arc::new(UdpSocket::bind(local).await.unwrap());
+        let server = Arc::new(UdpSocket::bind(local).await.unwrap());
+        let std::net::SocketAddr::V4(to) = client.local_addr().unwrap() else { unreachable!() };
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        for last in 1..=3 {
+            let (mac, address) = (Mac::new([2, 0, 0, 0, 0, last]), [10, 0, 0, last].into());
+            let none = Ipv4Addr::UNSPECIFIED;
+            let reply = Reply {
+                kind: ReplyKind::Ack,
+                xid: 1,
+                flags: 0,
+                ciaddr: none,
+                yiaddr: address,
+                siaddr: none,
+                giaddr: none,
+                mac,
+                file: String::new(),
+                options: vec![],
+                relay_agent: vec![],
+                max_size: None,
+                to,
+            };
+            let lease = Lease { address, mac, expires: 1, hostname: None };
+            queue.try_send(Pending { lease, reply: Some(reply) }).ok().unwrap();
+        }
+        drop(queue);
+        let commits = Arc::new(Mutex::new(vec![]));
+        let disk = Disk { full, client: Arc::clone(&client), commits: Arc::clone(&commits) };
+        write_leases(waiting, disk, server, Ipv4Addr::LOCALHOST).await;
+        let mut arrived = 0;
+        let mut buffer = [0; 600];
+        while arrived < 3 && !full {
+            let (length, from) = client.recv_from(&mut buffer).await.unwrap();
+            assert_eq!((length, from.ip()), (300, Ipv4Addr::LOCALHOST.into()));
+            arrived += 1;
+        }
+        assert!(client.try_recv(&mut buffer).is_err());
+        let commits = commits.lock().unwrap().clone();
+        (commits, arrived)
+    }
+
+    #[tokio::test]
+    async fn leases_that_wait_are_written_at_once_and_then_acknowledged() {
+        assert_eq!(written(false).await, (vec![3], 3));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_not_acknowledged() {
+        assert_eq!(written(true).await, (vec![3], 0));
     }
 }
