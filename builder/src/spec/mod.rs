@@ -10,7 +10,7 @@ mod load;
 use serde::Deserialize;
 
 pub use self::container::{ContainerSpec, MountSpec, RestartPolicy};
-pub use self::error::SpecError;
+pub use self::error::{Place, SpecError};
 pub use self::fields::{
     Capabilities, ContainerName, FileMode, ModuleSelection, Namespace, PerArch, Scalar,
 };

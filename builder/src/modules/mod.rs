@@ -1,0 +1,276 @@
+//! Chooses kernel modules and writes the lists by which they are found, as `depmod` does: Debian's packages come
+//! without them.
+
+mod info;
+mod lists;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write as _};
+use std::sync::Arc;
+
+use self::info::ModuleInfo;
+use crate::spec::ModuleSelection;
+use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
+
+/// No module comes near this.
+const MAX_MODULE: u64 = 128 << 20;
+/// Memory that unpacking one module may take.
+const XZ_MEMORY: u64 = 256 << 20;
+
+/// What `auto` takes: directories and single modules below `kernel/`.
+const AUTO: &[&str] = &[
+    "arch/arm64/crypto/crc32",
+    "arch/x86/crypto/crc32",
+    "crypto/crc32c",
+    "drivers/ata/",
+    "drivers/block/loop",
+    "drivers/block/virtio_blk",
+    "drivers/block/xen-blkfront",
+    "drivers/char/hw_random/",
+    "drivers/hv/hv_vmbus",
+    "drivers/net/ethernet/",
+    "drivers/net/hyperv/",
+    "drivers/net/mdio/",
+    "drivers/net/phy/",
+    "drivers/net/virtio_net",
+    "drivers/net/vmxnet3/",
+    "drivers/net/xen-netfront",
+    "drivers/nvme/host/nvme.",
+    "drivers/scsi/hv_storvsc",
+    "drivers/scsi/megaraid/",
+    "drivers/scsi/mpt3sas/",
+    "drivers/scsi/sd_mod",
+    "drivers/scsi/sr_mod",
+    "drivers/scsi/virtio_scsi",
+    "drivers/scsi/vmw_pvscsi",
+    "drivers/virtio/",
+    "fs/ext4/",
+    "fs/fat/vfat",
+    "fs/nls/nls_ascii",
+    "fs/nls/nls_cp437",
+    "fs/nls/nls_iso8859-1",
+    "fs/nls/nls_utf8",
+    "fs/overlayfs/",
+    "fs/squashfs/",
+    "net/packet/af_packet.",
+];
+/// What no device asks for, so that kiln-init has to load it by name.
+const AT_START: &[&str] = &["overlay", "af_packet"];
+
+/// The modules of an image.
+#[derive(Debug)]
+pub struct Modules {
+    /// `lib/modules/RELEASE/…`.
+    pub tree: Tree,
+    /// Names of those to load at start, besides those that devices ask for.
+    pub at_start: Vec<String>,
+}
+
+/// The modules cannot be put together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModulesError {
+    /// A module that was named does not exist.
+    #[error("kernel {release} has no module `{name}`")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The kernel.
+        release: String,
+    },
+    /// A module could not be read or unpacked.
+    #[error("cannot read the kernel module `{path}`")]
+    Read {
+        /// The file.
+        path: TreePath,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A module is not an object file of the kernel.
+    #[error("`{path}` is not a kernel module")]
+    NotModule {
+        /// The file.
+        path: TreePath,
+        /// Why.
+        #[source]
+        source: object::Error,
+    },
+    /// There is no place for unpacked modules.
+    #[error("cannot make a temporary file for kernel modules")]
+    Spool(#[source] io::Error),
+    /// A path is too long.
+    #[error("cannot place a kernel module")]
+    Path(#[from] TreePathError),
+}
+
+/// A module that goes into the image.
+struct Chosen {
+    /// Path below `lib/modules/RELEASE`.
+    file: String,
+    info: ModuleInfo,
+    content: Content,
+}
+
+/// Takes modules out of the tree of a kernel package, with all that they depend on.
+///
+/// # Errors
+///
+/// Fails when a named module does not exist, and when a module cannot be read.
+pub fn collect(
+    package: &Tree,
+    release: &str,
+    selection: &ModuleSelection,
+) -> Result<Modules, ModulesError> {
+    let base = format!("usr/lib/modules/{release}/");
+    let all = available(package, &base);
+    let builtin = builtin_names(package, &base);
+    let mut wanted: Vec<String> = match selection {
+        ModuleSelection::None => Vec::new(),
+        ModuleSelection::Auto => all
+            .iter()
+            .filter(|(_, file)| AUTO.iter().any(|part| file["kernel/".len()..].starts_with(part)))
+            .map(|(name, _)| name.clone())
+            .collect(),
+        ModuleSelection::Named(names) => {
+            let names: Vec<_> = names.iter().map(|name| normal(name)).collect();
+            for name in &names {
+                if !all.contains_key(name) && !builtin.contains(name) {
+                    return Err(ModulesError::Unknown {
+                        name: name.clone(),
+                        release: release.to_owned(),
+                    });
+                }
+            }
+            names
+        }
+    };
+    let named = wanted.clone();
+
+    let mut spool = Spool::new().map_err(ModulesError::Spool)?;
+    let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
+    while let Some(name) = wanted.pop() {
+        // What is not there as a file is built in, or a soft dependency on something this kernel lacks.
+        let Some(file) = all.get(&name).filter(|_| !chosen.contains_key(&name)) else { continue };
+        let module = spool.unpack(package, &base, file)?;
+        wanted.extend(module.info.depends.iter().cloned());
+        wanted.extend(module.info.soft_names());
+        chosen.insert(name, module);
+    }
+
+    let at_start = match selection {
+        ModuleSelection::Named(_) => named,
+        _ => AT_START.iter().map(|&name| name.to_owned()).collect(),
+    };
+    let at_start = at_start.into_iter().filter(|name| chosen.contains_key(name)).collect();
+    let tree = place(package, &base, release, &chosen)?;
+    Ok(Modules { tree, at_start })
+}
+
+/// Writes the modules and their lists where the kernel's tools look for them.
+fn place(
+    package: &Tree,
+    base: &str,
+    release: &str,
+    chosen: &BTreeMap<String, Chosen>,
+) -> Result<Tree, ModulesError> {
+    let mut tree = Tree::new();
+    if chosen.is_empty() {
+        return Ok(tree);
+    }
+    let at = |file: &str| TreePath::new(&format!("lib/modules/{release}/{file}"));
+    for module in chosen.values() {
+        let node = Node::new(0o644, Kind::File(module.content.clone()));
+        tree.insert(at(&module.file)?, node);
+    }
+    for file in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+        if let Some(content) = package.content(&TreePath::new(&format!("{base}{file}"))?) {
+            tree.insert(at(file)?, Node::new(0o644, Kind::File(content.clone())));
+        }
+    }
+    tree.insert(at("modules.dep")?, Node::file(0o644, lists::dependencies(chosen)));
+    tree.insert(at("modules.alias")?, Node::file(0o644, lists::aliases(chosen)));
+    tree.insert(at("modules.softdep")?, Node::file(0o644, lists::soft_dependencies(chosen)));
+    Ok(tree)
+}
+
+/// Returns the files of all modules below the release's directory, by module name.
+fn available(package: &Tree, base: &str) -> BTreeMap<String, String> {
+    package
+        .iter()
+        .filter_map(|(path, _)| {
+            let file = path.as_str().strip_prefix(base)?;
+            let name = module_name(file).filter(|_| file.starts_with("kernel/"))?;
+            Some((name, file.to_owned()))
+        })
+        .collect()
+}
+
+/// Returns the names of the modules that are part of the kernel itself.
+fn builtin_names(package: &Tree, base: &str) -> BTreeSet<String> {
+    TreePath::new(&format!("{base}modules.builtin"))
+        .ok()
+        .and_then(|path| package.content(&path)?.read_all(1 << 20).ok())
+        .map(|bytes| String::from_utf8_lossy(&bytes).lines().filter_map(module_name).collect())
+        .unwrap_or_default()
+}
+
+/// Returns `virtio_net` for `kernel/drivers/net/virtio_net.ko.xz`.
+fn module_name(file: &str) -> Option<String> {
+    let name = file.rsplit('/').next()?;
+    let name = name.strip_suffix(".xz").unwrap_or(name);
+    name.strip_suffix(".ko").map(normal)
+}
+
+/// In the name of a module `-` and `_` are the same.
+fn normal(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// Unpacked modules, in one file that has no name.
+struct Spool {
+    file: Arc<File>,
+    end: u64,
+}
+
+impl Spool {
+    fn new() -> io::Result<Self> {
+        Ok(Self { file: Arc::new(tempfile::tempfile()?), end: 0 })
+    }
+
+    fn unpack(&mut self, package: &Tree, base: &str, file: &str) -> Result<Chosen, ModulesError> {
+        let path = TreePath::new(&format!("{base}{file}"))?;
+        let failed = |source| ModulesError::Read { path: path.clone(), source };
+        let content = package.content(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let bytes = if file.ends_with(".xz") {
+            unxz(content.reader()).map_err(failed)?
+        } else {
+            content.read_all(MAX_MODULE).map_err(failed)?
+        };
+        let info = ModuleInfo::parse(&bytes)
+            .map_err(|source| ModulesError::NotModule { path: path.clone(), source })?;
+        let offset = self.end;
+        let mut out = &*self.file;
+        out.seek(io::SeekFrom::Start(offset)).and_then(|_| out.write_all(&bytes)).map_err(failed)?;
+        let len = bytes.len() as u64;
+        self.end += len;
+        let content = Content::Span { file: Arc::clone(&self.file), offset, len };
+        let file = file.strip_suffix(".xz").unwrap_or(file).to_owned();
+        Ok(Chosen { file, info, content })
+    }
+}
+
+fn unxz(packed: impl Read) -> io::Result<Vec<u8>> {
+    let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+    let mut bytes = Vec::new();
+    let reader = liblzma::read::XzDecoder::new_stream(packed, stream);
+    reader.take(MAX_MODULE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_MODULE {
+        return Err(io::Error::other("it unpacks to more than 128 MiB"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+use super::*;
+
+/// Builds the smallest ELF file that has a `.modinfo` section: header, three sections, no code.
+fn module(modinfo: &[&str]) -> Vec<u8> {
+    let names = b"\0.modinfo\0.shstrtab\0";
+    let info: Vec<u8> = modinfo.iter().flat_map(|s| s.bytes().chain([0])).collect();
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let (names_at, info_at) = (64_u64, 64 + names.len() as u64);
+    let headers_at = (info_at + info.len() as u64).next_multiple_of(8);
+    elf.extend(1_u16.to_le_bytes()); // relocatable
+    elf.extend(62_u16.to_le_bytes()); // x86_64
+    elf.extend(1_u32.to_le_bytes());
+    elf.extend([0; 16]);
+    elf.extend(headers_at.to_le_bytes());
+    elf.extend([0; 4]);
+    for n in [64_u16, 0, 0, 64, 3, 2] {
+        elf.extend(n.to_le_bytes());
+    }
+    elf.extend(names);
+    elf.extend(&info);
+    elf.resize(usize::try_from(headers_at).unwrap(), 0);
+    for (name, kind, at, len) in [
+        (0_u32, 0_u32, 0, 0),
+        (1, 1, info_at, info.len() as u64),
+        (10, 3, names_at, names.len() as u64),
+    ] {
+        elf.extend(name.to_le_bytes());
+        elf.extend(kind.to_le_bytes());
+        for n in [0, 0, at, len, 0, 1, 0] {
+            elf.extend(u64::to_le_bytes(n));
+        }
+    }
+    elf
+}
+
+fn package() -> Tree {
+    let mut tree = Tree::new();
+    let mut add = |file: &str, bytes: Vec<u8>| {
+        let path = TreePath::new(&format!("usr/lib/modules/6/{file}")).unwrap();
+        tree.insert(path, Node::file(0o644, bytes));
+    };
+    add("kernel/drivers/net/virtio_net.ko", module(&["alias=virtio:d1v*", "depends=net-failover"]));
+    add("kernel/drivers/net/net_failover.ko", module(&["depends=failover"]));
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+    xz.write_all(&module(&["depends="])).unwrap();
+    add("kernel/net/core/failover.ko.xz", xz.finish().unwrap());
+    add("kernel/fs/overlayfs/overlay.ko", module(&["depends=", "softdep=pre: crc99 sound-core"]));
+    add("kernel/sound/sound-core.ko", module(&["depends="]));
+    add("kernel/sound/other.ko", module(&["depends="]));
+    add("modules.builtin", b"kernel/drivers/virtio/virtio_pci.ko\n".to_vec());
+    tree
+}
+
+fn text(modules: &Modules, file: &str) -> String {
+    let path = TreePath::new(&format!("lib/modules/6/{file}")).unwrap();
+    let bytes = modules.tree.content(&path).unwrap().read_all(1 << 20).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn auto_takes_what_is_needed_and_all_below_it() {
+    let modules = collect(&package(), "6", &ModuleSelection::Auto).unwrap();
+    assert_eq!(
+        text(&modules, "modules.dep"),
+        "kernel/net/core/failover.ko:\n\
+         kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko\n\
+         kernel/fs/overlayfs/overlay.ko:\n\
+         kernel/sound/sound-core.ko:\n\
+         kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko\n"
+    );
+    assert_eq!(text(&modules, "modules.alias"), "alias virtio:d1v* virtio_net\n");
+    assert_eq!(text(&modules, "modules.softdep"), "softdep overlay pre: crc99 sound-core\n");
+    assert_eq!(modules.at_start, ["overlay"]);
+    let xz = TreePath::new("lib/modules/6/kernel/net/core/failover.ko").unwrap();
+    assert!(modules.tree.content(&xz).unwrap().read_all(1 << 20).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[test]
+fn a_named_module_may_be_built_in_but_must_exist() {
+    let named = |names: &[&str]| {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        collect(&package(), "6", &ModuleSelection::Named(names))
+    };
+    let modules = named(&["net-failover", "virtio_pci"]).unwrap();
+    assert_eq!(modules.at_start, ["net_failover"]);
+    assert_eq!(
+        named(&["nothing"]).unwrap_err().to_string(),
+        "kernel 6 has no module `nothing`"
+    );
+    assert!(collect(&package(), "6", &ModuleSelection::None).unwrap().tree.is_empty());
+}
+
+#[test]
+fn a_file_that_is_no_module_is_named() {
+    let mut package = package();
+    let path = TreePath::new("usr/lib/modules/6/kernel/fs/overlayfs/overlay.ko").unwrap();
+    package.insert(path, Node::file(0o644, *b"junk"));
+    let error = collect(&package, "6", &ModuleSelection::Auto).unwrap_err();
+    assert!(error.to_string().ends_with("overlay.ko` is not a kernel module"), "{error}");
+}
