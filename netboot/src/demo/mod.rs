@@ -9,13 +9,13 @@ mod live;
 mod timeline;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use kiln_inventory::{Boot, Outcome, Store};
-use kiln_types::Arch;
+use kiln_types::{Arch, ImageRef};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -87,7 +87,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let architectures = choice::architectures(&chosen);
     let image = outside.block_on(async {
         tokio::select! {
-            built = site.prepare(&spec, &architectures) => built,
+            prepared = prepare(&site, &spec, &architectures) => prepared,
             interrupted = interrupted() => { interrupted?; bail!("interrupted") }
         }
     })?;
@@ -105,6 +105,11 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     })
 }
 
+async fn prepare(site: &Site, spec: &Path, architectures: &[Arch]) -> anyhow::Result<ImageRef> {
+    site.fetch_loaders().await?;
+    site.build(spec, architectures).await
+}
+
 /// Returns when someone wants the program to end.
 async fn interrupted() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -120,9 +125,9 @@ async fn show(
     site: &Site,
     mut lab: Lab,
     chosen: &[Chosen],
-    image: &kiln_types::ImageRef,
+    image: &ImageRef,
 ) -> anyhow::Result<()> {
-    let served = site.serve(chosen.iter().map(|one| one.spec(image))).await?;
+    let mut served = site.serve(chosen.iter().map(|one| one.spec(image))).await?;
     let mut machines = Vec::new();
     for one in chosen {
         let config =
@@ -134,9 +139,13 @@ async fn show(
             failure: None,
         });
     }
-    let result = watch(&mut machines, served.inventory()).await;
+    let inventory = served.inventory().clone();
+    let result = tokio::select! {
+        watched = watch(&mut machines, &inventory) => watched,
+        part = served.failed() => Err(anyhow::anyhow!("the server stopped: {part}")),
+    };
     for running in &machines {
-        timeline::print(running.chosen, running.boot.as_ref(), served.inventory()).await?;
+        timeline::print(running.chosen, running.boot.as_ref(), &inventory).await?;
     }
     if result.is_ok() {
         timeline::print_next(args.keep.then(|| served.socket()));

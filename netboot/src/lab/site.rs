@@ -7,6 +7,8 @@ use kiln_inventory::{NewMachine, Store, UnknownMachines};
 use kiln_types::{Arch, ImageRef};
 
 use super::{ADDRESS, BRIDGE};
+use crate::loaders;
+use crate::serve::{self, Running};
 use crate::settings::{DhcpMode, Settings, SubnetSettings};
 
 /// A server for a private network: where its files are, and what is done before and after the network is entered.
@@ -31,7 +33,7 @@ impl Site {
             http_port: 8080,
             tftp_port: 69,
             unknown: UnknownMachines::Ignore,
-            loaders_dir: None,
+            loaders_dir: Some(self.cache().join("loaders")),
             mirror: None,
             subnets: vec![SubnetSettings {
                 network: Ipv4Addr::new(10, 77, 0, 0),
@@ -48,13 +50,29 @@ impl Site {
         }
     }
 
-    /// Builds an image for each architecture and fetches the loaders. Needs the host's network.
+    /// Returns where the loaders are kept from run to run.
+    fn cache(&self) -> PathBuf {
+        self.store.join("cache")
+    }
+
+    /// Fetches the loaders, unless an earlier run has. Needs the host's network.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be fetched.
+    pub async fn fetch_loaders(&self) -> anyhow::Result<()> {
+        let settings = Settings { data_dir: self.cache(), loaders_dir: None, ..self.settings() };
+        loaders::obtain(&settings).await?;
+        Ok(())
+    }
+
+    /// Builds an image for each architecture. Needs the host's network.
     ///
     /// # Errors
     ///
     /// When something cannot be fetched or built.
-    pub async fn prepare(&self, spec: &Path, architectures: &[Arch]) -> anyhow::Result<ImageRef> {
-        // TODO(demo): the builder's `build` and the loaders' `fetch`.
+    pub async fn build(&self, spec: &Path, architectures: &[Arch]) -> anyhow::Result<ImageRef> {
+        // TODO(demo): the builder's `build`.
         let _ = architectures;
         bail!("cannot build {} yet", spec.display())
     }
@@ -69,6 +87,7 @@ impl Site {
         machines: impl IntoIterator<Item = NewMachine>,
     ) -> anyhow::Result<Served> {
         let settings = self.settings();
+        // Before the server starts, so that its first snapshot has them.
         let path = settings.data_dir.join("inventory.db");
         let inventory = Store::open(&path)
             .await
@@ -79,8 +98,8 @@ impl Site {
                 .await
                 .with_context(|| format!("cannot add the machine {}", machine.name))?;
         }
-        // TODO(demo): `serve::start`.
-        Ok(Served { inventory, socket: settings.socket })
+        let running = serve::start(settings).await?;
+        Ok(Served { inventory, running })
     }
 }
 
@@ -88,7 +107,7 @@ impl Site {
 #[derive(Debug)]
 pub struct Served {
     inventory: Store,
-    socket: PathBuf,
+    running: Running,
 }
 
 impl Served {
@@ -99,9 +118,20 @@ impl Served {
 
     /// Returns the path of its socket.
     pub fn socket(&self) -> &Path {
-        &self.socket
+        self.running.socket_path()
+    }
+
+    /// Waits until a part of it dies, and says which.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn failed(&mut self) -> String {
+        self.running.failed().await
     }
 
     /// Ends it in good order.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(self) {
+        self.running.shutdown().await;
+    }
 }

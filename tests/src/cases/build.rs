@@ -53,7 +53,7 @@ fn blobs(store: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
 
 fn is_small() -> anyhow::Result<()> {
     let image = image(Arch::X86_64)?;
-    let store = kiln_builder::Store::open(store())?;
+    let store = kiln_builder::store::Store::open(store())?;
     let index = store.index()?;
     let entry = index.images.get(image.name()).and_then(|arches| arches.get(&Arch::X86_64));
     let version = entry.and_then(|entry| entry.channels.get(image.channel()));

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context;
 use kiln::lab::Site;
 use kiln_types::{Arch, ImageRef};
+use tokio::runtime::{self, Runtime};
 
 /// The image that the machines boot, which is also the one of `kiln demo`.
 pub(crate) const IMAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/images/demo.yml");
@@ -19,21 +20,33 @@ pub(crate) fn store() -> PathBuf {
     work_folder().join("store")
 }
 
+/// Fetches the loaders, once for all runs. Needs the host's network, as [`image`] does.
+pub(crate) fn loaders() -> anyhow::Result<()> {
+    alone(|site, outside| outside.block_on(site.fetch_loaders()))
+}
+
 /// Builds the image for an architecture, once in a run, and fetches the loaders. Needs the host's network, so it is
-/// called before the private one is entered. Other runs at the same time wait at a file lock.
+/// called before the private one is entered.
 pub(crate) fn image(arch: Arch) -> anyhow::Result<ImageRef> {
     static BUILT: Mutex<Vec<(Arch, ImageRef)>> = Mutex::new(Vec::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, image)) = built.iter().find(|(other, _)| *other == arch) {
         return Ok(image.clone());
     }
+    let image = alone(|site, outside| {
+        outside.block_on(site.fetch_loaders())?;
+        outside.block_on(site.build(Path::new(IMAGE), &[arch]))
+    })?;
+    built.push((arch, image.clone()));
+    Ok(image)
+}
+
+/// Works on the shared store while no other run or case does: they wait at a file lock.
+fn alone<T>(work: impl FnOnce(&Site, &Runtime) -> anyhow::Result<T>) -> anyhow::Result<T> {
     fs::create_dir_all(work_folder())?;
     let path = work_folder().join("store.lock");
     let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    let outside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let site = Site::new(work_folder(), &store());
-    let image = outside.block_on(site.prepare(Path::new(IMAGE), &[arch]))?;
-    built.push((arch, image.clone()));
-    Ok(image)
+    let outside = runtime::Builder::new_current_thread().enable_all().build()?;
+    work(&Site::new(work_folder(), &store()), &outside)
 }

@@ -5,7 +5,7 @@ mod needs;
 mod program;
 mod scene;
 
-pub(crate) use image::{IMAGE, image, store, work_folder};
+pub(crate) use image::{IMAGE, image, loaders, store, work_folder};
 pub(crate) use needs::Need;
 pub(crate) use program::kiln;
 pub(crate) use scene::{Scene, until};

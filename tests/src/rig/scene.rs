@@ -95,7 +95,7 @@ impl Scene {
         let found = until(deadline, async || {
             let boots = self.inventory().boots(16).await?;
             let Some(newest) = boots.iter().find(|boot| boot.mac == mac) else {
-                return Ok(gone(machine)?);
+                return gone(machine);
             };
             let Some((boot, events)) = self.inventory().boot(newest.id).await? else {
                 return Ok(None);
@@ -107,7 +107,7 @@ impl Scene {
             match boot.outcome {
                 Outcome::Healthy => Ok(Some((boot, events))),
                 Outcome::Failed => bail!("the boot failed"),
-                Outcome::Booting | Outcome::Abandoned => Ok(gone(machine)?),
+                Outcome::Booting | Outcome::Abandoned => gone(machine),
             }
         })
         .await;
