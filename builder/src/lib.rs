@@ -1,5 +1,12 @@
 //! The builder: an image specification in, kernel and initrd segments out.
+//!
+//! ```text
+//! spec ─► resolve, fetch ─► tree per component ─► cpio ─► zstd ─► store ─► manifest
+//!          (deb, fetch)      (deb, bundle,       (cpio)  (segment)
+//!                             kernel, modules)
+//! ```
 
+pub mod build;
 pub mod bundle;
 pub mod cpio;
 pub mod deb;
@@ -14,3 +21,6 @@ pub mod segment;
 pub mod spec;
 pub mod store;
 pub mod tree;
+
+pub use build::{BuildError, BuildReport, BuildRequest, build};
+pub use store::Store;

@@ -19,7 +19,8 @@ impl ModuleInfo {
         let mut info = Self::default();
         let Some(section) = file.section_by_name(".modinfo") else { return Ok(info) };
         for entry in section.data()?.split(|byte| *byte == 0) {
-            let Some((key, value)) = str::from_utf8(entry).ok().and_then(|e| e.split_once('=')) else {
+            let Some((key, value)) = str::from_utf8(entry).ok().and_then(|e| e.split_once('='))
+            else {
                 continue;
             };
             match key {

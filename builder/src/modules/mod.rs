@@ -242,7 +242,8 @@ impl Spool {
     fn unpack(&mut self, package: &Tree, base: &str, file: &str) -> Result<Chosen, ModulesError> {
         let path = TreePath::new(&format!("{base}{file}"))?;
         let failed = |source| ModulesError::Read { path: path.clone(), source };
-        let content = package.content(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let content =
+            package.content(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let bytes = if file.ends_with(".xz") {
             unxz(content.reader()).map_err(failed)?
         } else {
@@ -252,7 +253,9 @@ impl Spool {
             .map_err(|source| ModulesError::NotModule { path: path.clone(), source })?;
         let offset = self.end;
         let mut out = &*self.file;
-        out.seek(io::SeekFrom::Start(offset)).and_then(|_| out.write_all(&bytes)).map_err(failed)?;
+        out.seek(io::SeekFrom::Start(offset))
+            .and_then(|_| out.write_all(&bytes))
+            .map_err(failed)?;
         let len = bytes.len() as u64;
         self.end += len;
         let content = Content::Span { file: Arc::clone(&self.file), offset, len };

@@ -83,10 +83,7 @@ fn a_named_module_may_be_built_in_but_must_exist() {
     };
     let modules = named(&["net-failover", "virtio_pci"]).unwrap();
     assert_eq!(modules.at_start, ["net_failover"]);
-    assert_eq!(
-        named(&["nothing"]).unwrap_err().to_string(),
-        "kernel 6 has no module `nothing`"
-    );
+    assert_eq!(named(&["nothing"]).unwrap_err().to_string(), "kernel 6 has no module `nothing`");
     assert!(collect(&package(), "6", &ModuleSelection::None).unwrap().tree.is_empty());
 }
 

@@ -1,0 +1,94 @@
+use std::io;
+use std::path::PathBuf;
+
+use kiln_types::{Arch, ParseImageRefError};
+
+use crate::deb::{DebError, ResolveError};
+use crate::init_binary::InitBinaryError;
+use crate::kernel::KernelError;
+use crate::modules::ModulesError;
+use crate::segment::SegmentError;
+use crate::spec::SpecError;
+use crate::store::StoreError;
+use crate::tree::TreePathError;
+
+/// An image cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The specification is wrong.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The image has no usable name.
+    #[error("the image needs a name; give one with --name")]
+    Name(#[from] ParseImageRefError),
+    /// There is no kernel for the architecture.
+    #[error("the specification names no kernel package for {0}; add `kernel: {{deb: …}}`")]
+    NoKernel(Arch),
+    /// There is nothing to run first.
+    #[error("the specification names no first process; add `init: [kiln]`")]
+    NoInit,
+    /// The time of all files is nonsense.
+    #[error("SOURCE_DATE_EPOCH is `{0}`; it must be a number of seconds since 1970")]
+    SourceDateEpoch(String),
+    /// A package could not be had or read.
+    #[error(transparent)]
+    Deb(#[from] DebError),
+    /// Packages that fit together could not be found.
+    #[error("cannot find the packages of `{component}`")]
+    Resolve {
+        /// The component.
+        component: String,
+        /// Why.
+        #[source]
+        source: ResolveError,
+    },
+    /// There is no kernel in the kernel package.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel's modules could not be put together.
+    #[error(transparent)]
+    Modules(#[from] ModulesError),
+    /// There is no kiln-init.
+    #[error(transparent)]
+    Init(#[from] InitBinaryError),
+    /// A path of the image is too long.
+    #[error("cannot place `{component}` in the image")]
+    Place {
+        /// The component.
+        component: String,
+        /// Why.
+        #[source]
+        source: TreePathError,
+    },
+    /// A file of the specification could not be read.
+    #[error("cannot read `{path}`, which the specification puts into the image")]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A segment could not be written.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The manifest could not be written as JSON.
+    #[error("cannot write the manifest")]
+    Manifest(#[source] serde_json::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The result could not be exported.
+    #[error("cannot export to `{path}`")]
+    Export {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program is ending.
+    #[error("the build was interrupted")]
+    Interrupted,
+}

@@ -1,0 +1,183 @@
+//! Builds one version of an image: resolve, fetch, flatten each component, one segment per component, manifest.
+//!
+//! Each segment is remembered under the digest of what it is made from, so that a change of one service packs one
+//! segment again.
+
+mod components;
+mod error;
+mod export;
+mod inputs;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use kiln_types::{Arch, Digest, ImageRef};
+
+pub use self::error::BuildError;
+use self::inputs::Inputs;
+use crate::deb::{Archive, ArchiveConfig};
+use crate::fetch::Fetcher;
+use crate::manifest::{KernelEntry, Manifest, PackageEntry, SCHEMA, SegmentEntry};
+use crate::progress::Progress;
+use crate::spec::{self, InitSpec, Spec};
+use crate::store::{Store, VersionEntry};
+
+const MIB: u64 = 1 << 20;
+
+/// What to build.
+#[derive(Debug)]
+pub struct BuildRequest<'a> {
+    /// Specification files; later ones add to earlier ones.
+    pub specs: Vec<PathBuf>,
+    /// Name of the image, with a channel if it is not `latest`; otherwise that of the first file.
+    pub name: Option<String>,
+    /// What it runs on.
+    pub arch: Arch,
+    /// Where it goes.
+    pub store: &'a Store,
+    /// A directory to export kernel, initrd and kernel arguments to.
+    pub out: Option<PathBuf>,
+    /// Address of the Debian mirror; otherwise that of the host's apt.
+    pub mirror: Option<String>,
+    /// Where to show how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct BuildReport {
+    /// Name and channel.
+    pub image: ImageRef,
+    /// Digest of the manifest.
+    pub version: Digest,
+    /// What it consists of.
+    pub manifest: Manifest,
+    /// Components that had been packed before, from the same inputs.
+    pub reused: Vec<String>,
+}
+
+/// Builds an image and puts it into the store.
+///
+/// # Errors
+///
+/// Fails when the specification is wrong, a package cannot be had, or something cannot be written. The index of the
+/// store then still names what it named before.
+pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError> {
+    let spec = spec::load(&request.specs)?;
+    let image = image_name(&request)?;
+    let epoch = source_date_epoch()?;
+    let (arch, store) = (request.arch, request.store);
+    let kernel_package = check(&spec, arch)?;
+    let cmdline = spec.kernel.cmdline.as_ref().and_then(|line| line.get(arch)).unwrap_or_default();
+    let cmdline = cmdline.split_whitespace().collect::<Vec<_>>().join(" ");
+
+    let fetcher = Fetcher::new(request.progress);
+    let config = ArchiveConfig {
+        mirror: request.mirror.clone(),
+        suite: spec.debian.suite.clone(),
+        components: spec.debian.components.clone(),
+        keyring: None,
+        cache: store.cache_dir(),
+    };
+    let archive = Archive::open(config, &fetcher).await?;
+    let index = archive.packages(arch).await?;
+    let inputs = Inputs::fetch(&spec, kernel_package, &index, &archive).await?;
+
+    let built = components::Components {
+        store: store.clone(),
+        progress: request.progress,
+        mtime: epoch.unwrap_or(0),
+        reused: Vec::new(),
+    };
+    let (kernel, segments, reused) = built.pack(&spec, &image, arch, &inputs).await?;
+    let manifest = Manifest {
+        schema: SCHEMA,
+        image: image.name().to_owned(),
+        arch,
+        min_ram: min_ram(&kernel, &segments),
+        kernel,
+        segments,
+        cmdline,
+        packages: packages(&inputs),
+    };
+    let version = store.put(&manifest.to_canonical_json().map_err(BuildError::Manifest)?)?;
+    let created = epoch.map_or_else(now, u64::from);
+    let entry = VersionEntry { digest: version, created, size: manifest.download_size() };
+    store.publish(&image, arch, entry)?;
+    if let Some(dir) = &request.out {
+        export::export(store, &manifest, dir)?;
+    }
+    Ok(BuildReport { image, version, manifest, reused })
+}
+
+/// Returns the kernel's package, once everything is there that a machine needs to boot.
+fn check(spec: &Spec, arch: Arch) -> Result<&str, BuildError> {
+    if spec.init != [InitSpec::Kiln] {
+        return Err(BuildError::NoInit);
+    }
+    spec.kernel.deb.as_ref().and_then(|deb| deb.get(arch)).ok_or(BuildError::NoKernel(arch))
+}
+
+fn image_name(request: &BuildRequest<'_>) -> Result<ImageRef, BuildError> {
+    let stem = || Some(request.specs.first()?.file_stem()?.to_string_lossy().into_owned());
+    let name = request.name.clone().or_else(stem).unwrap_or_default();
+    Ok(name.parse()?)
+}
+
+/// Returns the time that everything in the image has, where the environment sets one
+/// (reproducible-builds.org/specs/source-date-epoch).
+fn source_date_epoch() -> Result<Option<u32>, BuildError> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let text = text.to_string_lossy();
+    text.parse().map(Some).map_err(|_| BuildError::SourceDateEpoch(text.into_owned()))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// While it boots, a machine holds the initrd twice, packed and unpacked, and the kernel; and the unpacked one may
+/// fill at most half of its memory, for the kernel's first file system is a tmpfs.
+fn min_ram(kernel: &KernelEntry, segments: &[SegmentEntry]) -> u64 {
+    let packed: u64 = segments.iter().map(|segment| segment.size).sum();
+    let unpacked: u64 = segments.iter().map(|segment| segment.unpacked).sum();
+    // A kernel unpacks to about five times its size, and takes its page tables and slabs on top.
+    let running = 5 * kernel.size + 48 * MIB;
+    (packed + unpacked + running).max(2 * unpacked + 48 * MIB).next_multiple_of(16 * MIB)
+}
+
+fn packages(inputs: &Inputs) -> Vec<PackageEntry> {
+    let all = inputs.kernel.iter().chain(inputs.containers.values().flatten());
+    let by_entry: BTreeMap<_, _> = all.map(|package| (package.entry.clone(), ())).collect();
+    by_entry.into_keys().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_image_can_be_read_for_every_architecture() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/images/demo.yml");
+        let spec = spec::load(&[PathBuf::from(dir)]).unwrap();
+        assert_eq!(check(&spec, Arch::X86_64).unwrap(), "linux-image-cloud-amd64");
+        assert_eq!(check(&spec, Arch::Arm64).unwrap(), "linux-image-cloud-arm64");
+    }
+
+    #[test]
+    fn the_memory_estimate_leaves_room_for_both_forms_of_the_initrd() {
+        let digest = Digest::from_bytes([0; 32]);
+        let kernel = KernelEntry { digest, size: 10 * MIB, release: String::new(), efi_stub: true };
+        let segment = |size, unpacked| SegmentEntry {
+            component: String::new(),
+            digest,
+            size: size * MIB,
+            unpacked: unpacked * MIB,
+        };
+        assert_eq!(min_ram(&kernel, &[segment(10, 30)]), 144 * MIB);
+        assert_eq!(min_ram(&kernel, &[segment(100, 1000)]), 2048 * MIB);
+    }
+}
