@@ -1,19 +1,26 @@
 //! The loaders that firmware fetches: iPXE, from Debian's package or a folder, held in memory (about 2 MB).
 
 use std::collections::HashMap;
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kiln_builder::deb::{self, Archive, ArchiveConfig};
+use kiln_builder::fetch::Fetcher;
+use kiln_builder::progress::Silent;
+use kiln_builder::tree::TreePath;
 use kiln_inventory::Phase;
 use kiln_ipxe::LOADERS;
-use kiln_types::Digest;
+use kiln_types::{Arch, Digest};
 
 use crate::boots::{Boots, Transfer};
 use crate::settings::Settings;
 use crate::tftp;
 
+/// Debian's package of iPXE.
+const PACKAGE: &str = "ipxe";
 /// No loader is anywhere near this size.
 const MAX_SIZE: u64 = 16 << 20;
 
@@ -23,6 +30,8 @@ pub struct Loaders {
     files: HashMap<&'static str, (Bytes, Digest)>,
 }
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// The loaders cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadersError {
@@ -31,10 +40,10 @@ pub enum LoadersError {
     Empty(PathBuf),
     /// A file cannot be read.
     #[error("cannot read the loader {}", .0.display())]
-    Read(PathBuf, #[source] std::io::Error),
+    Read(PathBuf, #[source] io::Error),
     /// A file cannot be written.
     #[error("cannot write the loader {}", .0.display())]
-    Write(PathBuf, #[source] std::io::Error),
+    Write(PathBuf, #[source] io::Error),
     /// A file is too large to be a loader.
     #[error("{} is too large to be a loader ({} MB at most)", .0.display(), MAX_SIZE >> 20)]
     TooLarge(PathBuf),
@@ -42,7 +51,7 @@ pub enum LoadersError {
     #[error(
         "cannot get iPXE from Debian's package `ipxe`; install that package, or name a folder with the files by [loaders] dir"
     )]
-    Package(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Package(#[source] BoxError),
 }
 
 fn names() -> String {
@@ -60,7 +69,7 @@ impl Loaders {
         for loader in LOADERS {
             let path = dir.join(loader.name);
             match std::fs::metadata(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Ok(meta) if meta.len() > MAX_SIZE => return Err(LoadersError::TooLarge(path)),
                 Ok(_) => {}
                 Err(error) => return Err(LoadersError::Read(path, error)),
@@ -93,7 +102,53 @@ pub async fn obtain(settings: &Settings) -> Result<Loaders, LoadersError> {
         return Loaders::read(dir);
     }
     let dir = settings.data_dir.join("loaders");
-    Loaders::read(&dir)
+    match Loaders::read(&dir) {
+        Ok(loaders) if loaders.is_complete() => return Ok(loaders),
+        Ok(_) | Err(LoadersError::Empty(_)) => {}
+        Err(error) => return Err(error),
+    }
+    tracing::info!("fetching iPXE from Debian");
+    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
+    config.mirror.clone_from(&settings.mirror);
+    let package = fetch(config).await.map_err(LoadersError::Package)?;
+    let unpacked = tokio::task::spawn_blocking(move || install(&package, &dir)).await;
+    unpacked.map_err(|e| LoadersError::Package(e.into()))?
+}
+
+/// Fetches the package through the signed chain. Its files are for every architecture.
+async fn fetch(config: ArchiveConfig) -> Result<PathBuf, BoxError> {
+    let fetcher = Fetcher::new(&Silent);
+    let archive = Archive::open(config, &fetcher).await?;
+    let index = archive.packages(Arch::X86_64).await?;
+    let package = index.get(PACKAGE).ok_or("the suite has no such package")?;
+    Ok(archive.fetch(package).await?)
+}
+
+/// Takes the loaders out of the package and puts each in its place in one step.
+fn install(package: &Path, dir: &Path) -> Result<Loaders, LoadersError> {
+    let tree = deb::unpack(package).map_err(|e| LoadersError::Package(e.into()))?;
+    let write_error = |path: &Path, e| LoadersError::Write(path.to_owned(), e);
+    std::fs::create_dir_all(dir).map_err(|e| write_error(dir, e))?;
+    for loader in LOADERS {
+        let path = dir.join(loader.name);
+        let inside =
+            TreePath::new(loader.package_path).map_err(|e| LoadersError::Package(e.into()))?;
+        let Some(content) = tree.content(&inside) else {
+            tracing::warn!(loader = loader.name, "not in Debian's package");
+            continue;
+        };
+        let bytes = content.read_all(MAX_SIZE).map_err(|e| LoadersError::Package(e.into()))?;
+        write(dir, &path, &bytes).map_err(|e| write_error(&path, e))?;
+    }
+    Loaders::read(dir)
+}
+
+fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    std::fs::File::open(dir)?.sync_all()
 }
 
 /// Loaders as TFTP serves them: by name, with or without the folder `ipxe`.

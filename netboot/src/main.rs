@@ -1,1 +1,30 @@
-fn main() {}
+//! `kiln`: bakes operating-system images and boots machines into them over the network.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kiln::cli::{self, Cli, Command, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli::init_logging(matches!(cli.command, Command::Serve(_)));
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("kiln: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    // The demonstration moves its thread into a network of its own, so no other thread may be there yet.
+    if let Command::Demo(args) = &cli.command {
+        return Ok(kiln::demo::run(args)?);
+    }
+    let mut runtime = match cli.command {
+        Command::Serve(_) | Command::Build(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    runtime.enable_all().build()?.block_on(cli::run(cli))
+}

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::boots::Boots;
-use crate::loaders::{Loaders, LoadersError, OverTftp};
+use crate::loaders::{LoadersError, OverTftp};
 use crate::settings::{DhcpMode, Settings, SubnetSettings};
 use crate::view::{View, ViewError};
 use crate::{api, dhcp, http, loaders, tftp};

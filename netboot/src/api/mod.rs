@@ -78,7 +78,12 @@ impl Fault {
 
 impl From<kiln_inventory::StoreError> for Fault {
     fn from(error: kiln_inventory::StoreError) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&error))
+        let status = match &error {
+            error if error.is_conflict() => StatusCode::CONFLICT,
+            error if error.is_invalid() => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, crate::cli::chain(&error))
     }
 }
 

@@ -1,5 +1,173 @@
 //! The command line.
 
+#![allow(clippy::print_stdout, reason = "standard output is where answers belong")]
+
+mod boot;
+mod build;
+mod client;
+mod config;
+mod image;
+mod machine;
+mod serve;
+mod table;
+
+use std::fmt;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::demo::DemoArgs;
+use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, DEFAULT_STORE};
+
+/// Bakes operating-system images and boots machines into them over the network
+///
+/// An image is written as YAML and baked with `kiln build` into a kernel and an initrd. `kiln serve` gives it to the
+/// machines that `kiln machine add` told it about, by DHCP, TFTP and HTTP. `kiln boot show` shows how each boot went.
+/// `kiln demo` shows all of it on this computer, with virtual machines in a private network.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    version,
+    after_help = "Exit codes: 0 done, 1 error, 2 wrong use, 4 not found, 5 taken already, 64 bad configuration"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bake an image: kernel and initrd from a YAML file
+    Build(build::BuildArgs),
+    /// Serve DHCP, TFTP and HTTP until told to stop
+    Serve(serve::ServeArgs),
+    /// Machines: add, list, show, explain, remove
+    Machine(machine::MachineArgs),
+    /// Boots: list, show
+    Boot(boot::BootArgs),
+    /// Images: list
+    Image(image::ImageArgs),
+    /// Settings: check
+    Config(config::ConfigArgs),
+    /// Show everything on this computer
+    Demo(DemoArgs),
+}
+
+/// Which server to talk to, and how to show what it says.
+#[derive(Args, Clone, Debug)]
+pub struct ClientArgs {
+    /// Socket of the running server
+    #[arg(long, env = "KILN_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// How to print answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Args, Clone, Debug)]
+struct StoreArg {
+    /// Folder of the artifact store
+    #[arg(long, env = "KILN_STORE", default_value = DEFAULT_STORE, value_name = "DIR")]
+    store: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+struct ConfigArg {
+    /// Settings of the server
+    #[arg(long, env = "KILN_CONFIG", default_value = DEFAULT_PATH, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Does what the command line says, except for the demonstration.
+///
+/// # Errors
+///
+/// What to print, and the exit code.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Build(args) => build::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Machine(args) => machine::run(args).await,
+        Command::Boot(args) => boot::run(args).await,
+        Command::Image(args) => image::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Demo(args) => Ok(crate::demo::run(&args)?),
+    }
+}
+
+/// Starts the log on standard error. `RUST_LOG` chooses what it holds.
+pub fn init_logging(server: bool) {
+    let default = if server { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false);
+    // The journal has its own times.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+}
+
+/// Why a command failed, and its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    const USAGE: u8 = 2;
+    const NOT_FOUND: u8 = 4;
+    const CONFLICT: u8 = 5;
+    const CONFIG: u8 = 64;
+
+    fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self { code, error: error.into() }
+    }
+
+    /// Returns the exit code.
+    pub const fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { code: 1, error: error.into() }
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
 /// Writes an error and all its causes in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -10,4 +178,16 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,0 +1,213 @@
+//! `kiln machine`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use clap::{Args, Subcommand};
+use kiln_inventory::{Machine, NewMachine};
+use kiln_types::{Arch, ImageRef, Mac};
+
+use super::client::{Client, path_part};
+use super::table::{size, table, text};
+use super::{ClientArgs, Failure, Output, print_json};
+use crate::explain::{Explanation, Step};
+
+/// The machines that the server knows
+#[derive(Debug, Args)]
+pub struct MachineArgs {
+    #[command(subcommand)]
+    command: MachineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum MachineCommand {
+    /// Tell the server about a machine
+    Add(AddArgs),
+    /// List machines
+    #[command(alias = "ls")]
+    List {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show one machine
+    Show {
+        /// Name or hardware address
+        machine: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Say what a machine would get now, and why
+    ///
+    /// The answer is made by the same functions that answer the machine itself. Without --firmware, the kind of
+    /// firmware is the one that was seen last.
+    Explain {
+        /// Name or hardware address; the machine need not be known
+        machine: String,
+        /// bios, uefi-x64, uefi-x64-http, uefi-arm64 or uefi-arm64-http
+        #[arg(long)]
+        firmware: Option<String>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Forget a machine and its boots
+    #[command(alias = "rm")]
+    Remove {
+        /// Name or hardware address
+        machine: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct AddArgs {
+    /// Name, also its host name
+    name: String,
+    /// Hardware address of a network interface; can be given several times
+    #[arg(long, required = true, value_name = "MAC")]
+    mac: Vec<Mac>,
+    /// Image it runs: NAME or NAME:CHANNEL. Without one it boots nothing
+    #[arg(long)]
+    image: Option<ImageRef>,
+    /// Refuse it when it turns out to be another architecture
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Address reserved for it
+    #[arg(long, value_name = "IPV4")]
+    address: Option<Ipv4Addr>,
+    /// SMBIOS UUID
+    #[arg(long)]
+    uuid: Option<String>,
+    /// Kernel arguments, after those of the image
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    cmdline: String,
+    /// KEY=VALUE; can be given several times
+    #[arg(short, long, value_parser = label)]
+    label: Vec<(String, String)>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = pair.ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
+    match args.command {
+        MachineCommand::Add(add) => {
+            let client = Client::new(&add.client);
+            let output = add.client.output;
+            let machine = NewMachine {
+                name: add.name,
+                macs: add.mac.into_iter().collect(),
+                uuid: add.uuid,
+                arch: add.arch,
+                image: add.image,
+                address: add.address,
+                cmdline: add.cmdline,
+                labels: add.label.into_iter().collect::<BTreeMap<_, _>>(),
+            };
+            let body = serde_json::to_vec(&machine)?;
+            let machine: Machine = client.post("/api/v1/machines", body).await?;
+            print(output, &[machine])
+        }
+        MachineCommand::List { client } => {
+            let machines: Vec<Machine> = Client::new(&client).get("/api/v1/machines").await?;
+            print(client.output, &machines)
+        }
+        MachineCommand::Show { machine, client } => {
+            let machine: Machine = Client::new(&client).get(&path(&machine)).await?;
+            match client.output {
+                Output::Json => print_json(&machine)?,
+                Output::Table => show(&machine),
+            }
+            Ok(())
+        }
+        MachineCommand::Explain { machine, firmware, client } => {
+            let mut path = format!("{}/explain", path(&machine));
+            if let Some(firmware) = firmware {
+                path.push_str("?firmware=");
+                path.push_str(&path_part(&firmware));
+            }
+            let explanation: Explanation = Client::new(&client).get(&path).await?;
+            match client.output {
+                Output::Json => print_json(&explanation)?,
+                Output::Table => print_explanation(&explanation),
+            }
+            Ok(())
+        }
+        MachineCommand::Remove { machine, client } => {
+            Client::new(&client).delete(&path(&machine)).await
+        }
+    }
+}
+
+fn path(machine: &str) -> String {
+    format!("/api/v1/machines/{}", path_part(machine))
+}
+
+fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+fn macs(machine: &Machine) -> String {
+    machine.spec.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn print(output: Output, machines: &[Machine]) -> Result<(), Failure> {
+    if output == Output::Json {
+        return print_json(&machines);
+    }
+    let mut rows = table(&["name", "mac", "image", "arch", "address"]);
+    for machine in machines {
+        let spec = &machine.spec;
+        rows.add_row([
+            spec.name.clone(),
+            macs(machine),
+            or_dash(spec.image.as_ref()),
+            or_dash(spec.arch.as_ref()),
+            or_dash(spec.address.as_ref()),
+        ]);
+    }
+    println!("{}", text(&rows));
+    Ok(())
+}
+
+fn show(machine: &Machine) {
+    let spec = &machine.spec;
+    let labels = spec.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
+    for (key, value) in [
+        ("name", spec.name.clone()),
+        ("mac", macs(machine)),
+        ("image", or_dash(spec.image.as_ref())),
+        ("arch", or_dash(spec.arch.as_ref())),
+        ("address", or_dash(spec.address.as_ref())),
+        ("uuid", or_dash(spec.uuid.as_ref())),
+        ("cmdline", spec.cmdline.clone()),
+        ("labels", labels),
+    ] {
+        println!("{:<9}{}", key, if value.is_empty() { "-" } else { &value });
+    }
+}
+
+fn print_explanation(explanation: &Explanation) {
+    let name = explanation.machine.as_deref().unwrap_or("not in the inventory");
+    println!("{} ({name})", explanation.mac);
+    for Step { asker, plan, reasons, boot_file, version, files, cmdline } in &explanation.steps {
+        println!("\n{asker}: {plan}");
+        for reason in reasons {
+            println!("  because    {reason}");
+        }
+        for (key, value) in [("boot file", boot_file), ("version", version), ("arguments", cmdline)]
+        {
+            if let Some(value) = value {
+                println!("  {key:<10} {value}");
+            }
+        }
+        for (file, bytes) in files {
+            println!("  fetches    {file} ({})", size(*bytes));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `kiln serve`.
+
+use anyhow::anyhow;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{ConfigArg, Failure};
+use crate::serve;
+use crate::settings::Settings;
+
+/// Exit code of a part that died.
+const DIED: u8 = 70;
+
+/// Serve DHCP, TFTP and HTTP until told to stop
+///
+/// Reads kiln.toml (see `kiln config check`), opens every port, fetches iPXE from Debian's package when it is not
+/// there yet, and answers. SIGTERM and Ctrl-C let running transfers end first.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
+    let settings = Settings::read(&args.config.config)
+        .map_err(|error| Failure::new(Failure::CONFIG, error))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut running = tokio::select! {
+        running = serve::start(settings) => running?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    if let Some(address) = running.http_addr() {
+        tracing::info!(http = %address, socket = %running.socket_path().display(), "serving");
+    }
+    let died = tokio::select! {
+        what = running.failed() => Some(what),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    tracing::info!("stopping");
+    running.shutdown().await;
+    died.map_or(Ok(()), |what| Err(Failure::new(DIED, anyhow!(what))))
+}
