@@ -1,1 +1,318 @@
+use std::os::unix::fs::PermissionsExt as _;
 
+use kiln_types::{Arch, Digest, Mac};
+use tempfile::TempDir;
+
+use super::sightings::MOST_SIGHTINGS;
+use super::*;
+use crate::{
+    Asker, Boot, BootEvent, BootId, Firmware, Lease, MachineId, NewBoot, NewMachine, Outcome,
+    Phase, Sighting,
+};
+
+async fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("kiln.db")).await.unwrap();
+    (dir, store)
+}
+
+fn mac(last: u8) -> Mac {
+    Mac::new([0x52, 0x54, 0, 0, 0, last])
+}
+
+fn machine(name: &str, macs: &[u8]) -> NewMachine {
+    NewMachine {
+        name: name.to_owned(),
+        macs: macs.iter().map(|last| mac(*last)).collect(),
+        uuid: None,
+        arch: None,
+        image: None,
+        address: None,
+        cmdline: String::new(),
+        labels: [].into(),
+    }
+}
+
+fn lease(last: u8, who: u8, expires: i64) -> Lease {
+    Lease { address: [10, 0, 0, last].into(), mac: mac(who), expires, hostname: None }
+}
+
+fn new_boot() -> NewBoot {
+    NewBoot {
+        machine: MachineId(3),
+        machine_name: "n1".to_owned(),
+        mac: mac(1),
+        firmware: Some(Firmware::Other(27)),
+        image: Some("demo:edge".parse().unwrap()),
+        version: Some(Digest::from_bytes([7; 32])),
+        arch: Some(Arch::Arm64),
+        address: Some([10, 0, 0, 9].into()),
+        started: 1_000,
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_private_and_keeps_everything_across_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kiln.db");
+    let store = Store::open(&path).await.unwrap();
+    let mut spec = machine("n1", &[1, 2]);
+    spec.uuid = Some("11223344-5566-7788-99aa-bbccddeeff00".to_owned());
+    spec.arch = Some(Arch::Arm64);
+    spec.image = Some("web:stable".parse().unwrap());
+    spec.address = Some([10, 0, 0, 5].into());
+    spec.cmdline = "quiet".to_owned();
+    spec.labels = [("rack".to_owned(), "a \"1\"".to_owned())].into();
+    let added = store.add_machine(&spec).await.unwrap();
+    assert_eq!(added.spec, spec);
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.path());
+    }
+    store.close().await;
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.machines().await.unwrap(), [added]);
+}
+
+#[tokio::test]
+async fn an_acknowledged_lease_is_synced_to_the_disk() {
+    let (_dir, store) = store().await;
+    for (pragma, value) in [("PRAGMA journal_mode", "wal"), ("PRAGMA synchronous", "2")] {
+        let row = sqlx::query(pragma).fetch_one(&store.pool).await.unwrap();
+        let found = sqlx::Row::try_get_unchecked::<String, _>(&row, 0).unwrap();
+        assert_eq!(found, value, "{pragma}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_taken_is_named_with_its_owner() {
+    let (_dir, store) = store().await;
+    let mut first = machine("n1", &[1, 2]);
+    first.address = Some([10, 0, 0, 5].into());
+    let first = store.add_machine(&first).await.unwrap();
+    let mut same_address = machine("n2", &[3]);
+    same_address.address = first.spec.address;
+    for (wrong, text) in [
+        (machine("n1", &[3]), "there is a machine `n1` already; choose another name"),
+        (machine("n2", &[3, 2]), "52:54:00:00:00:02 belongs to machine `n1` already"),
+        (same_address.clone(), "10.0.0.5 is reserved for machine `n1` already"),
+    ] {
+        let error = store.add_machine(&wrong).await.unwrap_err();
+        assert!(error.is_conflict());
+        assert_eq!(error.to_string(), text);
+    }
+    assert_eq!(store.machines().await.unwrap().len(), 1, "nothing is half-written");
+    assert!(store.remove_machine(first.id).await.unwrap());
+    assert!(!store.remove_machine(first.id).await.unwrap());
+    let again = store.add_machine(&same_address).await.unwrap();
+    assert!(again.id > first.id, "an id never names another machine");
+    store.add_machine(&machine("n1", &[1, 2])).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_machine_can_be_is_refused() {
+    let (_dir, store) = store().await;
+    let with = |change: fn(&mut NewMachine)| {
+        let mut spec = machine("n1", &[1]);
+        change(&mut spec);
+        spec
+    };
+    let long = "a".repeat(64);
+    for name in ["", "-a", "a-", "a.b", "A", "a b", "ä", long.as_str()] {
+        let error = store.add_machine(&machine(name, &[1])).await.unwrap_err();
+        assert!(matches!(error, StoreError::Name(_)), "{name}: {error}");
+    }
+    for (wrong, text) in [
+        (machine("n1", &[]), "machine `n1` has no MAC address; give at least one"),
+        (
+            with(|spec| spec.macs = [Mac::new([0xff; 6])].into()),
+            "ff:ff:ff:ff:ff:ff is not the MAC address of one interface",
+        ),
+        (
+            with(|spec| spec.address = Some([224, 0, 0, 1].into())),
+            "224.0.0.1 cannot be the address of a machine",
+        ),
+        (
+            with(|spec| spec.cmdline = "a\nb".to_owned()),
+            "kernel arguments `a\\nb` hold a control character, which the loader cannot pass on; \
+             leave it out",
+        ),
+        (
+            with(|spec| spec.cmdline = "x=${y}".to_owned()),
+            "kernel arguments `x=${y}` hold `${`, which the loader cannot pass on; leave it out",
+        ),
+    ] {
+        let error = store.add_machine(&wrong).await.unwrap_err();
+        assert!(error.is_invalid() && !error.is_conflict());
+        assert_eq!(error.to_string(), text);
+    }
+    store.add_machine(&machine(&"a".repeat(63), &[1])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_replaces_what_its_address_and_its_interface_had() {
+    let (_dir, store) = store().await;
+    store.commit_leases(&[]).await.unwrap();
+    store.commit_leases(&[lease(10, 1, 100), lease(11, 2, 100)]).await.unwrap();
+    let mut renewed = lease(10, 1, 200);
+    renewed.hostname = Some("n1".to_owned());
+    store.commit_leases(std::slice::from_ref(&renewed)).await.unwrap();
+    assert_eq!(store.leases().await.unwrap(), [renewed, lease(11, 2, 100)]);
+    store.commit_leases(&[lease(12, 1, 300)]).await.unwrap();
+    assert_eq!(store.leases().await.unwrap(), [lease(11, 2, 100), lease(12, 1, 300)]);
+    store.commit_leases(&[lease(11, 1, 400), lease(13, 3, 1), lease(14, 3, 2)]).await.unwrap();
+    assert_eq!(store.leases().await.unwrap(), [lease(11, 1, 400), lease(14, 3, 2)]);
+}
+
+#[tokio::test]
+async fn many_tasks_write_at_once_without_an_error() {
+    let (_dir, store) = store().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let store = store.clone();
+        tasks.spawn(async move { store.commit_leases(&[lease(n, n, 1)]).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(store.leases().await.unwrap().len(), 40);
+}
+
+#[tokio::test]
+async fn a_boot_and_its_timeline_are_read_back() {
+    let (_dir, store) = store().await;
+    let mut boot = store.open_boot(&new_boot()).await.unwrap();
+    let second = store.open_boot(&new_boot()).await.unwrap();
+    assert_eq!(boot.outcome, Outcome::Booting);
+    let events = [
+        BootEvent { at: 5, phase: Phase::Dhcp, detail: String::new(), bytes: None, millis: None },
+        BootEvent {
+            at: 4,
+            phase: Phase::Kernel,
+            detail: "vmlinuz".to_owned(),
+            bytes: Some(1 << 40),
+            millis: Some(u64::MAX),
+        },
+    ];
+    store.add_events(boot.id, &events[..1]).await.unwrap();
+    store.add_events(boot.id, &events[1..]).await.unwrap();
+    boot.outcome = Outcome::Healthy;
+    boot.ended = Some(9);
+    boot.firmware = None;
+    store.update_boot(&boot).await.unwrap();
+
+    let (read, timeline) = store.boot(boot.id).await.unwrap().unwrap();
+    assert_eq!(read, boot);
+    assert_eq!(timeline[0], events[0]);
+    assert_eq!(timeline[1].bytes, events[1].bytes);
+    assert_eq!(timeline[1].millis, Some(i64::MAX as u64), "a number too large is bounded");
+    assert_eq!(store.boots(1).await.unwrap(), [second.clone()]);
+    assert_eq!(store.boots(10).await.unwrap(), [second, boot] as [Boot; 2]);
+    assert_eq!(store.boot(BootId(99)).await.unwrap(), None);
+    store.add_events(BootId(99), &events).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn every_phase_and_outcome_is_read_back() {
+    use Phase::{
+        Dhcp, Failed, Healthy, Init, Kernel, Loader, Network, Onboot, Script, Segment, Service,
+    };
+    let (_dir, store) = store().await;
+    let mut boot = store.open_boot(&new_boot()).await.unwrap();
+    let phases =
+        [Dhcp, Loader, Script, Kernel, Segment, Init, Network, Onboot, Service, Healthy, Failed];
+    let event =
+        |phase| BootEvent { at: 1, phase, detail: String::new(), bytes: None, millis: None };
+    store.add_events(boot.id, &phases.map(event)).await.unwrap();
+    let (_, events) = store.boot(boot.id).await.unwrap().unwrap();
+    assert_eq!(events.iter().map(|event| event.phase).collect::<Vec<_>>(), phases);
+    for outcome in [Outcome::Healthy, Outcome::Failed, Outcome::Abandoned, Outcome::Booting] {
+        boot.outcome = outcome;
+        store.update_boot(&boot).await.unwrap();
+        assert_eq!(store.boots(1).await.unwrap()[0].outcome, outcome);
+    }
+}
+
+#[tokio::test]
+async fn the_last_sighting_is_that_of_who_wants_to_boot() {
+    let (_dir, store) = store().await;
+    let seen = |asker, firmware| Sighting { mac: mac(1), asker, firmware, uuid: Some("u".into()) };
+    assert_eq!(store.last_sighting(mac(1)).await.unwrap(), None);
+    let system = seen(Asker::System, None);
+    store.record_sighting(&system, 10).await.unwrap();
+    assert_eq!(store.last_sighting(mac(1)).await.unwrap(), Some((system.clone(), 10)));
+    let rom = seen(Asker::Firmware, Some(Firmware::UefiArm64Http));
+    store.record_sighting(&rom, 20).await.unwrap();
+    store.record_sighting(&rom, 25).await.unwrap();
+    store.record_sighting(&system, 30).await.unwrap();
+    assert_eq!(store.last_sighting(mac(1)).await.unwrap(), Some((rom, 25)));
+    let ipxe = seen(Asker::Ipxe, Some(Firmware::UefiArm64));
+    store.record_sighting(&ipxe, 40).await.unwrap();
+    assert_eq!(store.last_sighting(mac(1)).await.unwrap(), Some((ipxe, 40)));
+}
+
+#[tokio::test]
+async fn made_up_addresses_do_not_fill_the_disk() {
+    let (_dir, store) = store().await;
+    sqlx::query(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10050) \
+         INSERT INTO sightings (mac, asker, first, last, times) SELECT i, 'system', i, i, 1 FROM n",
+    )
+    .execute(&store.pool)
+    .await
+    .unwrap();
+    let seen =
+        Sighting { mac: mac(1), asker: Asker::Ipxe, firmware: Some(Firmware::Bios), uuid: None };
+    store.record_sighting(&seen, 20_000).await.unwrap();
+    let (rows,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM sightings").fetch_one(&store.pool).await.unwrap();
+    assert_eq!(rows, MOST_SIGHTINGS);
+    assert!(store.last_sighting(mac(1)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("other.db");
+    let content = "this is a letter, not a database\n".repeat(100);
+    std::fs::write(&path, &content).unwrap();
+    let error = Store::open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotADatabase { .. }), "{error:?}");
+    assert!(error.to_string().ends_with("put a backup in its place"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+
+    let missing = dir.path().join("none/kiln.db");
+    let error = Store::open(&missing).await.unwrap_err();
+    assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+    assert!(!missing.exists());
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kiln.db");
+    let store = Store::open(&path).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9000, 'from the future', TRUE, x'00', 0)",
+    )
+    .execute(&store.pool)
+    .await
+    .unwrap();
+    store.close().await;
+    let error = Store::open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooNew { version: 9000, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_makes_no_sense_names_the_value() {
+    let (_dir, store) = store().await;
+    store.add_machine(&machine("n1", &[1])).await.unwrap();
+    sqlx::query("UPDATE machines SET arch = 'sparc'").execute(&store.pool).await.unwrap();
+    assert_eq!(
+        store.machines().await.unwrap_err().to_string(),
+        "the database holds `sparc` where an architecture belongs; \
+         correct it or put a backup in its place"
+    );
+}
