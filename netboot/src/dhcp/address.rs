@@ -40,9 +40,14 @@ pub(super) fn choose(
         return Some(address);
     }
     // What no one ever had comes before what someone may come back for.
-    let start = hash(mac);
-    let fresh = |address: &Ipv4Addr| leases.at(*address).is_none() && open(address);
-    subnet.pool_from(start).find(fresh).or_else(|| subnet.pool_from(start).find(open))
+    let mut remembered = None;
+    for address in subnet.pool_from(hash(mac)).filter(open) {
+        if leases.at(address).is_none() {
+            return Some(address);
+        }
+        remembered = remembered.or(Some(address));
+    }
+    remembered
 }
 
 /// FNV-1a: the same on every host and in every version, unlike the hashes of the standard library.

@@ -6,7 +6,7 @@ use kiln_types::Mac;
 use super::ReplyKind;
 use super::engine::{Note, Outcome};
 use super::leases::Timestamp;
-use super::replay::{World, options};
+use super::replay::{Random, World, options, packets};
 use super::wire::Request;
 use super::wire::tests::packet;
 
@@ -233,4 +233,32 @@ fn an_unknown_machine_gets_an_address_but_no_boot() {
     assert_eq!((reply.siaddr, reply.file.as_str()), ([0; 4].into(), ""));
     world.snapshot.unknown = UnknownMachines::Hold;
     assert!(firmware.says(1, &mut world).reply.is_some_and(|reply| !reply.file.is_empty()));
+}
+
+#[test]
+fn damaged_packets_get_short_replies_or_none_and_never_two_owners() {
+    let mut random = Random::new(0x6468_6370);
+    let mut world = World::new();
+    world.snapshot.unknown = UnknownMachines::Hold;
+    for recorded in packets() {
+        for _ in 0..100 {
+            let mut bytes = recorded.bytes.clone();
+            for _ in 0..random.below(6) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.byte();
+            }
+            // Any last byte of the hardware address: many machines.
+            bytes[33] = random.byte();
+            let Ok(request) = Request::decode(&bytes) else { continue };
+            let before = world.leases.clone();
+            let outcome = world.respond(&request, NOW);
+            if let Some(Ok(reply)) = outcome.reply.as_ref().map(super::Reply::encode) {
+                assert!((300..=1472).contains(&reply.len()));
+            }
+            if let Some(lease) = outcome.lease.filter(|lease| lease.expires > NOW.0) {
+                let owner = before.at(lease.address).filter(|old| old.expires > NOW.0);
+                assert!(owner.is_none_or(|old| old.mac == request.mac), "{lease:?}");
+            }
+        }
+    }
 }
