@@ -25,7 +25,7 @@ use choice::Chosen;
 use live::Live;
 
 /// The image that is built unless another is given.
-const IMAGE: &str = "";
+const IMAGE: &str = include_str!("../../../config/images/demo.yml");
 /// Emulated machines on a busy computer are slow; a boot takes about a minute on an idle one.
 const DEADLINE: Duration = Duration::from_secs(8 * 60);
 /// How often the timelines are looked at.

@@ -32,11 +32,11 @@ pub(super) fn print_next(socket: Option<&Path>) {
     println!("\nEvery machine is healthy.");
     match socket {
         Some(socket) => {
-            let kiln = format!("kiln --socket {}", socket.display());
+            let socket = socket.display();
             println!("They keep running until you press Ctrl-C. In another terminal:");
-            println!("  {kiln} machine list");
-            println!("  {kiln} boot list");
-            println!("  {kiln} machine explain n1");
+            println!("  kiln machine list --socket {socket}");
+            println!("  kiln boot list --socket {socket}");
+            println!("  kiln machine explain n1 --socket {socket}");
         }
         None => {
             println!("Next:");

@@ -2,7 +2,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use kiln_builder::BuildRequest;
+use kiln_builder::progress::Bars;
 use kiln_inventory::{NewMachine, Store, UnknownMachines};
 use kiln_types::{Arch, ImageRef};
 
@@ -72,9 +74,25 @@ impl Site {
     ///
     /// When something cannot be fetched or built.
     pub async fn build(&self, spec: &Path, architectures: &[Arch]) -> anyhow::Result<ImageRef> {
-        // TODO(demo): the builder's `build`.
-        let _ = architectures;
-        bail!("cannot build {} yet", spec.display())
+        let store = kiln_builder::Store::open(&self.store)?;
+        let progress = Bars::new();
+        let mut image = None;
+        for &arch in architectures {
+            let request = BuildRequest {
+                specs: vec![spec.to_owned()],
+                name: None,
+                arch,
+                store: &store,
+                out: None,
+                mirror: None,
+                progress: &progress,
+            };
+            let report = kiln_builder::build(request)
+                .await
+                .with_context(|| format!("cannot build {} for {arch}", spec.display()))?;
+            image = Some(report.image);
+        }
+        image.context("no architecture to build for")
     }
 
     /// Starts a server that knows these machines.

@@ -78,13 +78,13 @@ fn becomes_healthy(kind: MachineKind, seen: Firmware) -> anyhow::Result<()> {
 
 fn explain(scene: &Scene, firmware: Firmware) -> anyhow::Result<String> {
     let finished = kiln(&[
-        "--socket",
-        &scene.socket(),
         "machine",
         "explain",
         &MAC.to_string(),
         "--firmware",
         &firmware.to_string(),
+        "--socket",
+        &scene.socket(),
         "-o",
         "json",
     ])?;

@@ -30,7 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
             Ok(())
         }),
         Case::new("command::no_server_is_one_clear_sentence", &[Need::Program], || {
-            let finished = kiln(&["--socket", "/nonexistent/kiln.sock", "machine", "list"])?;
+            let finished = kiln(&["machine", "list", "--socket", "/nonexistent/kiln.sock"])?;
             ensure!(finished.code == Some(1), "it ended with {:?}", finished.code);
             ensure!(
                 finished.stderr.contains("/nonexistent/kiln.sock"),

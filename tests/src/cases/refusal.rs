@@ -58,7 +58,7 @@ fn wrong_arch(kind: MachineKind) -> anyhow::Result<()> {
         }
         let mac = KNOWN.to_string();
         let explain =
-            kiln(&["--socket", &scene.socket(), "machine", "explain", &mac, "--firmware", "bios"])?;
+            kiln(&["machine", "explain", &mac, "--firmware", "bios", "--socket", &scene.socket()])?;
         ensure!(explain.stdout.contains("is set to arm64"), "explain says {}", explain.stdout);
         Ok(scene)
     })

@@ -72,7 +72,7 @@ impl Scene {
         self.served.inventory()
     }
 
-    /// Returns the path of the server's socket, for `kiln --socket`.
+    /// Returns the path of the server's socket, for `kiln … --socket`.
     pub(crate) fn socket(&self) -> String {
         self.served.socket().display().to_string()
     }
