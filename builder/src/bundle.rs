@@ -9,6 +9,8 @@ use crate::spec::{ContainerSpec, Namespace};
 use crate::tree::{Kind, Node, Tree, TreePath, TreePathError};
 
 const OCI_VERSION: &str = "1.2.1";
+/// Where programs are looked for when a container does not say so itself.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,8 +28,7 @@ struct Config<'a> {
 struct Process<'a> {
     user: User,
     args: &'a [String],
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    env: &'a [String],
+    env: Vec<&'a str>,
     cwd: &'a str,
     capabilities: Caps,
 }
@@ -122,7 +123,7 @@ pub fn config_json(spec: &ContainerSpec) -> Vec<u8> {
         process: Process {
             user: User { uid: spec.uid, gid: spec.gid },
             args: &spec.command,
-            env: &spec.env,
+            env: environment(spec),
             cwd: spec.cwd.as_deref().filter(|cwd| !cwd.is_empty()).unwrap_or("/"),
             capabilities: Caps {
                 bounding: sorted.clone(),
@@ -248,6 +249,13 @@ fn prepare_root(mut root: Tree) -> Result<Tree, TreePathError> {
     Ok(root)
 }
 
+/// Packages say nothing of an environment, as images do; but without a search path few programs start.
+fn environment(spec: &ContainerSpec) -> Vec<&str> {
+    let given = spec.env.iter().map(String::as_str);
+    let path = (!given.clone().any(|entry| entry.starts_with("PATH="))).then_some(PATH);
+    path.into_iter().chain(given).collect()
+}
+
 fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
     let read_only: &[&str] = if spec.readonly { &["ro"] } else { &[] };
     let with = |options: &[&'static str]| [options, read_only].concat();
@@ -353,7 +361,8 @@ mod tests {
         assert_eq!(config["ociVersion"], "1.2.1");
         assert_eq!(
             config["process"],
-            json!({"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/", "capabilities": {}})
+            json!({"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": [PATH], "cwd": "/",
+                   "capabilities": {}})
         );
         assert_eq!(config["root"], json!({"path": "rootfs"}));
         assert_eq!(
