@@ -321,3 +321,7 @@ async fn blocking<T: Send + 'static>(
         },
     }
 }
+
+#[cfg(test)]
+#[path = "archive_tests.rs"]
+mod tests;

@@ -302,3 +302,7 @@ fn text(bytes: &[u8]) -> Result<&str, &'static str> {
 fn show(name: &[u8]) -> String {
     String::from_utf8_lossy(name).chars().take(200).flat_map(char::escape_default).collect()
 }
+
+#[cfg(test)]
+#[path = "unpack_tests.rs"]
+mod tests;

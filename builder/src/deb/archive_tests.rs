@@ -1,0 +1,194 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::progress::Silent;
+
+const RELEASE: &[u8] = include_bytes!("testdata/InRelease");
+const EXPIRED: &[u8] = include_bytes!("testdata/InRelease.expired");
+const INDEX: &[u8] = include_bytes!("testdata/Packages.xz");
+const PACKAGE: &[u8] = include_bytes!("testdata/hello.deb");
+const RELEASE_PATH: &str = "/debian/dists/trixie/InRelease";
+const PACKAGE_PATH: &str = "/debian/pool/main/h/hello/hello_1.0-1_amd64.deb";
+
+/// A mirror on the loopback interface, whose files a test can change, and a list of what was asked for.
+struct Mirror {
+    url: String,
+    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+    dir: TempDir,
+}
+
+impl Mirror {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/debian/", listener.local_addr().unwrap());
+        let index = format!(
+            "/debian/dists/trixie/main/binary-amd64/by-hash/SHA256/{}",
+            sha256(INDEX).hex()
+        );
+        let files = [
+            (RELEASE_PATH.to_owned(), RELEASE.to_vec()),
+            (index, INDEX.to_vec()),
+            (PACKAGE_PATH.to_owned(), PACKAGE.to_vec()),
+        ];
+        let files = Arc::new(Mutex::new(BTreeMap::from(files)));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (served, log) = (Arc::clone(&files), Arc::clone(&asked));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let got = stream.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..got]).into_owned();
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                let body = served.lock().unwrap().get(&path).cloned();
+                log.lock().unwrap().push(path);
+                let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = body.unwrap_or_default();
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&body).await;
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("keyring.gpg"), include_bytes!("testdata/keyring.gpg")).unwrap();
+        fs::write(dir.path().join("other.gpg"), include_bytes!("testdata/other.gpg")).unwrap();
+        Self { url, files, asked, dir }
+    }
+
+    fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
+        self.files.lock().unwrap().insert(path.to_owned(), bytes.into());
+    }
+
+    fn config(&self) -> ArchiveConfig {
+        let mut config = ArchiveConfig::new(self.dir.path().join("cache"));
+        config.mirror = Some(self.url.clone());
+        config.keyring = Some(self.dir.path().join("keyring.gpg"));
+        config
+    }
+
+    /// Goes the whole way to the package's file.
+    async fn hello(&self, config: ArchiveConfig) -> Result<PathBuf, DebError> {
+        let fetcher = Fetcher::new(&Silent);
+        let archive = Archive::open_with(config, &fetcher, self.dir.path()).await?;
+        let index = archive.packages(Arch::X86_64).await?;
+        let packages = index.resolve(&["hello".to_owned()]).unwrap();
+        archive.fetch(packages[0]).await
+    }
+
+    async fn refusal(&self, config: ArchiveConfig) -> String {
+        let error = self.hello(config).await.unwrap_err().to_string();
+        // What was refused leaves nothing that a later run would take.
+        let pool = self.dir.path().join("cache/deb/pool");
+        assert_eq!(fs::read_dir(pool).map_or(0, Iterator::count), 0);
+        error
+    }
+}
+
+#[tokio::test]
+async fn a_package_comes_down_the_whole_chain_and_stays_in_the_cache() {
+    let mirror = Mirror::start().await;
+    let path = mirror.hello(mirror.config()).await.unwrap();
+    assert_eq!(fs::read(&path).unwrap(), PACKAGE);
+    let tree = super::super::unpack(&path).unwrap();
+    assert_eq!(tree.iter().last().unwrap().0.as_str(), "usr/bin/hello");
+    assert_eq!(mirror.asked.lock().unwrap().len(), 3);
+
+    mirror.hello(mirror.config()).await.unwrap();
+    assert_eq!(mirror.asked.lock().unwrap()[3..], [RELEASE_PATH]);
+
+    // A cache that rotted is not believed.
+    fs::write(&path, vec![0; PACKAGE.len()]).unwrap();
+    mirror.hello(mirror.config()).await.unwrap();
+    assert_eq!(fs::read(&path).unwrap(), PACKAGE);
+}
+
+#[tokio::test]
+async fn the_mirror_of_the_host_is_used_when_none_is_named() {
+    let mirror = Mirror::start().await;
+    let list = format!("deb {} trixie main\n", mirror.url);
+    fs::write(mirror.dir.path().join("sources.list"), list).unwrap();
+    let config = ArchiveConfig { mirror: None, ..mirror.config() };
+    mirror.hello(config.clone()).await.unwrap();
+    fs::remove_file(mirror.dir.path().join("sources.list")).unwrap();
+    let error = mirror.hello(config).await.unwrap_err().to_string();
+    assert!(error.starts_with("no Debian mirror is known"), "{error}");
+}
+
+#[tokio::test]
+async fn a_tampered_release_is_refused() {
+    let mirror = Mirror::start().await;
+    let text = str::from_utf8(RELEASE).unwrap();
+    mirror.put(RELEASE_PATH, text.replace("184 main", "185 main"));
+    let error = mirror.refusal(mirror.config()).await;
+    assert!(
+        error.contains(&format!("{}dists/trixie/InRelease is not signed by a key in", mirror.url)),
+        "{error}"
+    );
+
+    mirror.put(RELEASE_PATH, format!("SHA256:\n\n{text}"));
+    let error = mirror.refusal(mirror.config()).await;
+    assert!(error.contains("does not begin with a signed message"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_in_the_keyring_is_refused() {
+    let mirror = Mirror::start().await;
+    let other = Some(mirror.dir.path().join("other.gpg"));
+    let error = mirror.refusal(ArchiveConfig { keyring: other, ..mirror.config() }).await;
+    assert!(error.contains("is not signed by a key in"), "{error}");
+    let none = Some(mirror.dir.path().join("none.gpg"));
+    let error = mirror.refusal(ArchiveConfig { keyring: none, ..mirror.config() }).await;
+    assert!(error.ends_with("is missing; install the package debian-archive-keyring"), "{error}");
+}
+
+#[tokio::test]
+async fn an_old_release_is_refused_unless_the_host_switched_dates_off() {
+    let mirror = Mirror::start().await;
+    mirror.put(RELEASE_PATH, EXPIRED);
+    let error = mirror.refusal(mirror.config()).await;
+    assert!(error.contains("was valid until Thu, 08 Jan 2026 00:00:00 UTC only"), "{error}");
+    let text = "Acquire::Check-Valid-Until \"false\";\n";
+    fs::write(mirror.dir.path().join("apt.conf"), text).unwrap();
+    mirror.hello(mirror.config()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_of_another_suite_or_without_the_component_is_refused() {
+    let mirror = Mirror::start().await;
+    mirror.put("/debian/dists/forky/InRelease", RELEASE);
+    let forky = ArchiveConfig { suite: "forky".to_owned(), ..mirror.config() };
+    let error = mirror.refusal(forky).await;
+    assert!(error.contains("it is of the suite `trixie`, `stable`, not `forky`"), "{error}");
+    let contrib = ArchiveConfig { components: vec!["contrib".to_owned()], ..mirror.config() };
+    let error = mirror.refusal(contrib).await;
+    assert!(error.contains("it has no component `contrib` for amd64"), "{error}");
+    let sid = ArchiveConfig { suite: "sid".to_owned(), ..mirror.config() };
+    let error = mirror.refusal(sid).await;
+    assert!(error.contains("dists/sid/InRelease answered `404 Not Found`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_package_or_an_index_with_other_bytes_is_refused() {
+    let mirror = Mirror::start().await;
+    let mut bytes = PACKAGE.to_vec();
+    bytes[3000] ^= 1;
+    mirror.put(PACKAGE_PATH, bytes);
+    let error = mirror.refusal(mirror.config()).await;
+    assert!(error.contains("hello_1.0-1_amd64.deb has the hash sha256:"), "{error}");
+
+    let mirror = Mirror::start().await;
+    let path = mirror.files.lock().unwrap().keys().find(|it| it.contains("by-hash")).cloned();
+    let mut bytes = INDEX.to_vec();
+    bytes[100] ^= 1;
+    mirror.put(&path.unwrap(), bytes);
+    let error = mirror.refusal(mirror.config()).await;
+    assert!(error.contains("has the hash sha256:"), "{error}");
+}
