@@ -27,7 +27,11 @@ pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
         }
         (None, _) => unknown(snapshot.unknown, sighting, &mut reasons),
         (Some(machine), _) => {
-            known(snapshot, sighting, machine, &mut reasons).unwrap_or_else(|(plan, reason)| {
+            known(snapshot, sighting, machine, &mut reasons).unwrap_or_else(|stop| {
+                let (plan, reason) = match stop {
+                    Stop::Hold(reason) => (Plan::Hold, reason),
+                    Stop::Refuse(reason) => (Plan::Refuse, reason),
+                };
                 reasons.push(reason);
                 plan
             })
@@ -55,8 +59,11 @@ fn unknown(policy: UnknownMachines, sighting: &Sighting, reasons: &mut Vec<Reaso
     }
 }
 
-/// What does not boot, and the reason that comes last.
-type Stop = (Plan, Reason);
+/// Why a known machine does not boot, and whether waiting can help.
+enum Stop {
+    Hold(Reason),
+    Refuse(Reason),
+}
 
 fn known(
     snapshot: &Snapshot,
@@ -66,34 +73,34 @@ fn known(
 ) -> Result<Plan, Stop> {
     let spec = &machine.spec;
     if let Some(reason) = no_loader(sighting) {
-        return Err((Plan::Refuse, reason));
+        return Err(Stop::Refuse(reason));
     }
     if let Some(Firmware::Other(number)) = sighting.firmware {
-        return Err((Plan::Refuse, Reason::UnsupportedFirmware { number }));
+        return Err(Stop::Refuse(Reason::UnsupportedFirmware { number }));
     }
     if let (Some(wanted), Some(firmware), Some(seen)) =
         (spec.arch, sighting.firmware, sighting.arch())
         && wanted != seen
     {
         let machine = spec.name.clone();
-        return Err((Plan::Refuse, Reason::WrongArch { machine, wanted, firmware, seen }));
+        return Err(Stop::Refuse(Reason::WrongArch { machine, wanted, firmware, seen }));
     }
     let Some(image) = &spec.image else {
-        return Err((Plan::Hold, Reason::NoImage { machine: spec.name.clone() }));
+        return Err(Stop::Hold(Reason::NoImage { machine: spec.name.clone() }));
     };
     let built = snapshot
         .images
         .get(image)
         .filter(|built| !built.is_empty())
-        .ok_or_else(|| (Plan::Hold, not_built(snapshot, image)))?;
+        .ok_or_else(|| Stop::Hold(not_built(snapshot, image)))?;
     let arch = arch_of(sighting, machine, image, built, reasons)?;
     let version = built
         .get(&arch)
-        .ok_or_else(|| (Plan::Refuse, Reason::NotBuiltForArch { image: image.clone(), arch }))?;
+        .ok_or_else(|| Stop::Refuse(Reason::NotBuiltForArch { image: image.clone(), arch }))?;
     // On arm64 there is no other way to start a kernel than UEFI.
     let uefi = sighting.firmware.map_or(arch == Arch::Arm64, Firmware::is_uefi);
     if uefi && !version.efi_stub {
-        return Err((Plan::Refuse, Reason::NoEfiStub { image: image.clone(), arch }));
+        return Err(Stop::Refuse(Reason::NoEfiStub { image: image.clone(), arch }));
     }
     reasons.push(Reason::Selected { image: image.clone(), arch, version: version.version });
     Ok(Plan::Boot(BootPlan {
@@ -153,7 +160,7 @@ fn arch_of(
             reasons.push(Reason::OnlyArchBuilt { image: image.clone(), arch });
             Ok(arch)
         }
-        _ => Err((Plan::Refuse, Reason::ArchNotTold { machine: name(), image: image.clone() })),
+        _ => Err(Stop::Refuse(Reason::ArchNotTold { machine: name(), image: image.clone() })),
     }
 }
 

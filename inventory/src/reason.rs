@@ -66,7 +66,9 @@ pub enum Reason {
         seen: Arch,
     },
     /// The machine has no image.
-    #[error("machine `{machine}` has no image to run; give it one with `--image IMAGE`")]
+    #[error(
+        "machine `{machine}` has no image to run; remove it and add it again with `--image IMAGE`"
+    )]
     NoImage {
         /// Name of the machine.
         machine: String,
@@ -115,7 +117,9 @@ pub enum Reason {
         image: ImageRef,
     },
     /// The image is not built for the architecture.
-    #[error("image `{image}` has no {arch} version; build one with `kiln build --arch {arch}`")]
+    #[error(
+        "image `{image}` has no {arch} version; build one with `kiln build {}.yml --arch {arch}`", image.name()
+    )]
     NotBuiltForArch {
         /// Image of the machine.
         image: ImageRef,

@@ -52,3 +52,69 @@ pub(crate) fn script_url(sighting: &Sighting, at: &Endpoints) -> String {
         None => url,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use kiln_inventory::Firmware::{self, Bios, Other, UefiArm64, UefiArm64Http, UefiX64Http};
+    use kiln_types::Mac;
+
+    use super::*;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const AT: Endpoints = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
+
+    fn file(plan: Plan, asker: Asker, firmware: Option<Firmware>) -> String {
+        let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+        let sighting = Sighting { mac, asker, firmware, uuid: None };
+        let decision = Decision { machine: None, plan, reasons: Vec::new() };
+        match boot_file(&decision, &sighting, &AT) {
+            BootFile::None => "none".to_owned(),
+            BootFile::Tftp { server, path } => format!("{server} {path}"),
+            BootFile::Url(url) => url,
+        }
+    }
+
+    #[test]
+    fn firmware_gets_its_loader_and_the_loader_its_script() {
+        let script = "http://10.0.0.1:8080/script/52-54-00-00-00-01.ipxe";
+        for (asker, firmware, expected) in [
+            (Asker::Firmware, Some(Bios), "10.0.0.1 ipxe/undionly.kpxe".to_owned()),
+            (Asker::Firmware, Some(UefiArm64), "10.0.0.1 ipxe/ipxe-arm64.efi".to_owned()),
+            (
+                Asker::Firmware,
+                Some(UefiX64Http),
+                "http://10.0.0.1:8080/loader/ipxe-amd64.efi".to_owned(),
+            ),
+            (
+                Asker::Firmware,
+                Some(UefiArm64Http),
+                "http://10.0.0.1:8080/loader/ipxe-arm64.efi".to_owned(),
+            ),
+            (Asker::Firmware, Some(Other(6)), "10.0.0.1 refused".to_owned()),
+            (Asker::Firmware, None, "10.0.0.1 refused".to_owned()),
+            (Asker::Ipxe, Some(Bios), format!("{script}?firmware=bios")),
+            (Asker::Ipxe, Some(Other(27)), format!("{script}?firmware=other-27")),
+            (Asker::Ipxe, None, script.to_owned()),
+            (Asker::System, Some(Bios), "none".to_owned()),
+        ] {
+            for plan in [Plan::Hold, Plan::Refuse] {
+                assert_eq!(file(plan, asker, firmware), expected, "{asker:?} {firmware:?}");
+            }
+            for plan in [Plan::Address, Plan::Ignore] {
+                assert_eq!(file(plan, asker, firmware), "none", "{asker:?} {firmware:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_boot_file_fits_the_field_of_a_dhcp_packet() {
+        for firmware in (0..64).map(Firmware::from_option_93) {
+            for asker in [Asker::Firmware, Asker::Ipxe] {
+                let file = file(Plan::Hold, asker, Some(firmware));
+                assert!(file.len() < 128, "{file}");
+            }
+        }
+    }
+}

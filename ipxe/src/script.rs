@@ -118,7 +118,7 @@ fn boot(
     line(out, "boot");
     // Reached only when a file stays away or the kernel cannot be started.
     line(out, ":failed");
-    line(out, "set why ${errno}");
+    line(out, "set why ${errno:hexraw}");
     line(
         out,
         "echo Kiln: ${what} failed, error ${why} (https://ipxe.org/${why}); giving up in 10 s",

@@ -3,6 +3,7 @@
 //! iPXE has no quoting. It splits a line at white space, takes a word that is `&&` or `||` as an operator and one
 //! that begins with `#` as the start of a comment, joins a line that ends in `\` with the next, and replaces
 //! `${…}` in each word, again and again until none is left. So nothing can be escaped; it can only be kept out.
+//! All of this was seen in the iPXE of Debian 13.
 
 /// Returns the words of a text in a form that stays words: none ends the line, expands or acts as an operator.
 pub(crate) fn words(text: &str) -> String {

@@ -110,7 +110,8 @@ fn every_branch_has_its_plan_and_its_reason() {
                   and UEFI of arm64";
     let not_told = "the firmware does not tell what it is (DHCP option 93), so no loader can be chosen; \
                     switch it to PXE or HTTP Boot of UEFI";
-    let no_image = "machine `n1` has no image to run; give it one with `--image IMAGE`";
+    let no_image =
+        "machine `n1` has no image to run; remove it and add it again with `--image IMAGE`";
     let no_stub = "the kernel of image `demo` for x86_64 has no EFI stub, so UEFI cannot start it; \
                    use a kernel that is built with CONFIG_EFI_STUB";
     let cases = [
@@ -147,7 +148,7 @@ fn every_branch_has_its_plan_and_its_reason() {
             Rom,
             Some(UefiArm64),
             "refuse",
-            "image `demo` has no arm64 version; build one with `kiln build --arch arm64`",
+            "image `demo` has no arm64 version; build one with `kiln build demo.yml --arch arm64`",
         ),
         case(
             only(X86_64),

@@ -98,7 +98,7 @@ imgstat
 set what boot
 boot
 :failed
-set why ${{errno}}
+set why ${{errno:hexraw}}
 echo Kiln: ${{what}} failed, error ${{why}} (https://ipxe.org/${{why}}); giving up in 10 s
 imgfree
 imgfetch --name report --timeout 5000 http://10.0.2.2:8080/failed/12?what=${{what}}&error=${{why}} ||
