@@ -53,6 +53,7 @@ pub(crate) fn run(bundle: &str, name: &str) -> ExitCode {
 }
 
 fn run_to_end(bundle: &Path, name: &str) -> Result<u8, ContainerError> {
+    crate::report::to_stderr();
     // Process 1 blocks signals; the container must not inherit that.
     SigSet::empty().thread_set_mask().map_err(ContainerError::Signals)?;
     // The container's first process is not our child; its parent ends at once, and then it falls

@@ -24,13 +24,13 @@ mod network;
 mod phone;
 mod power;
 mod process;
+mod report;
 mod restart;
 mod root;
 mod runtime;
 mod services;
 mod sys;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -50,11 +50,22 @@ fn main() -> ExitCode {
 /// Boots the machine and keeps it until it is switched off. The kernel panics when process 1 ends,
 /// so whatever happens here, it never returns.
 fn run_as_first_process() -> ! {
-    let failure = match catch_unwind(AssertUnwindSafe(boot::run)) {
-        Ok(Ok(never)) => match never {},
-        Ok(Err(failure)) => error::chain(&failure),
-        Err(_) => "an unexpected fault, told above".to_owned(),
-    };
-    console::say(&format!("cannot go on: {failure}"));
+    hold_on_panic();
+    let Err(failure) = boot::run();
+    console::say(&format!("cannot go on: {}", error::chain(&failure)));
     power::give_up()
+}
+
+/// A fault in one thread must not take process 1, and with it the machine, down: the thread stays
+/// where it is, and without the main thread the machine is switched off in order.
+fn hold_on_panic() {
+    std::panic::set_hook(Box::new(|fault| {
+        console::say(&format!("an unexpected fault: {fault}"));
+        if nix::unistd::gettid() == nix::unistd::getpid() {
+            power::give_up()
+        }
+        loop {
+            std::thread::park();
+        }
+    }));
 }

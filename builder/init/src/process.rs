@@ -108,6 +108,11 @@ impl Children {
         drop(running);
     }
 
+    /// Says whether the machine is going down.
+    pub(crate) fn are_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Sends a signal to every container.
     pub(crate) fn signal_all(&self, signal: Signal) {
         for pid in self.lock().keys() {

@@ -130,6 +130,12 @@ impl Mount {
                 // The kernel ignores `ro` when it makes a bind mount.
                 let again = options.flags | MsFlags::MS_REMOUNT;
                 mount(None::<&str>, &target, None::<&str>, again, None::<&str>).map_err(failed)?;
+            } else if target == bundle.join("rootfs") && options.flags.contains(bound) {
+                // The root of the machine is read-only, and so is what is bound from it. Missing
+                // mount points must still be made in it; `root.readonly` of the bundle is what
+                // makes it read-only for the container.
+                let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+                mount(None::<&str>, &target, None::<&str>, again, None::<&str>).map_err(failed)?;
             }
         }
         if let Some(propagation) = options.propagation {

@@ -1,10 +1,10 @@
 //! Containers in their order: first `onboot` one by one, then the services side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::uptime;
@@ -19,6 +19,8 @@ const ONBOOT: &str = "/containers/onboot";
 const SERVICES: &str = "/containers/services";
 /// Who has run this long counts as up.
 const UP_AFTER: Duration = Duration::from_secs(1);
+/// How long a service waits for those it comes after. Also ends a circle.
+const ORDER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs the `onboot` containers, each to its end. One that fails does not hold the boot up.
 pub(crate) fn run_onboot(children: &Children, phone: &Phone) {
@@ -27,8 +29,7 @@ pub(crate) fn run_onboot(children: &Children, phone: &Phone) {
         let name = bundle.split_once('-').map_or(bundle.as_str(), |(_, name)| name);
         say(&format!("onboot {name}"));
         let (told, end) = channel();
-        let id = format!("onboot-{bundle}");
-        let result = children.start(&format!("{ONBOOT}/{bundle}"), &id, told);
+        let result = children.start(&format!("{ONBOOT}/{bundle}"), name, told);
         let failure = match result.map(|_| end.recv()) {
             Ok(Ok(end)) if end.is_success() => None,
             Ok(Ok(end)) => Some(end.to_string()),
@@ -45,41 +46,30 @@ pub(crate) fn run_onboot(children: &Children, phone: &Phone) {
     }
 }
 
-/// Starts every service and a thread for each that keeps it. Returns when all of them are started;
-/// the receiver gets one message when all are up.
+/// Starts a thread for each service that starts it in its turn and keeps it. The receiver gets one
+/// message when all are up.
 pub(crate) fn start(
     settings: &BTreeMap<String, Service>,
     children: &Arc<Children>,
     phone: &Phone,
 ) -> Result<Receiver<()>, BootError> {
     let (healthy, receiver) = channel();
-    let names = in_order(bundles(SERVICES), settings);
-    let waiting = Arc::new(Waiting { left: Mutex::new(names.len()), healthy });
+    let names = bundles(SERVICES);
+    let waiting = Arc::new(Waiting {
+        left: Mutex::new(names.iter().cloned().collect()),
+        changed: Condvar::new(),
+        healthy,
+    });
     if names.is_empty() {
         let _ = waiting.healthy.send(());
     }
-    let (up, ups) = channel::<String>();
-    let mut are_up: Vec<String> = Vec::new();
     for name in &names {
-        let service = settings.get(name).cloned().unwrap_or_default();
-        for earlier in service.after.iter().filter(|earlier| names.contains(earlier)) {
-            while !are_up.contains(earlier) {
-                match ups.recv_timeout(Duration::from_secs(30)) {
-                    Ok(other) => are_up.push(other),
-                    Err(_) => {
-                        say(&format!("{name} no longer waits for {earlier}"));
-                        break;
-                    }
-                }
-            }
-        }
         let keeper = Keeper {
             name: name.clone(),
-            service,
+            service: settings.get(name).cloned().unwrap_or_default(),
             children: Arc::clone(children),
             phone: phone.clone(),
             waiting: Arc::clone(&waiting),
-            up: up.clone(),
         };
         std::thread::Builder::new()
             .name(format!("keep {name}"))
@@ -90,19 +80,34 @@ pub(crate) fn start(
     Ok(receiver)
 }
 
-/// Counts the services that are not up yet.
+/// The services that are not up yet.
 struct Waiting {
-    left: Mutex<usize>,
+    left: Mutex<BTreeSet<String>>,
+    changed: Condvar,
     healthy: Sender<()>,
 }
 
 impl Waiting {
-    fn one_is_up(&self) {
+    fn is_up(&self, name: &str) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = left.saturating_sub(1);
-        if *left == 0 {
+        if left.remove(name) && left.is_empty() {
             let _ = self.healthy.send(());
         }
+        self.changed.notify_all();
+    }
+
+    /// Waits until the named services are up; those that do not exist are not waited for. Returns
+    /// the ones that are not up in time.
+    fn wait_for(&self, names: &[String], patience: Duration) -> Vec<String> {
+        let missing = |left: &BTreeSet<String>| -> Vec<String> {
+            names.iter().filter(|name| left.contains(*name)).cloned().collect()
+        };
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let (left, _) = self
+            .changed
+            .wait_timeout_while(left, patience, |left| !missing(left).is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        missing(&left)
     }
 }
 
@@ -112,16 +117,22 @@ struct Keeper {
     children: Arc<Children>,
     phone: Phone,
     waiting: Arc<Waiting>,
-    up: Sender<String>,
 }
 
 impl Keeper {
     fn run(&self) {
+        let late = self.waiting.wait_for(&self.service.after, ORDER_PATIENCE);
+        if !late.is_empty() {
+            say(&format!("{} no longer waits for {}", self.name, late.join(", ")));
+        }
         let mut backoff = Backoff::default();
         let mut was_up = false;
         loop {
             let start = uptime();
             let end = self.run_once(&mut was_up);
+            if self.children.are_stopping() {
+                return;
+            }
             let success = matches!(end, Ok(end) if end.is_success());
             let what = match end {
                 Ok(end) => end.to_string(),
@@ -161,8 +172,7 @@ impl Keeper {
         *was_up = true;
         say(&format!("service {}", self.name));
         self.phone.tell(Phase::Service, self.name.as_str());
-        let _ = self.up.send(self.name.clone());
-        self.waiting.one_is_up();
+        self.waiting.is_up(&self.name);
     }
 }
 
@@ -178,49 +188,35 @@ fn bundles(directory: &str) -> Vec<String> {
     names
 }
 
-/// Puts every service behind those it comes after. Of a circle, the rest is in order of name.
-fn in_order(names: Vec<String>, settings: &BTreeMap<String, Service>) -> Vec<String> {
-    let mut left = names;
-    let mut order = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let ready = left.iter().position(|name| {
-            let after = settings.get(name).map(|service| service.after.as_slice());
-            !after.unwrap_or_default().iter().any(|earlier| left.contains(earlier))
-        });
-        if ready.is_none() {
-            say(&format!("services wait for each other in a circle: {}", left.join(", ")));
-        }
-        order.push(left.remove(ready.unwrap_or(0)));
-    }
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn settings(pairs: &[(&str, &[&str])]) -> BTreeMap<String, Service> {
-        pairs
-            .iter()
-            .map(|(name, after)| {
-                let after = after.iter().map(ToString::to_string).collect();
-                ((*name).to_owned(), Service { after, ..Service::default() })
-            })
-            .collect()
-    }
-
-    fn ordered(pairs: &[(&str, &[&str])]) -> Vec<String> {
-        let names = pairs.iter().map(|(name, _)| (*name).to_owned()).collect();
-        in_order(names, &settings(pairs))
+    fn waiting(names: &[&str]) -> (Waiting, Receiver<()>) {
+        let (healthy, receiver) = channel();
+        let left = names.iter().map(ToString::to_string).collect();
+        (Waiting { left: Mutex::new(left), changed: Condvar::new(), healthy }, receiver)
     }
 
     #[test]
-    fn a_service_comes_behind_those_it_names() {
-        assert_eq!(ordered(&[("a", &["c"]), ("b", &[]), ("c", &["b"])]), ["b", "c", "a"]);
+    fn a_service_waits_only_for_those_that_exist_and_are_not_up() {
+        let (waiting, _receiver) = waiting(&["a", "b"]);
+        waiting.is_up("a");
+        let after = ["a".to_owned(), "b".to_owned(), "unknown".to_owned()];
+        assert_eq!(waiting.wait_for(&after, Duration::ZERO), ["b"]);
+        waiting.is_up("b");
+        assert!(waiting.wait_for(&after, Duration::ZERO).is_empty());
     }
 
     #[test]
-    fn a_circle_and_an_unknown_name_do_not_hold_anything_up() {
-        assert_eq!(ordered(&[("a", &["b"]), ("b", &["a"]), ("c", &["x"])]), ["c", "a", "b"]);
+    fn the_machine_is_healthy_once_when_the_last_service_is_up() {
+        let (waiting, healthy) = waiting(&["a", "b"]);
+        waiting.is_up("a");
+        waiting.is_up("a");
+        assert!(healthy.try_recv().is_err());
+        waiting.is_up("b");
+        waiting.is_up("b");
+        assert!(healthy.try_recv().is_ok());
+        assert!(healthy.try_recv().is_err());
     }
 }
