@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
+use kiln_builder::progress::Bars;
+use kiln_builder::{BuildError, BuildRequest, Store};
 use kiln_types::Arch;
 
+use super::table::{size, table, text};
 use super::{Failure, StoreArg};
 
 /// Bake an image: kernel and initrd from a YAML file
@@ -35,6 +38,53 @@ pub struct BuildArgs {
 }
 
 pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
-    let _ = args;
-    Err(anyhow!("not there yet").into())
+    let host =
+        "this computer is of an architecture that Kiln builds no images for; name one with --arch";
+    let arch =
+        args.arch.or_else(Arch::host).ok_or_else(|| Failure::new(Failure::USAGE, anyhow!(host)))?;
+    let store = Store::open(&args.store.store)?;
+    let progress = Bars::new();
+    let request = BuildRequest {
+        specs: args.specs,
+        name: args.name,
+        arch,
+        store: &store,
+        out: args.out,
+        mirror: args.mirror,
+        progress: &progress,
+    };
+    let report = kiln_builder::build(request).await.map_err(|error| {
+        let code = match &error {
+            BuildError::Spec(_) | BuildError::Name(_) => Failure::CONFIG,
+            _ => 1,
+        };
+        Failure::new(code, error)
+    })?;
+    let manifest = &report.manifest;
+    let mut rows = table(&["file", "size", "unpacked", ""]);
+    let kernel = &manifest.kernel;
+    rows.add_row([
+        format!("kernel {}", kernel.release),
+        size(kernel.size),
+        String::new(),
+        String::new(),
+    ]);
+    for segment in &manifest.segments {
+        let reused = if report.reused.contains(&segment.component) { "as before" } else { "" };
+        rows.add_row([
+            segment.component.clone(),
+            size(segment.size),
+            size(segment.unpacked),
+            reused.to_owned(),
+        ]);
+    }
+    println!("{}\n", text(&rows));
+    println!(
+        "{} {arch} {}: {} to download, boots with {} of memory",
+        report.image,
+        report.version,
+        size(manifest.download_size()),
+        size(manifest.min_ram)
+    );
+    Ok(())
 }

@@ -2,13 +2,13 @@
 
 #![allow(clippy::print_stdout, reason = "standard output is where answers belong")]
 
-mod boot;
-mod build;
+pub mod boot;
+pub mod build;
 mod client;
-mod config;
-mod image;
-mod machine;
-mod serve;
+pub mod config;
+pub mod image;
+pub mod machine;
+pub mod serve;
 mod table;
 
 use std::fmt;

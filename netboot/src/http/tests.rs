@@ -1,1 +1,214 @@
+//! The boot plane over loopback, as a machine and as an intruder would use it.
 
+use std::collections::BTreeSet;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, Response, StatusCode};
+use kiln_builder::manifest::{KernelEntry, Manifest, SegmentEntry};
+use kiln_builder::store::{Store as Artifacts, VersionEntry};
+use kiln_inventory::{NewMachine, Outcome, Phase, Store, UnknownMachines};
+use kiln_types::{Arch, Digest};
+use tempfile::TempDir;
+
+use super::*;
+
+const KERNEL: &[u8] = b"MZ kernel";
+const MAC: &str = "52:54:00:00:00:01";
+
+struct Rig {
+    _dir: TempDir,
+    inventory: Store,
+    kernel: Digest,
+    server: Server,
+    tracker: JoinHandle<()>,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
+        let kernel = artifacts.put(KERNEL).unwrap();
+        let segment = artifacts.put(b"cpio").unwrap();
+        let manifest = Manifest {
+            schema: 1,
+            image: "web".to_owned(),
+            arch: Arch::X86_64,
+            kernel: KernelEntry {
+                digest: kernel,
+                size: KERNEL.len() as u64,
+                release: "6.12".to_owned(),
+                efi_stub: true,
+            },
+            segments: vec![SegmentEntry {
+                component: "init".to_owned(),
+                digest: segment,
+                size: 4,
+                unpacked: 4,
+            }],
+            cmdline: "console=ttyS0".to_owned(),
+            min_ram: 0,
+            packages: Vec::new(),
+        };
+        let digest = artifacts.put(&manifest.to_canonical_json().unwrap()).unwrap();
+        let version = VersionEntry { digest, created: 0, size: 13 };
+        artifacts.publish(&"web".parse().unwrap(), Arch::X86_64, version).unwrap();
+        let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        inventory
+            .add_machine(&NewMachine {
+                name: "n1".to_owned(),
+                macs: BTreeSet::from([MAC.parse().unwrap()]),
+                uuid: None,
+                arch: None,
+                image: Some("web".parse().unwrap()),
+                address: None,
+                cmdline: "quiet".to_owned(),
+                labels: std::collections::BTreeMap::new(),
+            })
+            .await
+            .unwrap();
+        let view = View::load(inventory.clone(), artifacts, UnknownMachines::Ignore).await;
+        let (boots, tracker) = Boots::start(inventory.clone());
+        std::fs::write(dir.path().join("ipxe-amd64.efi"), b"MZ loader").unwrap();
+        let loaders = Loaders::read(dir.path()).unwrap();
+        let plane = Arc::new(Plane { view: Arc::new(view.unwrap()), boots, loaders });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::start(listener, plane).unwrap();
+        Self { _dir: dir, inventory, kernel, server, tracker }
+    }
+
+    async fn send(&self, method: &str, path: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+        let stream = TcpStream::connect(self.server.local_addr()).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header("host", "kiln");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(bytes::Bytes::from(body.to_owned()));
+        let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        drop(sender);
+        let _ = connection.await;
+        Response::from_parts(parts, body)
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    /// Stops everything, so that all that happened is written.
+    async fn stop(self) -> (Store, TempDir) {
+        self.server.shutdown().await;
+        self.tracker.await.unwrap();
+        (self.inventory, self._dir)
+    }
+}
+
+type Answer = Response<bytes::Bytes>;
+
+fn field<'a>(answer: &'a Answer, name: &str) -> &'a str {
+    answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn head_says_what_get_sends_and_a_range_is_a_part_of_it() {
+    let rig = Rig::start().await;
+    let path = format!("/blob/{}/vmlinuz", rig.kernel.hex());
+    let get = rig.get(&path).await;
+    assert_eq!((get.status(), get.body().as_ref()), (StatusCode::OK, KERNEL));
+    let head = rig.send("HEAD", &path, &[], "").await;
+    assert!(head.body().is_empty());
+    for name in ["content-length", "etag", "content-type", "accept-ranges"] {
+        assert_eq!(field(&head, name), field(&get, name), "{name}");
+        assert!(!field(&head, name).is_empty(), "{name}");
+    }
+    let part = rig.send("GET", &path, &[("range", "bytes=3-5")], "").await;
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!((part.body().as_ref(), field(&part, "content-range")), (&b"ker"[..], "bytes 3-5/9"));
+    let beyond = rig.send("GET", &path, &[("range", "bytes=9-")], "").await;
+    assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    let tag = field(&get, "etag");
+    let cached = rig.send("GET", &path, &[("if-none-match", tag)], "").await;
+    assert_eq!(cached.status(), StatusCode::NOT_MODIFIED);
+    let other = rig.send("GET", &path, &[("if-match", "\"x\""), ("range", "bytes=1-")], "").await;
+    assert_eq!(other.status(), StatusCode::PRECONDITION_FAILED);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn firmware_gets_programs_by_their_type_and_nothing_that_is_not_served() {
+    let rig = Rig::start().await;
+    let loader = rig.send("HEAD", "/loader/ipxe-amd64.efi", &[], "").await;
+    assert_eq!(
+        (field(&loader, "content-type"), field(&loader, "content-length")),
+        ("application/efi", "9")
+    );
+    let unknown = format!("/blob/{}/vmlinuz", "0".repeat(64));
+    for path in
+        ["/autoexec.ipxe", "/loader/../inventory.db", "/blob/../index.json/x", &unknown, "/"]
+    {
+        assert_eq!(rig.get(path).await.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let wrong = rig.send("PUT", "/loader/ipxe-amd64.efi", &[], "").await;
+    assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_boot_goes_from_its_script_to_healthy_and_its_timeline_says_so() {
+    let rig = Rig::start().await;
+    let script = rig.get("/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64").await;
+    let script = String::from_utf8(script.body().to_vec()).unwrap();
+    let url = |part: &str| {
+        let line = script.split_whitespace().find(|word| word.contains(part));
+        let url = line.unwrap_or_else(|| panic!("{part} in {script}"));
+        url[url.find(part).unwrap()..].to_owned()
+    };
+    assert_eq!(rig.get(&url("/blob/")).await.body().as_ref(), KERNEL);
+    let machine = url("/machine/");
+    let forged = machine.replace(".cpio", "0.cpio");
+    assert_eq!(rig.get(&forged).await.status(), StatusCode::FORBIDDEN);
+    let segment = rig.get(&machine).await;
+    let archive = zstd::bulk::decompress(segment.body(), 1 << 20).unwrap();
+    let text = String::from_utf8_lossy(&archive).into_owned();
+    let json = &text[text.find('{').unwrap()..=text.find('}').unwrap()];
+    let told: serde_json::Value = serde_json::from_str(json).unwrap();
+    let (boot, token) = (told["boot"].as_i64().unwrap(), told["token"].as_str().unwrap());
+    let home = format!("/phone-home/{boot}");
+    let bearer = format!("Bearer {token}");
+    let report =
+        r#"[{"phase":"init","millis":900},{"phase":"healthy","detail":"1 service","millis":2000}]"#;
+    for (fields, expected) in [
+        (&[][..], StatusCode::FORBIDDEN),
+        (&[("authorization", "Bearer 00")], StatusCode::FORBIDDEN),
+        (&[("authorization", bearer.as_str())], StatusCode::NO_CONTENT),
+    ] {
+        assert_eq!(rig.send("POST", &home, fields, report).await.status(), expected);
+    }
+    // The system is up: nobody needs its segment any more.
+    assert_eq!(rig.get(&machine).await.status(), StatusCode::FORBIDDEN);
+    let (inventory, _dir) = rig.stop().await;
+    let boots = inventory.boots(10).await.unwrap();
+    assert_eq!(boots.len(), 1);
+    assert_eq!(boots[0].outcome, Outcome::Healthy);
+    let (_, events) = inventory.boot(boots[0].id).await.unwrap().unwrap();
+    let phases: Vec<Phase> = events.iter().map(|event| event.phase).collect();
+    assert_eq!(phases, [Phase::Script, Phase::Kernel, Phase::Segment, Phase::Init, Phase::Healthy]);
+    assert_eq!(events[1].bytes, Some(KERNEL.len() as u64));
+}
+
+#[tokio::test]
+async fn a_report_that_is_too_long_or_no_report_is_refused() {
+    let rig = Rig::start().await;
+    let bearer = [("authorization", "Bearer 00")];
+    let long = "x".repeat(70 << 10);
+    let answer = rig.send("POST", "/phone-home/1", &bearer, &long).await;
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let answer = rig.send("POST", "/phone-home/1", &bearer, "{}").await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    let answer = rig.send("POST", "/phone-home/1", &bearer, "[]").await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    rig.stop().await;
+}
