@@ -110,7 +110,9 @@ pub async fn serve<L: LeaseLog, O: Observer>(
     service: Service<L, O>,
     token: CancellationToken,
 ) -> Result<(), ServeError> {
-    let Service { subnet, endpoints, snapshot, leases, log, observer } = service;
+    let Service { subnet, endpoints, snapshot, mut leases, log, observer } = service;
+    // A machine may have had another lease in another subnet of the same inventory.
+    leases.retain(|lease| subnet.network.contains(lease.address));
     let socket = socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket));
     let socket = socket
         .map_err(|source| ServeError::Socket { interface: subnet.interface.clone(), source })?;
