@@ -55,7 +55,7 @@ impl Case {
 fn in_own_thread(run: Box<dyn FnOnce() -> anyhow::Result<()> + Send>) -> Result<(), Failed> {
     match std::thread::spawn(run).join() {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("{error:?}").into()),
+        Ok(Err(error)) => Err(format!("{error:#}").into()),
         Err(panic) => {
             let text = panic
                 .downcast_ref::<String>()
