@@ -195,13 +195,32 @@ pub fn write(spec: &ContainerSpec, path: &str, root: Tree) -> Result<Tree, TreeP
         tree.insert(at("lower")?, Node::dir());
         at("lower")?
     };
-    for (inner, mut node) in prepare_root(root)? {
+    let mut root = prepare_root(root)?;
+    if spec.readonly {
+        add_mount_points(spec, &mut root)?;
+    }
+    for (inner, mut node) in root {
         if let Kind::Hardlink(target) = &mut node.kind {
             *target = target.below(&base)?;
         }
         tree.insert(inner.below(&base)?, node);
     }
     Ok(tree)
+}
+
+/// Makes the directories that are mounted on: in a root that nothing can be written to, the runtime cannot.
+fn add_mount_points(spec: &ContainerSpec, root: &mut Tree) -> Result<(), TreePathError> {
+    for mount in mounts(spec) {
+        let path = TreePath::new(&mount.destination)?;
+        // A link on the way leads somewhere that only the runtime finds.
+        let on_the_way = std::iter::successors(Some(path.clone()), TreePath::parent);
+        let in_the_way =
+            |path: &TreePath| root.get(path).is_some_and(|node| !matches!(node.kind, Kind::Dir));
+        if !on_the_way.into_iter().any(|path| in_the_way(&path)) && !root.contains(&path) {
+            root.insert(path, Node::dir());
+        }
+    }
+    Ok(())
 }
 
 /// Adds what every root file system needs and packages do not bring: packages leave it to scripts, which do not run.
@@ -416,6 +435,17 @@ mod tests {
             json!([{"type": "network", "path": "/run/netns/x"}, {"type": "uts"}, {"type": "pid"},
                    {"type": "mount"}])
         );
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_written_to_has_its_mount_points() {
+        let spec = container(", readonly: true, binds: [/a:/srv/www, /b:/etc/hosts, /c:/bin/x]");
+        let tree = write(&spec, "c", Tree::new()).unwrap();
+        let kind = |path: &str| tree.get(&TreePath::new(path).unwrap()).map(|node| &node.kind);
+        assert!(matches!(kind("c/rootfs/srv/www"), Some(Kind::Dir)));
+        assert!(matches!(kind("c/rootfs/sys/fs/cgroup"), Some(Kind::Dir)));
+        assert!(matches!(kind("c/rootfs/etc/hosts"), Some(Kind::File(_))));
+        assert!(matches!(kind("c/rootfs/bin"), Some(Kind::Symlink(_))));
     }
 
     #[test]
