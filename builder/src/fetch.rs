@@ -239,7 +239,7 @@ impl<'p> Fetcher<'p> {
             return Err(FetchError::TooLarge { url: url(), limit });
         }
         let failed = FetchError::write(what.path);
-        let dir = what.path.parent().unwrap_or(Path::new("."));
+        let dir = what.path.parent().unwrap_or_else(|| Path::new("."));
         tokio::fs::create_dir_all(dir).await.map_err(&failed)?;
         let temp = NamedTempFile::new_in(dir).map_err(&failed)?;
         let mut file = tokio::fs::File::from_std(temp.as_file().try_clone().map_err(&failed)?);
@@ -373,7 +373,7 @@ fn join(base: &Uri, target: &str) -> String {
 pub(crate) fn publish(temp: NamedTempFile, path: &Path) -> Result<(), FetchError> {
     let failed = FetchError::write(path);
     temp.persist(path).map_err(|error| failed(error.error))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
 }
 

@@ -257,7 +257,7 @@ fn unpack_index(
     if text.len() as u64 != size || sha256(&text) != digest {
         return Err(IndexError::Other("its content is not the one that was signed"));
     }
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let mut temp = NamedTempFile::new_in(dir).map_err(IndexError::Io)?;
     temp.write_all(&text).map_err(IndexError::Io)?;
     temp.as_file().sync_all().map_err(IndexError::Io)?;

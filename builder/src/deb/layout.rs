@@ -17,12 +17,10 @@ pub(crate) fn place(path: &TreePath, is_link: bool) -> Result<Option<TreePath>, 
         true => TreePath::new(&format!("usr/{text}"))?,
         false => path.clone(),
     };
-    let below = |dir: &&str| {
-        path.as_str()
-            .strip_prefix(*dir)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let below = |dir: &str| {
+        path.as_str().strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if !LEFT_OUT.iter().any(|dir| below(&dir)) {
+    if !LEFT_OUT.iter().any(|dir| below(dir)) {
         return Ok(Some(path));
     }
     // A whole directory of copyright may also be a link to that of another package.

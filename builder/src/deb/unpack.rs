@@ -93,7 +93,11 @@ fn spool(
         }
         other => return Err(fail.malformed(format!("the compression `{other}` is not supported"))),
     };
-    let dir = fail.path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = fail
+        .path
+        .parent()
+        .filter(|it| !it.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     let mut spool = tempfile::tempfile_in(dir).map_err(|source| fail.spool(source))?;
     let mut buffer = vec![0; 256 << 10];
     let mut total = 0;
