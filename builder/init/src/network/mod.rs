@@ -56,7 +56,7 @@ pub(crate) fn find_card(wanted: Option<&str>, loader: &mut Loader) -> Option<Car
             }
             let linked = cards.iter().find(|card| interface::has_carrier(&card.name));
             if linked.is_some() || waited > LINK_COMES_UP {
-                return linked.or(cards.first()).cloned();
+                return linked.or_else(|| cards.first()).cloned();
             }
         }
         if waited > CARD_APPEARS {
