@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_builder::store::Store as Artifacts;
 use kiln_inventory::{Decision, Lease, Sighting, Store};
@@ -19,6 +20,9 @@ use crate::loaders::{LoadersError, OverTftp};
 use crate::settings::{DhcpMode, Settings, SubnetSettings};
 use crate::view::{View, ViewError};
 use crate::{api, dhcp, http, loaders, tftp};
+
+/// How long the last events may take to be written.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -152,8 +156,9 @@ impl Running {
             let _ = task.await;
         }
         let _ = std::fs::remove_file(&self.socket);
-        // Every sender is gone by now, so that the tracker writes what it has and ends.
-        let _ = self.tracker.await;
+        // Every sender is gone by now, so that the tracker writes what it has and ends; unless a transfer outlived
+        // its grace.
+        let _ = tokio::time::timeout(GRACE, self.tracker).await;
     }
 }
 

@@ -1,0 +1,185 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kiln_inventory::{
+    Artifact, Asker, Boot, BootPlan, Firmware, ImageVersion, NewMachine, Outcome, Plan, Snapshot,
+    UnknownMachines, decide,
+};
+use kiln_types::Arch;
+
+use super::*;
+
+const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+
+struct Rig {
+    _dir: tempfile::TempDir,
+    store: Store,
+    boots: Boots,
+    tracker: JoinHandle<()>,
+    snapshot: Snapshot,
+    mac: Mac,
+}
+
+impl Rig {
+    async fn start(arch: Option<Arch>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        let mac: Mac = "52:54:00:00:00:01".parse().unwrap();
+        let machine = NewMachine {
+            name: "n1".to_owned(),
+            macs: BTreeSet::from([mac]),
+            uuid: None,
+            arch,
+            image: Some("web".parse().unwrap()),
+            address: None,
+            cmdline: String::new(),
+            labels: BTreeMap::new(),
+        };
+        let machine = store.add_machine(&machine).await.unwrap();
+        let file = |name: &str| Artifact {
+            name: name.to_owned(),
+            digest: Digest::from_bytes([2; 32]),
+            size: 1,
+        };
+        let version = Arc::new(ImageVersion {
+            version: Digest::from_bytes([1; 32]),
+            kernel: file("kernel"),
+            efi_stub: true,
+            segments: vec![file("init")],
+            cmdline: String::new(),
+        });
+        let images =
+            BTreeMap::from([("web".parse().unwrap(), BTreeMap::from([(Arch::X86_64, version)]))]);
+        let snapshot = Snapshot::new(vec![Arc::new(machine)], images, UnknownMachines::Ignore);
+        let (boots, tracker) = Boots::start(store.clone());
+        Self { _dir: dir, store, boots, tracker, snapshot, mac }
+    }
+
+    fn dhcp(&self, asker: Asker, fresh: bool) {
+        let firmware = Some(Firmware::UefiX64);
+        let sighting = Sighting { mac: self.mac, asker, firmware, uuid: None };
+        let decision = decide(&self.snapshot, &sighting);
+        self.boots.seen(&sighting, Some(&decision), fresh, Some(MACHINE));
+    }
+
+    fn loader(&self) {
+        let (phase, detail) = (Phase::Loader, "ipxe-amd64.efi".to_owned());
+        self.boots.loader(MACHINE, Transfer { phase, detail, bytes: 1, millis: 1 });
+    }
+
+    async fn script(&self) -> Option<BootTicket> {
+        let firmware = Some(Firmware::UefiX64);
+        let sighting = Sighting { mac: self.mac, asker: Asker::Ipxe, firmware, uuid: None };
+        let decision = decide(&self.snapshot, &sighting);
+        assert!(matches!(decision.plan, Plan::Boot(BootPlan { .. }) | Plan::Refuse));
+        self.boots.script(MACHINE, sighting, decision).await
+    }
+
+    /// Lets the task write everything, and returns the boots with their events, oldest first.
+    async fn stop(self) -> Vec<(Boot, Vec<Phase>)> {
+        drop(self.boots);
+        self.tracker.await.unwrap();
+        let mut all = Vec::new();
+        for boot in self.store.boots(10).await.unwrap().into_iter().rev() {
+            let (boot, events) = self.store.boot(boot.id).await.unwrap().unwrap();
+            all.push((boot, events.iter().map(|event| event.phase).collect()));
+        }
+        all
+    }
+}
+
+#[tokio::test]
+async fn one_boot_asks_many_times_and_is_told_once_per_asker() {
+    let rig = Rig::start(None).await;
+    for fresh in [true, true, false] {
+        rig.dhcp(Asker::Firmware, fresh);
+    }
+    rig.loader();
+    for fresh in [true, false] {
+        rig.dhcp(Asker::Ipxe, fresh);
+    }
+    let ticket = rig.script().await.unwrap();
+    assert_eq!(rig.script().await, Some(ticket));
+    rig.dhcp(Asker::System, true);
+    let boots = rig.stop().await;
+    assert_eq!(boots.len(), 1);
+    use Phase::{Dhcp, Loader, Script};
+    assert_eq!(boots[0].1, [Dhcp, Loader, Dhcp, Script, Script, Dhcp]);
+    assert_eq!(boots[0].0.address, Some(MACHINE));
+}
+
+#[tokio::test]
+async fn a_machine_that_starts_again_gives_the_old_boot_up_and_its_secrets_with_it() {
+    let rig = Rig::start(None).await;
+    rig.dhcp(Asker::Firmware, true);
+    rig.loader();
+    let old = rig.script().await.unwrap();
+    rig.dhcp(Asker::Firmware, true);
+    let new = rig.script().await.unwrap();
+    assert_ne!(old, new);
+    let identity = |ticket: BootTicket| {
+        let boots = rig.boots.clone();
+        async move { boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await }
+    };
+    assert_eq!(identity(old).await, Err(BootsError::Unknown));
+    assert_eq!(identity(new).await.unwrap().hostname, "n1");
+    let boots = rig.stop().await;
+    assert_eq!(
+        boots.iter().map(|(boot, _)| boot.outcome).collect::<Vec<_>>(),
+        [Outcome::Abandoned, Outcome::Booting]
+    );
+}
+
+#[tokio::test]
+async fn secrets_work_from_the_address_of_the_machine_only() {
+    let rig = Rig::start(None).await;
+    let ticket = rig.script().await.unwrap();
+    let (boot, key) = (ticket.boot, ticket.machine_key.as_str());
+    let other = Ipv4Addr::new(10, 0, 0, 101);
+    let forbidden = Err(BootsError::Forbidden);
+    assert_eq!(rig.boots.identity(other, boot, key).await, forbidden);
+    assert_eq!(rig.boots.identity(MACHINE, boot, "").await, forbidden);
+    let identity = rig.boots.identity(MACHINE, boot, key).await.unwrap();
+    assert_eq!(identity.token.len(), 64);
+    let report = || vec![Report { phase: Phase::Healthy, detail: String::new(), millis: None }];
+    let stolen = rig.boots.reports(other, boot, &identity.token, report()).await;
+    assert_eq!(stolen, Err(BootsError::Forbidden));
+    rig.boots.reports(MACHINE, boot, &identity.token, report()).await.unwrap();
+    assert_eq!(rig.stop().await[0].0.outcome, Outcome::Healthy);
+}
+
+#[tokio::test]
+async fn a_machine_cannot_report_what_the_server_sees_for_itself() {
+    let rig = Rig::start(None).await;
+    let ticket = rig.script().await.unwrap();
+    let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
+    let report = [Phase::Kernel, Phase::Init, Phase::Failed].map(|phase| Report {
+        phase,
+        detail: "a\u{1b}[2Jb".to_owned(),
+        millis: Some(1),
+    });
+    rig.boots.reports(MACHINE, ticket.boot, &identity.token, report.into()).await.unwrap();
+    let store = rig.store.clone();
+    let boots = rig.stop().await;
+    assert_eq!(boots[0].1, [Phase::Script, Phase::Init, Phase::Failed]);
+    assert_eq!(boots[0].0.outcome, Outcome::Failed);
+    let (_, events) = store.boot(ticket.boot).await.unwrap().unwrap();
+    assert_eq!(events[1].detail, "a[2Jb");
+}
+
+#[tokio::test]
+async fn a_refused_machine_has_one_boot_that_says_why() {
+    let rig = Rig::start(Some(Arch::Arm64)).await;
+    for _ in 0..3 {
+        rig.dhcp(Asker::Firmware, true);
+        rig.loader();
+    }
+    assert_eq!(rig.script().await, None);
+    let store = rig.store.clone();
+    let boots = rig.stop().await;
+    assert_eq!(boots.len(), 1);
+    assert_eq!(boots[0].0.outcome, Outcome::Failed);
+    let (_, events) = store.boot(boots[0].0.id).await.unwrap().unwrap();
+    assert!(events[0].detail.starts_with("refused: "), "{events:?}");
+    assert!(events[0].detail.contains("arm64"), "{events:?}");
+}

@@ -1,0 +1,381 @@
+//! The task that owns what is known of running boots.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use kiln_inventory::{
+    Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Outcome, Phase, Plan, Sighting,
+    Store, StoreError,
+};
+use kiln_ipxe::BootTicket;
+use kiln_types::Mac;
+use tokio::sync::mpsc;
+
+use super::{BootsError, Identity, Message, Report, Transfer};
+
+/// Messages that are written in one go.
+const BATCH: usize = 256;
+/// Events kept of one boot, so that a machine in a loop does not fill the disk.
+const MAX_EVENTS: usize = 400;
+/// A machine that is refused asks again and again; this long it counts as the same attempt.
+const REFUSED_MS: i64 = 60_000;
+
+/// A boot under way.
+struct Active {
+    boot: Boot,
+    token: String,
+    key: String,
+    /// The furthest phase.
+    phase: Phase,
+    /// Whether it was refused, so that nothing more is expected of it.
+    refused: bool,
+    /// Which programs of the machine asked for an address, each told once.
+    askers: HashSet<Asker>,
+    events: usize,
+}
+
+impl Active {
+    fn is_from(&self, peer: Ipv4Addr) -> bool {
+        self.boot.address == Some(peer)
+    }
+}
+
+/// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
+pub(super) struct Tracker {
+    store: Store,
+    active: HashMap<MachineId, Active>,
+    by_boot: HashMap<BootId, MachineId>,
+    by_address: HashMap<Ipv4Addr, MachineId>,
+    events: HashMap<BootId, Vec<BootEvent>>,
+    changed: HashSet<MachineId>,
+    sightings: HashMap<(Mac, Asker), (Sighting, i64)>,
+}
+
+impl Tracker {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            active: HashMap::new(),
+            by_boot: HashMap::new(),
+            by_address: HashMap::new(),
+            events: HashMap::new(),
+            changed: HashSet::new(),
+            sightings: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while messages.recv_many(&mut batch, BATCH).await > 0 {
+            for message in batch.drain(..) {
+                if let Err(error) = self.take(message).await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot open a boot");
+                }
+            }
+            if let Err(error) = self.write().await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot keep the timeline"
+                );
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), StoreError> {
+        match message {
+            Message::Seen { at, sighting, decision, fresh, address } => {
+                self.sightings.insert((sighting.mac, sighting.asker), (sighting.clone(), at));
+                if let Some(decision) = decision {
+                    self.seen(at, &sighting, &decision, fresh, address).await?;
+                }
+            }
+            Message::Loader { at, peer, transfer } => {
+                if let Some(id) = self.by_address.get(&peer).copied() {
+                    self.sent(at, id, transfer);
+                }
+            }
+            Message::Script { at, peer, sighting, decision, reply } => {
+                let ticket = self.script(at, peer, &sighting, &decision).await;
+                let (ticket, result) = match ticket {
+                    Ok(ticket) => (ticket, Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                // A loader that has gone away needs no ticket.
+                let _ = reply.send(ticket);
+                result?;
+            }
+            Message::Transfer { at, peer, boot, transfer } => {
+                if let Some(id) = self.by_boot.get(&boot).copied()
+                    && self.active.get(&id).is_some_and(|active| active.is_from(peer))
+                {
+                    self.sent(at, id, transfer);
+                }
+            }
+            Message::Identity { peer, boot, key, reply } => {
+                let _ = reply.send(self.identity(peer, boot, &key));
+            }
+            Message::Reports { at, peer, boot, token, reports, reply } => {
+                let _ = reply.send(self.reports(at, peer, boot, &token, reports));
+            }
+        }
+        Ok(())
+    }
+
+    async fn seen(
+        &mut self,
+        at: i64,
+        sighting: &Sighting,
+        decision: &Decision,
+        fresh: bool,
+        address: Option<Ipv4Addr>,
+    ) -> Result<(), StoreError> {
+        let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
+        let id = machine.id;
+        if matches!(decision.plan, Plan::Boot(_) | Plan::Refuse) {
+            let current = self.active.get(&id);
+            if current.is_none_or(|active| begins_anew(active, at, sighting.asker, fresh)) {
+                self.open(at, sighting, decision, address).await?;
+            }
+        }
+        if let Some(address) = address {
+            self.by_address.insert(address, id);
+        }
+        let Some(active) = self.active.get_mut(&id) else { return Ok(()) };
+        if address.is_some() && active.boot.address != address {
+            active.boot.address = address;
+            self.changed.insert(id);
+        }
+        if active.boot.firmware.is_none() && sighting.firmware.is_some() {
+            active.boot.firmware = sighting.firmware;
+            self.changed.insert(id);
+        }
+        if active.boot.ended.is_none() && active.askers.insert(sighting.asker) {
+            let asker = match sighting.asker {
+                Asker::Firmware => "firmware",
+                Asker::Ipxe => "ipxe",
+                Asker::System => "system",
+            };
+            let detail = match address {
+                Some(address) => format!("{asker} gets {address}"),
+                None => asker.to_owned(),
+            };
+            self.event(id, BootEvent { at, phase: Phase::Dhcp, detail, bytes: None, millis: None });
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &mut self,
+        at: i64,
+        sighting: &Sighting,
+        decision: &Decision,
+        address: Option<Ipv4Addr>,
+    ) -> Result<(), StoreError> {
+        let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
+        let plan = match &decision.plan {
+            Plan::Boot(plan) => Some(plan),
+            _ => None,
+        };
+        if let Some(old) = self.active.get_mut(&machine.id)
+            && old.boot.ended.is_none()
+        {
+            old.boot.outcome = Outcome::Abandoned;
+            old.boot.ended = Some(at);
+            self.store.update_boot(&old.boot).await?;
+        }
+        let boot = self
+            .store
+            .open_boot(&NewBoot {
+                machine: machine.id,
+                machine_name: machine.spec.name.clone(),
+                mac: sighting.mac,
+                firmware: sighting.firmware,
+                image: plan.map(|p| p.image.clone()).or_else(|| machine.spec.image.clone()),
+                version: plan.map(|p| p.version),
+                arch: plan.map(|p| p.arch),
+                address,
+                started: at,
+            })
+            .await?;
+        tracing::info!(boot = boot.id.0, machine = boot.machine_name, mac = %boot.mac, "boot begins");
+        let id = boot.id;
+        self.by_boot.insert(id, machine.id);
+        let old = self.active.insert(
+            machine.id,
+            Active {
+                boot,
+                token: secret(),
+                key: secret(),
+                phase: Phase::Dhcp,
+                refused: plan.is_none(),
+                askers: HashSet::new(),
+                events: 0,
+            },
+        );
+        if let Some(old) = old {
+            self.by_boot.remove(&old.boot.id);
+        }
+        if plan.is_none() {
+            let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
+            let (phase, detail) = (Phase::Failed, format!("refused: {}", why.join("; ")));
+            self.event(machine.id, BootEvent { at, phase, detail, bytes: None, millis: None });
+        }
+        Ok(())
+    }
+
+    async fn script(
+        &mut self,
+        at: i64,
+        peer: Ipv4Addr,
+        sighting: &Sighting,
+        decision: &Decision,
+    ) -> Result<Option<BootTicket>, StoreError> {
+        let Some(machine) = decision.machine.as_ref() else { return Ok(None) };
+        let Plan::Boot(plan) = &decision.plan else {
+            // A refusal that DHCP did not tell, because another server gives the addresses.
+            self.seen(at, sighting, decision, false, Some(peer)).await?;
+            return Ok(None);
+        };
+        let current = self.active.get(&machine.id);
+        if current.is_none_or(|active| active.boot.ended.is_some()) {
+            self.open(at, sighting, decision, Some(peer)).await?;
+        }
+        let Some(active) = self.active.get_mut(&machine.id) else { return Ok(None) };
+        // What is booted is settled here; the inventory may have changed since the DHCP packet.
+        active.boot.image = Some(plan.image.clone());
+        active.boot.version = Some(plan.version);
+        active.boot.arch = Some(plan.arch);
+        active.boot.firmware = sighting.firmware.or(active.boot.firmware);
+        active.boot.address = Some(peer);
+        let ticket = BootTicket { boot: active.boot.id, machine_key: active.key.clone() };
+        self.changed.insert(machine.id);
+        self.by_address.insert(peer, machine.id);
+        let detail = plan.image.to_string();
+        let phase = Phase::Script;
+        self.event(machine.id, BootEvent { at, phase, detail, bytes: None, millis: None });
+        Ok(Some(ticket))
+    }
+
+    fn sent(&mut self, at: i64, id: MachineId, transfer: Transfer) {
+        let Transfer { phase, detail, bytes, millis } = transfer;
+        let (bytes, millis) = (Some(bytes), Some(millis));
+        self.event(id, BootEvent { at, phase, detail, bytes, millis });
+    }
+
+    fn identity(&self, peer: Ipv4Addr, boot: BootId, key: &str) -> Result<Identity, BootsError> {
+        let active = self
+            .by_boot
+            .get(&boot)
+            .and_then(|id| self.active.get(id))
+            .ok_or(BootsError::Unknown)?;
+        let version = active.boot.version.ok_or(BootsError::Unknown)?;
+        if !active.is_from(peer) || !same(&active.key, key) || active.phase >= Phase::Init {
+            return Err(BootsError::Forbidden);
+        }
+        Ok(Identity {
+            boot,
+            token: active.token.clone(),
+            hostname: active.boot.machine_name.clone(),
+            mac: active.boot.mac,
+            version,
+        })
+    }
+
+    fn reports(
+        &mut self,
+        at: i64,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: &str,
+        reports: Vec<Report>,
+    ) -> Result<(), BootsError> {
+        let id = self.by_boot.get(&boot).copied().ok_or(BootsError::Unknown)?;
+        let active = self.active.get(&id).ok_or(BootsError::Unknown)?;
+        if !active.is_from(peer) || !same(&active.token, token) {
+            return Err(BootsError::Forbidden);
+        }
+        // What the server sees for itself is not the machine's to say.
+        for report in reports.into_iter().filter(|report| report.phase >= Phase::Init) {
+            let detail = report.detail.chars().filter(|c| !c.is_control()).take(300).collect();
+            let (phase, millis) = (report.phase, report.millis);
+            self.event(id, BootEvent { at, phase, detail, bytes: None, millis });
+        }
+        Ok(())
+    }
+
+    /// Adds one event to the boot that a machine is in, and lets it end the boot.
+    fn event(&mut self, id: MachineId, event: BootEvent) {
+        let Some(active) = self.active.get_mut(&id) else { return };
+        let ends = matches!(event.phase, Phase::Healthy | Phase::Failed);
+        active.events += 1;
+        if active.events > MAX_EVENTS && !ends {
+            return;
+        }
+        let (boot, machine) = (active.boot.id.0, &active.boot.machine_name);
+        match (event.phase, active.boot.outcome) {
+            (Phase::Healthy, Outcome::Booting | Outcome::Failed) => {
+                let took = event.at - active.boot.started;
+                tracing::info!(boot, machine, took_ms = took, "healthy");
+                active.boot.outcome = Outcome::Healthy;
+                active.boot.ended = Some(event.at);
+                self.changed.insert(id);
+            }
+            (Phase::Failed, Outcome::Booting) => {
+                tracing::warn!(boot, machine, reason = event.detail, "boot failed");
+                active.boot.outcome = Outcome::Failed;
+                active.boot.ended = Some(event.at);
+                self.changed.insert(id);
+            }
+            _ => tracing::debug!(boot, machine, phase = %event.phase, detail = event.detail),
+        }
+        active.phase = active.phase.max(event.phase);
+        self.events.entry(active.boot.id).or_default().push(event);
+    }
+
+    async fn write(&mut self) -> Result<(), StoreError> {
+        for (_, (sighting, at)) in self.sightings.drain() {
+            self.store.record_sighting(&sighting, at).await?;
+        }
+        for (boot, events) in self.events.drain() {
+            self.store.add_events(boot, &events).await?;
+        }
+        for id in self.changed.drain() {
+            if let Some(active) = self.active.get(&id) {
+                self.store.update_boot(&active.boot).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a DHCP packet begins another boot than the one that is known.
+fn begins_anew(active: &Active, at: i64, asker: Asker, fresh: bool) -> bool {
+    if active.refused && at - active.boot.started < REFUSED_MS {
+        return false;
+    }
+    match asker {
+        Asker::Firmware => fresh && active.phase > Phase::Dhcp,
+        // iPXE in the ROM of the network card asks first and alone; after a loader it asks once more.
+        Asker::Ipxe => fresh && (active.phase >= Phase::Kernel || active.boot.ended.is_some()),
+        Asker::System => false,
+    }
+}
+
+/// Returns 32 random bytes as hexadecimal digits.
+fn secret() -> String {
+    let mut bytes = [0_u8; 32];
+    // It fails only when the kernel has no randomness to give, where it waits instead.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        tracing::error!("no randomness; secrets cannot be made");
+        std::process::abort();
+    }
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn same(a: &str, b: &str) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
+}
