@@ -94,13 +94,23 @@ pub(super) fn step(boot: &Boot, event: &BootEvent) -> String {
         event.detail
     );
     if let Some(bytes) = event.bytes {
-        text.push_str(&format!("  {}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000));
-        if let Some(millis) = event.millis.filter(|millis| *millis > 0) {
-            let rate = bytes / millis;
-            text.push_str(&format!(" at {}.{} MB/s", rate / 1000, rate % 1000 / 100));
+        text.push_str("  ");
+        text.push_str(&size(bytes));
+        // Faster than the clock can tell is no rate.
+        if let Some(millis) = event.millis.filter(|millis| *millis >= 10) {
+            text.push_str(&format!(" at {}/s", size(bytes.saturating_mul(1000) / millis)));
         }
     }
     text.trim_end().to_owned()
+}
+
+/// Writes a number of bytes for people, in the units of network cards: powers of ten.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
+        _ => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+    }
 }
 
 #[cfg(test)]

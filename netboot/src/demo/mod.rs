@@ -97,12 +97,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let lab = Lab::enter(temporary.path())?;
     let inside = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // The machines are started by this thread, so that they end with it.
-    inside.block_on(async {
-        tokio::select! {
-            shown = show(args, &site, lab, &chosen, &image) => shown,
-            interrupted = interrupted() => { interrupted?; bail!("interrupted") }
-        }
-    })
+    inside.block_on(show(args, &site, lab, &chosen, &image))
 }
 
 async fn prepare(site: &Site, spec: &Path, architectures: &[Arch]) -> anyhow::Result<ImageRef> {
@@ -142,6 +137,7 @@ async fn show(
     let inventory = served.inventory().clone();
     let result = tokio::select! {
         watched = watch(&mut machines, &inventory) => watched,
+        interrupted = interrupted() => interrupted.and_then(|()| bail!("interrupted")),
         part = served.failed() => Err(anyhow::anyhow!("the server stopped: {part}")),
     };
     for running in &machines {
