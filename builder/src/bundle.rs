@@ -144,8 +144,8 @@ pub fn config_json(spec: &ContainerSpec) -> Vec<u8> {
     to_json(&config)
 }
 
-/// Returns `runtime.json` for a bundle at this absolute path.
-pub fn runtime_json(spec: &ContainerSpec, bundle: &str) -> Vec<u8> {
+/// Returns `runtime.json` for a bundle at this absolute path, whose files are in `lower` unless it is read-only.
+pub fn runtime_json(spec: &ContainerSpec, bundle: &str, lower: &str) -> Vec<u8> {
     let in_bundle = |name: &str| format!("{bundle}/{name}");
     let rootfs = in_bundle("rootfs");
     let mounts = if spec.readonly {
@@ -158,7 +158,7 @@ pub fn runtime_json(spec: &ContainerSpec, bundle: &str) -> Vec<u8> {
     } else {
         let tmp = in_bundle("tmp");
         let options = vec![
-            format!("lowerdir={bundle}/lower"),
+            format!("lowerdir={lower}"),
             format!("upperdir={tmp}/upper"),
             format!("workdir={tmp}/work"),
         ];
@@ -176,34 +176,45 @@ pub fn runtime_json(spec: &ContainerSpec, bundle: &str) -> Vec<u8> {
     to_json(&Runtime { mounts, ..Runtime::default() })
 }
 
-/// Puts a container with its root file system into a tree of its own, at this path of the machine.
+/// Where a container gets its files from.
+#[derive(Debug)]
+pub enum RootFiles {
+    /// From this tree, which becomes a part of the bundle.
+    Own(Tree),
+    /// From a directory that another bundle brings. A container that is read-only cannot share it.
+    Shared(String),
+}
+
+/// Puts a container with its root file system into a tree of its own, at this absolute path of the machine.
 ///
 /// # Errors
 ///
 /// Fails when a path becomes too long.
-pub fn write(spec: &ContainerSpec, path: &str, root: Tree) -> Result<Tree, TreePathError> {
+pub fn write(spec: &ContainerSpec, path: &str, root: RootFiles) -> Result<Tree, TreePathError> {
     let mut tree = Tree::new();
     let at = |name: &str| TreePath::new(&format!("{path}/{name}"));
-    let bundle = TreePath::new(path)?;
-    tree.insert(at("config.json")?, Node::file(0o644, config_json(spec)));
-    tree.insert(at("runtime.json")?, Node::file(0o644, runtime_json(spec, &format!("/{bundle}"))));
-    tree.insert(at("rootfs")?, Node::dir());
-    let base = if spec.readonly {
-        at("rootfs")?
-    } else {
-        tree.insert(at("tmp")?, Node::dir());
-        tree.insert(at("lower")?, Node::dir());
-        at("lower")?
+    let (root, lower) = match root {
+        RootFiles::Own(root) => (Some(root), format!("{path}/lower")),
+        RootFiles::Shared(lower) => (None, lower),
     };
-    let mut root = prepare_root(root)?;
-    if spec.readonly {
-        add_mount_points(spec, &mut root)?;
+    tree.insert(at("config.json")?, Node::file(0o644, config_json(spec)));
+    tree.insert(at("runtime.json")?, Node::file(0o644, runtime_json(spec, path, &lower)));
+    tree.insert(at("rootfs")?, Node::dir());
+    if !spec.readonly {
+        tree.insert(at("tmp")?, Node::dir());
     }
-    for (inner, mut node) in root {
-        if let Kind::Hardlink(target) = &mut node.kind {
-            *target = target.below(&base)?;
+    if let Some(root) = root {
+        let mut root = prepare_root(root)?;
+        if spec.readonly {
+            add_mount_points(spec, &mut root)?;
         }
-        tree.insert(inner.below(&base)?, node);
+        let base = at(if spec.readonly { "rootfs" } else { "lower" })?;
+        for (inner, mut node) in root {
+            if let Kind::Hardlink(target) = &mut node.kind {
+                *target = target.below(&base)?;
+            }
+            tree.insert(inner.below(&base)?, node);
+        }
     }
     Ok(tree)
 }
@@ -392,7 +403,11 @@ mod tests {
             config["mounts"].as_array().unwrap().iter().map(|m| m["destination"].clone()).collect();
         assert_eq!(destinations, ["/dev", "/dev/pts", "/proc", "/sys", "/sys/fs/cgroup"]);
 
-        let runtime = runtime_json(&container(""), "/containers/onboot/000-a");
+        let runtime = runtime_json(
+            &container(""),
+            "/containers/onboot/000-a",
+            "/containers/onboot/000-a/lower",
+        );
         let runtime: Value = serde_json::from_slice(&runtime).unwrap();
         let at = "/containers/onboot/000-a";
         assert_eq!(
@@ -440,7 +455,7 @@ mod tests {
     #[test]
     fn a_root_that_cannot_be_written_to_has_its_mount_points() {
         let spec = container(", readonly: true, binds: [/a:/srv/www, /b:/etc/hosts, /c:/bin/x]");
-        let tree = write(&spec, "c", Tree::new()).unwrap();
+        let tree = write(&spec, "/c", RootFiles::Own(Tree::new())).unwrap();
         let kind = |path: &str| tree.get(&TreePath::new(path).unwrap()).map(|node| &node.kind);
         assert!(matches!(kind("c/rootfs/srv/www"), Some(Kind::Dir)));
         assert!(matches!(kind("c/rootfs/sys/fs/cgroup"), Some(Kind::Dir)));
@@ -454,7 +469,7 @@ mod tests {
         let mut root = Tree::new();
         root.insert(path("usr/bin/a"), Node::file(0o755, *b"x"));
         root.insert(path("usr/bin/b"), Node::new(0o755, Kind::Hardlink(path("usr/bin/a"))));
-        let tree = write(&container(""), "containers/onboot/000-a", root).unwrap();
+        let tree = write(&container(""), "/containers/onboot/000-a", RootFiles::Own(root)).unwrap();
         let link = tree.get(&path("containers/onboot/000-a/lower/usr/bin/b")).unwrap();
         let target = path("containers/onboot/000-a/lower/usr/bin/a");
         assert!(matches!(&link.kind, Kind::Hardlink(to) if *to == target));

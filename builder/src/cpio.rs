@@ -254,7 +254,7 @@ mod tests {
         );
         let trailer = format!("070701{}00000001{}0000000b00000000TRAILER!!!\0", zeros(4), zeros(6));
         let padded = |mut s: String| {
-            while s.len() % 4 != 0 {
+            while !s.len().is_multiple_of(4) {
                 s.push('\0');
             }
             s

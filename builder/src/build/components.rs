@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::BuildError;
 use super::inputs::{Fetched, Inputs, key};
+use crate::bundle::RootFiles;
 use crate::manifest::{KernelEntry, SegmentEntry};
 use crate::progress::Progress;
 use crate::spec::{ContainerSpec, FileSpec, ModuleSelection, Spec};
@@ -22,6 +23,8 @@ pub(super) struct Components<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) mtime: u32,
     pub(super) reused: Vec<String>,
+    /// Directories that hold the files of these packages: a second container of the same takes them from there.
+    pub(super) roots: BTreeMap<Vec<Digest>, String>,
 }
 
 /// What is remembered of a kernel.
@@ -48,11 +51,11 @@ impl Components<'_> {
             segments.push(kernel.modules);
         }
         for (n, container) in spec.onboot.iter().enumerate() {
-            let path = format!("containers/onboot/{n:03}-{}", container.name.as_str());
+            let path = format!("/containers/onboot/{n:03}-{}", container.name.as_str());
             segments.push(self.container(container, path, inputs).await?);
         }
         for container in &spec.services {
-            let path = format!("containers/services/{}", container.name.as_str());
+            let path = format!("/containers/services/{}", container.name.as_str());
             segments.push(self.container(container, path, inputs).await?);
         }
         if !spec.files.is_empty() {
@@ -153,8 +156,13 @@ impl Components<'_> {
         let mut key = key("container", packages, self.mtime);
         key.field(&path);
         key.field(&String::from_utf8_lossy(&bundle::config_json(container)));
-        key.field(&String::from_utf8_lossy(&bundle::runtime_json(container, &path)));
+        let digests: Vec<_> = packages.iter().map(|package| package.entry.sha256).collect();
+        let shared = self.roots.get(&digests).filter(|_| !container.readonly).cloned();
+        key.field(shared.as_deref().unwrap_or_default());
         let key = key.finish();
+        if !container.readonly {
+            self.roots.entry(digests).or_insert_with(|| format!("{path}/lower"));
+        }
         if let Some(known) = segment::find(&self.store, name, &key) {
             self.reused.push(name.to_owned());
             return Ok(known);
@@ -164,7 +172,10 @@ impl Components<'_> {
         let (container, paths) = (container.clone(), paths(packages));
         let packed = blocking(move || -> Result<_, BuildError> {
             let name = container.name.as_str();
-            let root = unpack(&paths)?;
+            let root = match shared {
+                Some(lower) => RootFiles::Shared(lower),
+                None => RootFiles::Own(unpack(&paths)?),
+            };
             let tree =
                 bundle::write(&container, &path, root).map_err(|source| place(name, source))?;
             Ok(segment::write(&store, name, &key, &tree, mtime)?)

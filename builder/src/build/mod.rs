@@ -89,6 +89,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         progress: request.progress,
         mtime: epoch.unwrap_or(0),
         reused: Vec::new(),
+        roots: BTreeMap::new(),
     };
     let (kernel, segments, reused) = built.pack(&spec, &image, arch, &inputs).await?;
     let manifest = Manifest {

@@ -26,7 +26,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Spec, SpecError> {
             return Err(failed(std::io::Error::other("it is larger than 4 MiB")));
         }
         let mut spec = read(&path.to_string_lossy(), &text)?;
-        let dir = path.parent().unwrap_or(Path::new(""));
+        let dir = path.parent().unwrap_or_else(|| Path::new(""));
         for source in spec.files.iter_mut().filter_map(|file| file.source.as_mut()) {
             *source = dir.join(&*source).to_string_lossy().into_owned();
         }
