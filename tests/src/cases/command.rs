@@ -18,10 +18,10 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         Case::new("command::a_bad_image_names_file_line_and_column", &[Need::Program], || {
             let wrong = "kernel:\n  deb: linux-image-cloud-amd64\ninit: [kiln]\nservcies: []\n";
-            bad("web.yml", wrong, &["build"], 1, "web.yml:4:1")
+            bad("web.yml", wrong, &["build"], 64, "web.yml:4:1")
         }),
         Case::new("command::an_image_that_is_no_yaml_is_refused", &[Need::Program], || {
-            bad("web.yml", "kernel: [\n", &["build"], 1, "web.yml:")
+            bad("web.yml", "kernel: [\n", &["build"], 64, "web.yml:")
         }),
         Case::new("command::an_unknown_word_is_a_usage_error", &[Need::Program], || {
             let finished = kiln(&["machines", "lits"])?;
