@@ -39,17 +39,38 @@ pub struct Step {
     pub cmdline: Option<String>,
 }
 
+/// What each program of a machine says its firmware is. They differ after HTTP Boot, of which iPXE says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What the firmware says.
+    pub by_firmware: Option<Firmware>,
+    /// What iPXE says.
+    pub by_ipxe: Option<Firmware>,
+}
+
+impl Told {
+    /// Returns what was told where both say the same.
+    pub const fn alike(firmware: Option<Firmware>) -> Self {
+        Self { by_firmware: firmware, by_ipxe: firmware }
+    }
+
+    /// Joins what is remembered of an interface: its last sighting, and the firmware of its last boot, which is
+    /// what the firmware itself said.
+    pub fn remembered(seen: Option<&Sighting>, last_boot: Option<Firmware>) -> Self {
+        let said = seen.and_then(|sighting| sighting.firmware);
+        match seen.map(|sighting| sighting.asker) {
+            Some(Asker::Ipxe) => Self { by_firmware: last_boot.or(said), by_ipxe: said },
+            _ => Self::alike(said.or(last_boot)),
+        }
+    }
+}
+
 /// Explains both steps for one kind of firmware.
-pub fn explain(
-    snapshot: &Snapshot,
-    mac: Mac,
-    firmware: Option<Firmware>,
-    at: &Endpoints,
-) -> Explanation {
+pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, at: &Endpoints) -> Explanation {
     let machine = snapshot.machine_by_mac(mac).map(|machine| machine.spec.name.clone());
-    let steps = [Asker::Firmware, Asker::Ipxe]
+    let steps = [(Asker::Firmware, told.by_firmware), (Asker::Ipxe, told.by_ipxe)]
         .into_iter()
-        .map(|asker| {
+        .map(|(asker, firmware)| {
             let sighting = Sighting { mac, asker, firmware, uuid: None };
             step(&sighting, &decide(snapshot, &sighting), at)
         })
@@ -115,6 +136,21 @@ pub fn parse_firmware(text: &str) -> Option<Firmware> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_firmware_said_is_not_lost_when_ipxe_was_seen_last() {
+        let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+        let (pxe, http) = (Some(Firmware::UefiX64), Some(Firmware::UefiX64Http));
+        let seen = |asker, firmware| Sighting { mac, asker, firmware, uuid: None };
+        let ipxe = seen(Asker::Ipxe, pxe);
+        let both = Told { by_firmware: http, by_ipxe: pxe };
+        assert_eq!(Told::remembered(Some(&ipxe), http), both);
+        assert_eq!(Told::remembered(Some(&ipxe), None), Told::alike(pxe));
+        // Firmware that was set to another way of booting since the last boot.
+        assert_eq!(Told::remembered(Some(&seen(Asker::Firmware, pxe)), http), Told::alike(pxe));
+        assert_eq!(Told::remembered(None, http), Told::alike(http));
+        assert_eq!(Told::remembered(Some(&seen(Asker::System, None)), http), Told::alike(http));
+    }
 
     #[test]
     fn every_kind_of_firmware_reads_back() {

@@ -11,7 +11,10 @@ use kiln_types::Mac;
 use serde::Deserialize;
 
 use super::{Control, Fault};
-use crate::explain::{Explanation, explain, parse_firmware};
+use crate::explain::{Explanation, Told, explain, parse_firmware};
+
+/// Boots among which the last one of a machine is looked for.
+const LOOK_BACK: u32 = 1000;
 
 type Shared = State<Arc<Control>>;
 
@@ -67,13 +70,12 @@ pub(super) async fn explain_one(
             mac.ok_or_else(|| Fault::not_found("hardware address of machine", &key))?
         }
     };
-    let seen = control.inventory.last_sighting(mac).await?.and_then(|(s, _)| s.firmware);
-    let firmware = match query.firmware.as_deref() {
-        None => seen,
-        Some(text) => Some(parse_firmware(text).ok_or_else(|| {
+    let told = match query.firmware.as_deref() {
+        None => remembered(&control, mac).await?,
+        Some(text) => Told::alike(Some(parse_firmware(text).ok_or_else(|| {
             let hint = "use bios, uefi-x64, uefi-x64-http, uefi-arm64 or uefi-arm64-http";
             Fault(StatusCode::BAD_REQUEST, format!("unknown firmware `{text}`; {hint}"))
-        })?),
+        })?)),
     };
     let snapshot = control.view.snapshot();
     let reserved = snapshot.machine_by_mac(mac).and_then(|m| m.spec.address);
@@ -84,10 +86,18 @@ pub(super) async fn explain_one(
         .or_else(|| control.endpoints.first())
         .map(|(_, at)| at)
         .ok_or_else(|| Fault::not_found("subnet for", &key))?;
-    Ok(Json(explain(&snapshot, mac, firmware, at)))
+    Ok(Json(explain(&snapshot, mac, told, at)))
 }
 
-/// Finds a machine by name, hardware address or number.
+/// Returns what the programs behind an interface said of their firmware when they were seen last.
+async fn remembered(control: &Control, mac: Mac) -> Result<Told, Fault> {
+    let seen = control.inventory.last_sighting(mac).await?.map(|(sighting, _)| sighting);
+    let boots = control.inventory.boots(LOOK_BACK).await?;
+    let last_boot = boots.iter().find(|boot| boot.mac == mac).and_then(|boot| boot.firmware);
+    Ok(Told::remembered(seen.as_ref(), last_boot))
+}
+
+/// Finds a machine by name or hardware address.
 async fn find(control: &Control, key: &str) -> Result<Machine, Fault> {
     let machines = control.inventory.machines().await?;
     let mac = key.parse::<Mac>().ok();

@@ -56,7 +56,10 @@ impl Rig {
     }
 
     fn dhcp(&self, asker: Asker, fresh: bool) {
-        let firmware = Some(Firmware::UefiX64);
+        self.dhcp_from(Some(Firmware::UefiX64), asker, fresh);
+    }
+
+    fn dhcp_from(&self, firmware: Option<Firmware>, asker: Asker, fresh: bool) {
         let sighting = Sighting { mac: self.mac, asker, firmware, uuid: None };
         let decision = decide(&self.snapshot, &sighting);
         self.boots.seen(&sighting, Some(&decision), fresh, Some(MACHINE));
@@ -106,6 +109,24 @@ async fn one_boot_asks_many_times_and_is_told_once_per_asker() {
     use Phase::{Dhcp, Loader, Script};
     assert_eq!(boots[0].1, [Dhcp, Loader, Dhcp, Script, Script, Dhcp]);
     assert_eq!(boots[0].0.address, Some(MACHINE));
+}
+
+#[tokio::test]
+async fn a_boot_keeps_what_the_firmware_said_whatever_the_loader_says_later() {
+    for (asker, told, kept) in [
+        (Asker::Firmware, Some(Firmware::UefiX64Http), Firmware::UefiX64Http),
+        // iPXE in the ROM of a network card, which says it in the address of its script only.
+        (Asker::Ipxe, None, Firmware::UefiX64),
+    ] {
+        let rig = Rig::start(None).await;
+        rig.dhcp_from(told, asker, true);
+        rig.loader();
+        rig.dhcp(Asker::Ipxe, true);
+        rig.script().await.unwrap();
+        let boots = rig.stop().await;
+        assert_eq!(boots.len(), 1);
+        assert_eq!(boots[0].0.firmware, Some(kept));
+    }
 }
 
 #[tokio::test]

@@ -246,7 +246,8 @@ impl Tracker {
         active.boot.image = Some(plan.image.clone());
         active.boot.version = Some(plan.version);
         active.boot.arch = Some(plan.arch);
-        active.boot.firmware = sighting.firmware.or(active.boot.firmware);
+        // The firmware said what it is before the loader did: iPXE after HTTP Boot says nothing of HTTP.
+        active.boot.firmware = active.boot.firmware.or(sighting.firmware);
         active.boot.address = Some(peer);
         let ticket = BootTicket { boot: active.boot.id, machine_key: active.key.clone() };
         self.changed.insert(machine.id);
