@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 /// The longest path, in bytes: `PATH_MAX` without its NUL.
 const MAX_PATH: usize = 4095;
 
@@ -18,7 +20,8 @@ pub struct Tree {
 }
 
 /// A clean relative path inside a tree: no empty, `.` or `..` parts, no NUL, at most 4095 bytes (`PATH_MAX`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct TreePath(String);
 
 /// One file, directory, link or device.
@@ -127,6 +130,14 @@ impl TreePath {
     /// Fails when the two together are too long.
     pub fn below(&self, base: &Self) -> Result<Self, TreePathError> {
         Self::new(&format!("{base}/{self}"))
+    }
+}
+
+impl TryFrom<String> for TreePath {
+    type Error = TreePathError;
+
+    fn try_from(path: String) -> Result<Self, TreePathError> {
+        Self::new(&path)
     }
 }
 

@@ -276,7 +276,7 @@ fn files_tree(files: &[FileSpec]) -> Result<Tree, BuildError> {
             (0o600, Kind::File(Content::Bytes(text.as_bytes().into())))
         };
         let mode = file.mode.map_or(default_mode, |mode| mode.bits());
-        tree.insert(file.path.clone(), Node { mode, uid: file.uid, gid: file.gid, kind });
+        tree.insert(TreePath::clone(&file.path), Node { mode, uid: file.uid, gid: file.gid, kind });
     }
     Ok(tree)
 }

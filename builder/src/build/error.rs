@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use kiln_types::{Arch, ParseImageRefError};
+use kiln_types::ParseImageRefError;
 
 use crate::deb::{DebError, ResolveError};
 use crate::init_binary::InitBinaryError;
@@ -22,12 +22,6 @@ pub enum BuildError {
     /// The image has no usable name.
     #[error("the image needs a name; give one with --name")]
     Name(#[from] ParseImageRefError),
-    /// There is no kernel for the architecture.
-    #[error("the specification names no kernel package for {0}; add `kernel: {{deb: …}}`")]
-    NoKernel(Arch),
-    /// There is nothing to run first.
-    #[error("the specification names no first process; add `init: [kiln]`")]
-    NoInit,
     /// The time of all files is nonsense.
     #[error("SOURCE_DATE_EPOCH is `{0}`; it must be a number of seconds since 1970")]
     SourceDateEpoch(String),

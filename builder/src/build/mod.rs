@@ -20,7 +20,7 @@ use crate::deb::{Archive, ArchiveConfig};
 use crate::fetch::Fetcher;
 use crate::manifest::{KernelEntry, Manifest, PackageEntry, SCHEMA, SegmentEntry};
 use crate::progress::Progress;
-use crate::spec::{self, InitSpec, Spec};
+use crate::spec;
 use crate::store::{Store, VersionEntry};
 
 const MIB: u64 = 1 << 20;
@@ -68,7 +68,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let image = image_name(&request)?;
     let epoch = source_date_epoch()?;
     let (arch, store) = (request.arch, request.store);
-    let kernel_package = check(&spec, arch)?;
+    let kernel_package = spec.kernel_package(arch)?;
     let cmdline = spec.kernel.cmdline.as_ref().and_then(|line| line.get(arch)).unwrap_or_default();
     let cmdline = cmdline.split_whitespace().collect::<Vec<_>>().join(" ");
 
@@ -110,14 +110,6 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         export::export(store, &manifest, dir)?;
     }
     Ok(BuildReport { image, version, manifest, reused })
-}
-
-/// Returns the kernel's package, once everything is there that a machine needs to boot.
-fn check(spec: &Spec, arch: Arch) -> Result<&str, BuildError> {
-    if spec.init != [InitSpec::Kiln] {
-        return Err(BuildError::NoInit);
-    }
-    spec.kernel.deb.as_ref().and_then(|deb| deb.get(arch)).ok_or(BuildError::NoKernel(arch))
 }
 
 fn image_name(request: &BuildRequest<'_>) -> Result<ImageRef, BuildError> {
@@ -164,8 +156,8 @@ mod tests {
     fn the_demo_image_can_be_read_for_every_architecture() {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/images/demo.yml");
         let spec = spec::load(&[PathBuf::from(dir)]).unwrap();
-        assert_eq!(check(&spec, Arch::X86_64).unwrap(), "linux-image-cloud-amd64");
-        assert_eq!(check(&spec, Arch::Arm64).unwrap(), "linux-image-cloud-arm64");
+        assert_eq!(spec.kernel_package(Arch::X86_64).unwrap(), "linux-image-cloud-amd64");
+        assert_eq!(spec.kernel_package(Arch::Arm64).unwrap(), "linux-image-cloud-arm64");
     }
 
     #[test]

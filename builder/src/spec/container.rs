@@ -3,13 +3,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Capabilities, ContainerName, Namespace, Scalar};
+use super::place::Placed;
 
 /// A container: an entry of `onboot` or `services`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerSpec {
     /// What it is called.
-    pub name: ContainerName,
+    pub name: Placed<ContainerName>,
     /// Debian packages that its root file system is made from, with all that they depend on.
     #[serde(default)]
     pub deb: Vec<String>,
@@ -56,7 +57,7 @@ pub struct ContainerSpec {
     pub restart: RestartPolicy,
     /// Services that start before it.
     #[serde(default)]
-    pub after: Vec<ContainerName>,
+    pub after: Vec<Placed<ContainerName>>,
 }
 
 /// One mount of a container.

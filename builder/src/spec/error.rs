@@ -1,8 +1,10 @@
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use serde_saphyr::{Error, Location};
+use serde_saphyr::Error;
+
+use super::place::Place;
 
 /// Keys of LinuxKit's specification that have no meaning here yet.
 const LINUXKIT_KEYS: &[&str] = &[
@@ -64,30 +66,8 @@ pub enum SpecError {
     None,
 }
 
-/// File, line and column, written as compilers do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    file: String,
-    position: Option<(u64, u64)>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        self.position.map_or(Ok(()), |(line, column)| write!(f, ":{line}:{column}"))
-    }
-}
-
-impl Place {
-    pub(super) fn new(file: &str, at: Option<Location>) -> Self {
-        // The parser counts from 1; 0 stands for a place it does not know.
-        let position = at.map(|at| (at.line(), at.column())).filter(|(line, _)| *line > 0);
-        Self { file: file.to_owned(), position }
-    }
-}
-
 /// Says what the parser found in our words.
-pub(super) fn from_parser(file: &str, error: &Error) -> SpecError {
+pub(super) fn from_parser(file: &Arc<str>, error: &Error) -> SpecError {
     let place = Place::new(file, error.location());
     let problem = match error.without_snippet() {
         Error::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected),

@@ -6,8 +6,6 @@ use kiln_types::Arch;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, de};
 
-use crate::tree::TreePath;
-
 /// The capabilities of Linux, without `CAP_`, in the order of their numbers.
 const CAPABILITIES: &[&str] = &[
     "CHOWN",
@@ -274,9 +272,4 @@ impl<'de> Deserialize<'de> for Scalar {
         // The parser hands a plain scalar out as it was written.
         String::deserialize(deserializer).map(Self)
     }
-}
-
-/// Reads a path inside an image.
-pub(super) fn tree_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TreePath, D::Error> {
-    TreePath::new(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }

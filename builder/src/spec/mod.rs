@@ -2,19 +2,22 @@
 //!
 //! One type per field says all that is known about it. What is wrong is told with its file, line and column.
 
+mod check;
 mod container;
 mod error;
 mod fields;
 mod load;
+mod place;
 
 use serde::Deserialize;
 
 pub use self::container::{ContainerSpec, MountSpec, RestartPolicy};
-pub use self::error::{Place, SpecError};
+pub use self::error::SpecError;
 pub use self::fields::{
     Capabilities, ContainerName, FileMode, ModuleSelection, Namespace, PerArch, Scalar,
 };
 pub use self::load::{load, parse};
+pub use self::place::{Place, Placed};
 use crate::tree::TreePath;
 
 /// A whole specification, of one or several files.
@@ -24,7 +27,7 @@ pub struct Spec {
     /// The kernel and its arguments.
     pub kernel: KernelSpec,
     /// What runs first: `kiln`, the built-in kiln-init.
-    pub init: Vec<InitSpec>,
+    pub init: Option<Placed<Vec<InitSpec>>>,
     /// Containers that run one after the other before the services.
     pub onboot: Vec<ContainerSpec>,
     /// Containers that keep running.
@@ -33,6 +36,9 @@ pub struct Spec {
     pub files: Vec<FileSpec>,
     /// Where packages come from.
     pub debian: DebianSpec,
+    /// Where it begins: the place of what is not there.
+    #[serde(skip)]
+    pub place: Place,
 }
 
 /// The kernel.
@@ -40,7 +46,7 @@ pub struct Spec {
 #[serde(deny_unknown_fields, default)]
 pub struct KernelSpec {
     /// Name of a Debian package that is a kernel or depends on one.
-    pub deb: Option<PerArch>,
+    pub deb: Option<Placed<PerArch>>,
     /// Which of its modules the image holds.
     pub modules: Option<ModuleSelection>,
     /// Arguments.
@@ -76,8 +82,7 @@ impl Default for DebianSpec {
 #[serde(deny_unknown_fields)]
 pub struct FileSpec {
     /// Where it goes.
-    #[serde(deserialize_with = "fields::tree_path")]
-    pub path: TreePath,
+    pub path: Placed<TreePath>,
     /// Its text.
     pub contents: Option<String>,
     /// A file of the build host to copy; relative to the specification.
@@ -175,19 +180,86 @@ debian: {suite: forky}
     }
 
     #[test]
-    fn contradictions_are_refused() {
-        for (yaml, part) in [
+    fn what_contradicts_itself_is_told_with_its_place() {
+        for (yaml, text) in [
             (
-                "services: [{name: a, deb: [b], command: [c]}, {name: a, deb: [b], command: [c]}]",
-                "twice",
+                "services:\n  - {name: a, deb: [b], command: [c]}\n  - {name: a, deb: [b], command: [c]}",
+                "3:12: service `a` is there twice, first at web.yml:2:12; give one of them another name",
             ),
-            ("services: [{name: a, deb: [b], command: [c], after: [z]}]", "`z`"),
-            ("services: [{name: a, deb: [b], command: []}]", "command"),
-            ("files: [{path: a, contents: x, directory: true}]", "one of"),
-            ("files: [{path: a}]", "one of"),
+            (
+                "services:\n  - name: a\n    deb: [b]\n    command: [c]\n    after: [z]",
+                "5:13: service `a` starts after `z`, which is not a service",
+            ),
+            (
+                "services:\n  - name: a\n    deb: [b]\n    command: []",
+                "2:11: container `a` has no `command`",
+            ),
+            (
+                "onboot:\n  - command: [c]\n    name: a",
+                "3:11: container `a` has no `deb`, so there is nothing to run",
+            ),
+            (
+                "onboot: [{name: a, deb: [b], command: [c], after: [a]}]",
+                "1:52: `after` is for services; these run in the order they are written in",
+            ),
+            (
+                "files:\n  - {contents: x, source: y, path: a}",
+                "2:36: file `/a` needs exactly one of `contents`, `source`, `symlink` and \
+                 `directory: true`",
+            ),
+            (
+                "files: [{path: a, contents: x, optional: true}]",
+                "1:16: file `/a` is optional, which only a `source` can be",
+            ),
         ] {
-            let text = error(yaml);
-            assert!(text.starts_with("web.yml:") && text.contains(part), "{text}");
+            assert_eq!(error(yaml), format!("web.yml:{text}"));
         }
+    }
+
+    #[test]
+    fn services_that_wait_for_each_other_are_refused() {
+        let service = |name: &str, after: &str| {
+            format!("  - {{name: {name}, deb: [x], command: [y], after: [{after}]}}\n")
+        };
+        let chain = [service("a", "b, c"), service("b", ""), service("c", "b, d")].concat();
+        let yaml = |last: &str| format!("services:\n{chain}{}", service("d", last));
+        parse("web.yml", &yaml("b")).unwrap();
+        assert_eq!(
+            error(&yaml("a")),
+            "web.yml:2:50: services wait for each other: `a` after `c` after `d` after `a`"
+        );
+        let alone = format!("services:\n{}", service("a", "a"));
+        assert!(error(&alone).ends_with("services wait for each other: `a` after `a`"));
+    }
+
+    #[test]
+    fn what_a_machine_needs_to_boot_is_missed_with_a_place() {
+        for (yaml, text) in [
+            ("# web\nkernel: {deb: a}", "2:1: `init` is missing; add `init: [kiln]`"),
+            ("kernel: {deb: a}\ninit: []", "2:7: `init` must be `[kiln]`"),
+            ("", "1:1: `init` is missing; add `init: [kiln]`"),
+            ("init: [kiln]", "1:1: there is no kernel; add `kernel: {deb: …}`"),
+            (
+                "init: [kiln]\nkernel:\n  deb: {x86_64: a}",
+                "3:8: there is no kernel package for arm64 here",
+            ),
+        ] {
+            let spec = parse("web.yml", yaml).unwrap();
+            let text = format!("web.yml:{text}");
+            assert_eq!(spec.kernel_package(Arch::Arm64).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn of_several_files_the_one_that_is_wrong_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["one.yml", "two.yml"].map(|name| dir.path().join(name));
+        let yaml = "services:\n  - {name: a, deb: [b], command: [c]}\n";
+        std::fs::write(&paths[0], yaml).unwrap();
+        std::fs::write(&paths[1], format!("# more\n{yaml}")).unwrap();
+        let text = load(&paths).unwrap_err().to_string();
+        let [one, two] = paths.map(|path| path.display().to_string());
+        assert!(text.starts_with(&format!("{two}:3:12: ")), "{text}");
+        assert!(text.contains(&format!("first at {one}:2:12;")), "{text}");
     }
 }
