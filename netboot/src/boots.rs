@@ -2,8 +2,9 @@
 //!
 //! One task owns all that is known of running boots and is the only writer of boots, events and sightings. The
 //! servers hand it what they see through a bounded queue and never wait for the disk; when the queue is full,
-//! sightings are dropped (the machine repeats itself), while scripts and reports wait for a place.
+//! sightings are dropped (the machine repeats itself), while scripts, failures and reports wait for a place.
 
+mod secret;
 mod tracker;
 
 use std::net::Ipv4Addr;
@@ -107,6 +108,12 @@ enum Message {
         boot: BootId,
         transfer: Transfer,
     },
+    LoaderFailed {
+        at: i64,
+        peer: Ipv4Addr,
+        boot: BootId,
+        detail: String,
+    },
     Identity {
         peer: Ipv4Addr,
         boot: BootId,
@@ -168,6 +175,14 @@ impl Boots {
         let message = Message::Script { at: now_ms(), peer, sighting, decision, reply };
         self.queue.send(message).await.ok()?;
         answer.await.ok().flatten()
+    }
+
+    /// Takes the word of a loader that it gave up. It counts for a boot that is under way, from its own address and
+    /// before its system has reported; the caller does not learn whether it did.
+    pub async fn loader_failed(&self, peer: Ipv4Addr, boot: BootId, detail: String) {
+        let message = Message::LoaderFailed { at: now_ms(), peer, boot, detail };
+        // A server that stops has no more use for it.
+        let _ = self.queue.send(message).await;
     }
 
     /// Returns what goes into the machine's own segment, for its secret key and from its own address only.

@@ -170,6 +170,19 @@ async fn secrets_work_from_the_address_of_the_machine_only() {
 }
 
 #[tokio::test]
+async fn nothing_that_runs_on_a_machine_can_pose_as_its_loader() {
+    let rig = Rig::start(None).await;
+    let ticket = rig.script().await.unwrap();
+    let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
+    let report = vec![Report { phase: Phase::Init, detail: String::new(), millis: Some(1) }];
+    rig.boots.reports(MACHINE, ticket.boot, &identity.token, report).await.unwrap();
+    rig.boots.loader_failed(MACHINE, ticket.boot, "forged".to_owned()).await;
+    let boots = rig.stop().await;
+    assert_eq!(boots[0].1, [Phase::Script, Phase::Init]);
+    assert_eq!(boots[0].0.outcome, Outcome::Booting);
+}
+
+#[tokio::test]
 async fn a_machine_cannot_report_what_the_server_sees_for_itself() {
     let rig = Rig::start(None).await;
     let ticket = rig.script().await.unwrap();

@@ -1,7 +1,6 @@
 //! The task that owns what is known of running boots.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use kiln_inventory::{
@@ -12,6 +11,7 @@ use kiln_ipxe::BootTicket;
 use kiln_types::Mac;
 use tokio::sync::mpsc;
 
+use super::secret::{same, secret};
 use super::{BootsError, Identity, Message, Report, Transfer};
 
 /// Messages that are written in one go.
@@ -111,6 +111,9 @@ impl Tracker {
                 {
                     self.sent(at, id, transfer);
                 }
+            }
+            Message::LoaderFailed { at, peer, boot, detail } => {
+                self.loader_failed(at, peer, boot, detail);
             }
             Message::Identity { peer, boot, key, reply } => {
                 let _ = reply.send(self.identity(peer, boot, &key));
@@ -264,6 +267,17 @@ impl Tracker {
         self.event(id, BootEvent { at, phase, detail, bytes, millis });
     }
 
+    /// Ends a boot that its loader gave up. Once the system has reported, no loader runs there any more, and nothing
+    /// on the machine may end the boot without its token.
+    fn loader_failed(&mut self, at: i64, peer: Ipv4Addr, boot: BootId, detail: String) {
+        let Some(id) = self.by_boot.get(&boot).copied() else { return };
+        let Some(active) = self.active.get(&id) else { return };
+        if active.is_from(peer) && active.boot.ended.is_none() && active.phase < Phase::Init {
+            let phase = Phase::Failed;
+            self.event(id, BootEvent { at, phase, detail, bytes: None, millis: None });
+        }
+    }
+
     fn identity(&self, peer: Ipv4Addr, boot: BootId, key: &str) -> Result<Identity, BootsError> {
         let active = self
             .by_boot
@@ -361,22 +375,4 @@ fn begins_anew(active: &Active, at: i64, asker: Asker, fresh: bool) -> bool {
         Asker::Ipxe => fresh && (active.phase >= Phase::Kernel || active.boot.ended.is_some()),
         Asker::System => false,
     }
-}
-
-/// Returns 32 random bytes as hexadecimal digits.
-fn secret() -> String {
-    let mut bytes = [0_u8; 32];
-    // It fails only when the kernel has no randomness to give, where it waits instead.
-    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        tracing::error!("no randomness; secrets cannot be made");
-        std::process::abort();
-    }
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn same(a: &str, b: &str) -> bool {
-    aws_lc_rs::constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
 }

@@ -65,12 +65,15 @@ async fn route(
         (Some("machine"), Some(boot), Some(file), None) if method == Method::GET => {
             machine_segment(plane, peer, at, boot, file).await
         }
+        (Some("failed"), Some(boot), None, None) if method == Method::GET => {
+            loader_failed(plane, peer, boot, &request).await
+        }
         (Some("phone-home"), Some(boot), None, None) if method == Method::POST => {
             let boot = boot.to_owned();
             phone_home(plane, peer, &boot, request).await
         }
         (Some("livez"), None, None, None) if read => text(StatusCode::OK, "ok\n"),
-        (Some("script" | "machine" | "phone-home" | "loader" | "blob"), ..) if !read => {
+        (Some("script" | "machine" | "failed" | "phone-home" | "loader" | "blob"), ..) if !read => {
             text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
         }
         _ => not_found(),
@@ -190,6 +193,23 @@ async fn machine_segment(
     }
 }
 
+/// Notes that a loader gave up. Every request has the same answer, so that nobody learns which boots there are.
+async fn loader_failed(
+    plane: &Plane,
+    peer: Ipv4Addr,
+    boot: &str,
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    if let Ok(boot) = boot.parse().map(BootId) {
+        let detail = failure(query(request, "what"), query(request, "error"));
+        plane.boots.loader_failed(peer, boot, detail).await;
+    }
+    let mut response = no_content();
+    // A loader that is told no length may wait for the end of the connection.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 async fn phone_home(
     plane: &Plane,
     peer: Ipv4Addr,
@@ -215,11 +235,7 @@ async fn phone_home(
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
     match plane.boots.reports(peer, boot, &token, reports).await {
-        Ok(()) => {
-            let mut response = Response::new(Body::bytes(Bytes::new()));
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-        }
+        Ok(()) => no_content(),
         Err(error) => refused(peer, boot, error),
     }
 }
@@ -232,6 +248,12 @@ fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
         BootsError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     text(status, format!("{error}\n"))
+}
+
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::bytes(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 fn not_found() -> Response<Body> {
@@ -259,6 +281,28 @@ fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
 fn component(file: &str) -> String {
     let name = file.strip_suffix(".cpio.zst").unwrap_or(file);
     name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(64).collect()
+}
+
+/// Says in words what a loader reports by its script. Only what such a script can say gets through.
+fn failure(what: Option<&str>, error: Option<&str>) -> String {
+    let mut text = match what.map(component).as_deref() {
+        None | Some("") => "the loader gave up".to_owned(),
+        Some("boot") => "the loader cannot start the kernel".to_owned(),
+        Some("kernel") => "the loader cannot fetch the kernel".to_owned(),
+        Some("machine") => "the loader cannot fetch the segment of this machine".to_owned(),
+        Some(segment) => format!("the loader cannot fetch segment {segment}"),
+    };
+    let number = |text: &&str| {
+        (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    if let Some(error) = error.filter(number) {
+        text.push_str(": error ");
+        text.push_str(error);
+        text.push_str(" (https://ipxe.org/");
+        text.push_str(error);
+        text.push(')');
+    }
+    text
 }
 
 fn millis(started: Instant) -> u64 {

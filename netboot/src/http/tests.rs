@@ -94,6 +94,19 @@ impl Rig {
         Response::from_parts(parts, body)
     }
 
+    /// Fetches a path from another address of this host.
+    async fn get_from(&self, from: [u8; 4], path: &str) -> StatusCode {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(self.server.local_addr().into()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: kiln\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
+    }
+
     async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
@@ -197,6 +210,46 @@ async fn a_boot_goes_from_its_script_to_healthy_and_its_timeline_says_so() {
     let phases: Vec<Phase> = events.iter().map(|event| event.phase).collect();
     assert_eq!(phases, [Phase::Script, Phase::Kernel, Phase::Segment, Phase::Init, Phase::Healthy]);
     assert_eq!(events[1].bytes, Some(KERNEL.len() as u64));
+}
+
+#[tokio::test]
+async fn a_loader_that_gives_up_ends_its_boot_and_nobody_else_does() {
+    let rig = Rig::start().await;
+    let script = "/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64";
+    rig.get(script).await;
+    let forged = "/failed/1?what=kernel&error=2c0d6039";
+    assert_eq!(rig.get_from([127, 0, 0, 2], forged).await, StatusCode::NO_CONTENT);
+    for path in ["/failed/7?what=kernel", "/failed/x", "/failed/1x?what="] {
+        assert_eq!(rig.get(path).await.status(), StatusCode::NO_CONTENT, "{path}");
+    }
+    // The first word ends the boot; the second finds none under way.
+    for what in ["in%0ait%1b[2J", "kernel"] {
+        let path = format!("/failed/1?what={what}&error=2C0d6039");
+        let answer = rig.get(&path).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        assert_eq!(field(&answer, "connection"), "close");
+    }
+    rig.get(script).await;
+    let long = format!("/failed/2?what={}&error={}", "x".repeat(9000), "0".repeat(99));
+    assert_eq!(rig.get(&long).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(
+        rig.send("PUT", forged, &[], "").await.status(),
+        StatusCode::METHOD_NOT_ALLOWED,
+        "whatever the boot"
+    );
+    let (inventory, _dir) = rig.stop().await;
+    let details = [
+        "the loader cannot fetch segment in0ait1b2J: error 2C0d6039 (https://ipxe.org/2C0d6039)"
+            .to_owned(),
+        format!("the loader cannot fetch segment {}", "x".repeat(64)),
+    ];
+    for (number, detail) in (1..).zip(details) {
+        let id = kiln_inventory::BootId(number);
+        let (boot, events) = inventory.boot(id).await.unwrap().unwrap();
+        assert_eq!(boot.outcome, Outcome::Failed);
+        let told: Vec<_> = events.iter().map(|e| (e.phase, e.detail.as_str())).collect();
+        assert_eq!(told, [(Phase::Script, "web"), (Phase::Failed, detail.as_str())]);
+    }
 }
 
 #[tokio::test]
