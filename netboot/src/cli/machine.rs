@@ -49,7 +49,7 @@ enum MachineCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Forget a machine and its boots
+    /// Forget a machine; its boots stay as history
     #[command(alias = "rm")]
     Remove {
         /// Name or hardware address
@@ -206,8 +206,23 @@ fn print_explanation(explanation: &Explanation) {
                 println!("  {key:<10} {value}");
             }
         }
-        for (file, bytes) in files {
-            println!("  fetches    {file} ({})", size(*bytes));
+        for file in files {
+            println!("  fetches    {} ({})", file.name, size(file.size));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command};
+
+    use super::*;
+
+    #[test]
+    fn the_help_of_remove_does_not_say_that_boots_are_lost() {
+        let command = MachineArgs::augment_args(Command::new("machine"));
+        let remove = command.find_subcommand("remove").unwrap();
+        let about = remove.get_about().unwrap().to_string();
+        assert_eq!(about, "Forget a machine; its boots stay as history");
     }
 }
