@@ -70,7 +70,6 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let (arch, store) = (request.arch, request.store);
     let kernel_package = spec.kernel_package(arch)?;
     let cmdline = spec.kernel.cmdline.as_ref().and_then(|line| line.get(arch)).unwrap_or_default();
-    let cmdline = cmdline.split_whitespace().collect::<Vec<_>>().join(" ");
 
     let fetcher = Fetcher::new(request.progress);
     let config = ArchiveConfig {
@@ -99,7 +98,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         min_ram: min_ram(&kernel, &segments),
         kernel,
         segments,
-        cmdline,
+        cmdline: cmdline.to_owned(),
         packages: packages(&inputs),
     };
     let version = store.put(&manifest.to_canonical_json().map_err(BuildError::Manifest)?)?;

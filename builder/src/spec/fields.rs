@@ -1,9 +1,10 @@
 //! The types of single fields.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use kiln_types::Arch;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, de};
 
 /// The capabilities of Linux, without `CAP_`, in the order of their numbers.
@@ -53,40 +54,40 @@ const CAPABILITIES: &[&str] = &[
 
 /// A text for every architecture, or one for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PerArch {
+pub enum PerArch<T = String> {
     /// The same for all.
-    All(String),
+    All(T),
     /// Those that are named.
-    Each(Vec<(Arch, String)>),
+    Each(Vec<(Arch, T)>),
 }
 
-impl PerArch {
+impl<T: AsRef<str>> PerArch<T> {
     /// Returns the text for an architecture.
     pub fn get(&self, arch: Arch) -> Option<&str> {
         match self {
-            Self::All(text) => Some(text),
+            Self::All(text) => Some(text.as_ref()),
             Self::Each(texts) => {
-                texts.iter().find(|(a, _)| *a == arch).map(|(_, text)| text.as_str())
+                texts.iter().find(|(a, _)| *a == arch).map(|(_, text)| text.as_ref())
             }
         }
     }
 }
 
-impl<'de> Deserialize<'de> for PerArch {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for PerArch<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrMap;
-        impl<'de> Visitor<'de> for TextOrMap {
-            type Value = PerArch;
+        struct TextOrMap<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrMap<T> {
+            type Value = PerArch<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text, or a map from x86_64 and arm64 to texts")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<PerArch, E> {
-                Ok(PerArch::All(text.to_owned()))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PerArch<T>, E> {
+                T::deserialize(text.into_deserializer()).map(PerArch::All)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PerArch, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PerArch<T>, A::Error> {
                 let mut texts = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     texts.push(entry);
@@ -94,7 +95,54 @@ impl<'de> Deserialize<'de> for PerArch {
                 Ok(PerArch::Each(texts))
             }
         }
-        deserializer.deserialize_any(TextOrMap)
+        deserializer.deserialize_any(TextOrMap(PhantomData))
+    }
+}
+
+/// Arguments of the kernel that every loader hands over as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cmdline(String);
+
+impl Cmdline {
+    /// The kernel for x86_64 keeps 2048 bytes (`COMMAND_LINE_SIZE`), with the NUL at their end.
+    const MAX: usize = 2047;
+
+    fn new(text: &str) -> Result<Self, String> {
+        // A text over several lines is one line to the kernel.
+        let line = text.split([' ', '\n']).filter(|word| !word.is_empty());
+        let line = line.collect::<Vec<_>>().join(" ");
+        if let Some(c) = line.chars().find(|c| !matches!(c, ' '..='~')) {
+            return Err(format!(
+                "the arguments of the kernel contain {c:?}; use printable ASCII, which every loader hands over \
+                 as it is"
+            ));
+        }
+        if line.contains("${") {
+            return Err(
+                "the arguments of the kernel contain `${`, which iPXE replaces; leave it out"
+                    .to_owned(),
+            );
+        }
+        if line.len() > Self::MAX {
+            return Err(format!(
+                "the arguments of the kernel have {} characters; it keeps {} at most",
+                line.len(),
+                Self::MAX
+            ));
+        }
+        Ok(Self(line))
+    }
+}
+
+impl AsRef<str> for Cmdline {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Cmdline {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

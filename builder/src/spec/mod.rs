@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub use self::container::{ContainerSpec, MountSpec, RestartPolicy};
 pub use self::error::SpecError;
 pub use self::fields::{
-    Capabilities, ContainerName, FileMode, ModuleSelection, Namespace, PerArch, Scalar,
+    Capabilities, Cmdline, ContainerName, FileMode, ModuleSelection, Namespace, PerArch, Scalar,
 };
 pub use self::load::{load, parse};
 pub use self::place::{Place, Placed};
@@ -50,7 +50,7 @@ pub struct KernelSpec {
     /// Which of its modules the image holds.
     pub modules: Option<ModuleSelection>,
     /// Arguments.
-    pub cmdline: Option<PerArch>,
+    pub cmdline: Option<PerArch<Cmdline>>,
 }
 
 /// An entry of `init`.
@@ -214,6 +214,29 @@ debian: {suite: forky}
         ] {
             assert_eq!(error(yaml), format!("web.yml:{text}"));
         }
+    }
+
+    #[test]
+    fn arguments_of_the_kernel_that_a_loader_would_change_are_refused() {
+        let cmdline = |yaml: &str| {
+            let spec = parse("web.yml", yaml).unwrap();
+            spec.kernel.cmdline.unwrap().get(Arch::Arm64).unwrap().to_owned()
+        };
+        assert_eq!(cmdline("kernel:\n  cmdline: |\n    a=1  b\n    c=\"d\"\n"), "a=1 b c=\"d\"");
+        for (yaml, text) in [
+            (
+                "kernel:\n  cmdline: \"a\\tb\"",
+                "web.yml:2:12: the arguments of the kernel contain '\\t';",
+            ),
+            ("kernel:\n  cmdline: {arm64: a, x86_64: é}", "web.yml:2:31: "),
+            ("kernel:\n  cmdline: a=${net0/ip}", "web.yml:2:12: "),
+        ] {
+            let error = error(yaml);
+            assert!(error.starts_with(text), "{error}");
+        }
+        let long = |n| format!("kernel:\n  cmdline: {}\n", "a".repeat(n));
+        assert_eq!(cmdline(&long(2047)).len(), 2047);
+        assert!(error(&long(2048)).ends_with("have 2048 characters; it keeps 2047 at most"));
     }
 
     #[test]
