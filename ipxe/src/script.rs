@@ -69,7 +69,8 @@ fn greet(out: &mut String, decision: &Decision, sighting: &Sighting, what: &str)
     let name = decision.machine.as_ref().map_or("(not known)", |machine| &machine.spec.name);
     let _ = writeln!(out, "echo Kiln: machine {} ({}) {what}:", words(name), sighting.mac);
     for reason in &decision.reasons {
-        let _ = writeln!(out, "echo - {}", words(&reason.to_string()));
+        // Not `-`: iPXE takes that for an option, does not know it, and ends the script.
+        let _ = writeln!(out, "echo * {}", words(&reason.to_string()));
     }
 }
 

@@ -115,7 +115,7 @@ fn a_held_machine_asks_again_and_a_refused_one_ends() {
         script(&decision(Plan::Hold), &sighting(), None, &AT),
         "#!ipxe
 echo Kiln: machine n1 (52:54:00:00:00:01) waits:
-echo - 52:54:00:00:00:01 is an interface of machine `n1`
+echo * 52:54:00:00:00:01 is an interface of machine `n1`
 :again
 sleep 10
 chain --replace --autofree --timeout 20000 \
@@ -128,7 +128,7 @@ chain --replace --autofree --timeout 20000 \
         script(&refused, &sighting(), None, &AT),
         "#!ipxe
 echo Kiln: machine (not known) (52:54:00:00:00:01) is refused:
-echo - 52:54:00:00:00:01 is an interface of machine `n1`
+echo * 52:54:00:00:00:01 is an interface of machine `n1`
 sleep 5
 exit 1
 "
