@@ -10,7 +10,7 @@ use crate::manifest::PackageEntry;
 use crate::spec::Spec;
 
 /// Changed whenever the same inputs would give other bytes.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 /// Packages that a kernel is made of; the others that it depends on make an initrd and boot loader entries.
 const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-modules-", "linux-binary-"];
 

@@ -6,7 +6,8 @@ mod lists;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Seek as _, Write as _};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use self::info::ModuleInfo;
@@ -150,10 +151,14 @@ pub fn collect(
 
     let mut spool = Spool::new().map_err(ModulesError::Spool)?;
     let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
+    let mut aliases = Aliases { package, base: &base, all: &all, known: None };
     while let Some(name) = wanted.pop() {
-        // What is not there as a file is built in, or a soft dependency on something this kernel lacks.
+        // What is not there as a file is built in.
         let Some(file) = all.get(&name).filter(|_| !chosen.contains_key(&name)) else { continue };
-        let module = spool.unpack(package, &base, file)?;
+        let mut module = spool.unpack(package, &base, file)?;
+        for line in &mut module.info.softdeps {
+            *line = aliases.resolve(line, &builtin)?;
+        }
         wanted.extend(module.info.depends.iter().cloned());
         wanted.extend(module.info.soft_names());
         chosen.insert(name, module);
@@ -166,6 +171,51 @@ pub fn collect(
     let at_start = at_start.into_iter().filter(|name| chosen.contains_key(name)).collect();
     let tree = place(package, &base, release, &chosen)?;
     Ok(Modules { tree, at_start })
+}
+
+/// The modules that say they serve a name, such as `crypto-crc32c`.
+struct Aliases<'a> {
+    package: &'a Tree,
+    base: &'a str,
+    all: &'a BTreeMap<String, String>,
+    /// Read when it is first asked for: few modules depend on anything by such a name, and it takes all of them.
+    known: Option<BTreeMap<String, Vec<String>>>,
+}
+
+impl Aliases<'_> {
+    /// Puts the modules in the place of each alias: kiln-init looks for soft dependencies by the names of modules.
+    /// What this kernel has nothing of stays as it is.
+    fn resolve(&mut self, line: &str, builtin: &BTreeSet<String>) -> Result<String, ModulesError> {
+        let mut words = Vec::new();
+        for word in line.split_whitespace() {
+            let name = normal(word);
+            // `pre:` and `post:` stand between the names.
+            let real = self.all.contains_key(&name) || builtin.contains(&name);
+            if real || word.ends_with(':') {
+                words.push(word.to_owned());
+                continue;
+            }
+            match self.known()?.get(&name) {
+                Some(modules) => words.extend(modules.iter().cloned()),
+                None => words.push(word.to_owned()),
+            }
+        }
+        Ok(words.join(" "))
+    }
+
+    fn known(&mut self) -> Result<&BTreeMap<String, Vec<String>>, ModulesError> {
+        if self.known.is_none() {
+            let mut known: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (module, file) in self.all {
+                let (_, info) = read(self.package, self.base, file)?;
+                for alias in &info.aliases {
+                    known.entry(normal(alias)).or_default().push(module.clone());
+                }
+            }
+            self.known = Some(known);
+        }
+        Ok(self.known.get_or_insert_default())
+    }
 }
 
 /// Writes the modules and their lists where the kernel's tools look for them.
@@ -240,28 +290,30 @@ impl Spool {
     }
 
     fn unpack(&mut self, package: &Tree, base: &str, file: &str) -> Result<Chosen, ModulesError> {
-        let path = TreePath::new(&format!("{base}{file}"))?;
-        let failed = |source| ModulesError::Read { path: path.clone(), source };
-        let content =
-            package.content(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let bytes = if file.ends_with(".xz") {
-            unxz(content.reader()).map_err(failed)?
-        } else {
-            content.read_all(MAX_MODULE).map_err(failed)?
-        };
-        let info = ModuleInfo::parse(&bytes)
-            .map_err(|source| ModulesError::NotModule { path: path.clone(), source })?;
+        let (bytes, info) = read(package, base, file)?;
         let offset = self.end;
-        let mut out = &*self.file;
-        out.seek(io::SeekFrom::Start(offset))
-            .and_then(|_| out.write_all(&bytes))
-            .map_err(failed)?;
+        self.file.write_all_at(&bytes, offset).map_err(ModulesError::Spool)?;
         let len = bytes.len() as u64;
         self.end += len;
         let content = Content::Span { file: Arc::clone(&self.file), offset, len };
         let file = file.strip_suffix(".xz").unwrap_or(file).to_owned();
         Ok(Chosen { file, info, content })
     }
+}
+
+/// Reads a module and what it says about itself.
+fn read(package: &Tree, base: &str, file: &str) -> Result<(Vec<u8>, ModuleInfo), ModulesError> {
+    let path = TreePath::new(&format!("{base}{file}"))?;
+    let failed = |source| ModulesError::Read { path: path.clone(), source };
+    let content = package.content(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let bytes = if file.ends_with(".xz") {
+        unxz(content.reader()).map_err(failed)?
+    } else {
+        content.read_all(MAX_MODULE).map_err(failed)?
+    };
+    let info = ModuleInfo::parse(&bytes)
+        .map_err(|source| ModulesError::NotModule { path: path.clone(), source })?;
+    Ok((bytes, info))
 }
 
 fn unxz(packed: impl Read) -> io::Result<Vec<u8>> {

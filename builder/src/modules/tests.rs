@@ -1,3 +1,5 @@
+use std::io::Write as _;
+
 use super::*;
 
 /// Builds the smallest ELF file that has a `.modinfo` section: header, three sections, no code.
@@ -73,6 +75,27 @@ fn auto_takes_what_is_needed_and_all_below_it() {
     assert_eq!(modules.at_start, ["overlay"]);
     let xz = TreePath::new("lib/modules/6/kernel/net/core/failover.ko").unwrap();
     assert!(modules.tree.content(&xz).unwrap().read_all(1 << 20).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[test]
+fn a_soft_dependency_may_name_what_modules_serve() {
+    let mut package = package();
+    let mut add = |file: &str, modinfo: &[&str]| {
+        let path = TreePath::new(&format!("usr/lib/modules/6/kernel/{file}")).unwrap();
+        package.insert(path, Node::file(0o644, module(modinfo)));
+    };
+    add("fs/ext4/ext4.ko", &["softdep=pre: crypto-crc32c virtio_pci post: crypto-none"]);
+    add("lib/crc32c-generic.ko", &["alias=crypto-crc32c"]);
+    add("lib/crc32c-fast.ko", &["alias=crypto-crc32c", "depends=failover"]);
+    let modules = collect(&package, "6", &ModuleSelection::Named(vec!["ext4".to_owned()])).unwrap();
+    assert_eq!(
+        text(&modules, "modules.softdep"),
+        "softdep ext4 pre: crc32c_fast crc32c_generic virtio_pci post: crypto-none\n"
+    );
+    let files = text(&modules, "modules.dep");
+    for file in ["crc32c-fast.ko: kernel/net/core/failover.ko\n", "crc32c-generic.ko:\n"] {
+        assert!(files.contains(file), "{files}");
+    }
 }
 
 #[test]
