@@ -2,7 +2,7 @@
 
 use kiln_inventory::{Asker, Decision, Firmware, Plan, Sighting, Snapshot, decide};
 use kiln_ipxe::{BootFile, Endpoints, boot_file};
-use kiln_types::Mac;
+use kiln_types::{Digest, Mac};
 use serde::{Deserialize, Serialize};
 
 /// The two steps of a network boot as they would go now.
@@ -31,12 +31,23 @@ pub struct Step {
     /// Image and version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Files that would be fetched, with their sizes.
+    /// Files that would be fetched, the kernel first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<(String, u64)>,
+    pub files: Vec<StepFile>,
     /// Kernel arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
+}
+
+/// One file that would be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFile {
+    /// What it is, for people.
+    pub name: String,
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size: u64,
 }
 
 /// What each program of a machine says its firmware is. They differ after HTTP Boot, of which iPXE says nothing.
@@ -112,7 +123,11 @@ fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
             [&b.kernel]
                 .into_iter()
                 .chain(&b.segments)
-                .map(|file| (file.name.clone(), file.size))
+                .map(|file| StepFile {
+                    name: file.name.clone(),
+                    digest: file.digest,
+                    size: file.size,
+                })
                 .collect()
         }),
         cmdline: boot.map(|b| b.cmdline.clone()),
