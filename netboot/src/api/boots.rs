@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use kiln_inventory::{Boot, BootEvent, BootId};
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,9 @@ pub(super) struct ListQuery {
 
 pub(super) async fn list(
     State(control): State<Arc<Control>>,
-    Query(query): Query<ListQuery>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Boot>>, Fault> {
+    let Query(query) = query?;
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
     Ok(Json(control.inventory.boots(limit).await?))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use kiln_inventory::{Machine, NewMachine};
@@ -24,8 +25,9 @@ pub(super) async fn list(State(control): Shared) -> Result<Json<Vec<Machine>>, F
 
 pub(super) async fn add(
     State(control): Shared,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Machine>), Fault> {
+    let body = body?;
     let bad = |text: String| Fault(StatusCode::BAD_REQUEST, text);
     let machine: NewMachine = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
     let machine = control.inventory.add_machine(&machine).await?;
@@ -60,8 +62,9 @@ pub(super) struct ExplainQuery {
 pub(super) async fn explain_one(
     State(control): Shared,
     Path(key): Path<String>,
-    Query(query): Query<ExplainQuery>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Result<Json<Explanation>, Fault> {
+    let Query(query) = query?;
     let mac = match key.parse::<Mac>() {
         Ok(mac) => mac,
         Err(_) => {

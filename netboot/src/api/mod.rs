@@ -5,6 +5,7 @@ mod machines;
 
 use std::sync::Arc;
 
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -56,6 +57,10 @@ pub fn router(control: Control) -> Router {
         .route("/api/v1/boots", get(boots::list))
         .route("/api/v1/boots/{id}", get(boots::show))
         .route("/api/v1/images", get(images))
+        .fallback(async || Fault(StatusCode::NOT_FOUND, "there is no such path".to_owned()))
+        .method_not_allowed_fallback(async || {
+            Fault(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods".to_owned())
+        })
         .with_state(Arc::new(control))
 }
 
@@ -87,8 +92,23 @@ impl From<kiln_inventory::StoreError> for Fault {
     }
 }
 
+impl From<QueryRejection> for Fault {
+    fn from(error: QueryRejection) -> Self {
+        Self(error.status(), error.body_text())
+    }
+}
+
+impl From<BytesRejection> for Fault {
+    fn from(error: BytesRejection) -> Self {
+        Self(error.status(), error.body_text())
+    }
+}
+
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         (self.0, Json(Problem { error: self.1 })).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! The control plane over its socket, as the command line uses it.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use kiln_builder::store::Store as Artifacts;
+use kiln_inventory::{Asker, Firmware, NewBoot, Sighting, UnknownMachines};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::settings::DhcpMode;
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const MACHINES: &str = "/api/v1/machines";
+
+struct Rig {
+    _dir: TempDir,
+    socket: PathBuf,
+    inventory: Store,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
+        let view = View::load(inventory.clone(), artifacts, UnknownMachines::Hold).await.unwrap();
+        let subnet = SubnetSettings {
+            network: Ipv4Addr::new(10, 0, 0, 0),
+            prefix: 24,
+            interface: "br0".to_owned(),
+            address: ADDRESS,
+            dhcp: DhcpMode::Off,
+            pool: Vec::new(),
+            router: Vec::new(),
+            dns: Vec::new(),
+            domain: None,
+            lease_time: Duration::from_secs(3600),
+        };
+        let at = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
+        let socket = dir.path().join("kiln.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let stop = CancellationToken::new();
+        let endpoints = vec![(subnet, at)];
+        let control = Control { inventory: inventory.clone(), view: Arc::new(view), endpoints };
+        let task = tokio::spawn(serve(listener, control, stop.clone()));
+        Self { _dir: dir, socket, inventory, stop, task }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let body = Full::new(bytes::Bytes::from(body.to_string()));
+        let request = Request::builder().method(method).uri(path).header("host", "kiln");
+        let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        connection.abort();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        self.send(Method::GET, path, &Value::Null).await
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn machine(name: &str, mac: &str, address: Option<&str>) -> Value {
+    json!({"name": name, "macs": [mac], "uuid": null, "arch": null, "image": "web",
+        "address": address, "cmdline": "", "labels": {}})
+}
+
+#[tokio::test]
+async fn a_machine_is_added_once_listed_shown_and_removed_once() {
+    let rig = Rig::start().await;
+    let mac = "52:54:00:00:00:01";
+    let n1 = machine("n1", mac, Some("10.0.0.7"));
+    let (status, added) = rig.send(Method::POST, MACHINES, &n1).await;
+    assert_eq!((status, &added["name"]), (201, &json!("n1")), "{added}");
+    for (taken, why) in [
+        (machine("n1", "52:54:00:00:00:02", None), "`n1`"),
+        (machine("n2", mac, None), mac),
+        (machine("n2", "52:54:00:00:00:02", Some("10.0.0.7")), "10.0.0.7"),
+    ] {
+        let (status, problem) = rig.send(Method::POST, MACHINES, &taken).await;
+        assert_eq!(status, 409, "{problem}");
+        assert!(problem["error"].as_str().unwrap().contains(why), "{problem}");
+    }
+    for bad in [machine("N 1", "52:54:00:00:00:02", None), json!({"name": "n2"}), json!(null)] {
+        let (status, problem) = rig.send(Method::POST, MACHINES, &bad).await;
+        assert_eq!(status, 400, "{problem}");
+        assert!(problem["error"].is_string(), "{problem}");
+    }
+    assert_eq!(rig.get(MACHINES).await, (200, json!([added])));
+    for key in ["n1", mac, "52-54-00-00-00-01"] {
+        assert_eq!(rig.get(&format!("{MACHINES}/{key}")).await, (200, added.clone()), "{key}");
+    }
+    let one = format!("{MACHINES}/n1");
+    assert_eq!(rig.send(Method::DELETE, &one, &Value::Null).await, (204, Value::Null));
+    let gone = json!({"error": "there is no machine `n1`"});
+    assert_eq!(rig.send(Method::DELETE, &one, &Value::Null).await, (404, gone.clone()));
+    assert_eq!(rig.get(&one).await, (404, gone));
+    assert_eq!(rig.get(MACHINES).await, (200, json!([])));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_not_asked_well_is_said_in_one_line() {
+    let rig = Rig::start().await;
+    for (path, expected) in [
+        ("/api/v1/machines/n9", 404),
+        ("/api/v1/machines/n9/explain", 404),
+        ("/api/v1/boots/1", 404),
+        ("/api/v1/boots/x", 404),
+        ("/api/v1/boots?limit=x", 400),
+        ("/api/v1/machines/52:54:00:00:00:01/explain?firmware=bios2", 400),
+        ("/api/v2/machines", 404),
+    ] {
+        let (status, problem) = rig.get(path).await;
+        assert_eq!(status, expected, "{path}: {problem}");
+        let text = problem["error"].as_str().unwrap_or_else(|| panic!("{path}: {problem}"));
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    let (status, problem) = rig.send(Method::PUT, MACHINES, &Value::Null).await;
+    assert_eq!((status, problem["error"].is_string()), (405, true), "{problem}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_is_explained_by_what_its_firmware_said_last() {
+    let rig = Rig::start().await;
+    let mac = "52:54:00:00:00:01".parse().unwrap();
+    let explain = format!("{MACHINES}/n1/explain");
+    let (status, added) =
+        rig.send(Method::POST, MACHINES, &machine("n1", "52:54:00:00:00:01", None)).await;
+    assert_eq!(status, 201, "{added}");
+    let boot = NewBoot {
+        machine: serde_json::from_value(added["id"].clone()).unwrap(),
+        machine_name: "n1".to_owned(),
+        mac,
+        firmware: Some(Firmware::UefiX64Http),
+        image: None,
+        version: None,
+        arch: None,
+        address: None,
+        started: 1,
+    };
+    rig.inventory.open_boot(&boot).await.unwrap();
+    for (at, asker, firmware) in
+        [(1, Asker::Firmware, Firmware::UefiX64Http), (2, Asker::Ipxe, Firmware::UefiX64)]
+    {
+        let sighting = Sighting { mac, asker, firmware: Some(firmware), uuid: None };
+        rig.inventory.record_sighting(&sighting, at).await.unwrap();
+    }
+    let script = "http://10.0.0.1:8080/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64";
+    for (query, first, loader) in [
+        ("", "uefi-x64-http", "http://10.0.0.1:8080/loader/ipxe-amd64.efi"),
+        ("?firmware=uefi-x64", "uefi-x64", "tftp://10.0.0.1/ipxe/ipxe-amd64.efi"),
+    ] {
+        let (status, told) = rig.get(&format!("{explain}{query}")).await;
+        assert_eq!(status, 200, "{told}");
+        assert_eq!(told["steps"][0]["asker"], json!(format!("firmware ({first})")));
+        assert_eq!(told["steps"][0]["boot_file"], json!(loader));
+        assert_eq!(told["steps"][1]["boot_file"], json!(script));
+    }
+    // One that the inventory does not know.
+    let (status, told) = rig.get(&format!("{MACHINES}/52:54:00:00:00:09/explain")).await;
+    assert_eq!((status, &told["machine"]), (200, &Value::Null), "{told}");
+    rig.stop().await;
+}
