@@ -97,6 +97,11 @@ pub enum ServeError {
     /// A subnet cannot be served as the settings describe it.
     #[error("subnet {0} cannot be served")]
     Subnet(String, #[source] dhcp::SubnetError),
+    /// Something listens on the control socket that does not have our data.
+    #[error(
+        "another program listens on the socket {}; stop it, or set another [server] socket", .0.display()
+    )]
+    SocketInUse(PathBuf),
     /// The control socket cannot be made.
     #[error("cannot make the socket {}", .0.display())]
     Socket(PathBuf, #[source] io::Error),
@@ -177,8 +182,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         sockets.push(Sockets::bind(&settings, subnet).await?);
     }
     let path = data.join("inventory.db");
-    let inventory =
-        Store::open(&path).await.map_err(|source| ServeError::OpenInventory(path, source))?;
+    let inventory_error = |source| ServeError::OpenInventory(path.clone(), source);
+    let inventory = Store::open(&path).await.map_err(inventory_error)?;
+    let leases = inventory.leases().await.map_err(inventory_error)?;
     let dir = &settings.store_dir;
     let artifacts =
         Artifacts::open(dir).map_err(|source| ServeError::OpenArtifacts(dir.clone(), source))?;
@@ -223,9 +229,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             let service = dhcp::Service {
                 endpoints: at,
                 snapshot: view.shared(),
-                leases: inventory.leases().await.map_err(|source| {
-                    ServeError::OpenInventory(data.join("inventory.db"), source)
-                })?,
+                leases: leases.clone(),
                 log: Leases(inventory.clone()),
                 observer: Watcher(boots.clone()),
                 subnet,
@@ -340,7 +344,7 @@ fn bind_control(path: &Path) -> Result<UnixListener, ServeError> {
         make_dir(dir)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(fail(io::ErrorKind::AddrInUse.into()));
+        return Err(ServeError::SocketInUse(path.to_owned()));
     }
     let new = path.with_extension("new");
     let _ = std::fs::remove_file(&new);
@@ -368,3 +372,6 @@ impl dhcp::Observer for Watcher {
         self.0.seen(sighting, decision, fresh, event.address);
     }
 }
+
+#[cfg(test)]
+mod tests;
