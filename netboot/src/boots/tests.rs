@@ -152,6 +152,33 @@ async fn a_machine_that_starts_again_gives_the_old_boot_up_and_its_secrets_with_
 }
 
 #[tokio::test]
+async fn a_server_that_starts_ends_what_the_one_before_left_and_nothing_else() {
+    let rig = Rig::start(None).await;
+    let healthy = rig.script().await.unwrap();
+    let identity = rig.boots.identity(MACHINE, healthy.boot, &healthy.machine_key).await.unwrap();
+    let report = vec![Report { phase: Phase::Healthy, detail: String::new(), millis: None }];
+    rig.boots.reports(MACHINE, healthy.boot, &identity.token, report).await.unwrap();
+    let left = rig.script().await.unwrap();
+    let (snapshot, mac) = (rig.snapshot.clone(), rig.mac);
+    let Rig { _dir, store, boots, tracker, .. } = rig;
+    drop(boots);
+    tracker.await.unwrap();
+
+    let (boots, tracker) = Boots::start(store.clone());
+    let rig = Rig { _dir, store, boots, tracker, snapshot, mac };
+    let stale = rig.boots.identity(MACHINE, left.boot, &left.machine_key).await;
+    assert_eq!(stale, Err(BootsError::Unknown));
+    rig.script().await.unwrap();
+    let boots = rig.stop().await;
+    let outcomes: Vec<_> =
+        boots.iter().map(|(boot, _)| (boot.outcome, boot.ended.is_some())).collect();
+    assert_eq!(
+        outcomes,
+        [(Outcome::Healthy, true), (Outcome::Abandoned, true), (Outcome::Booting, false)]
+    );
+}
+
+#[tokio::test]
 async fn secrets_work_from_the_address_of_the_machine_only() {
     let rig = Rig::start(None).await;
     let ticket = rig.script().await.unwrap();

@@ -41,6 +41,9 @@ impl Active {
     }
 }
 
+/// Boots that are looked through at the start. A boot that is further back than this was left long ago.
+const LEFT: u32 = 10_000;
+
 /// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
 pub(super) struct Tracker {
     store: Store,
@@ -66,6 +69,10 @@ impl Tracker {
     }
 
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        if let Err(error) = self.abandon_left().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "cannot end the boots of the server before");
+        }
         let mut batch = Vec::with_capacity(BATCH);
         while messages.recv_many(&mut batch, BATCH).await > 0 {
             for message in batch.drain(..) {
@@ -80,6 +87,24 @@ impl Tracker {
                 );
             }
         }
+    }
+
+    /// Ends every boot that the server before left under way, however young: its secrets were in that server's
+    /// memory only, so that the machine can neither fetch its own segment nor report any more. Its next try is a new
+    /// boot.
+    async fn abandon_left(&self) -> Result<(), StoreError> {
+        let boots = self.store.boots(LEFT).await?;
+        for mut boot in boots.into_iter().filter(|boot| boot.outcome == Outcome::Booting) {
+            tracing::info!(
+                boot = boot.id.0,
+                machine = boot.machine_name,
+                "boot abandoned at restart"
+            );
+            boot.outcome = Outcome::Abandoned;
+            boot.ended = Some(super::now_ms());
+            self.store.update_boot(&boot).await?;
+        }
+        Ok(())
     }
 
     async fn take(&mut self, message: Message) -> Result<(), StoreError> {
