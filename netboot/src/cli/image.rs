@@ -1,10 +1,13 @@
 //! `kiln image`.
 
-use clap::{Args, Subcommand};
-use kiln_builder::store::Store;
+use std::path::PathBuf;
 
+use clap::{Args, Subcommand};
+use kiln_builder::store::{Index, Store};
+
+use super::client::Client;
 use super::table::{ago, size, table, text};
-use super::{Failure, Output, StoreArg, print_json};
+use super::{ClientArgs, Failure, Output, print_json};
 use crate::boots::now_ms;
 
 /// Images of the artifact store
@@ -20,17 +23,20 @@ enum ImageCommand {
     #[command(alias = "ls")]
     List {
         #[command(flatten)]
-        store: StoreArg,
-        /// How to print the answer
-        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-        output: Output,
+        client: ClientArgs,
+        /// Read this artifact store instead of asking the running server
+        #[arg(long, value_name = "DIR")]
+        store: Option<PathBuf>,
     },
 }
 
-pub(super) fn run(args: &ImageArgs) -> Result<(), Failure> {
-    let ImageCommand::List { store, output } = &args.command;
-    let index = Store::open(&store.store)?.index()?;
-    if *output == Output::Json {
+pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
+    let ImageCommand::List { client, store } = &args.command;
+    let index: Index = match store {
+        Some(dir) => Store::open(dir)?.index()?,
+        None => Client::new(client).get("/api/v1/images").await?,
+    };
+    if client.output == Output::Json {
         return print_json(&index);
     }
     let now = now_ms();

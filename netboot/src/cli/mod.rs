@@ -103,7 +103,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args).await,
         Command::Machine(args) => machine::run(args).await,
         Command::Boot(args) => boot::run(args).await,
-        Command::Image(args) => image::run(&args),
+        Command::Image(args) => image::run(&args).await,
         Command::Config(args) => config::run(&args),
         Command::Demo(args) => Ok(crate::demo::run(&args)?),
     }
