@@ -22,10 +22,10 @@ build() { "$kiln" build "$spec" --arch x86_64 --store "$work/$1" --out "$work/ou
 build packages >/dev/null 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
 mkdir "$work/store"
 cp -r "$work/packages/cache" "$work/store/cache"
-rm -rf "$work/store/cache/segments"
+rm -rf "$work/store/cache/built"
 first=$(seconds build store)
 again=$(seconds build store)
-sed -i 's/httpd/httpd -v/' "$spec"
+sed -i 's/"80"/"81"/' "$spec"
 changed=$(seconds build store)
 
 echo "| build of the demo image, x86_64 | seconds | of the first |"
