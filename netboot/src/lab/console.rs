@@ -77,7 +77,13 @@ impl Console {
         tail.join("\n")
     }
 
-    /// Waits until the console has shown `pattern`.
+    /// Returns whether the console has shown `pattern`. White space does not count: loaders and firmware break long
+    /// lines where their screen of 80 columns ends.
+    pub fn shows(&self, pattern: &str) -> bool {
+        dense(&self.text()).contains(&dense(pattern))
+    }
+
+    /// Waits until the console [shows](Self::shows) `pattern`.
     ///
     /// # Errors
     ///
@@ -90,19 +96,23 @@ impl Console {
         let mut grown = self.grown.clone();
         loop {
             grown.mark_unchanged();
-            if self.text().contains(pattern) {
+            if self.shows(pattern) {
                 return Ok(());
             }
             let (pattern, lines) = (pattern.to_owned(), 25);
             match timeout_at(deadline, grown.changed()).await {
                 Ok(Ok(())) => {}
                 // The reader is gone; it may have written once more since we looked.
-                Ok(Err(_)) if self.text().contains(&pattern) => return Ok(()),
+                Ok(Err(_)) if self.shows(&pattern) => return Ok(()),
                 Ok(Err(_)) => return Err(ConsoleError::Ended { pattern, tail: self.tail(lines) }),
                 Err(_) => return Err(ConsoleError::Deadline { pattern, tail: self.tail(lines) }),
             }
         }
     }
+}
+
+fn dense(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace()).collect()
 }
 
 fn lock(text: &Mutex<Text>) -> MutexGuard<'_, Text> {
@@ -180,7 +190,7 @@ mod tests {
     async fn a_wait_ends_with_the_text_or_with_the_machine() {
         let deadline = Instant::now() + Duration::from_secs(20);
         let console = Console::follow(&b"one\ntwo\n"[..]).unwrap();
-        console.wait_for("two", deadline).await.unwrap();
+        console.wait_for("one two", deadline).await.unwrap();
         let error = console.wait_for("three", deadline).await.unwrap_err();
         assert!(matches!(error, ConsoleError::Ended { .. }), "{error}");
         assert!(error.to_string().ends_with("one\ntwo"), "{error}");

@@ -5,7 +5,8 @@ use kiln::lab::{FirmwareKind, MachineKind};
 use kiln_inventory::{Firmware, Phase};
 use kiln_types::{Arch, Mac};
 
-use crate::rig::{Case, Need, Scene, image, kiln};
+use super::explain::{check, explain, step};
+use crate::rig::{Case, Need, Scene, image};
 
 pub(super) fn cases() -> Vec<Case> {
     [
@@ -29,7 +30,7 @@ const MAC: Mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
 fn becomes_healthy(kind: MachineKind, seen: Firmware) -> anyhow::Result<()> {
     let image = image(kind.arch())?;
     Scene::play(vec![Scene::machine("n1", MAC, &image)], async |mut scene| {
-        let explained = explain(&scene, seen)?;
+        let before = explain(&scene, MAC, Some(seen))?;
         let mut machine = scene.power_on(kind, MAC)?;
         let (boot, events) = scene.healthy(&mut machine, MAC).await?;
 
@@ -60,34 +61,23 @@ fn becomes_healthy(kind: MachineKind, seen: Firmware) -> anyhow::Result<()> {
         phases.dedup();
         ensure!(phases == expected, "the timeline has {phases:?}");
 
-        // What explain said before is what the machine then got.
-        let version = boot.version.map(|version| version.to_string()).unwrap_or_default();
-        ensure!(explained.contains(&version), "explain does not name {version}:\n{explained}");
-        for event in events.iter().filter(|event| event.phase == Phase::Segment) {
-            if let Some(bytes) = event.bytes.filter(|_| explained.contains(&event.detail)) {
-                ensure!(
-                    explained.contains(&bytes.to_string()),
-                    "explain has another size than {bytes} for {}:\n{explained}",
-                    event.detail
-                );
-            }
+        // What explain says now is what the machine got, and what it said before was the same.
+        let after = explain(&scene, MAC, None)?;
+        check(&after, kind, &machine, &events).await?;
+        for (before, after) in before.steps.iter().zip(&after.steps) {
+            ensure!(
+                before.version == after.version,
+                "explain changed from {before:?} to {after:?}"
+            );
+            ensure!(before.files == after.files, "explain changed from {before:?} to {after:?}");
+            ensure!(
+                before.cmdline == after.cmdline,
+                "explain changed from {before:?} to {after:?}"
+            );
         }
+        let version = boot.version.map(|version| version.to_string()).unwrap_or_default();
+        let said = step(&after, 1)?.version.as_deref().unwrap_or_default();
+        ensure!(said.ends_with(&version), "explain says {said}, it runs {version}");
         Ok(scene)
     })
-}
-
-fn explain(scene: &Scene, firmware: Firmware) -> anyhow::Result<String> {
-    let finished = kiln(&[
-        "machine",
-        "explain",
-        &MAC.to_string(),
-        "--firmware",
-        &firmware.to_string(),
-        "--socket",
-        &scene.socket(),
-        "-o",
-        "json",
-    ])?;
-    ensure!(finished.code == Some(0), "explain failed: {}", finished.stderr);
-    Ok(finished.stdout)
 }

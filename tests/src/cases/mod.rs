@@ -3,13 +3,14 @@
 mod boot;
 mod build;
 mod command;
+mod explain;
 mod refusal;
 
 use crate::rig::Case;
 
 /// Returns every case, the longest first so that two at a time end together.
 pub(crate) fn all() -> Vec<Case> {
-    [boot::cases(), refusal::cases(), build::cases(), command::cases()]
+    [boot::cases(), explain::cases(), refusal::cases(), build::cases(), command::cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -47,8 +47,8 @@ fn wrong_arch(kind: MachineKind) -> anyhow::Result<()> {
     machine.arch = Some(Arch::Arm64);
     Scene::play(vec![machine], async |mut scene| {
         let machine = scene.power_on(kind, KNOWN)?;
-        // The console breaks lines where it likes, so only words are looked for.
-        machine.console().wait_for("arm64", Scene::deadline()).await?;
+        let reason = "machine `n1` is set to arm64, but its firmware is bios and runs x86_64";
+        machine.console().wait_for(reason, Scene::deadline()).await?;
         for boot in scene.inventory().boots(16).await? {
             let events = scene.inventory().boot(boot.id).await?.map(|(_, events)| events);
             let fetched = events
@@ -60,7 +60,7 @@ fn wrong_arch(kind: MachineKind) -> anyhow::Result<()> {
         let mac = KNOWN.to_string();
         let explain =
             kiln(&["machine", "explain", &mac, "--firmware", "bios", "--socket", &scene.socket()])?;
-        ensure!(explain.stdout.contains("is set to arm64"), "explain says {}", explain.stdout);
+        ensure!(explain.stdout.contains(reason), "explain says {}", explain.stdout);
         Ok(scene)
     })
 }

@@ -1,10 +1,12 @@
 //! What the cases stand on: needs, images that are built once, private networks, deadlines.
 
+mod http;
 mod image;
 mod needs;
 mod program;
 mod scene;
 
+pub(crate) use http::fetch;
 pub(crate) use image::{IMAGE, image, loaders, store, work_folder};
 pub(crate) use needs::Need;
 pub(crate) use program::kiln;
