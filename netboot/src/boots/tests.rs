@@ -12,7 +12,7 @@ use super::*;
 const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 
 struct Rig {
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     store: Store,
     boots: Boots,
     tracker: JoinHandle<()>,
@@ -52,7 +52,7 @@ impl Rig {
             BTreeMap::from([("web".parse().unwrap(), BTreeMap::from([(Arch::X86_64, version)]))]);
         let snapshot = Snapshot::new(vec![Arc::new(machine)], images, UnknownMachines::Ignore);
         let (boots, tracker) = Boots::start(store.clone());
-        Self { _dir: dir, store, boots, tracker, snapshot, mac }
+        Self { dir: Arc::new(dir), store, boots, tracker, snapshot, mac }
     }
 
     fn dhcp(&self, asker: Asker, fresh: bool) {
@@ -160,12 +160,12 @@ async fn a_server_that_starts_ends_what_the_one_before_left_and_nothing_else() {
     rig.boots.reports(MACHINE, healthy.boot, &identity.token, report).await.unwrap();
     let left = rig.script().await.unwrap();
     let (snapshot, mac) = (rig.snapshot.clone(), rig.mac);
-    let Rig { _dir, store, boots, tracker, .. } = rig;
+    let Rig { dir, store, boots, tracker, .. } = rig;
     drop(boots);
     tracker.await.unwrap();
 
     let (boots, tracker) = Boots::start(store.clone());
-    let rig = Rig { _dir, store, boots, tracker, snapshot, mac };
+    let rig = Rig { dir, store, boots, tracker, snapshot, mac };
     let stale = rig.boots.identity(MACHINE, left.boot, &left.machine_key).await;
     assert_eq!(stale, Err(BootsError::Unknown));
     rig.script().await.unwrap();
@@ -176,6 +176,20 @@ async fn a_server_that_starts_ends_what_the_one_before_left_and_nothing_else() {
         outcomes,
         [(Outcome::Healthy, true), (Outcome::Abandoned, true), (Outcome::Booting, false)]
     );
+}
+
+#[tokio::test]
+async fn how_a_boot_ended_is_kept_when_the_next_begins_at_once() {
+    let rig = Rig::start(None).await;
+    let first = rig.script().await.unwrap();
+    // Neither waits for an answer, so that the task finds both with the next request.
+    rig.boots.loader_failed(MACHINE, first.boot, "no kernel".to_owned()).await;
+    rig.dhcp(Asker::Firmware, true);
+    let second = rig.script().await.unwrap();
+    assert_ne!(first.boot, second.boot);
+    let boots = rig.stop().await;
+    let outcomes: Vec<_> = boots.iter().map(|(boot, _)| boot.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Booting]);
 }
 
 #[tokio::test]
@@ -220,7 +234,7 @@ async fn a_machine_cannot_report_what_the_server_sees_for_itself() {
         millis: Some(1),
     });
     rig.boots.reports(MACHINE, ticket.boot, &identity.token, report.into()).await.unwrap();
-    let store = rig.store.clone();
+    let (store, _dir) = (rig.store.clone(), rig.dir.clone());
     let boots = rig.stop().await;
     assert_eq!(boots[0].1, [Phase::Script, Phase::Init, Phase::Failed]);
     assert_eq!(boots[0].0.outcome, Outcome::Failed);
@@ -236,7 +250,7 @@ async fn a_refused_machine_has_one_boot_that_says_why() {
         rig.loader();
     }
     assert_eq!(rig.script().await, None);
-    let store = rig.store.clone();
+    let (store, _dir) = (rig.store.clone(), rig.dir.clone());
     let boots = rig.stop().await;
     assert_eq!(boots.len(), 1);
     assert_eq!(boots[0].0.outcome, Outcome::Failed);

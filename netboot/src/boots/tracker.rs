@@ -205,12 +205,17 @@ impl Tracker {
             Plan::Boot(plan) => Some(plan),
             _ => None,
         };
-        if let Some(old) = self.active.get_mut(&machine.id)
-            && old.boot.ended.is_none()
-        {
-            old.boot.outcome = Outcome::Abandoned;
-            old.boot.ended = Some(at);
-            self.store.update_boot(&old.boot).await?;
+        if let Some(old) = self.active.get_mut(&machine.id) {
+            let mut changed = self.changed.contains(&machine.id);
+            if old.boot.ended.is_none() {
+                old.boot.outcome = Outcome::Abandoned;
+                old.boot.ended = Some(at);
+                changed = true;
+            }
+            // It makes room for the new boot below; what it came to would not be written with the rest.
+            if changed {
+                self.store.update_boot(&old.boot).await?;
+            }
         }
         let boot = self
             .store
