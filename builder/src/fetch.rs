@@ -20,6 +20,7 @@ use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
 
+use crate::disk::is_full;
 use crate::hash::Hasher;
 use crate::progress::Progress;
 
@@ -162,11 +163,9 @@ pub enum FetchError {
 
 impl FetchError {
     fn write(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { path: path.to_owned() }
-            }
-            _ => Self::Write { path: path.to_owned(), source },
+        move |source| match is_full(&source) {
+            true => Self::DiskFull { path: path.to_owned() },
+            false => Self::Write { path: path.to_owned(), source },
         }
     }
 

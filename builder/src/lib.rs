@@ -10,6 +10,7 @@ pub mod build;
 pub mod bundle;
 pub mod cpio;
 pub mod deb;
+mod disk;
 pub mod fetch;
 pub mod hash;
 pub mod init_binary;

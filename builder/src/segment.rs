@@ -1,11 +1,13 @@
 //! Turns a tree into a segment of an initrd: an archive, compressed and stored while it is written.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::cpio::{self, CpioError};
+use crate::disk::is_full;
 use crate::manifest::SegmentEntry;
 use crate::store::{Store, StoreError};
 use crate::tree::Tree;
@@ -34,6 +36,16 @@ pub enum SegmentError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// No space is left for the segment; nothing of it is left.
+    #[error(
+        "no space is left on the disk for `{component}` in {}; free some or choose another directory", dir.display()
+    )]
+    DiskFull {
+        /// The component.
+        component: String,
+        /// The store.
+        dir: PathBuf,
     },
     /// The segment could not be stored.
     #[error("cannot store `{component}`")]
@@ -74,15 +86,25 @@ pub fn write(
     mtime: u32,
 ) -> Result<SegmentEntry, SegmentError> {
     let owned = || component.to_owned();
-    let compress = |source| SegmentError::Compress { component: owned(), source };
-    let stored = |source| SegmentError::Store { component: owned(), source };
+    let full = || SegmentError::DiskFull { component: owned(), dir: store.dir().to_owned() };
+    let compress = |source: io::Error| match is_full(&source) {
+        true => full(),
+        false => SegmentError::Compress { component: owned(), source },
+    };
+    let stored = |source| match source {
+        StoreError::DiskFull { .. } => full(),
+        source => SegmentError::Store { component: owned(), source },
+    };
+    let archive = |source| match source {
+        CpioError::Member { source, .. } | CpioError::End(source) if is_full(&source) => full(),
+        source => SegmentError::Archive { component: owned(), source },
+    };
     let mut encoder =
         zstd::Encoder::new(store.writer().map_err(stored)?, LEVEL).map_err(compress)?;
     // Any number of workers gives the same bytes, but none at all gives others: never leave this to a default.
     encoder.multithread(1).map_err(compress)?;
     let mut buffered = io::BufWriter::with_capacity(1 << 17, encoder);
-    let unpacked = cpio::write(tree, mtime, &mut buffered)
-        .map_err(|source| SegmentError::Archive { component: owned(), source })?;
+    let unpacked = cpio::write(tree, mtime, &mut buffered).map_err(archive)?;
     buffered.flush().map_err(compress)?;
     let encoder = buffered.into_inner().map_err(|e| compress(e.into_error()))?;
     let writer = encoder.finish().map_err(compress)?;
@@ -96,6 +118,27 @@ mod tests {
     use super::*;
     use crate::hash::sha256;
     use crate::tree::{Node, TreePath};
+
+    #[test]
+    fn a_full_disk_is_told_in_one_sentence_and_leaves_nothing_behind() {
+        crate::disk::with_small_disk(1 << 20, |dir| {
+            let store = Store::open(dir).unwrap();
+            // Nothing that can be compressed.
+            let noise: Vec<u8> = (0..2_u32 << 16)
+                .flat_map(|n| sha256(&n.to_le_bytes()).as_bytes()[..16].to_vec())
+                .collect();
+            let mut tree = Tree::new();
+            tree.insert(TreePath::new("noise").unwrap(), Node::file(0o644, noise.clone()));
+            let key = sha256(b"key");
+            let text = write(&store, "web", &key, &tree, 0).unwrap_err().to_string();
+            assert!(text.starts_with("no space is left on the disk for `web` in "), "{text}");
+            assert_eq!(find(&store, "web", &key), None);
+            assert!(matches!(store.put(&noise), Err(StoreError::DiskFull { .. })));
+            for files in [store.tmp_dir(), store.dir().join("blobs/sha256")] {
+                assert_eq!(std::fs::read_dir(files).unwrap().count(), 0);
+            }
+        });
+    }
 
     #[test]
     fn the_same_tree_gives_the_same_bytes_in_any_store() {

@@ -93,7 +93,7 @@ impl Components<'_> {
         let packed = blocking(move || -> Result<_, BuildError> {
             let tree = unpack(&paths)?;
             let found = kernel::extract(&tree, &name)?;
-            let modules = modules::collect(&tree, &found.release, &selection)?;
+            let modules = modules::collect(&tree, &found.release, &selection, &store.tmp_dir())?;
             let entry = KernelEntry {
                 digest: store.put(&found.bytes)?,
                 size: found.bytes.len() as u64,

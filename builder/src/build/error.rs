@@ -73,6 +73,12 @@ pub enum BuildError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// No space is left to export the result.
+    #[error("no space is left on the disk for {}; free some or choose another directory", path.display())]
+    ExportFull {
+        /// The file.
+        path: PathBuf,
+    },
     /// The result could not be exported.
     #[error("cannot export to `{path}`")]
     Export {

@@ -5,6 +5,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use super::BuildError;
+use crate::disk::is_full;
 use crate::manifest::Manifest;
 use crate::store::{Store, persist};
 
@@ -17,7 +18,10 @@ pub(super) fn export(store: &Store, manifest: &Manifest, dir: &Path) -> Result<(
                 fill(&mut file)?;
                 persist(file, &path, 0o644)
             })
-            .map_err(|source| BuildError::Export { path, source })
+            .map_err(|source| match is_full(&source) {
+                true => BuildError::ExportFull { path },
+                false => BuildError::Export { path, source },
+            })
     };
     fs::create_dir_all(dir)
         .map_err(|source| BuildError::Export { path: dir.to_owned(), source })?;

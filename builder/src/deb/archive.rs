@@ -172,11 +172,10 @@ impl<'f> Archive<'f> {
         };
         self.fetcher.download(what).await?;
         blocking(move || {
-            let text = unpack_index(&temp, &path, size, digest)
-                .map_err(|error| bad_index(error, &path, &url))?;
-            // Another build may have done the same and removed it first.
+            let text = unpack_index(&temp, &path, size, digest);
+            // It has served, or is of no use. Another build may have done the same and removed it first.
             let _ = fs::remove_file(&temp);
-            Ok(text)
+            text.map_err(|error| bad_index(error, &path, &url))
         })
         .await
     }

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::is_full;
 use crate::fetch::FetchError;
 
 /// Why packages could not be had or unpacked.
@@ -120,11 +121,9 @@ pub enum DebError {
 
 impl DebError {
     pub(crate) fn cache(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::Fetch(FetchError::DiskFull { path: path.to_owned() })
-            }
-            _ => Self::Cache { path: path.to_owned(), source },
+        move |source| match is_full(&source) {
+            true => Self::Fetch(FetchError::DiskFull { path: path.to_owned() }),
+            false => Self::Cache { path: path.to_owned(), source },
         }
     }
 }

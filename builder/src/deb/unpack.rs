@@ -9,6 +9,7 @@ use super::ar::{self, ArError, DataMember};
 use super::archive::xz;
 use super::error::DebError;
 use super::layout::place;
+use crate::disk::is_full;
 use crate::tree::{Content, Kind, Node, Tree, TreePath};
 
 const MAX_UNPACKED: u64 = 4 << 30;
@@ -63,11 +64,9 @@ impl Fail<'_> {
     }
 
     fn spool(&self, source: io::Error) -> DebError {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                DebError::DiskFull { path: self.path.to_owned() }
-            }
-            _ => self.read(source),
+        match is_full(&source) {
+            true => DebError::DiskFull { path: self.path.to_owned() },
+            false => self.read(source),
         }
     }
 }

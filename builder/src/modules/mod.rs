@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::info::ModuleInfo;
+use crate::disk::is_full;
 use crate::spec::ModuleSelection;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 
@@ -98,9 +100,23 @@ pub enum ModulesError {
         #[source]
         source: object::Error,
     },
+    /// No space is left for unpacked modules.
+    #[error(
+        "no space is left on the disk to unpack kernel modules in {}; free some or choose another directory", dir.display()
+    )]
+    DiskFull {
+        /// Where they would be.
+        dir: PathBuf,
+    },
     /// There is no place for unpacked modules.
-    #[error("cannot make a temporary file for kernel modules")]
-    Spool(#[source] io::Error),
+    #[error("cannot unpack kernel modules in {}", dir.display())]
+    Spool {
+        /// Where they would be.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A path is too long.
     #[error("cannot place a kernel module")]
     Path(#[from] TreePathError),
@@ -114,7 +130,17 @@ struct Chosen {
     content: Content,
 }
 
-/// Takes modules out of the tree of a kernel package, with all that they depend on.
+impl ModulesError {
+    fn spool(dir: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| match is_full(&source) {
+            true => Self::DiskFull { dir: dir.to_owned() },
+            false => Self::Spool { dir: dir.to_owned(), source },
+        }
+    }
+}
+
+/// Takes modules out of the tree of a kernel package, with all that they depend on. They are unpacked into a file
+/// without a name in the given directory.
 ///
 /// # Errors
 ///
@@ -123,6 +149,7 @@ pub fn collect(
     package: &Tree,
     release: &str,
     selection: &ModuleSelection,
+    dir: &Path,
 ) -> Result<Modules, ModulesError> {
     let base = format!("usr/lib/modules/{release}/");
     let all = available(package, &base);
@@ -149,7 +176,7 @@ pub fn collect(
     };
     let named = wanted.clone();
 
-    let mut spool = Spool::new().map_err(ModulesError::Spool)?;
+    let mut spool = Spool::new(dir)?;
     let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
     let mut aliases = Aliases { package, base: &base, all: &all, known: None };
     while let Some(name) = wanted.pop() {
@@ -279,20 +306,22 @@ fn normal(name: &str) -> String {
 }
 
 /// Unpacked modules, in one file that has no name.
-struct Spool {
+struct Spool<'a> {
+    dir: &'a Path,
     file: Arc<File>,
     end: u64,
 }
 
-impl Spool {
-    fn new() -> io::Result<Self> {
-        Ok(Self { file: Arc::new(tempfile::tempfile()?), end: 0 })
+impl<'a> Spool<'a> {
+    fn new(dir: &'a Path) -> Result<Self, ModulesError> {
+        let file = tempfile::tempfile_in(dir).map_err(ModulesError::spool(dir))?;
+        Ok(Self { dir, file: Arc::new(file), end: 0 })
     }
 
     fn unpack(&mut self, package: &Tree, base: &str, file: &str) -> Result<Chosen, ModulesError> {
         let (bytes, info) = read(package, base, file)?;
         let offset = self.end;
-        self.file.write_all_at(&bytes, offset).map_err(ModulesError::Spool)?;
+        self.file.write_all_at(&bytes, offset).map_err(ModulesError::spool(self.dir))?;
         let len = bytes.len() as u64;
         self.end += len;
         let content = Content::Span { file: Arc::clone(&self.file), offset, len };

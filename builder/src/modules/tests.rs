@@ -53,6 +53,10 @@ fn package() -> Tree {
     tree
 }
 
+fn gather(package: &Tree, selection: &ModuleSelection) -> Result<Modules, ModulesError> {
+    collect(package, "6", selection, &std::env::temp_dir())
+}
+
 fn text(modules: &Modules, file: &str) -> String {
     let path = TreePath::new(&format!("lib/modules/6/{file}")).unwrap();
     let bytes = modules.tree.content(&path).unwrap().read_all(1 << 20).unwrap();
@@ -61,7 +65,7 @@ fn text(modules: &Modules, file: &str) -> String {
 
 #[test]
 fn auto_takes_what_is_needed_and_all_below_it() {
-    let modules = collect(&package(), "6", &ModuleSelection::Auto).unwrap();
+    let modules = gather(&package(), &ModuleSelection::Auto).unwrap();
     assert_eq!(
         text(&modules, "modules.dep"),
         "kernel/net/core/failover.ko:\n\
@@ -87,7 +91,7 @@ fn a_soft_dependency_may_name_what_modules_serve() {
     add("fs/ext4/ext4.ko", &["softdep=pre: crypto-crc32c virtio_pci post: crypto-none"]);
     add("lib/crc32c-generic.ko", &["alias=crypto-crc32c"]);
     add("lib/crc32c-fast.ko", &["alias=crypto-crc32c", "depends=failover"]);
-    let modules = collect(&package, "6", &ModuleSelection::Named(vec!["ext4".to_owned()])).unwrap();
+    let modules = gather(&package, &ModuleSelection::Named(vec!["ext4".to_owned()])).unwrap();
     assert_eq!(
         text(&modules, "modules.softdep"),
         "softdep ext4 pre: crc32c_fast crc32c_generic virtio_pci post: crypto-none\n"
@@ -102,12 +106,29 @@ fn a_soft_dependency_may_name_what_modules_serve() {
 fn a_named_module_may_be_built_in_but_must_exist() {
     let named = |names: &[&str]| {
         let names = names.iter().map(|&name| name.to_owned()).collect();
-        collect(&package(), "6", &ModuleSelection::Named(names))
+        gather(&package(), &ModuleSelection::Named(names))
     };
     let modules = named(&["net-failover", "virtio_pci"]).unwrap();
     assert_eq!(modules.at_start, ["net_failover"]);
     assert_eq!(named(&["nothing"]).unwrap_err().to_string(), "kernel 6 has no module `nothing`");
-    assert!(collect(&package(), "6", &ModuleSelection::None).unwrap().tree.is_empty());
+    assert!(gather(&package(), &ModuleSelection::None).unwrap().tree.is_empty());
+}
+
+#[test]
+fn a_full_disk_is_told_in_one_sentence() {
+    let mut package = package();
+    let mut large = module(&["depends="]);
+    large.resize(2 << 20, 0);
+    let path = TreePath::new("usr/lib/modules/6/kernel/fs/overlayfs/overlay.ko").unwrap();
+    package.insert(path, Node::file(0o644, large));
+    crate::disk::with_small_disk(1 << 20, |dir| {
+        let text = collect(&package, "6", &ModuleSelection::Auto, dir).unwrap_err().to_string();
+        assert!(
+            text.starts_with("no space is left on the disk to unpack kernel modules in "),
+            "{text}"
+        );
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+    });
 }
 
 #[test]
@@ -115,6 +136,6 @@ fn a_file_that_is_no_module_is_named() {
     let mut package = package();
     let path = TreePath::new("usr/lib/modules/6/kernel/fs/overlayfs/overlay.ko").unwrap();
     package.insert(path, Node::file(0o644, *b"junk"));
-    let error = collect(&package, "6", &ModuleSelection::Auto).unwrap_err();
+    let error = gather(&package, &ModuleSelection::Auto).unwrap_err();
     assert!(error.to_string().ends_with("overlay.ko` is not a kernel module"), "{error}");
 }

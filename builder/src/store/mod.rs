@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 pub use self::index::{ImageEntry, Index, VersionEntry};
+use crate::disk::is_full;
 use crate::hash::{Hasher, HashingWriter, sha256};
 use crate::manifest::Manifest;
 
@@ -62,6 +63,12 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// No space is left for a file; nothing of it is left.
+    #[error("no space is left on the disk for {}; free some or choose another directory", path.display())]
+    DiskFull {
+        /// The file or directory.
+        path: PathBuf,
+    },
     /// A file is not what it should be.
     #[error("`{path}` is damaged; remove it and build the image again")]
     Damaged {
@@ -71,6 +78,15 @@ pub enum StoreError {
         #[source]
         source: Option<serde_json::Error>,
     },
+}
+
+impl StoreError {
+    fn write(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| match is_full(&source) {
+            true => Self::DiskFull { path: path.to_owned() },
+            false => Self::Write { path: path.to_owned(), source },
+        }
+    }
 }
 
 impl Store {
@@ -140,8 +156,8 @@ impl Store {
     ///
     /// Fails when no file can be made.
     pub fn writer(&self) -> Result<ArtifactWriter<'_>, StoreError> {
-        let file = NamedTempFile::new_in(self.tmp_dir())
-            .map_err(|source| StoreError::Write { path: self.tmp_dir(), source })?;
+        let dir = self.tmp_dir();
+        let file = NamedTempFile::new_in(&dir).map_err(StoreError::write(&dir))?;
         let out = HashingWriter {
             out: BufWriter::with_capacity(1 << 16, file),
             hasher: Hasher::default(),
@@ -157,8 +173,7 @@ impl Store {
     /// Fails when they cannot be written.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let mut writer = self.writer()?;
-        let path = self.tmp_dir();
-        writer.write_all(bytes).map_err(|source| StoreError::Write { path, source })?;
+        writer.write_all(bytes).map_err(StoreError::write(&self.tmp_dir()))?;
         Ok(writer.commit()?.0)
     }
 
@@ -175,10 +190,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let path = self.index_path();
         let lock = self.dir.join("lock");
-        let failed = |source| StoreError::Write { path: lock.clone(), source };
-        let lock_file = File::options().create(true).append(true).open(&lock).map_err(failed)?;
+        let failed = StoreError::write(&lock);
+        let lock_file = File::options().create(true).append(true).open(&lock).map_err(&failed)?;
         // Held until the file is closed at the end of this function.
-        lock_file.lock().map_err(failed)?;
+        lock_file.lock().map_err(&failed)?;
         let mut index = self.index()?;
         index.add(image, arch, version);
         self.replace(&path, &index)
@@ -197,19 +212,18 @@ impl Store {
     pub fn remember(&self, key: &Digest, value: &impl Serialize) -> Result<(), StoreError> {
         let path = self.memory_path(key);
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)
-                .map_err(|source| StoreError::Write { path: dir.to_owned(), source })?;
+            fs::create_dir_all(dir).map_err(StoreError::write(dir))?;
         }
         self.replace(&path, value)
     }
 
     /// Replaces a JSON file at once.
     fn replace(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-        let failed = |source| StoreError::Write { path: path.to_owned(), source };
-        let mut file = NamedTempFile::new_in(self.tmp_dir()).map_err(failed)?;
+        let failed = StoreError::write(path);
+        let mut file = NamedTempFile::new_in(self.tmp_dir()).map_err(&failed)?;
         let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| failed(e.into()))?;
         bytes.push(b'\n');
-        file.write_all(&bytes).map_err(failed)?;
+        file.write_all(&bytes).map_err(&failed)?;
         persist(file, path, 0o644).map_err(failed)
     }
 
@@ -217,7 +231,8 @@ impl Store {
         self.dir.join("blobs").join("sha256")
     }
 
-    fn tmp_dir(&self) -> PathBuf {
+    /// Returns the directory for files that nothing refers to yet, or that have no name.
+    pub(crate) fn tmp_dir(&self) -> PathBuf {
         self.dir.join("tmp")
     }
 
@@ -257,7 +272,7 @@ impl ArtifactWriter<'_> {
     pub fn commit(self) -> Result<(Digest, u64), StoreError> {
         let (digest, size) = (self.out.hasher.finish(), self.out.written);
         let path = self.store.artifact(&digest);
-        let failed = |source| StoreError::Write { path: path.clone(), source };
+        let failed = StoreError::write(&path);
         let file = self.out.out.into_inner().map_err(|e| failed(e.into_error()))?;
         // The same bytes are there already: nothing can be better about ours. A file of another length is damage.
         if fs::metadata(&path).is_ok_and(|known| known.len() == size) {
