@@ -11,8 +11,9 @@ use super::BuildError;
 use super::inputs::{Fetched, Inputs, key};
 use crate::bundle::RootFiles;
 use crate::manifest::{KernelEntry, SegmentEntry};
+use crate::modules::ModulesError;
 use crate::progress::Progress;
-use crate::spec::{ContainerSpec, FileSpec, ModuleSelection, Spec};
+use crate::spec::{ContainerSpec, FileSpec, ModuleSelection, Placed, Spec};
 use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 use crate::{bundle, deb, hash, init_binary, kernel, modules, segment};
@@ -44,8 +45,16 @@ impl Components<'_> {
         arch: Arch,
         inputs: &Inputs,
     ) -> Result<(KernelEntry, Vec<SegmentEntry>, Vec<String>), BuildError> {
-        let selection = spec.kernel.modules.clone().unwrap_or_default();
-        let kernel = self.kernel(&inputs.kernel, selection).await?;
+        let modules = spec.kernel.modules.as_ref();
+        let selection = modules.map(|modules| (**modules).clone()).unwrap_or_default();
+        let kernel = self.kernel(&inputs.kernel, selection).await.map_err(|error| match error {
+            BuildError::Modules(ModulesError::Unknown { name, release }) => BuildError::NoModule {
+                place: modules.map_or(&spec.place, Placed::place).clone(),
+                name,
+                release,
+            },
+            other => other,
+        })?;
         let mut segments = vec![self.init(spec, image, arch, &kernel.at_start).await?];
         if kernel.modules.unpacked > 0 {
             segments.push(kernel.modules);
@@ -269,7 +278,10 @@ fn files_tree(files: &[FileSpec]) -> Result<Tree, BuildError> {
             match open(path) {
                 Ok(content) => (0o600, Kind::File(content)),
                 Err(e) if file.optional && e.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(BuildError::Source { path: path.to_owned(), source }),
+                Err(source) => {
+                    let (place, path) = (file.path.place().clone(), path.to_owned());
+                    return Err(BuildError::Open { place, path, source });
+                }
             }
         } else {
             let text = file.contents.as_deref().unwrap_or_default();
@@ -323,5 +335,20 @@ async fn blocking<T: Send + 'static>(
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(BuildError::Interrupted),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_is_not_there_is_told_with_its_place_unless_it_is_optional() {
+        let tree = |rest: &str| {
+            let yaml = format!("files:\n  - {{path: /a, source: /nowhere/a{rest}}}\n");
+            files_tree(&crate::spec::parse("web.yml", &yaml).unwrap().files)
+        };
+        assert!(tree(", optional: true").unwrap().is_empty());
+        assert_eq!(tree("").unwrap_err().to_string(), "web.yml:2:12: cannot read `/nowhere/a`");
     }
 }

@@ -8,7 +8,7 @@ use crate::init_binary::InitBinaryError;
 use crate::kernel::KernelError;
 use crate::modules::ModulesError;
 use crate::segment::SegmentError;
-use crate::spec::SpecError;
+use crate::spec::{Place, SpecError};
 use crate::store::StoreError;
 use crate::tree::TreePathError;
 
@@ -29,8 +29,10 @@ pub enum BuildError {
     #[error(transparent)]
     Deb(#[from] DebError),
     /// Packages that fit together could not be found.
-    #[error("cannot find the packages of `{component}`")]
+    #[error("{place}: cannot find the packages of `{component}`")]
     Resolve {
+        /// Where the specification asks for them.
+        place: Place,
         /// The component.
         component: String,
         /// Why.
@@ -40,6 +42,16 @@ pub enum BuildError {
     /// There is no kernel in the kernel package.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The specification names a module that the kernel does not have.
+    #[error("{place}: kernel {release} has no module `{name}`")]
+    NoModule {
+        /// Where it is named.
+        place: Place,
+        /// The name.
+        name: String,
+        /// The kernel.
+        release: String,
+    },
     /// The kernel's modules could not be put together.
     #[error(transparent)]
     Modules(#[from] ModulesError),
@@ -55,7 +67,18 @@ pub enum BuildError {
         #[source]
         source: TreePathError,
     },
-    /// A file of the specification could not be read.
+    /// A file of the specification could not be opened.
+    #[error("{place}: cannot read `{path}`")]
+    Open {
+        /// Where the specification names it.
+        place: Place,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the specification could not be read to its end.
     #[error("cannot read `{path}`, which the specification puts into the image")]
     Source {
         /// The file.

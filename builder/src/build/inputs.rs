@@ -7,7 +7,7 @@ use super::BuildError;
 use crate::deb::{Archive, Package, PackageIndex};
 use crate::hash::Hasher;
 use crate::manifest::PackageEntry;
-use crate::spec::Spec;
+use crate::spec::{Place, Placed, Spec};
 
 /// Changed whenever the same inputs would give other bytes.
 const RECIPE: &str = "4";
@@ -36,19 +36,24 @@ impl Inputs {
         index: &PackageIndex,
         archive: &Archive<'_>,
     ) -> Result<Self, BuildError> {
-        let resolve = |component: &str, names: &[String]| {
-            index
-                .resolve(names)
-                .map_err(|source| BuildError::Resolve { component: component.to_owned(), source })
+        let resolve = |component: &str, place: &Place, names: &[String]| {
+            index.resolve(names).map_err(|source| BuildError::Resolve {
+                place: place.clone(),
+                component: component.to_owned(),
+                source,
+            })
         };
-        let mut packages = resolve("kernel", &[kernel.to_owned()])?;
+        let place = spec.kernel.deb.as_ref().map_or(&spec.place, Placed::place);
+        let mut packages = resolve("kernel", place, &[kernel.to_owned()])?;
         packages.retain(|package| {
             package.name == kernel || KERNEL_PACKAGES.iter().any(|p| package.name.starts_with(p))
         });
         // Everything is resolved before anything is fetched: an unknown package is told at once.
         let mut wanted = BTreeMap::new();
         for container in spec.onboot.iter().chain(&spec.services) {
-            wanted.insert(container.deb.clone(), resolve(container.name.as_str(), &container.deb)?);
+            let name = &container.name;
+            let packages = resolve(name.as_str(), name.place(), &container.deb)?;
+            wanted.insert(container.deb.clone(), packages);
         }
         let kernel = fetch_all(archive, packages).await?;
         let mut containers = BTreeMap::new();

@@ -64,6 +64,9 @@ fn read(file: &str, text: &str) -> Result<Spec, SpecError> {
     if let Some(deb) = &mut spec.kernel.deb {
         deb.is_in(&file);
     }
+    if let Some(modules) = &mut spec.kernel.modules {
+        modules.is_in(&file);
+    }
     if let Some(init) = &mut spec.init {
         init.is_in(&file);
     }

@@ -48,7 +48,7 @@ pub struct KernelSpec {
     /// Name of a Debian package that is a kernel or depends on one.
     pub deb: Option<Placed<PerArch>>,
     /// Which of its modules the image holds.
-    pub modules: Option<ModuleSelection>,
+    pub modules: Option<Placed<ModuleSelection>>,
     /// Arguments.
     pub cmdline: Option<PerArch<Cmdline>>,
 }
