@@ -79,7 +79,7 @@ pub enum Outcome {
     Healthy,
     /// The machine said that something failed.
     Failed,
-    /// Another boot of the same machine began before this one was healthy.
+    /// Another boot of the same machine began before this one was healthy, or the server was started anew.
     Abandoned,
 }
 

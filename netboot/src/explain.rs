@@ -2,7 +2,7 @@
 
 use kiln_inventory::{Asker, Decision, Firmware, Plan, Sighting, Snapshot, decide};
 use kiln_ipxe::{BootFile, Endpoints, boot_file};
-use kiln_types::{Digest, Mac};
+use kiln_types::{Arch, Digest, Mac};
 use serde::{Deserialize, Serialize};
 
 /// The two steps of a network boot as they would go now.
@@ -12,6 +12,8 @@ pub struct Explanation {
     pub mac: Mac,
     /// Name of the machine, where the inventory knows it.
     pub machine: Option<String>,
+    /// Whether its firmware is known; otherwise a usual one is assumed.
+    pub seen: bool,
     /// What the firmware would get, then what iPXE would get.
     pub steps: Vec<Step>,
 }
@@ -65,19 +67,34 @@ impl Told {
         Self { by_firmware: firmware, by_ipxe: firmware }
     }
 
-    /// Joins what is remembered of an interface: its last sighting, and the firmware of its last boot, which is
-    /// what the firmware itself said.
-    pub fn remembered(seen: Option<&Sighting>, last_boot: Option<Firmware>) -> Self {
-        let said = seen.and_then(|sighting| sighting.firmware);
-        match seen.map(|sighting| sighting.asker) {
-            Some(Asker::Ipxe) => Self { by_firmware: last_boot.or(said), by_ipxe: said },
-            _ => Self::alike(said.or(last_boot)),
+    /// Fills in what one of them has not told by what the other has: an iPXE in the ROM of a network card is the
+    /// only one that is ever seen.
+    pub fn or_each_other(self) -> Self {
+        Self {
+            by_firmware: self.by_firmware.or(self.by_ipxe),
+            by_ipxe: self.by_ipxe.or(self.by_firmware),
         }
     }
 }
 
-/// Explains both steps for one kind of firmware.
+/// Returns what a machine is taken for that has never been seen: UEFI with PXE, of the architecture it is set to or
+/// the only one its image is built for.
+fn assumed(snapshot: &Snapshot, mac: Mac) -> Firmware {
+    let machine = snapshot.machine_by_mac(mac).map(|machine| &machine.spec);
+    let only_built = || {
+        let built = snapshot.images.get(machine?.image.as_ref()?)?;
+        built.keys().next().copied().filter(|_| built.len() == 1)
+    };
+    match machine.and_then(|machine| machine.arch).or_else(only_built) {
+        Some(Arch::Arm64) => Firmware::UefiArm64,
+        Some(Arch::X86_64) | None => Firmware::UefiX64,
+    }
+}
+
+/// Explains both steps for what the programs of a machine told of their firmware.
 pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, at: &Endpoints) -> Explanation {
+    let seen = told.by_firmware.is_some() || told.by_ipxe.is_some();
+    let told = if seen { told } else { Told::alike(Some(assumed(snapshot, mac))) }.or_each_other();
     let machine = snapshot.machine_by_mac(mac).map(|machine| machine.spec.name.clone());
     let steps = [(Asker::Firmware, told.by_firmware), (Asker::Ipxe, told.by_ipxe)]
         .into_iter()
@@ -86,7 +103,7 @@ pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, at: &Endpoints) -> Exp
             step(&sighting, &decide(snapshot, &sighting), at)
         })
         .collect();
-    Explanation { mac, machine, steps }
+    Explanation { mac, machine, seen, steps }
 }
 
 fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
@@ -134,45 +151,36 @@ fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
     }
 }
 
-/// Reads a kind of firmware as its `Display` writes it.
-pub fn parse_firmware(text: &str) -> Option<Firmware> {
-    const NAMED: [Firmware; 5] = [
-        Firmware::Bios,
-        Firmware::UefiX64,
-        Firmware::UefiX64Http,
-        Firmware::UefiArm64,
-        Firmware::UefiArm64Http,
-    ];
-    NAMED.into_iter().find(|firmware| firmware.to_string() == text).or_else(|| {
-        text.strip_prefix("other-").and_then(|number| number.parse().ok()).map(Firmware::Other)
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
     use super::*;
 
-    #[test]
-    fn what_the_firmware_said_is_not_lost_when_ipxe_was_seen_last() {
-        let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
-        let (pxe, http) = (Some(Firmware::UefiX64), Some(Firmware::UefiX64Http));
-        let seen = |asker, firmware| Sighting { mac, asker, firmware, uuid: None };
-        let ipxe = seen(Asker::Ipxe, pxe);
-        let both = Told { by_firmware: http, by_ipxe: pxe };
-        assert_eq!(Told::remembered(Some(&ipxe), http), both);
-        assert_eq!(Told::remembered(Some(&ipxe), None), Told::alike(pxe));
-        // Firmware that was set to another way of booting since the last boot.
-        assert_eq!(Told::remembered(Some(&seen(Asker::Firmware, pxe)), http), Told::alike(pxe));
-        assert_eq!(Told::remembered(None, http), Told::alike(http));
-        assert_eq!(Told::remembered(Some(&seen(Asker::System, None)), http), Told::alike(http));
+    const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+    const AT: Endpoints = Endpoints {
+        address: Ipv4Addr::new(10, 0, 0, 1),
+        http: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 8080),
+    };
+
+    fn askers(told: Told) -> Vec<String> {
+        let explanation = explain(&Snapshot::default(), MAC, told, &AT);
+        explanation.steps.into_iter().map(|step| step.asker).collect()
     }
 
     #[test]
-    fn every_kind_of_firmware_reads_back() {
-        for number in [0, 7, 11, 16, 19, 1000] {
-            let firmware = Firmware::from_option_93(number);
-            assert_eq!(parse_firmware(&firmware.to_string()), Some(firmware));
-        }
-        assert_eq!(parse_firmware("bios2"), None);
+    fn what_the_firmware_said_is_kept_beside_what_ipxe_says() {
+        let (pxe, http) = (Some(Firmware::UefiX64), Some(Firmware::UefiX64Http));
+        let both = Told { by_firmware: http, by_ipxe: pxe };
+        assert_eq!(both.or_each_other(), both);
+        assert_eq!(Told { by_firmware: None, by_ipxe: pxe }.or_each_other(), Told::alike(pxe));
+        assert_eq!(askers(both), ["firmware (uefi-x64-http)", "iPXE"]);
+    }
+
+    #[test]
+    fn a_machine_that_was_never_seen_is_explained_by_a_usual_firmware() {
+        let explanation = explain(&Snapshot::default(), MAC, Told::alike(None), &AT);
+        assert!(!explanation.seen);
+        assert_eq!(askers(Told::alike(None)), ["firmware (uefi-x64)", "iPXE"]);
     }
 }

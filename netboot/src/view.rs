@@ -118,7 +118,8 @@ impl View {
             let meta = std::fs::metadata(self.artifacts.index_path()).ok()?;
             Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))
         };
-        let mut last = stamp();
+        // The index may have changed since the first reading; the first look settles it.
+        let mut last = None;
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {

@@ -128,6 +128,22 @@ impl Store {
         Ok(())
     }
 
+    /// Ends every boot that is under way as abandoned, and returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn abandon_boots(&self, at_ms: i64) -> Result<u64, StoreError> {
+        let done = sqlx::query("UPDATE boots SET outcome = $1, ended = $2 WHERE outcome = $3")
+            .bind(word(&Outcome::Abandoned))
+            .bind(at_ms)
+            .bind(word(&Outcome::Booting))
+            .execute(&self.pool)
+            .await
+            .map_err(|source| StoreError::writing(BOOTS, source))?;
+        Ok(done.rows_affected())
+    }
+
     /// Appends to the timeline of a boot, all or nothing.
     ///
     /// # Errors

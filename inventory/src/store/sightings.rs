@@ -2,7 +2,7 @@ use kiln_types::Mac;
 
 use super::row::{parse_opt, parse_word, text, word};
 use super::{Store, StoreError};
-use crate::Sighting;
+use crate::{Asker, Firmware, Sighting};
 
 const SIGHTINGS: &str = "sightings";
 
@@ -66,5 +66,25 @@ impl Store {
             Ok((Sighting { mac, asker, firmware, uuid }, last))
         })
         .transpose()
+    }
+
+    /// Returns the kind of firmware that one program of a machine told when it was seen last.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn firmware_told_by(
+        &self,
+        mac: Mac,
+        asker: Asker,
+    ) -> Result<Option<Firmware>, StoreError> {
+        let row: Option<(Option<String>,)> =
+            sqlx::query_as("SELECT firmware FROM sightings WHERE mac = $1 AND asker = $2")
+                .bind(mac.to_string())
+                .bind(word(&asker))
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(StoreError::reading(SIGHTINGS))?;
+        parse_opt("a kind of firmware", row.and_then(|(firmware,)| firmware).as_deref())
     }
 }

@@ -7,15 +7,12 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use kiln_inventory::{Machine, NewMachine};
+use kiln_inventory::{Asker, Machine, NewMachine};
 use kiln_types::Mac;
 use serde::Deserialize;
 
 use super::{Control, Fault};
-use crate::explain::{Explanation, Told, explain, parse_firmware};
-
-/// Boots among which the last one of a machine is looked for.
-const LOOK_BACK: u32 = 1000;
+use crate::explain::{Explanation, Told, explain};
 
 type Shared = State<Arc<Control>>;
 
@@ -75,7 +72,7 @@ pub(super) async fn explain_one(
     };
     let told = match query.firmware.as_deref() {
         None => remembered(&control, mac).await?,
-        Some(text) => Told::alike(Some(parse_firmware(text).ok_or_else(|| {
+        Some(text) => Told::alike(Some(text.parse().map_err(|_| {
             let hint = "use bios, uefi-x64, uefi-x64-http, uefi-arm64 or uefi-arm64-http";
             Fault(StatusCode::BAD_REQUEST, format!("unknown firmware `{text}`; {hint}"))
         })?)),
@@ -94,10 +91,10 @@ pub(super) async fn explain_one(
 
 /// Returns what the programs behind an interface said of their firmware when they were seen last.
 async fn remembered(control: &Control, mac: Mac) -> Result<Told, Fault> {
-    let seen = control.inventory.last_sighting(mac).await?.map(|(sighting, _)| sighting);
-    let boots = control.inventory.boots(LOOK_BACK).await?;
-    let last_boot = boots.iter().find(|boot| boot.mac == mac).and_then(|boot| boot.firmware);
-    Ok(Told::remembered(seen.as_ref(), last_boot))
+    Ok(Told {
+        by_firmware: control.inventory.firmware_told_by(mac, Asker::Firmware).await?,
+        by_ipxe: control.inventory.firmware_told_by(mac, Asker::Ipxe).await?,
+    })
 }
 
 /// Finds a machine by name or hardware address.

@@ -41,9 +41,6 @@ impl Active {
     }
 }
 
-/// Boots that are looked through at the start. A boot that is further back than this was left long ago.
-const LEFT: u32 = 10_000;
-
 /// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
 pub(super) struct Tracker {
     store: Store,
@@ -93,16 +90,9 @@ impl Tracker {
     /// memory only, so that the machine can neither fetch its own segment nor report any more. Its next try is a new
     /// boot.
     async fn abandon_left(&self) -> Result<(), StoreError> {
-        let boots = self.store.boots(LEFT).await?;
-        for mut boot in boots.into_iter().filter(|boot| boot.outcome == Outcome::Booting) {
-            tracing::info!(
-                boot = boot.id.0,
-                machine = boot.machine_name,
-                "boot abandoned at restart"
-            );
-            boot.outcome = Outcome::Abandoned;
-            boot.ended = Some(super::now_ms());
-            self.store.update_boot(&boot).await?;
+        let boots = self.store.abandon_boots(super::now_ms()).await?;
+        if boots > 0 {
+            tracing::info!(boots, "boots abandoned at restart");
         }
         Ok(())
     }

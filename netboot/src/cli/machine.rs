@@ -195,6 +195,9 @@ fn show(machine: &Machine) {
 fn print_explanation(explanation: &Explanation) {
     let name = explanation.machine.as_deref().unwrap_or("not in the inventory");
     println!("{} ({name})", explanation.mac);
+    if !explanation.seen {
+        println!("not seen yet, so its firmware is assumed; --firmware says another");
+    }
     for Step { asker, plan, reasons, boot_file, version, files, cmdline } in &explanation.steps {
         println!("\n{asker}: {plan}");
         for reason in reasons {

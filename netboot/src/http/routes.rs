@@ -17,7 +17,6 @@ use super::body::{Body, Done};
 use super::file::{Ask, Content, answer as answer_file};
 use super::{Plane, machine};
 use crate::boots::{BootsError, Report, Transfer};
-use crate::explain::parse_firmware;
 
 /// The largest report that is read.
 const MAX_REPORT: usize = 64 << 10;
@@ -146,7 +145,7 @@ async fn boot_script(
     let Some(mac) = file.strip_suffix(".ipxe").and_then(|mac| mac.parse::<Mac>().ok()) else {
         return not_found();
     };
-    let firmware = query(request, "firmware").and_then(parse_firmware);
+    let firmware = query(request, "firmware").and_then(|text| text.parse().ok());
     let sighting = Sighting { mac, asker: Asker::Ipxe, firmware, uuid: None };
     let decision = decide(&plane.view.snapshot(), &sighting);
     let ticket = plane.boots.script(peer, sighting.clone(), decision.clone()).await;
