@@ -95,8 +95,8 @@ fn loader(step: &Step, machine: &Machine, events: &[BootEvent]) -> anyhow::Resul
     for text in shown {
         ensure!(
             machine.console().shows(&text),
-            "explain says {file}, the console does not show `{text}`:\n{}",
-            machine.console().text()
+            "explain says {file}, the console does not show `{text}`; it begins with:\n{}",
+            machine.console().text().lines().take(40).collect::<Vec<_>>().join("\n")
         );
     }
     let name = file.rsplit('/').next().unwrap_or_default();
