@@ -1,6 +1,7 @@
 //! Where in which file something was written.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use serde_saphyr::{Location, Spanned};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     file: Arc<str>,
-    position: Option<(u64, u64)>,
+    // Small, for errors carry it.
+    position: Option<(NonZeroU32, u32)>,
 }
 
 impl fmt::Display for Place {
@@ -24,7 +26,10 @@ impl fmt::Display for Place {
 impl Place {
     pub(super) fn new(file: &Arc<str>, at: Option<Location>) -> Self {
         // The parser counts from 1; 0 stands for a place it does not know.
-        let position = at.map(|at| (at.line(), at.column())).filter(|(line, _)| *line > 0);
+        let position = at.and_then(|at| {
+            let line = u32::try_from(at.line()).ok().and_then(NonZeroU32::new)?;
+            Some((line, u32::try_from(at.column()).ok()?))
+        });
         Self { file: Arc::clone(file), position }
     }
 }
