@@ -1,8 +1,9 @@
 //! Downloads over HTTP and HTTPS into files: hashed on the way, whole or not there at all.
 
+mod error;
+
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -12,15 +13,15 @@ use hyper::body::Incoming;
 use hyper::header::{HOST, LOCATION, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::TokioExecutor;
 use kiln_types::Digest;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
 
-use crate::disk::is_full;
+pub use self::error::FetchError;
 use crate::hash::Hasher;
 use crate::progress::Progress;
 
@@ -55,136 +56,6 @@ pub struct Download<'a> {
     pub size: Option<u64>,
     /// The hash that it must have, if it is known.
     pub sha256: Option<Digest>,
-}
-
-/// Why a download failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// The address cannot be used.
-    #[error("cannot download from `{url}`: {reason}")]
-    Address {
-        /// The address.
-        url: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The system's certificates cannot be read.
-    #[error(
-        "cannot read the certificates to check {url} with; install the package ca-certificates"
-    )]
-    Certificates {
-        /// The address.
-        url: String,
-        /// The cause.
-        source: io::Error,
-    },
-    /// No connection, or it broke before the answer.
-    #[error("cannot reach {url}; check the network and the name of the mirror")]
-    Connect {
-        /// The address.
-        url: String,
-        /// The cause.
-        source: ClientError,
-    },
-    /// The connection broke within the answer.
-    #[error("the download of {url} broke off; try again")]
-    Body {
-        /// The address.
-        url: String,
-        /// The cause.
-        source: hyper::Error,
-    },
-    /// The server was silent for too long.
-    #[error("{url} did not answer within {} s; check the network or try another mirror", SILENCE.as_secs())]
-    Silent {
-        /// The address.
-        url: String,
-    },
-    /// The server answered with something other than the file.
-    #[error("{url} answered `{status}`; check the name of the mirror and of the suite")]
-    Status {
-        /// The address.
-        url: String,
-        /// The answer.
-        status: StatusCode,
-    },
-    /// One redirect led to the next.
-    #[error("{url} redirects more than {MAX_REDIRECTS} times; try another mirror")]
-    Redirects {
-        /// The address.
-        url: String,
-    },
-    /// More bytes than the limit or than were announced.
-    #[error("{url} is larger than the {limit} bytes that were expected; it was not kept")]
-    TooLarge {
-        /// The address.
-        url: String,
-        /// The most that was accepted.
-        limit: u64,
-    },
-    /// Fewer bytes than were announced.
-    #[error("{url} ended after {got} of {expected} bytes; try again or try another mirror")]
-    Short {
-        /// The address.
-        url: String,
-        /// How many bytes came.
-        got: u64,
-        /// How many should have come.
-        expected: u64,
-    },
-    /// The bytes are not those that were asked for.
-    #[error(
-        "{url} has the hash {got}, but {expected} was expected; the mirror is broken or being changed, try again later or try another one"
-    )]
-    Hash {
-        /// The address.
-        url: String,
-        /// The hash of what came.
-        got: Digest,
-        /// The hash that was asked for.
-        expected: Digest,
-    },
-    /// No space is left for the file.
-    #[error("no space is left on the disk for {}; free some or choose another directory", path.display())]
-    DiskFull {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-}
-
-impl FetchError {
-    fn write(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| match is_full(&source) {
-            true => Self::DiskFull { path: path.to_owned() },
-            false => Self::Write { path: path.to_owned(), source },
-        }
-    }
-
-    /// Whether the same request may well succeed a moment later.
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Connect { .. } | Self::Body { .. } | Self::Silent { .. } | Self::Short { .. } => {
-                true
-            }
-            Self::Status { status, .. } => {
-                status.is_server_error()
-                    || matches!(
-                        *status,
-                        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
-                    )
-            }
-            _ => false,
-        }
-    }
 }
 
 impl fmt::Debug for Fetcher<'_> {
@@ -377,131 +248,4 @@ pub(crate) fn publish(temp: NamedTempFile, path: &Path) -> Result<(), FetchError
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::io::AsyncReadExt as _;
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::progress::Silent;
-
-    /// Serves one canned answer per connection, the last one for ever, and counts the connections.
-    async fn serve(answers: &'static [&'static str]) -> (String, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let count = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&count);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let at = counter.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
-                let mut request = [0; 2048];
-                let _ = stream.read(&mut request).await;
-                let _ = stream.write_all(answers[at].as_bytes()).await;
-            }
-        });
-        (base, count)
-    }
-
-    async fn get(url: &str, limit: u64, sha256: Option<Digest>) -> (Result<Digest, String>, bool) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sub/file");
-        let mut fetcher = Fetcher::new(&Silent);
-        fetcher.first_pause = Duration::from_millis(1);
-        let what = Download { url, path: &path, name: "file", limit, size: None, sha256 };
-        let result = fetcher.download(what).await.map_err(|error| error.to_string());
-        let left = std::fs::read_dir(dir.path().join("sub")).map_or(0, Iterator::count);
-        assert_eq!(left, usize::from(path.exists()), "a temporary file was left");
-        (result, path.exists())
-    }
-
-    const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
-
-    #[tokio::test]
-    async fn a_file_arrives_and_is_hashed() {
-        let (base, _) = serve(&[HELLO]).await;
-        let (digest, exists) = get(&format!("{base}/x"), 5, None).await;
-        assert_eq!(digest.unwrap().short(), "2cf24dba5fb0");
-        assert!(exists);
-    }
-
-    #[tokio::test]
-    async fn redirects_are_followed_and_limited() {
-        let (base, _) = serve(&[
-            "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-            HELLO,
-        ])
-        .await;
-        assert!(get(&format!("{base}/x"), 5, None).await.1);
-        let (base, count) = serve(&[
-            "HTTP/1.1 302 Found\r\nlocation: again\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-        ])
-        .await;
-        let (result, _) = get(&format!("{base}/x"), 5, None).await;
-        assert!(result.unwrap_err().contains("redirects more than 5 times"));
-        assert_eq!(count.load(Ordering::SeqCst), 6);
-    }
-
-    #[tokio::test]
-    async fn a_server_that_stumbles_is_asked_three_times() {
-        const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        let (base, count) = serve(&[BUSY, BUSY, HELLO]).await;
-        assert!(get(&format!("{base}/x"), 5, None).await.1);
-        assert_eq!(count.load(Ordering::SeqCst), 3);
-        let (base, count) =
-            serve(&["HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"]).await;
-        let (result, _) = get(&format!("{base}/x"), 5, None).await;
-        assert!(result.unwrap_err().contains("answered `404 Not Found`"));
-        assert_eq!(count.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test]
-    async fn what_is_wrong_is_not_kept() {
-        let (base, _) = serve(&[HELLO]).await;
-        let url = format!("{base}/x");
-        let (result, exists) = get(&url, 4, None).await;
-        assert_eq!(
-            result.unwrap_err(),
-            format!("{url} is larger than the 4 bytes that were expected; it was not kept")
-        );
-        assert!(!exists);
-        let (result, exists) = get(&url, 5, Some(Digest::from_bytes([0; 32]))).await;
-        assert!(result.unwrap_err().contains("has the hash sha256:2cf24"));
-        assert!(!exists);
-        // Without a length, the limit counts while the bytes come.
-        let (base, _) = serve(&["HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello"]).await;
-        let (result, _) = get(&format!("{base}/x"), 4, None).await;
-        assert!(result.unwrap_err().contains("larger"));
-        let (base, _) =
-            serve(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nhello"])
-                .await;
-        let (result, exists) = get(&format!("{base}/x"), 99, None).await;
-        assert!(result.unwrap_err().contains("broke off"));
-        assert!(!exists);
-    }
-
-    #[tokio::test]
-    async fn addresses_that_cannot_work_are_refused_without_their_secrets() {
-        for (url, text) in [
-            ("ftp://a/b", "does not begin with http"),
-            ("http://a b/", "malformed"),
-            ("http://me:secret@mirror/x", "not supported"),
-        ] {
-            let (result, _) = get(url, 1, None).await;
-            let error = result.unwrap_err();
-            assert!(error.contains(text) && !error.contains("secret"), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_is_named() {
-        // Every write to this device fails with ENOSPC.
-        let error = std::fs::write("/dev/full", "x").unwrap_err();
-        let error = FetchError::write(Path::new("/cache/x"))(error);
-        assert_eq!(
-            error.to_string(),
-            "no space is left on the disk for /cache/x; free some or choose another directory"
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,125 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::progress::Silent;
+
+/// Serves one canned answer per connection, the last one for ever, and counts the connections.
+async fn serve(answers: &'static [&'static str]) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let at = counter.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+            let mut request = [0; 2048];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answers[at].as_bytes()).await;
+        }
+    });
+    (base, count)
+}
+
+async fn get(url: &str, limit: u64, sha256: Option<Digest>) -> (Result<Digest, String>, bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sub/file");
+    let mut fetcher = Fetcher::new(&Silent);
+    fetcher.first_pause = Duration::from_millis(1);
+    let what = Download { url, path: &path, name: "file", limit, size: None, sha256 };
+    let result = fetcher.download(what).await.map_err(|error| error.to_string());
+    let left = std::fs::read_dir(dir.path().join("sub")).map_or(0, Iterator::count);
+    assert_eq!(left, usize::from(path.exists()), "a temporary file was left");
+    (result, path.exists())
+}
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+
+#[tokio::test]
+async fn a_file_arrives_and_is_hashed() {
+    let (base, _) = serve(&[HELLO]).await;
+    let (digest, exists) = get(&format!("{base}/x"), 5, None).await;
+    assert_eq!(digest.unwrap().short(), "2cf24dba5fb0");
+    assert!(exists);
+}
+
+#[tokio::test]
+async fn redirects_are_followed_and_limited() {
+    let (base, _) = serve(&[
+        "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        HELLO,
+    ])
+    .await;
+    assert!(get(&format!("{base}/x"), 5, None).await.1);
+    let (base, count) = serve(&[
+        "HTTP/1.1 302 Found\r\nlocation: again\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ])
+    .await;
+    let (result, _) = get(&format!("{base}/x"), 5, None).await;
+    assert!(result.unwrap_err().contains("redirects more than 5 times"));
+    assert_eq!(count.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn a_server_that_stumbles_is_asked_three_times() {
+    const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (base, count) = serve(&[BUSY, BUSY, HELLO]).await;
+    assert!(get(&format!("{base}/x"), 5, None).await.1);
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    let (base, count) =
+        serve(&["HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"]).await;
+    let (result, _) = get(&format!("{base}/x"), 5, None).await;
+    assert!(result.unwrap_err().contains("answered `404 Not Found`"));
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_not_kept() {
+    let (base, _) = serve(&[HELLO]).await;
+    let url = format!("{base}/x");
+    let (result, exists) = get(&url, 4, None).await;
+    assert_eq!(
+        result.unwrap_err(),
+        format!("{url} is larger than the 4 bytes that were expected; it was not kept")
+    );
+    assert!(!exists);
+    let (result, exists) = get(&url, 5, Some(Digest::from_bytes([0; 32]))).await;
+    assert!(result.unwrap_err().contains("has the hash sha256:2cf24"));
+    assert!(!exists);
+    // Without a length, the limit counts while the bytes come.
+    let (base, _) = serve(&["HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello"]).await;
+    let (result, _) = get(&format!("{base}/x"), 4, None).await;
+    assert!(result.unwrap_err().contains("larger"));
+    let (base, _) =
+        serve(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nhello"]).await;
+    let (result, exists) = get(&format!("{base}/x"), 99, None).await;
+    assert!(result.unwrap_err().contains("broke off"));
+    assert!(!exists);
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_work_are_refused_without_their_secrets() {
+    for (url, text) in [
+        ("ftp://a/b", "does not begin with http"),
+        ("http://a b/", "malformed"),
+        ("http://me:secret@mirror/x", "not supported"),
+    ] {
+        let (result, _) = get(url, 1, None).await;
+        let error = result.unwrap_err();
+        assert!(error.contains(text) && !error.contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named() {
+    // Every write to this device fails with ENOSPC.
+    let error = std::fs::write("/dev/full", "x").unwrap_err();
+    let error = FetchError::write(Path::new("/cache/x"))(error);
+    assert_eq!(
+        error.to_string(),
+        "no space is left on the disk for /cache/x; free some or choose another directory"
+    );
+}
