@@ -14,6 +14,9 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("refusal::a_wrong_architecture_is_refused_with_the_reason", &needs, move || {
             wrong_arch(bios)
         }),
+        Case::new("refusal::a_machine_whose_image_is_not_built_waits", &needs[..2], move || {
+            not_built(bios)
+        }),
         Case::new("refusal::an_unknown_machine_gets_nothing", &needs[..2], move || unknown(bios)),
     ]
 }
@@ -61,6 +64,24 @@ fn wrong_arch(kind: MachineKind) -> anyhow::Result<()> {
         let explain =
             kiln(&["machine", "explain", &mac, "--firmware", "bios", "--socket", &scene.socket()])?;
         ensure!(explain.stdout.contains(reason), "explain says {}", explain.stdout);
+        Ok(scene)
+    })
+}
+
+fn not_built(kind: MachineKind) -> anyhow::Result<()> {
+    loaders()?;
+    let image = "no-such-image".parse()?;
+    Scene::play(vec![Scene::machine("n1", KNOWN, &image)], async |mut scene| {
+        let machine = scene.power_on(kind, KNOWN)?;
+        let deadline = Scene::deadline();
+        machine.console().wait_for("image `no-such-image`", deadline).await?;
+        // It asks again after a while instead of giving up.
+        until(deadline, async || {
+            let greetings = machine.console().text().matches("waits:").count();
+            Ok((greetings > 1).then_some(()))
+        })
+        .await?;
+        ensure!(scene.inventory().boots(1).await?.is_empty(), "there is a boot");
         Ok(scene)
     })
 }
