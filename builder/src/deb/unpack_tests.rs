@@ -236,7 +236,9 @@ fn no_damage_to_a_package_makes_it_panic() {
         ]),
     );
     let mut random: u32 = 1;
-    for _ in 0..400 {
+    // `./dev fuzz` asks for more.
+    let rounds = std::env::var("KILN_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    for _ in 0..rounds.unwrap_or(400) {
         let mut bytes = good.clone();
         for _ in 0..3 {
             // A linear congruential generator: the same damage in every run.

@@ -6,7 +6,7 @@ use kiln_types::Mac;
 use super::ReplyKind;
 use super::engine::{Note, Outcome};
 use super::leases::Timestamp;
-use super::replay::{Random, World, options, packets};
+use super::replay::{Random, World, options, packets, rounds};
 use super::wire::Request;
 use super::wire::tests::packet;
 
@@ -241,7 +241,7 @@ fn damaged_packets_get_short_replies_or_none_and_never_two_owners() {
     let mut world = World::new();
     world.snapshot.unknown = UnknownMachines::Hold;
     for recorded in packets() {
-        for _ in 0..100 {
+        for _ in 0..rounds(100) {
             let mut bytes = recorded.bytes.clone();
             for _ in 0..random.below(6) {
                 let at = random.below(bytes.len());

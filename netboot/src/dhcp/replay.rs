@@ -47,6 +47,11 @@ pub(super) fn packets() -> Vec<Recorded> {
     RECORDED.lines().filter_map(parse).collect()
 }
 
+/// Returns how often each recorded packet is damaged anew. `./dev fuzz` asks for more than a test does.
+pub(super) fn rounds(usual: usize) -> usize {
+    std::env::var("KILN_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(usual)
+}
+
 /// A generator that always draws the same numbers (xorshift64*).
 pub(super) struct Random(u64);
 

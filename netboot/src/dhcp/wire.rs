@@ -302,7 +302,7 @@ pub(super) mod tests {
     fn no_damage_to_recorded_packets_makes_it_panic() {
         let mut random = replay::Random::new(0x6b69_6c6e);
         for recorded in replay::packets() {
-            for _ in 0..400 {
+            for _ in 0..replay::rounds(400) {
                 let mut bytes = recorded.bytes.clone();
                 for _ in 0..random.below(12) {
                     let at = random.below(bytes.len());
