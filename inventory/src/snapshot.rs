@@ -39,11 +39,6 @@ impl Snapshot {
         self.by_mac.get(&mac).and_then(|index| self.machines.get(*index))
     }
 
-    /// Returns the machine with this name.
-    pub fn machine_by_name(&self, name: &str) -> Option<&Arc<Machine>> {
-        self.machines.iter().find(|machine| machine.spec.name == name)
-    }
-
     /// Returns every machine, oldest first.
     pub fn machines(&self) -> &[Arc<Machine>] {
         &self.machines

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kiln_builder::deb::{self, Archive, ArchiveConfig};
 use kiln_builder::fetch::Fetcher;
+use kiln_builder::hash::sha256;
 use kiln_builder::progress::Silent;
 use kiln_builder::tree::TreePath;
 use kiln_inventory::Phase;
@@ -170,11 +171,4 @@ impl tftp::Files for OverTftp {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.boots.loader(peer, Transfer { phase: Phase::Loader, detail, bytes, millis });
     }
-}
-
-fn sha256(bytes: &[u8]) -> Digest {
-    let mut out = [0; 32];
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    out.copy_from_slice(digest.as_ref());
-    Digest::from_bytes(out)
 }

@@ -69,6 +69,28 @@ pub struct SubnetSettings {
 }
 
 impl SubnetSettings {
+    /// Returns a subnet whose addresses another server gives.
+    #[cfg(test)]
+    pub(crate) fn without_dhcp(
+        network: Ipv4Addr,
+        prefix: u8,
+        interface: &str,
+        address: Ipv4Addr,
+    ) -> Self {
+        Self {
+            network,
+            prefix,
+            interface: interface.to_owned(),
+            address,
+            dhcp: DhcpMode::Off,
+            pool: Vec::new(),
+            router: Vec::new(),
+            dns: Vec::new(),
+            domain: None,
+            lease_time: Duration::from_secs(3600),
+        }
+    }
+
     /// Returns whether an address is inside.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         address.to_bits() & mask(self.prefix) == self.network.to_bits()

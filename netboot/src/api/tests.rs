@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request};
@@ -15,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::settings::DhcpMode;
+use crate::settings::SubnetSettings;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const MACHINES: &str = "/api/v1/machines";
@@ -34,18 +33,7 @@ impl Rig {
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
         let view = View::load(inventory.clone(), artifacts, UnknownMachines::Hold).await.unwrap();
-        let subnet = SubnetSettings {
-            network: Ipv4Addr::new(10, 0, 0, 0),
-            prefix: 24,
-            interface: "br0".to_owned(),
-            address: ADDRESS,
-            dhcp: DhcpMode::Off,
-            pool: Vec::new(),
-            router: Vec::new(),
-            dns: Vec::new(),
-            domain: None,
-            lease_time: Duration::from_secs(3600),
-        };
+        let subnet = SubnetSettings::without_dhcp(Ipv4Addr::new(10, 0, 0, 0), 24, "br0", ADDRESS);
         let at = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
         let socket = dir.path().join("kiln.sock");
         let listener = UnixListener::bind(&socket).unwrap();

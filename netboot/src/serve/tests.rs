@@ -18,18 +18,12 @@ fn settings(dir: &TempDir) -> Settings {
         unknown: UnknownMachines::Ignore,
         loaders_dir: Some(loaders),
         mirror: None,
-        subnets: vec![SubnetSettings {
-            network: Ipv4Addr::new(127, 0, 0, 0),
-            prefix: 8,
-            interface: "lo".to_owned(),
-            address: Ipv4Addr::LOCALHOST,
-            dhcp: DhcpMode::Off,
-            pool: Vec::new(),
-            router: Vec::new(),
-            dns: Vec::new(),
-            domain: None,
-            lease_time: Duration::from_secs(3600),
-        }],
+        subnets: vec![SubnetSettings::without_dhcp(
+            Ipv4Addr::new(127, 0, 0, 0),
+            8,
+            "lo",
+            Ipv4Addr::LOCALHOST,
+        )],
     }
 }
 
