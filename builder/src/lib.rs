@@ -17,6 +17,7 @@ pub mod init_binary;
 pub mod kernel;
 pub mod manifest;
 pub mod modules;
+pub mod oci;
 pub mod progress;
 pub mod segment;
 pub mod spec;
