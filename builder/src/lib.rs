@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod manifest;
 pub mod modules;
 pub mod oci;
+pub mod output;
 pub mod progress;
 pub mod segment;
 pub mod spec;
