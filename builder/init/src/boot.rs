@@ -16,7 +16,7 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, network, root, services};
+use crate::{clock, network, root, services, volumes};
 
 /// How long the boot waits for an address before it goes on without.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(60);
@@ -51,6 +51,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     bring_network_up(machine.as_ref(), &mut loader, &phone)?;
     drop(loader);
 
+    volumes::set_up();
     services::run_onboot(&children, &phone);
     let healthy = services::start(&image.services, &children, &phone)?;
     // The sender lives as long as a service is kept.

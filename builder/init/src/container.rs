@@ -13,10 +13,13 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::adapt::{AdaptError, adapt};
 use crate::error::chain;
 use crate::runtime::{Runtime, RuntimeError};
 
 const STATE: &str = "/run/kiln/containers";
+/// Configurations as the container library gets them.
+const ADAPTED: &str = "/run/kiln/bundles";
 /// The exit code when the container could not be started, as a shell has it.
 const CANNOT_START: u8 = 126;
 
@@ -29,6 +32,8 @@ enum ContainerError {
     MakeDirectory { path: PathBuf, source: std::io::Error },
     #[error("prepare what the container needs outside")]
     Prepare(#[source] RuntimeError),
+    #[error("understand what the container is to be")]
+    Adapt(#[source] AdaptError),
     #[error("set the container up")]
     Create(#[source] Box<LibcontainerError>),
     #[error("start the container")]
@@ -69,16 +74,26 @@ fn run_to_end(bundle: &Path, name: &str) -> Result<u8, ContainerError> {
 }
 
 fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, ContainerError> {
+    let id = id(bundle, name);
     let state = Path::new(STATE);
+    let adapted = Path::new(ADAPTED).join(&id);
     // What a run that was cut off has left.
-    let _ = fs::remove_dir_all(state.join(name));
-    fs::create_dir_all(state)
-        .map_err(|source| ContainerError::MakeDirectory { path: state.into(), source })?;
+    let _ = fs::remove_dir_all(state.join(&id));
+    for path in [state, &adapted] {
+        fs::create_dir_all(path)
+            .map_err(|source| ContainerError::MakeDirectory { path: path.into(), source })?;
+    }
+    let (workload, ignored) = adapt(bundle, &id, &adapted).map_err(ContainerError::Adapt)?;
+    if !ignored.is_empty() {
+        let line = format!("this machine cannot do {}; going on without\n", ignored.join(", "));
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    }
     let create = |error| ContainerError::Create(Box::new(error));
-    let mut container = ContainerBuilder::new(name.to_owned(), SyscallType::Linux)
+    let mut container = ContainerBuilder::new(id, SyscallType::Linux)
+        .with_executor(workload)
         .with_root_path(state)
         .map_err(create)?
-        .as_init(bundle)
+        .as_init(&adapted)
         .with_systemd(false)
         .with_detach(true)
         .build()
@@ -97,6 +112,12 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
     let code = wait(pid, &signals);
     let _ = container.delete(true);
     code
+}
+
+/// Names a container so that one of `onboot` and a service may have the same name.
+fn id(bundle: &Path, name: &str) -> String {
+    let section = bundle.parent().and_then(Path::file_name).unwrap_or_default();
+    format!("{}-{name}", section.to_string_lossy())
 }
 
 /// Waits until the container's first process has ended; passes on what asks it to stop.
@@ -123,5 +144,16 @@ fn wait(first: Pid, signals: &SigSet) -> Result<u8, ContainerError> {
             }
             Err(error) => return Err(ContainerError::Wait(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_of_different_sections_may_have_the_same_name() {
+        assert_eq!(id(Path::new("/containers/onshutdown/000-a"), "a"), "onshutdown-a");
+        assert_eq!(id(Path::new("/containers/services/a"), "a"), "services-a");
     }
 }

@@ -3,7 +3,7 @@
 //! One static binary plays two parts:
 //!
 //! ```text
-//! kernel ─▶ /init (process 1)                      boot: file systems, modules, network, onboot, services
+//! kernel ─▶ /init (process 1)                      boot: file systems, modules, network, volumes, onboot, services
 //!              ├─▶ /init container BUNDLE NAME      one per container: sets it up, waits, cleans up
 //!              └─▶ …
 //! ```
@@ -11,6 +11,7 @@
 //! Process 1 has several threads, and setting up a container forks; so each container is set up by
 //! a fresh copy of this binary that has one thread only.
 
+mod adapt;
 mod boot;
 mod clock;
 mod config;
@@ -28,8 +29,11 @@ mod report;
 mod restart;
 mod root;
 mod runtime;
+mod seccomp;
 mod services;
 mod sys;
+mod volumes;
+mod workload;
 
 use std::process::ExitCode;
 

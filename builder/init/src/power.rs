@@ -1,4 +1,5 @@
-//! Switching the machine off, or starting it anew.
+//! Switching the machine off, or starting it anew: first `onshutdown` runs, with the services still
+//! there, then these are asked to stop, then everything is ended.
 
 use std::convert::Infallible;
 use std::thread::sleep;
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 use crate::clock::uptime;
 use crate::console::say;
 use crate::process::Children;
+use crate::services;
 
 /// How long services may take to stop by themselves.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +30,7 @@ pub(crate) enum Then {
 /// Stops everything in order, then the machine.
 pub(crate) fn stop(children: &Children, then: Then) -> ! {
     say("stopping");
+    services::run_onshutdown(children);
     children.refuse_new();
     children.signal_all(Signal::SIGTERM);
     let start = uptime();

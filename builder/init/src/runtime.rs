@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::Deserialize;
 
-use crate::mounts;
+use crate::mounts::{self, MountError};
 
 /// The wishes of one bundle. Interfaces are not made yet.
 #[derive(Debug, Default, Deserialize)]
@@ -39,8 +39,8 @@ pub(crate) enum RuntimeError {
     Parse { path: PathBuf, source: serde_json::Error },
     #[error("make the directory {}", path.display())]
     MakeDirectory { path: PathBuf, source: std::io::Error },
-    #[error("mount {kind} on {}", target.display())]
-    Mount { kind: String, target: PathBuf, source: nix::Error },
+    #[error(transparent)]
+    Mount(#[from] MountError),
 }
 
 impl Runtime {
@@ -91,7 +91,7 @@ impl Runtime {
                 .map_err(|source| RuntimeError::MakeDirectory { path: target.clone(), source })?;
             let source = format!("/proc/{pid}/ns/{kind}");
             mount(Some(source.as_str()), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .map_err(|error| RuntimeError::Mount { kind: source, target, source: error })?;
+                .map_err(|error| MountError::Mount { kind: source, target, source: error })?;
         }
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Mount {
     fn perform(&self, bundle: &Path) -> Result<(), RuntimeError> {
         let target = inside(bundle, &self.destination);
         let options = mounts::parse(&self.options);
-        let failed = |error| RuntimeError::Mount {
+        let failed = |error| MountError::Mount {
             kind: if self.kind.is_empty() { self.source.clone() } else { self.kind.clone() },
             target: target.clone(),
             source: error,
@@ -120,7 +120,9 @@ impl Mount {
         let only_propagation = options.propagation.is_some()
             && options.flags == MsFlags::MS_REMOUNT
             && options.data.is_empty();
-        if !only_propagation {
+        if options.from_file {
+            mounts::mount_file(Path::new(&self.source), &self.kind, &target)?;
+        } else if !only_propagation {
             let source = (!self.source.is_empty()).then_some(self.source.as_str());
             let kind = (!self.kind.is_empty()).then_some(self.kind.as_str());
             let data = (!options.data.is_empty()).then_some(options.data.as_str());

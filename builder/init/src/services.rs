@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+
 use crate::clock::uptime;
 use crate::config::Service;
 use crate::console::say;
@@ -16,17 +18,21 @@ use crate::process::{Children, End};
 use crate::restart::Backoff;
 
 const ONBOOT: &str = "/containers/onboot";
+const ONSHUTDOWN: &str = "/containers/onshutdown";
 const SERVICES: &str = "/containers/services";
 /// Who has run this long counts as up.
 const UP_AFTER: Duration = Duration::from_secs(1);
 /// How long a service waits for those it comes after. Also ends a circle.
 const ORDER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long all `onshutdown` containers together may take: a machine that is asked to stop stops.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one that took too long has to give up.
+const LAST_CHANCE: Duration = Duration::from_secs(2);
 
 /// Runs the `onboot` containers, each to its end. One that fails does not hold the boot up.
 pub(crate) fn run_onboot(children: &Children, phone: &Phone) {
     for bundle in bundles(ONBOOT) {
-        // The number in front says the order.
-        let name = bundle.split_once('-').map_or(bundle.as_str(), |(_, name)| name);
+        let name = name_of(&bundle);
         say(&format!("onboot {name}"));
         let (told, end) = channel();
         let result = children.start(&format!("{ONBOOT}/{bundle}"), name, told);
@@ -44,6 +50,39 @@ pub(crate) fn run_onboot(children: &Children, phone: &Phone) {
             }
         }
     }
+}
+
+/// Runs the `onshutdown` containers, each to its end, while the services are still there.
+pub(crate) fn run_onshutdown(children: &Children) {
+    let start = uptime();
+    for bundle in bundles(ONSHUTDOWN) {
+        let name = name_of(&bundle);
+        let left = SHUTDOWN_PATIENCE.saturating_sub(uptime().saturating_sub(start));
+        if left.is_zero() {
+            say(&format!("no time is left for onshutdown {name}"));
+            continue;
+        }
+        say(&format!("onshutdown {name}"));
+        let (told, end) = channel();
+        match children.start(&format!("{ONSHUTDOWN}/{bundle}"), name, told) {
+            Ok(pid) => match end.recv_timeout(left) {
+                Ok(end) if end.is_success() => {}
+                Ok(end) => say(&format!("onshutdown {name} {end}")),
+                Err(RecvTimeoutError::Disconnected) => say(&format!("onshutdown {name} was lost")),
+                Err(RecvTimeoutError::Timeout) => {
+                    say(&format!("onshutdown {name} takes too long"));
+                    let _ = kill(pid, Signal::SIGTERM);
+                    let _ = end.recv_timeout(LAST_CHANCE);
+                }
+            },
+            Err(error) => say(&format!("onshutdown {name} cannot start: {error}")),
+        }
+    }
+}
+
+/// The number in front says the order.
+fn name_of(bundle: &str) -> &str {
+    bundle.split_once('-').map_or(bundle, |(_, name)| name)
 }
 
 /// Starts a thread for each service that starts it in its turn and keeps it. The receiver gets one
@@ -196,6 +235,12 @@ mod tests {
         let (healthy, receiver) = channel();
         let left = names.iter().map(ToString::to_string).collect();
         (Waiting { left: Mutex::new(left), changed: Condvar::new(), healthy }, receiver)
+    }
+
+    #[test]
+    fn the_name_of_a_bundle_is_without_the_number_of_its_turn() {
+        assert_eq!(name_of("000-a-b"), "a-b");
+        assert_eq!(name_of("plain"), "plain");
     }
 
     #[test]

@@ -1,6 +1,4 @@
-//! The few calls to the kernel for which there is no safe wrapper: network interfaces by `ioctl`.
-
-#![allow(unsafe_code, reason = "the only place that calls the kernel directly")]
+//! Network interfaces, by `ioctl`.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};

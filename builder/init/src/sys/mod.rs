@@ -1,0 +1,11 @@
+//! The few calls to the kernel for which there is no safe wrapper.
+
+#![allow(unsafe_code, reason = "the only place that calls the kernel directly")]
+
+mod filter;
+mod interface;
+mod loop_device;
+
+pub(crate) use filter::install_filter;
+pub(crate) use interface::InterfaceControl;
+pub(crate) use loop_device::LoopDevice;
