@@ -4,8 +4,8 @@ use std::sync::Arc;
 use kiln_types::{Arch, ImageRef};
 
 use crate::{
-    Asker, BootPlan, Decision, Firmware, ImageVersion, Machine, Plan, Reason, Sighting, Snapshot,
-    UnknownMachines,
+    Asker, Bake, BootPlan, Decision, Firmware, ImageVersion, Machine, Plan, Reason, Sighting,
+    Snapshot, UnknownMachines,
 };
 
 /// Settles what the machine behind a sighting gets, and says why.
@@ -88,15 +88,15 @@ fn known(
     let Some(image) = &spec.image else {
         return Err(Stop::Hold(Reason::NoImage { machine: spec.name.clone() }));
     };
-    let built = snapshot
-        .images
-        .get(image)
-        .filter(|built| !built.is_empty())
-        .ok_or_else(|| Stop::Hold(not_built(snapshot, image)))?;
+    let built = snapshot.images.get(image).filter(|built| !built.is_empty()).ok_or_else(|| {
+        let arch = sighting.arch().or(spec.arch);
+        Stop::Hold(bake(snapshot, image, arch).unwrap_or_else(|| not_built(snapshot, image)))
+    })?;
     let arch = arch_of(sighting, machine, image, built, reasons)?;
-    let version = built
-        .get(&arch)
-        .ok_or_else(|| Stop::Refuse(Reason::NotBuiltForArch { image: image.clone(), arch }))?;
+    let version = built.get(&arch).ok_or_else(|| match bake(snapshot, image, Some(arch)) {
+        Some(reason) => Stop::Hold(reason),
+        None => Stop::Refuse(Reason::NotBuiltForArch { image: image.clone(), arch }),
+    })?;
     // On arm64 there is no other way to start a kernel than UEFI.
     let uefi = sighting.firmware.map_or(arch == Arch::Arm64, Firmware::is_uefi);
     if uefi && !version.efi_stub {
@@ -122,6 +122,22 @@ fn no_loader(sighting: &Sighting) -> Option<Reason> {
         }
         _ => None,
     }
+}
+
+/// Returns what the server does about a version that is missing. Builds move `latest` only. Where nothing tells the
+/// architecture, the first one that is built stands for all.
+fn bake(snapshot: &Snapshot, image: &ImageRef, arch: Option<Arch>) -> Option<Reason> {
+    if image.channel() != ImageRef::LATEST {
+        return None;
+    }
+    let bakes = snapshot.bakes.get(image.name())?;
+    let arch = arch.or_else(|| bakes.keys().next().copied())?;
+    let image = image.clone();
+    Some(match bakes.get(&arch)? {
+        Bake::Waiting => Reason::WaitsToBeBuilt { image, arch },
+        Bake::Building => Reason::BeingBuilt { image, arch },
+        Bake::Failed { error } => Reason::BuildFailed { image, arch, error: error.clone() },
+    })
 }
 
 fn not_built(snapshot: &Snapshot, image: &ImageRef) -> Reason {

@@ -9,6 +9,7 @@
 //! [`decide`] is the only place where it is settled what a machine gets. DHCP, TFTP and HTTP call it and so
 //! does `kiln machine explain`, so that they cannot disagree.
 
+mod bake;
 mod boot;
 mod decide;
 mod lease;
@@ -19,6 +20,7 @@ mod sighting;
 mod snapshot;
 mod store;
 
+pub use bake::Bake;
 pub use boot::{Boot, BootEvent, BootId, NewBoot, Outcome, Phase};
 pub use decide::decide;
 pub use lease::Lease;

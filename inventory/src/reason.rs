@@ -79,6 +79,32 @@ pub enum Reason {
         /// Image of the machine.
         image: ImageRef,
     },
+    /// The server builds the image; the machine waits for it.
+    #[error("image `{image}` for {arch} is being built")]
+    BeingBuilt {
+        /// Image of the machine.
+        image: ImageRef,
+        /// Architecture that is built.
+        arch: Arch,
+    },
+    /// The server will build the image; the machine waits for it.
+    #[error("image `{image}` for {arch} waits for its turn to be built")]
+    WaitsToBeBuilt {
+        /// Image of the machine.
+        image: ImageRef,
+        /// Architecture that will be built.
+        arch: Arch,
+    },
+    /// There is no version of the image, because its build failed.
+    #[error("image `{image}` for {arch} could not be built: {error}")]
+    BuildFailed {
+        /// Image of the machine.
+        image: ImageRef,
+        /// Architecture of the build.
+        arch: Arch,
+        /// What the builder said.
+        error: String,
+    },
     /// The image exists, but not the channel.
     #[error(
         "image `{}` has no channel `{}`; it has {}", image.name(), image.channel(), channels.join(", ")

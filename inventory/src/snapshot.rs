@@ -4,7 +4,7 @@ use std::sync::Arc;
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, Machine};
+use crate::{Artifact, Bake, Machine};
 
 /// Everything that a decision depends on, at one moment. Cheap to share and never changed: a new one replaces it.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
     /// What machines get that the inventory does not know.
     pub unknown: UnknownMachines,
+    /// What the server is about to build, by name of the image and architecture.
+    pub bakes: BTreeMap<String, BTreeMap<Arch, Bake>>,
 }
 
 impl Snapshot {
@@ -31,7 +33,7 @@ impl Snapshot {
                 by_mac.entry(*mac).or_insert(index);
             }
         }
-        Self { machines, by_mac, images, unknown }
+        Self { machines, by_mac, images, unknown, bakes: BTreeMap::new() }
     }
 
     /// Returns the machine that has an interface with this hardware address.

@@ -23,7 +23,8 @@ pub struct BootTicket {
 /// * `Boot` fetches the kernel and each segment, each tried five times with waits of 1, 2, 4 and 8 seconds, then
 ///   starts the kernel. When a file cannot be had it says which and why, tells the server, and ends with an error
 ///   after 10 seconds, upon which the firmware tries its next boot entry.
-/// * `Hold` says why and runs the script of the machine anew every 10 seconds.
+/// * `Hold` says why and runs the script of the machine anew every 10 seconds; with a `note`, such as how far a build
+///   is, it says that too and comes back after 3 seconds.
 /// * `Refuse` says why and ends with an error after 5 seconds.
 /// * `Address` and `Ignore` end at once; nobody is sent to them.
 ///
@@ -37,6 +38,7 @@ pub fn script(
     decision: &Decision,
     sighting: &Sighting,
     ticket: Option<&BootTicket>,
+    note: Option<&str>,
     at: &Endpoints,
 ) -> String {
     let mut out = "#!ipxe\n".to_owned();
@@ -44,11 +46,14 @@ pub fn script(
         (Plan::Boot(plan), Some(ticket)) => boot(&mut out, decision, plan, ticket, at),
         (Plan::Boot(_), None) => {
             line(&mut out, "echo Kiln: the server could not open a boot; trying again in 10 s");
-            again(&mut out, sighting, at);
+            again(&mut out, sighting, 10, at);
         }
         (Plan::Hold, _) => {
             greet(&mut out, decision, sighting, "waits");
-            again(&mut out, sighting, at);
+            if let Some(note) = note {
+                let _ = writeln!(out, "echo * {}", words(note));
+            }
+            again(&mut out, sighting, if note.is_some() { 3 } else { 10 }, at);
         }
         (Plan::Refuse, _) => {
             greet(&mut out, decision, sighting, "is refused");
@@ -76,9 +81,9 @@ fn greet(out: &mut String, decision: &Decision, sighting: &Sighting, what: &str)
 
 /// Runs the script anew after a while. The new script replaces this one, so that no depth of calls builds up, and
 /// a server that is away is waited for: the machine has nothing better to do.
-fn again(out: &mut String, sighting: &Sighting, at: &Endpoints) {
+fn again(out: &mut String, sighting: &Sighting, seconds: u32, at: &Endpoints) {
     line(out, ":again");
-    line(out, "sleep 10");
+    let _ = writeln!(out, "sleep {seconds}");
     let url = script_url(sighting, at);
     let _ = writeln!(out, "chain --replace --autofree --timeout {STALLED} {url} || goto again");
 }

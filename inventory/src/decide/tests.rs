@@ -273,3 +273,43 @@ fn no_input_at_all_boots_a_wrong_architecture() {
     }
     assert!(boots > 100, "the walk reaches real boots: {boots}");
 }
+
+#[test]
+fn a_machine_waits_for_an_image_that_the_server_builds_and_is_told_why_it_failed() {
+    let mut snapshot = snapshot(Some(machine(None, Some("web"))), &[], UnknownMachines::Ignore);
+    let error = || "web.yml:3:5: unknown key".to_owned();
+    for (bake, text) in [
+        (Bake::Waiting, "image `web:latest` for arm64 waits for its turn to be built"),
+        (Bake::Building, "image `web:latest` for arm64 is being built"),
+        (
+            Bake::Failed { error: error() },
+            "image `web:latest` for arm64 could not be built: web.yml:3:5: unknown key",
+        ),
+    ] {
+        snapshot.bakes = [("web".to_owned(), [(Arch::Arm64, bake)].into())].into();
+        let arm64 = decide(&snapshot, &sighting(Asker::Ipxe, Some(Firmware::UefiArm64)));
+        assert_eq!(arm64.plan, Plan::Hold);
+        assert_eq!(arm64.reasons.last().unwrap().to_string(), text);
+        // Nobody builds it for the other architecture.
+        let x86_64 = decide(&snapshot, &sighting(Asker::Ipxe, Some(Firmware::UefiX64)));
+        assert!(matches!(x86_64.reasons.last(), Some(Reason::NotBuilt { .. })));
+    }
+}
+
+#[test]
+fn a_build_of_latest_is_no_reason_to_wait_for_another_channel_nor_to_withhold_what_is_there() {
+    let bakes = |mut snapshot: Snapshot| {
+        let bakes = [(Arch::X86_64, Bake::Building), (Arch::Arm64, Bake::Building)];
+        snapshot.bakes = [("web".to_owned(), bakes.into())].into();
+        snapshot
+    };
+    let edge = snapshot(Some(machine(None, Some("web:edge"))), &[], UnknownMachines::Ignore);
+    let decision = decide(&bakes(edge), &sighting(Asker::Ipxe, Some(Firmware::UefiX64)));
+    assert!(matches!(decision.reasons.last(), Some(Reason::NotBuilt { .. })));
+    let built = [("web", Arch::X86_64, true)];
+    let half = bakes(snapshot(Some(machine(None, Some("web"))), &built, UnknownMachines::Ignore));
+    let there = decide(&half, &sighting(Asker::Ipxe, Some(Firmware::UefiX64)));
+    assert_eq!(word(&there.plan), "boot");
+    let missing = decide(&half, &sighting(Asker::Ipxe, Some(Firmware::UefiArm64)));
+    assert_eq!(word(&missing.plan), "hold");
+}

@@ -56,8 +56,13 @@ fn decision(plan: Plan) -> Decision {
 
 #[test]
 fn a_boot_fetches_kernel_segments_and_the_segment_of_the_machine() {
-    let script =
-        script(&decision(plan("console=ttyS0 quiet", "init")), &sighting(), Some(&ticket()), &AT);
+    let script = script(
+        &decision(plan("console=ttyS0 quiet", "init")),
+        &sighting(),
+        Some(&ticket()),
+        None,
+        &AT,
+    );
     let ones = "11".repeat(32);
     let twos = "22".repeat(32);
     let expected = format!(
@@ -112,7 +117,7 @@ exit 1
 #[test]
 fn a_held_machine_asks_again_and_a_refused_one_ends() {
     assert_eq!(
-        script(&decision(Plan::Hold), &sighting(), None, &AT),
+        script(&decision(Plan::Hold), &sighting(), None, None, &AT),
         "#!ipxe
 echo Kiln: machine n1 (52:54:00:00:00:01) waits:
 echo * 52:54:00:00:00:01 is an interface of machine `n1`
@@ -125,7 +130,7 @@ chain --replace --autofree --timeout 20000 \
     let mut refused = decision(Plan::Refuse);
     refused.machine = None;
     assert_eq!(
-        script(&refused, &sighting(), None, &AT),
+        script(&refused, &sighting(), None, None, &AT),
         "#!ipxe
 echo Kiln: machine (not known) (52:54:00:00:00:01) is refused:
 echo * 52:54:00:00:00:01 is an interface of machine `n1`
@@ -134,13 +139,13 @@ exit 1
 "
     );
     for plan in [Plan::Address, Plan::Ignore] {
-        assert_eq!(script(&decision(plan), &sighting(), None, &AT), "#!ipxe\nexit 1\n");
+        assert_eq!(script(&decision(plan), &sighting(), None, None, &AT), "#!ipxe\nexit 1\n");
     }
 }
 
 #[test]
 fn a_boot_without_a_ticket_waits_for_one() {
-    let script = script(&decision(plan("", "init")), &sighting(), None, &AT);
+    let script = script(&decision(plan("", "init")), &sighting(), None, None, &AT);
     assert!(script.ends_with("|| goto again\n"), "{script}");
     assert!(!script.contains("/blob/"), "{script}");
 }
@@ -166,11 +171,11 @@ fn nothing_that_others_wrote_changes_the_commands() {
         boot.machine = machine(evil);
         boot.reasons = vec![Reason::NoImage { machine: evil.to_owned() }];
         let ticket = BootTicket { boot: BootId(1), machine_key: evil.to_owned() };
-        let booted = script(&boot, &sighting(), Some(&ticket), &AT);
+        let booted = script(&boot, &sighting(), Some(&ticket), None, &AT);
         boot.plan = Plan::Hold;
-        let held = script(&boot, &sighting(), None, &AT);
+        let held = script(&boot, &sighting(), None, Some(evil), &AT);
         boot.plan = Plan::Refuse;
-        booted + &held + &script(&boot, &sighting(), None, &AT)
+        booted + &held + &script(&boot, &sighting(), None, None, &AT)
     };
     let plain = build("x");
     for evil in [
@@ -193,4 +198,10 @@ fn nothing_that_others_wrote_changes_the_commands() {
         assert_eq!(expansions(&script), expansions(&plain), "{evil:?}\n{script}");
         assert!(script.is_ascii(), "{evil:?}");
     }
+}
+
+#[test]
+fn a_machine_that_waits_for_a_build_sees_how_far_it_is_and_asks_more_often() {
+    let script = script(&decision(Plan::Hold), &sighting(), None, Some("packing web: 40 %"), &AT);
+    assert!(script.contains("\necho * packing web: 40 %\n:again\nsleep 3\n"), "{script}");
 }

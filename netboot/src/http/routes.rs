@@ -149,7 +149,8 @@ async fn boot_script(
     let sighting = Sighting { mac, asker: Asker::Ipxe, firmware, uuid: None };
     let decision = decide(&plane.view.snapshot(), &sighting);
     let ticket = plane.boots.script(peer, sighting.clone(), decision.clone()).await;
-    let mut response = text(StatusCode::OK, script(&decision, &sighting, ticket.as_ref(), at));
+    let mut response =
+        text(StatusCode::OK, script(&decision, &sighting, ticket.as_ref(), None, at));
     // It holds the key of this boot.
     let private = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, private);
