@@ -279,11 +279,11 @@ fn a_machine_waits_for_an_image_that_the_server_builds_and_is_told_why_it_failed
     let mut snapshot = snapshot(Some(machine(None, Some("web"))), &[], UnknownMachines::Ignore);
     let error = || "web.yml:3:5: unknown key".to_owned();
     for (bake, text) in [
-        (Bake::Waiting, "image `web:latest` for arm64 waits for its turn to be built"),
-        (Bake::Building, "image `web:latest` for arm64 is being built"),
+        (Bake::Waiting, "image `web` for arm64 waits for its turn to be built"),
+        (Bake::Building, "image `web` for arm64 is being built"),
         (
             Bake::Failed { error: error() },
-            "image `web:latest` for arm64 could not be built: web.yml:3:5: unknown key",
+            "image `web` for arm64 could not be built: web.yml:3:5: unknown key",
         ),
     ] {
         snapshot.bakes = [("web".to_owned(), [(Arch::Arm64, bake)].into())].into();
