@@ -10,6 +10,7 @@
 //! [`serve`] puts the parts together from checked [`settings`]; [`cli`] is the command line around it.
 
 pub mod api;
+pub mod bake;
 pub mod boots;
 pub mod cli;
 pub mod demo;

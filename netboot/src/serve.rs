@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bake::{Baker, BakerConfig};
 use crate::boots::Boots;
 use crate::loaders::{LoadersError, OverTftp};
 use crate::settings::{DhcpMode, Settings, SubnetSettings};
@@ -208,12 +209,21 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         died,
         _lock: lock,
     };
+    let config = BakerConfig {
+        settings: settings.bake.clone(),
+        data_dir: settings.data_dir.clone(),
+        store_dir: settings.store_dir.clone(),
+        mirror: settings.mirror.clone(),
+    };
+    let (baker, baking) = Baker::start(config, view.clone(), stop.clone());
+    running.tasks.push(baking);
     let mut endpoints = Vec::new();
     for (sockets, subnet) in sockets.into_iter().zip(&settings.subnets) {
         let plane = Arc::new(http::Plane {
             view: view.clone(),
             boots: boots.clone(),
             loaders: loaders.clone(),
+            baker: baker.clone(),
         });
         let bind_error = |what, source| {
             let address = SocketAddrV4::new(subnet.address, 0);
@@ -248,7 +258,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         async move { view.watch(stop).await }
     };
     running.tasks.push(tokio::spawn(watch));
-    let state = api::Control { inventory, view, endpoints };
+    let state = api::Control { inventory, view, endpoints, baker };
     running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
     Ok(running)
 }

@@ -1,5 +1,7 @@
 //! `kiln.toml`: what is written there, and the checked [`Settings`] it becomes.
 
+mod images;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::{Range, RangeInclusive};
@@ -10,6 +12,8 @@ use kiln_inventory::UnknownMachines;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::bake::BakeSettings;
+
 /// Where `kiln serve` looks for its settings unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/kiln/kiln.toml";
 /// Where the server's socket is unless told otherwise.
@@ -17,7 +21,8 @@ pub const DEFAULT_SOCKET: &str = "/run/kiln/kiln.sock";
 /// Where images are kept unless told otherwise.
 pub const DEFAULT_STORE: &str = "/var/lib/kiln/store";
 const DEFAULT_DATA: &str = "/var/lib/kiln";
-const LEASE_TIMES: RangeInclusive<Duration> =
+/// The times that can be set: of leases, of builds.
+const TIMES: RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(30 * 24 * 3600);
 
 /// Checked settings of the server.
@@ -39,6 +44,8 @@ pub struct Settings {
     pub loaders_dir: Option<PathBuf>,
     /// Debian mirror for the loaders; without one, the one that the host's apt uses.
     pub mirror: Option<String>,
+    /// What the server builds by itself.
+    pub bake: BakeSettings,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
 }
@@ -117,7 +124,9 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
+        let mut settings = Self::parse(path, &text)?;
+        settings.bake.config = Some(path.to_owned());
+        Ok(settings)
     }
 
     /// Checks a text; `path` is only for the messages.
@@ -202,6 +211,10 @@ struct Wire {
     loaders: WireLoaders,
     #[serde(default)]
     debian: WireDebian,
+    #[serde(default)]
+    images: images::WireImages,
+    #[serde(default)]
+    image: Vec<images::WireImage>,
     #[serde(default)]
     subnet: Vec<Spanned<WireSubnet>>,
 }
@@ -289,6 +302,7 @@ impl Wire {
             unknown: self.discovery.unknown,
             loaders_dir: self.loaders.dir,
             mirror: self.debian.mirror,
+            bake: images::check(self.images, self.image, problems),
             subnets,
         }
     }
@@ -396,7 +410,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = digits.parse().map_err(|_| error())?;
     let time = Duration::from_secs(number.saturating_mul(factor));
-    if LEASE_TIMES.contains(&time) {
+    if TIMES.contains(&time) {
         Ok(time)
     } else {
         Err(format!("`{text}` is not between 60s and 30d"))

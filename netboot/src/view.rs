@@ -9,8 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use kiln_builder::manifest::Manifest;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
-use kiln_inventory::{Artifact, ImageVersion, Snapshot, Store, UnknownMachines};
-use kiln_types::{Digest, ImageRef};
+use kiln_inventory::{Artifact, Bake, ImageVersion, Snapshot, Store, UnknownMachines};
+use kiln_types::{Arch, Digest, ImageRef};
 use tokio_util::sync::CancellationToken;
 
 /// How often the index of the artifact store is looked at.
@@ -24,9 +24,13 @@ pub struct View {
     unknown: UnknownMachines,
     snapshot: Arc<ArcSwap<Snapshot>>,
     blobs: ArcSwap<HashMap<Digest, u64>>,
+    bakes: ArcSwap<Bakes>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
     refreshing: tokio::sync::Mutex<Versions>,
 }
+
+/// What is about to be built, by image and architecture.
+type Bakes = BTreeMap<String, BTreeMap<Arch, Bake>>;
 
 /// Manifests that were read and checked. They never change.
 type Versions = HashMap<Digest, Arc<Manifest>>;
@@ -59,6 +63,7 @@ impl View {
             unknown,
             snapshot: Arc::default(),
             blobs: ArcSwap::default(),
+            bakes: ArcSwap::default(),
             refreshing: tokio::sync::Mutex::default(),
         };
         view.refresh().await?;
@@ -107,9 +112,24 @@ impl View {
         };
         let machines = machines.into_iter().map(Arc::new).collect();
         self.blobs.store(Arc::new(images.blobs));
-        self.snapshot.store(Arc::new(Snapshot::new(machines, images.named, self.unknown)));
+        let mut snapshot = Snapshot::new(machines, images.named, self.unknown);
+        snapshot.bakes = BTreeMap::clone(&self.bakes.load());
+        self.snapshot.store(Arc::new(snapshot));
         *known = images.versions;
         Ok(())
+    }
+
+    /// Takes what is about to be built, and reads everything anew: a build that has ended is served at once.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`refresh`](Self::refresh) does.
+    pub async fn set_bakes(
+        &self,
+        bakes: BTreeMap<String, BTreeMap<Arch, Bake>>,
+    ) -> Result<(), ViewError> {
+        self.bakes.store(Arc::new(bakes));
+        self.refresh().await
     }
 
     /// Refreshes whenever the artifact store has changed, until told to stop.
@@ -144,7 +164,7 @@ impl View {
 }
 
 struct Images {
-    named: BTreeMap<ImageRef, BTreeMap<kiln_types::Arch, Arc<ImageVersion>>>,
+    named: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
     blobs: HashMap<Digest, u64>,
     versions: Versions,
 }

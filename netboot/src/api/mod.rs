@@ -1,6 +1,7 @@
 //! The control plane: REST on a unix socket, for the command line. Who may open the socket may do everything.
 
 mod boots;
+mod builds;
 mod machines;
 
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 pub use boots::BootDetail;
+pub use builds::BuildLog;
 
+use crate::bake::Baker;
 use crate::settings::SubnetSettings;
 use crate::view::View;
 
@@ -30,6 +33,8 @@ pub struct Control {
     pub view: Arc<View>,
     /// Where machines of each subnet find us.
     pub endpoints: Vec<(SubnetSettings, Endpoints)>,
+    /// Who builds images.
+    pub baker: Baker,
 }
 
 /// An error as the API tells it.
@@ -57,6 +62,9 @@ pub fn router(control: Control) -> Router {
         .route("/api/v1/boots", get(boots::list))
         .route("/api/v1/boots/{id}", get(boots::show))
         .route("/api/v1/images", get(images))
+        .route("/api/v1/builds", get(builds::list))
+        .route("/api/v1/builds/{image}", get(builds::show).post(builds::start))
+        .route("/api/v1/builds/{image}/log", get(builds::log))
         .fallback(async || Fault(StatusCode::NOT_FOUND, "there is no such path".to_owned()))
         .method_not_allowed_fallback(async || {
             Fault(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods".to_owned())

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::bake::BakerConfig;
 use crate::settings::SubnetSettings;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -39,7 +40,9 @@ impl Rig {
         let listener = UnixListener::bind(&socket).unwrap();
         let stop = CancellationToken::new();
         let endpoints = vec![(subnet, at)];
-        let control = Control { inventory: inventory.clone(), view: Arc::new(view), endpoints };
+        let (inventory_, view) = (inventory.clone(), Arc::new(view));
+        let (baker, _) = Baker::start(BakerConfig::idle(dir.path()), view.clone(), stop.clone());
+        let control = Control { inventory: inventory_, view, endpoints, baker };
         let task = tokio::spawn(serve(listener, control, stop.clone()));
         Self { _dir: dir, socket, inventory, stop, task }
     }

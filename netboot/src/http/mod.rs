@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bake::Baker;
 use crate::boots::Boots;
 use crate::loaders::Loaders;
 use crate::view::View;
@@ -42,6 +43,8 @@ pub struct Plane {
     pub boots: Boots,
     /// Loaders.
     pub loaders: Loaders,
+    /// Who builds images.
+    pub baker: Baker,
 }
 
 /// A running boot plane.

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use kiln_inventory::{Asker, BootId, Phase, Sighting, decide};
+use kiln_inventory::{Asker, BootId, Decision, Phase, Plan, Reason, Sighting, decide};
 use kiln_ipxe::{Endpoints, script};
 use kiln_types::{Digest, Mac};
 use tokio::time::Instant;
@@ -148,13 +148,27 @@ async fn boot_script(
     let firmware = query(request, "firmware").and_then(|text| text.parse().ok());
     let sighting = Sighting { mac, asker: Asker::Ipxe, firmware, uuid: None };
     let decision = decide(&plane.view.snapshot(), &sighting);
+    let progress = tell_baker(plane, &decision, &sighting);
     let ticket = plane.boots.script(peer, sighting.clone(), decision.clone()).await;
-    let mut response =
-        text(StatusCode::OK, script(&decision, &sighting, ticket.as_ref(), None, at));
+    let script = script(&decision, &sighting, ticket.as_ref(), progress.as_deref(), at);
+    let mut response = text(StatusCode::OK, script);
     // It holds the key of this boot.
     let private = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, private);
     response
+}
+
+/// Lets the baker know which image is wanted, and returns how far it is where the machine has to wait for it.
+fn tell_baker(plane: &Plane, decision: &Decision, sighting: &Sighting) -> Option<String> {
+    let machine = &decision.machine.as_ref()?.spec;
+    let image = machine.image.as_ref()?;
+    let arch = match &decision.plan {
+        Plan::Boot(plan) => plan.arch,
+        _ => sighting.arch().or(machine.arch)?,
+    };
+    plane.baker.asked(image, arch);
+    let building = matches!(decision.reasons.last(), Some(Reason::BeingBuilt { .. }));
+    building.then(|| plane.baker.progress(image.name())).flatten()
 }
 
 async fn machine_segment(

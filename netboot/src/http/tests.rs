@@ -11,6 +11,7 @@ use kiln_types::{Arch, Digest};
 use tempfile::TempDir;
 
 use super::*;
+use crate::bake::BakerConfig;
 
 const KERNEL: &[u8] = b"MZ kernel";
 const MAC: &str = "52:54:00:00:00:01";
@@ -70,7 +71,10 @@ impl Rig {
         let (boots, tracker) = Boots::start(inventory.clone());
         std::fs::write(dir.path().join("ipxe-amd64.efi"), b"MZ loader").unwrap();
         let loaders = Loaders::read(dir.path()).unwrap();
-        let plane = Arc::new(Plane { view: Arc::new(view.unwrap()), boots, loaders });
+        let view = Arc::new(view.unwrap());
+        let (stop, config) = (CancellationToken::new(), BakerConfig::idle(dir.path()));
+        let (baker, _) = Baker::start(config, view.clone(), stop);
+        let plane = Arc::new(Plane { view, boots, loaders, baker });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(listener, plane).unwrap();
         Self { _dir: dir, inventory, kernel, server, tracker }

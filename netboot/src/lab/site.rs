@@ -37,6 +37,7 @@ impl Site {
             unknown: UnknownMachines::Ignore,
             loaders_dir: Some(self.cache().join("loaders")),
             mirror: None,
+            bake: crate::bake::BakeSettings::default(),
             subnets: vec![SubnetSettings {
                 network: Ipv4Addr::new(10, 77, 0, 0),
                 prefix: 24,

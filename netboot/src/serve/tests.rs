@@ -18,6 +18,7 @@ fn settings(dir: &TempDir) -> Settings {
         unknown: UnknownMachines::Ignore,
         loaders_dir: Some(loaders),
         mirror: None,
+        bake: crate::bake::BakeSettings::default(),
         subnets: vec![SubnetSettings::without_dhcp(
             Ipv4Addr::new(127, 0, 0, 0),
             8,
