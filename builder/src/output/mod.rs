@@ -7,8 +7,14 @@
 //!                                                       └─► iso
 //! ```
 
+mod certificate;
+mod der;
 mod format;
+pub mod pe;
 mod plan;
+pub mod secure_boot;
+pub mod sign;
+pub mod uki;
 
 pub use format::{Format, ParseFormatError};
 pub use plan::{ArtifactError, Piece, Plan, PlanReader};
