@@ -7,7 +7,7 @@ use kiln_builder::store::{Index, Store};
 
 use super::client::Client;
 use super::table::{ago, size, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::{ClientArgs, Failure, Output, bakes, print_json};
 use crate::boots::now_ms;
 
 /// Images of the artifact store
@@ -19,6 +19,9 @@ pub struct ImageArgs {
 
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
+    Build(bakes::BuildNowArgs),
+    Builds(bakes::BuildsArgs),
+    Log(bakes::LogArgs),
     /// List images and their versions
     #[command(alias = "ls")]
     List {
@@ -31,7 +34,12 @@ enum ImageCommand {
 }
 
 pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
-    let ImageCommand::List { client, store } = &args.command;
+    let (client, store) = match &args.command {
+        ImageCommand::Build(args) => return bakes::build_now(args).await,
+        ImageCommand::Builds(args) => return bakes::builds(args).await,
+        ImageCommand::Log(args) => return bakes::log(args).await,
+        ImageCommand::List { client, store } => (client, store),
+    };
     let index: Index = match store {
         Some(dir) => Store::open(dir)?.index()?,
         None => Client::new(client).get("/api/v1/images").await?,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "standard output is where answers belong")]
 
+pub mod bakes;
 pub mod boot;
 pub mod build;
 mod client;
