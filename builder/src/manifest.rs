@@ -4,8 +4,8 @@ use kiln_types::{Arch, Digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The schema that this program writes.
-pub const SCHEMA: u32 = 1;
+/// The schema that this program writes. It reads every earlier one: what those lack has a default.
+pub const SCHEMA: u32 = 2;
 
 /// One version of an image for one architecture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,12 @@ pub struct Manifest {
     pub min_ram: u64,
     /// Packages it was made from, by name.
     pub packages: Vec<PackageEntry>,
+    /// Images it was made from, by component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceEntry>,
+    /// Digest of the list of everything in it (SPDX).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<Digest>,
 }
 
 /// A kernel.
@@ -43,18 +49,58 @@ pub struct KernelEntry {
     pub efi_stub: bool,
 }
 
-/// A part of an initrd: a compressed cpio archive.
+/// A part of an initrd: a cpio archive, padded with zeros to a multiple of four bytes, so that a part that is not
+/// compressed may follow any other: the kernel looks for one at such places only
+/// (`Documentation/driver-api/early-userspace/buffer-format.rst` of the kernel).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentEntry {
     /// What it holds: `init`, `kernel-modules`, `files` or the name of a container.
     pub component: String,
-    /// Digest of the compressed archive.
+    /// Digest of the archive as it is stored.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
     /// Its length once unpacked.
     pub unpacked: u64,
+    /// How it is compressed.
+    #[serde(default)]
+    pub compression: SegmentCompression,
+}
+
+/// How a segment is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SegmentCompression {
+    /// Not at all: what it holds is compressed in itself, or must be read before anything can be unpacked.
+    None,
+    /// As zstd, which kernels since 5.9 may understand.
+    #[default]
+    Zstd,
+    /// As gzip, which every kernel understands.
+    Gzip,
+}
+
+impl std::fmt::Display for SegmentCompression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        })
+    }
+}
+
+/// An image of a registry, a layout or a folder that went into an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceEntry {
+    /// The component that is made of it.
+    pub component: String,
+    /// What the specification calls it.
+    pub reference: String,
+    /// Digest of its manifest for the architecture.
+    pub digest: Digest,
 }
 
 /// A package that went into an image.
@@ -83,10 +129,44 @@ impl Manifest {
         Ok(out.into_bytes())
     }
 
+    /// Reads a manifest of this schema or an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it is not one, and when a later Kiln wrote it in a way that this one does not know.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: u32,
+        }
+        let Schema { schema } = serde_json::from_slice(bytes)?;
+        if schema > SCHEMA {
+            return Err(ManifestError::Newer { schema });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
     /// Returns how many bytes a machine fetches.
     pub fn download_size(&self) -> u64 {
         self.kernel.size + self.segments.iter().map(|segment| segment.size).sum::<u64>()
     }
+}
+
+/// A manifest cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// It is no manifest.
+    #[error("it is not a manifest")]
+    Json(#[from] serde_json::Error),
+    /// It is of a schema that is not known.
+    #[error(
+        "it has schema {schema}; this kiln knows up to {SCHEMA}, so a newer one is needed to read it"
+    )]
+    Newer {
+        /// The schema.
+        schema: u32,
+    },
 }
 
 /// Sorts by itself, whatever order the JSON library keeps its maps in.
@@ -138,19 +218,35 @@ mod tests {
                 digest,
                 size: 2,
                 unpacked: 3,
+                compression: SegmentCompression::Zstd,
             }],
             cmdline: "a=\"b\"".to_owned(),
             min_ram: 4,
             packages: Vec::new(),
+            sources: Vec::new(),
+            sbom: None,
         };
         let zeros = digest.to_string();
         let expected = format!(
-            r#"{{"arch":"x86_64","cmdline":"a=\"b\"","image":"demo","kernel":{{"digest":"{zeros}","efi_stub":true,"release":"6.12","size":1}},"min_ram":4,"packages":[],"schema":1,"segments":[{{"component":"init","digest":"{zeros}","size":2,"unpacked":3}}]}}"#
+            r#"{{"arch":"x86_64","cmdline":"a=\"b\"","image":"demo","kernel":{{"digest":"{zeros}","efi_stub":true,"release":"6.12","size":1}},"min_ram":4,"packages":[],"schema":2,"segments":[{{"component":"init","compression":"zstd","digest":"{zeros}","size":2,"unpacked":3}}]}}"#
         );
         let bytes = manifest.to_canonical_json().unwrap();
         assert_eq!(String::from_utf8(bytes.clone()).unwrap(), expected);
         assert_eq!(serde_json::from_slice::<Manifest>(&bytes).unwrap(), manifest);
         assert_eq!(sha256(&bytes), sha256(expected.as_bytes()));
         assert_eq!(manifest.download_size(), 3);
+    }
+
+    #[test]
+    fn a_manifest_of_an_earlier_schema_is_read_and_one_of_a_later_is_told_apart() {
+        let zeros = Digest::from_bytes([0; 32]);
+        let first = format!(
+            r#"{{"arch":"arm64","cmdline":"","image":"demo","kernel":{{"digest":"{zeros}","efi_stub":true,"release":"6.12","size":1}},"min_ram":4,"packages":[],"schema":1,"segments":[{{"component":"init","digest":"{zeros}","size":2,"unpacked":3}}]}}"#
+        );
+        let manifest = Manifest::from_json(first.as_bytes()).unwrap();
+        assert_eq!(manifest.segments[0].compression, SegmentCompression::Zstd);
+        let later = r#"{"schema":3,"segments":{}}"#;
+        let error = Manifest::from_json(later.as_bytes()).unwrap_err();
+        assert!(matches!(error, ManifestError::Newer { schema: 3 }), "{error}");
     }
 }

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
-use crate::manifest::SegmentEntry;
+use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::store::{Store, StoreError};
 use crate::tree::Tree;
 
 /// Fast to pack and to unpack; a release may spend more.
 const LEVEL: i32 = 3;
+/// The kernel looks for an archive at every multiple of four and skips zeros before it.
+const ALIGNMENT: u64 = 4;
 
 /// A segment could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -64,13 +66,20 @@ struct Remembered {
     digest: Digest,
     size: u64,
     unpacked: u64,
+    compression: SegmentCompression,
 }
 
 /// Returns the segment that was made from the same inputs before, if it is still there.
 pub fn find(store: &Store, component: &str, key: &Digest) -> Option<SegmentEntry> {
-    let Remembered { digest, size, unpacked } = store.remembered(key)?;
+    let Remembered { digest, size, unpacked, compression } = store.remembered(key)?;
     let there = std::fs::metadata(store.artifact(&digest)).is_ok_and(|file| file.len() == size);
-    there.then(|| SegmentEntry { component: component.to_owned(), digest, size, unpacked })
+    there.then(|| SegmentEntry {
+        component: component.to_owned(),
+        digest,
+        size,
+        unpacked,
+        compression,
+    })
 }
 
 /// Archives, compresses and stores a tree. It is remembered under the key.
@@ -107,14 +116,18 @@ pub fn write(
     let unpacked = cpio::write(tree, mtime, &mut buffered).map_err(archive)?;
     buffered.flush().map_err(compress)?;
     let encoder = buffered.into_inner().map_err(|e| compress(e.into_error()))?;
-    let writer = encoder.finish().map_err(compress)?;
+    let mut writer = encoder.finish().map_err(compress)?;
+    writer.pad(ALIGNMENT).map_err(compress)?;
     let (digest, size) = writer.commit().map_err(stored)?;
-    store.remember(key, &Remembered { digest, size, unpacked }).map_err(stored)?;
-    Ok(SegmentEntry { component: owned(), digest, size, unpacked })
+    let compression = SegmentCompression::Zstd;
+    store.remember(key, &Remembered { digest, size, unpacked, compression }).map_err(stored)?;
+    Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
     use crate::hash::sha256;
     use crate::tree::{Node, TreePath};
@@ -158,7 +171,10 @@ mod tests {
         };
         let (first, second) = (build(), build());
         assert_eq!(first, second);
-        let unpacked = zstd::decode_all(&first.1[..]).unwrap();
+        assert_eq!(first.1.len() % 4, 0);
+        let mut unpacked = Vec::new();
+        let mut frame = zstd::Decoder::new(&first.1[..]).unwrap().single_frame();
+        frame.read_to_end(&mut unpacked).unwrap();
         assert_eq!(unpacked.len() as u64, first.0.unpacked);
         assert!(unpacked.starts_with(b"070701"));
     }

@@ -19,7 +19,7 @@ use self::inputs::Inputs;
 use crate::deb::{Archive, ArchiveConfig};
 use crate::fetch::Fetcher;
 use crate::manifest::{KernelEntry, Manifest, PackageEntry, SCHEMA, SegmentEntry};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::spec;
 use crate::store::{Store, VersionEntry};
 
@@ -42,6 +42,13 @@ pub struct BuildRequest<'a> {
     pub mirror: Option<String>,
     /// Where to show how far it is.
     pub progress: &'a dyn Progress,
+}
+
+impl<'a> BuildRequest<'a> {
+    /// Asks for what these files describe, named by the first of them, with nothing exported and nothing shown.
+    pub const fn new(store: &'a Store, specs: Vec<PathBuf>, arch: Arch) -> Self {
+        Self { specs, name: None, arch, store, out: None, mirror: None, progress: &Silent }
+    }
 }
 
 /// What was built.
@@ -100,10 +107,12 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         segments,
         cmdline: cmdline.to_owned(),
         packages: packages(&inputs),
+        sources: Vec::new(),
+        sbom: None,
     };
     let version = store.put(&manifest.to_canonical_json().map_err(BuildError::Manifest)?)?;
     let created = epoch.map_or_else(now, u64::from);
-    let entry = VersionEntry { digest: version, created, size: manifest.download_size() };
+    let entry = VersionEntry::new(version, created, manifest.download_size());
     store.publish(&image, arch, entry)?;
     if let Some(dir) = &request.out {
         export::export(store, &manifest, dir)?;
@@ -150,6 +159,7 @@ fn packages(inputs: &Inputs) -> Vec<PackageEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::SegmentCompression;
 
     #[test]
     fn the_demo_image_can_be_read_for_every_architecture() {
@@ -168,6 +178,7 @@ mod tests {
             digest,
             size: size * MIB,
             unpacked: unpacked * MIB,
+            compression: SegmentCompression::Zstd,
         };
         assert_eq!(min_ram(&kernel, &[segment(10, 30)]), 144 * MIB);
         assert_eq!(min_ram(&kernel, &[segment(100, 1000)]), 2048 * MIB);

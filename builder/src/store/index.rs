@@ -30,16 +30,41 @@ pub struct VersionEntry {
     pub created: u64,
     /// Bytes of its kernel and its segments.
     pub size: u64,
+    /// What belongs to it but is not served with it, by name: signature, provenance, recorded specification.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attachments: BTreeMap<String, Digest>,
+}
+
+impl VersionEntry {
+    /// Returns a version without attachments.
+    pub const fn new(digest: Digest, created: u64, size: u64) -> Self {
+        Self { digest, created, size, attachments: BTreeMap::new() }
+    }
+
+    /// Adds an attachment, or replaces the one of that name.
+    #[must_use]
+    pub fn with(mut self, name: &str, attachment: Digest) -> Self {
+        self.attachments.insert(name.to_owned(), attachment);
+        self
+    }
 }
 
 impl Index {
-    /// Puts a version first and lets the channel name it. One that is known keeps the time it was first built.
+    /// Puts a version first and lets the channel name it. One that is known keeps the time it was first built; its
+    /// attachments are replaced by those that come with it.
     pub(crate) fn add(&mut self, image: &ImageRef, arch: Arch, version: VersionEntry) {
         let by_arch = self.images.entry(image.name().to_owned()).or_default();
         let entry = by_arch.entry(arch).or_default();
         entry.channels.insert(image.channel().to_owned(), version.digest);
         let known = entry.versions.iter().position(|known| known.digest == version.digest);
-        let version = known.map_or(version, |at| entry.versions.remove(at));
+        let version = match known {
+            Some(at) => {
+                let mut known = entry.versions.remove(at);
+                known.attachments.extend(version.attachments);
+                known
+            }
+            None => version,
+        };
         entry.versions.insert(0, version);
     }
 }

@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 pub use self::index::{ImageEntry, Index, VersionEntry};
 use crate::disk::is_full;
 use crate::hash::{Hasher, HashingWriter, sha256};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ManifestError};
 
 /// The largest manifest or index that is read.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -77,6 +77,15 @@ pub enum StoreError {
         /// What is wrong, where that is known.
         #[source]
         source: Option<serde_json::Error>,
+    },
+    /// A manifest cannot be read.
+    #[error("cannot read the manifest `{path}`")]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ManifestError,
     },
 }
 
@@ -146,8 +155,7 @@ impl Store {
         if sha256(&bytes) != *version {
             return Err(StoreError::Damaged { path, source: None });
         }
-        serde_json::from_slice(&bytes)
-            .map_err(|source| StoreError::Damaged { path, source: Some(source) })
+        Manifest::from_json(&bytes).map_err(|source| StoreError::Manifest { path, source })
     }
 
     /// Begins a new artifact.
@@ -264,6 +272,12 @@ impl std::fmt::Debug for ArtifactWriter<'_> {
 }
 
 impl ArtifactWriter<'_> {
+    /// Fills up with zeros to a multiple of so many bytes.
+    pub(crate) fn pad(&mut self, alignment: u64) -> io::Result<()> {
+        let gap = self.out.written.next_multiple_of(alignment) - self.out.written;
+        io::copy(&mut io::repeat(0).take(gap), self).map(drop)
+    }
+
     /// Makes the artifact durable under its digest and returns that and its length.
     ///
     /// # Errors
@@ -358,7 +372,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let image: ImageRef = "web:edge".parse().unwrap();
         for (n, text) in [(1, "a"), (2, "b"), (3, "a")] {
-            let version = VersionEntry { digest: sha256(text.as_bytes()), created: n, size: n };
+            let version = VersionEntry::new(sha256(text.as_bytes()), n, n);
             store.publish(&image, Arch::Arm64, version).unwrap();
         }
         let index = store.index().unwrap();

@@ -45,13 +45,11 @@ pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
     let store = Store::open(&args.store.store)?;
     let progress = Bars::new();
     let request = BuildRequest {
-        specs: args.specs,
         name: args.name,
-        arch,
-        store: &store,
         out: args.out,
         mirror: args.mirror,
         progress: &progress,
+        ..BuildRequest::new(&store, args.specs, arch)
     };
     let report = kiln_builder::build(request).await.map_err(|error| {
         let code = match &error {

@@ -31,7 +31,7 @@ impl Rig {
         let kernel = artifacts.put(KERNEL).unwrap();
         let segment = artifacts.put(b"cpio").unwrap();
         let manifest = Manifest {
-            schema: 1,
+            schema: kiln_builder::manifest::SCHEMA,
             image: "web".to_owned(),
             arch: Arch::X86_64,
             kernel: KernelEntry {
@@ -45,13 +45,16 @@ impl Rig {
                 digest: segment,
                 size: 4,
                 unpacked: 4,
+                compression: kiln_builder::manifest::SegmentCompression::Zstd,
             }],
             cmdline: "console=ttyS0".to_owned(),
             min_ram: 0,
             packages: Vec::new(),
+            sources: Vec::new(),
+            sbom: None,
         };
         let digest = artifacts.put(&manifest.to_canonical_json().unwrap()).unwrap();
-        let version = VersionEntry { digest, created: 0, size: 13 };
+        let version = VersionEntry::new(digest, 0, 13);
         artifacts.publish(&"web".parse().unwrap(), Arch::X86_64, version).unwrap();
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         inventory

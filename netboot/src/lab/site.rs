@@ -80,13 +80,8 @@ impl Site {
         let mut image = None;
         for &arch in architectures {
             let request = BuildRequest {
-                specs: vec![spec.to_owned()],
-                name: None,
-                arch,
-                store: &store,
-                out: None,
-                mirror: None,
                 progress: &progress,
+                ..BuildRequest::new(&store, vec![spec.to_owned()], arch)
             };
             let report = kiln_builder::build(request)
                 .await
