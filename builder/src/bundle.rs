@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::spec::{ContainerSpec, Namespace};
+use crate::spec::{Container, Mount as Settled, Namespace, UserId};
 use crate::tree::{Kind, Node, Tree, TreePath, TreePathError};
 
 const OCI_VERSION: &str = "1.2.1";
@@ -113,18 +113,18 @@ struct BindNs {
 }
 
 /// Returns `config.json`.
-pub fn config_json(spec: &ContainerSpec) -> Vec<u8> {
-    let caps = spec.capabilities.names();
+pub fn config_json(spec: &Container) -> Vec<u8> {
+    let caps = &spec.capabilities;
     let mut sorted = caps.to_vec();
     sorted.sort();
     sorted.dedup();
     let config = Config {
         oci_version: OCI_VERSION,
         process: Process {
-            user: User { uid: spec.uid, gid: spec.gid },
+            user: User { uid: number(&spec.uid), gid: number(&spec.gid) },
             args: &spec.command,
             env: environment(spec),
-            cwd: spec.cwd.as_deref().filter(|cwd| !cwd.is_empty()).unwrap_or("/"),
+            cwd: &spec.cwd,
             capabilities: Caps {
                 bounding: sorted.clone(),
                 effective: caps.to_vec(),
@@ -145,7 +145,7 @@ pub fn config_json(spec: &ContainerSpec) -> Vec<u8> {
 }
 
 /// Returns `runtime.json` for a bundle at this absolute path, whose files are in `lower` unless it is read-only.
-pub fn runtime_json(spec: &ContainerSpec, bundle: &str, lower: &str) -> Vec<u8> {
+pub fn runtime_json(spec: &Container, bundle: &str, lower: &str) -> Vec<u8> {
     let in_bundle = |name: &str| format!("{bundle}/{name}");
     let rootfs = in_bundle("rootfs");
     let mounts = if spec.readonly {
@@ -190,7 +190,7 @@ pub enum RootFiles {
 /// # Errors
 ///
 /// Fails when a path becomes too long.
-pub fn write(spec: &ContainerSpec, path: &str, root: RootFiles) -> Result<Tree, TreePathError> {
+pub fn write(spec: &Container, path: &str, root: RootFiles) -> Result<Tree, TreePathError> {
     let mut tree = Tree::new();
     let at = |name: &str| TreePath::new(&format!("{path}/{name}"));
     let (root, lower) = match root {
@@ -220,7 +220,7 @@ pub fn write(spec: &ContainerSpec, path: &str, root: RootFiles) -> Result<Tree, 
 }
 
 /// Makes the directories that are mounted on: in a root that nothing can be written to, the runtime cannot.
-fn add_mount_points(spec: &ContainerSpec, root: &mut Tree) -> Result<(), TreePathError> {
+fn add_mount_points(spec: &Container, root: &mut Tree) -> Result<(), TreePathError> {
     for mount in mounts(spec) {
         let path = TreePath::new(&mount.destination)?;
         // A link on the way leads somewhere that only the runtime finds.
@@ -280,13 +280,13 @@ fn prepare_root(mut root: Tree) -> Result<Tree, TreePathError> {
 }
 
 /// Packages say nothing of an environment, as images do; but without a search path few programs start.
-fn environment(spec: &ContainerSpec) -> Vec<&str> {
+fn environment(spec: &Container) -> Vec<&str> {
     let given = spec.env.iter().map(String::as_str);
     let path = (!given.clone().any(|entry| entry.starts_with("PATH="))).then_some(PATH);
     path.into_iter().chain(given).collect()
 }
 
-fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
+fn mounts(spec: &Container) -> Vec<Mount> {
     let read_only: &[&str] = if spec.readonly { &["ro"] } else { &[] };
     let with = |options: &[&'static str]| [options, read_only].concat();
     let defaults = [
@@ -314,33 +314,16 @@ fn mounts(spec: &ContainerSpec) -> Vec<Mount> {
     // By destination: that is also the order in which they have to be made.
     let mut mounts: BTreeMap<String, Mount> =
         defaults.into_iter().map(|mount| (mount.destination.clone(), mount)).collect();
-    let given = spec.mounts.iter().map(|mount| Mount {
-        destination: mount.destination.clone(),
-        kind: mount.kind.clone().or_else(|| mount.source.clone()),
-        source: mount.source.clone().or_else(|| mount.kind.clone()),
-        options: mount.options.clone(),
-    });
-    let in_memory = spec.tmpfs.iter().map(|text| {
-        let (destination, options) = text.split_once(':').unwrap_or((text, ""));
-        Mount { options: split(options), ..mount(destination, "tmpfs", "tmpfs", &[]) }
-    });
-    for mount in given.chain(spec.binds.iter().map(|text| bind(text))).chain(in_memory) {
-        mounts.insert(mount.destination.clone(), mount);
+    for Settled { destination, kind, source, options } in spec.mounts.clone() {
+        let mount = Mount {
+            destination: destination.clone(),
+            kind: Some(kind),
+            source: Some(source),
+            options,
+        };
+        mounts.insert(destination, mount);
     }
     mounts.into_values().collect()
-}
-
-fn bind(text: &str) -> Mount {
-    let mut parts = text.splitn(3, ':');
-    let source = parts.next().unwrap_or_default();
-    let destination = parts.next().unwrap_or(source);
-    let mut options = split(parts.next().unwrap_or("rw,rshared"));
-    options.push("rbind".to_owned());
-    Mount { options, ..mount(destination, "bind", source, &[]) }
-}
-
-fn split(options: &str) -> Vec<String> {
-    options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect()
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
@@ -352,21 +335,23 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount
     }
 }
 
-fn namespaces(spec: &ContainerSpec) -> Vec<NamespaceEntry<'_>> {
-    let uts = if spec.hostname.is_some() { &Namespace::New } else { &Namespace::Host };
-    [
-        ("network", spec.net.as_ref().unwrap_or(&Namespace::Host)),
-        ("uts", uts),
-        ("pid", spec.pid.as_ref().unwrap_or(&Namespace::New)),
-        ("mount", &Namespace::New),
-    ]
-    .into_iter()
-    .filter_map(|(kind, namespace)| match namespace {
-        Namespace::Host => None,
-        Namespace::New => Some(NamespaceEntry { kind, path: None }),
-        Namespace::Path(path) => Some(NamespaceEntry { kind, path: Some(path) }),
-    })
-    .collect()
+fn namespaces(spec: &Container) -> Vec<NamespaceEntry<'_>> {
+    [("network", &spec.net), ("uts", &spec.uts), ("pid", &spec.pid), ("mount", &Namespace::New)]
+        .into_iter()
+        .filter_map(|(kind, namespace)| match namespace {
+            Namespace::Host | Namespace::Unsaid => None,
+            Namespace::New => Some(NamespaceEntry { kind, path: None }),
+            Namespace::Path(path) => Some(NamespaceEntry { kind, path: Some(path) }),
+        })
+        .collect()
+}
+
+/// Names are refused before anything is built.
+fn number(id: &UserId) -> u32 {
+    match id {
+        UserId::Number(number) => *number,
+        UserId::Container(_) => 0,
+    }
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
@@ -380,9 +365,9 @@ mod tests {
 
     use super::*;
 
-    fn container(extra: &str) -> ContainerSpec {
+    fn container(extra: &str) -> Container {
         let yaml = format!("onboot: [{{name: a, deb: [x], command: [/bin/true]{extra}}}]");
-        crate::spec::parse("a.yml", &yaml).unwrap().onboot.remove(0)
+        crate::spec::parse("a.yml", &yaml).unwrap().onboot[0].settle(None, None)
     }
 
     #[test]

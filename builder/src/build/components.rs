@@ -13,7 +13,7 @@ use crate::bundle::RootFiles;
 use crate::manifest::{KernelEntry, SegmentEntry};
 use crate::modules::ModulesError;
 use crate::progress::Progress;
-use crate::spec::{ContainerSpec, FileSpec, ModuleSelection, Placed, Spec};
+use crate::spec::{ContainerSpec, FileSpec, ModuleSelection, Placed, Spec, UserId};
 use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 use crate::{bundle, deb, hash, init_binary, kernel, modules, segment};
@@ -140,7 +140,10 @@ impl Components<'_> {
             .services
             .iter()
             .map(|service| {
-                (service.name.as_str(), json!({"restart": service.restart, "after": service.after}))
+                (
+                    service.name.as_str(),
+                    json!({"restart": service.settle(None, None).restart, "after": service.after}),
+                )
             })
             .collect();
         let about = json!({
@@ -160,11 +163,12 @@ impl Components<'_> {
         path: String,
         inputs: &Inputs,
     ) -> Result<SegmentEntry, BuildError> {
-        let name = container.name.as_str();
         let packages = inputs.containers.get(&container.deb).map(Vec::as_slice).unwrap_or_default();
+        let container = container.settle(None, None);
+        let name = container.name.as_str();
         let mut key = key("container", packages, self.mtime);
         key.field(&path);
-        key.field(&String::from_utf8_lossy(&bundle::config_json(container)));
+        key.field(&String::from_utf8_lossy(&bundle::config_json(&container)));
         let digests: Vec<_> = packages.iter().map(|package| package.entry.sha256).collect();
         let shared = self.roots.get(&digests).filter(|_| !container.readonly).cloned();
         key.field(shared.as_deref().unwrap_or_default());
@@ -178,16 +182,16 @@ impl Components<'_> {
         }
         let task = self.progress.begin(&format!("packing {name}"), None);
         let (store, mtime) = (self.store.clone(), self.mtime);
-        let (container, paths) = (container.clone(), paths(packages));
+        let paths = paths(packages);
+        let name = name.to_owned();
         let packed = blocking(move || -> Result<_, BuildError> {
-            let name = container.name.as_str();
             let root = match shared {
                 Some(lower) => RootFiles::Shared(lower),
                 None => RootFiles::Own(unpack(&paths)?),
             };
             let tree =
-                bundle::write(&container, &path, root).map_err(|source| place(name, source))?;
-            Ok(segment::write(&store, name, &key, &tree, mtime)?)
+                bundle::write(&container, &path, root).map_err(|source| place(&name, source))?;
+            Ok(segment::write(&store, &name, &key, &tree, mtime)?)
         })
         .await?;
         task.finish();
@@ -274,7 +278,7 @@ fn files_tree(files: &[FileSpec]) -> Result<Tree, BuildError> {
         } else if let Some(target) = &file.symlink {
             (0o777, Kind::Symlink(target.clone()))
         } else if let Some(source) = &file.source {
-            let path = Path::new(source);
+            let path = source.path();
             match open(path) {
                 Ok(content) => (0o600, Kind::File(content)),
                 Err(e) if file.optional && e.kind() == std::io::ErrorKind::NotFound => continue,
@@ -288,7 +292,13 @@ fn files_tree(files: &[FileSpec]) -> Result<Tree, BuildError> {
             (0o600, Kind::File(Content::Bytes(text.as_bytes().into())))
         };
         let mode = file.mode.map_or(default_mode, |mode| mode.bits());
-        tree.insert(TreePath::clone(&file.path), Node { mode, uid: file.uid, gid: file.gid, kind });
+        let number = |id: &Option<Placed<UserId>>| match id.as_deref() {
+            Some(UserId::Number(number)) => *number,
+            // A name is refused before anything is built.
+            Some(UserId::Container(_)) | None => 0,
+        };
+        let (uid, gid) = (number(&file.uid), number(&file.gid));
+        tree.insert(TreePath::clone(&file.path), Node { mode, uid, gid, kind });
     }
     Ok(tree)
 }

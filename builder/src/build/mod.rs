@@ -7,6 +7,7 @@ mod components;
 mod error;
 mod export;
 mod inputs;
+mod not_yet;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -72,6 +73,7 @@ pub struct BuildReport {
 /// store then still names what it named before.
 pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError> {
     let spec = spec::load(&request.specs)?;
+    not_yet::check(&spec)?;
     let image = image_name(&request)?;
     let epoch = source_date_epoch()?;
     let (arch, store) = (request.arch, request.store);

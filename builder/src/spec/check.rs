@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kiln_types::Arch;
 
 use super::place::Place;
-use super::{ContainerSpec, FileSpec, InitSpec, Spec, SpecError};
+use super::{ContainerSpec, FileSpec, Spec, SpecError};
 
 /// Services by their names.
 type Services<'a> = BTreeMap<&'a str, &'a ContainerSpec>;
@@ -17,10 +17,11 @@ impl Spec {
     ///
     /// Fails when there is no kernel for the architecture or nothing to run first.
     pub fn kernel_package(&self, arch: Arch) -> Result<&str, SpecError> {
-        match self.init.as_ref() {
-            Some(init) if **init == [InitSpec::Kiln] => {}
-            Some(init) => return Err(wrong(init.place(), "`init` must be `[kiln]`")),
-            None => return Err(wrong(&self.place, "`init` is missing; add `init: [kiln]`")),
+        if self.init.is_empty() {
+            return Err(wrong(&self.place, "`init` is missing; add `init: [kiln]`"));
+        }
+        if let Some(image) = &self.kernel.image {
+            return Err(wrong(image.place(), "this kernel is an image, not a Debian package"));
         }
         let Some(deb) = &self.kernel.deb else {
             return Err(wrong(&self.place, "there is no kernel; add `kernel: {deb: …}`"));
@@ -48,14 +49,15 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     for service in &spec.services {
         check_order(service, &services)?;
     }
-    for container in &spec.onboot {
+    for container in spec.onboot.iter().chain(&spec.onshutdown) {
         if let Some(other) = container.after.first() {
             let problem = "`after` is for services; these run in the order they are written in";
             return Err(wrong(other.place(), problem));
         }
     }
-    for container in spec.onboot.iter().chain(&spec.services) {
+    for container in spec.containers() {
         check_container(container).map_err(|problem| wrong(container.name.place(), problem))?;
+        settings(container).map_err(|(place, problem)| wrong(place, problem))?;
     }
     for file in &spec.files {
         check_file(file).map_err(|problem| wrong(file.path.place(), problem))?;
@@ -104,40 +106,57 @@ fn check_order(service: &ContainerSpec, services: &Services<'_>) -> Result<(), S
 
 fn check_container(container: &ContainerSpec) -> Result<(), String> {
     let name = container.name.as_str();
-    if container.deb.is_empty() {
-        return Err(format!("container `{name}` has no `deb`, so there is nothing to run"));
+    match (&container.image, container.deb.is_empty()) {
+        (None, true) => {
+            Err(format!("container `{name}` has no `image` or `deb`, so there is nothing to run"))
+        }
+        (Some(_), false) => {
+            Err(format!("container `{name}` has both `image` and `deb`; one is enough"))
+        }
+        (None, false) if container.command.as_ref().is_none_or(Vec::is_empty) => {
+            Err(format!("container `{name}` has no `command`"))
+        }
+        _ => Ok(()),
     }
-    if container.command.is_empty() {
-        return Err(format!("container `{name}` has no `command`"));
-    }
-    for bind in &container.binds {
-        let mut parts = bind.split(':');
-        let absolute = |part: Option<&str>| part.is_some_and(|path| path.starts_with('/'));
-        if !absolute(parts.next()) || !absolute(parts.next()) || parts.nth(1).is_some() {
-            return Err(format!(
-                "bind `{bind}` of container `{name}` is not `/source:/destination[:options]`"
-            ));
+}
+
+/// Checks what a specification and a label of an image can say alike.
+pub(super) fn settings(container: &ContainerSpec) -> Result<(), (&Place, String)> {
+    for mount in container.mounts.iter().flatten() {
+        let settled = mount.settle().map_err(|problem| (mount.place(), problem))?;
+        if !settled.destination.starts_with('/') {
+            let problem = format!("destination `{}` is not an absolute path", settled.destination);
+            return Err((mount.place(), problem));
         }
     }
-    let destinations = container.mounts.iter().map(|mount| mount.destination.as_str());
-    for destination in destinations.chain(container.tmpfs.iter().map(String::as_str)) {
-        if !destination.starts_with('/') {
-            return Err(format!("`{destination}` of container `{name}` is not an absolute path"));
+    for device in container.devices.iter().flatten() {
+        if let Some(problem) = device.problem() {
+            return Err((device.place(), problem));
         }
+    }
+    if let Some(health) = &container.health
+        && let Some(problem) = health.problem()
+    {
+        return Err((health.place(), problem));
     }
     Ok(())
 }
 
 fn check_file(file: &FileSpec) -> Result<(), String> {
-    let given =
-        [file.contents.is_some(), file.source.is_some(), file.symlink.is_some(), file.directory];
+    let given = [
+        file.contents.is_some(),
+        file.source.is_some(),
+        file.metadata.is_some(),
+        file.symlink.is_some(),
+        file.directory,
+    ];
     match given.iter().filter(|given| **given).count() {
         1 if file.optional && file.source.is_none() => {
             Err(format!("file `/{}` is optional, which only a `source` can be", *file.path))
         }
         1 => Ok(()),
         _ => Err(format!(
-            "file `/{}` needs exactly one of `contents`, `source`, `symlink` and `directory: true`",
+            "file `/{}` needs exactly one of `contents`, `source`, `metadata`, `symlink` and `directory: true`",
             *file.path
         )),
     }

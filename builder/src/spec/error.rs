@@ -6,40 +6,6 @@ use serde_saphyr::Error;
 
 use super::place::Place;
 
-/// Keys of LinuxKit's specification that have no meaning here yet.
-const LINUXKIT_KEYS: &[&str] = &[
-    "additionalGids",
-    "ambient",
-    "annotations",
-    "binary",
-    "binds.add",
-    "capabilities.add",
-    "cgroupsPath",
-    "devices",
-    "format",
-    "gidMappings",
-    "image",
-    "ipc",
-    "maskedPaths",
-    "metadata",
-    "noNewPrivileges",
-    "onshutdown",
-    "oomScoreAdj",
-    "platforms",
-    "readonlyPaths",
-    "resources",
-    "rlimits",
-    "rootfsPropagation",
-    "runtime",
-    "tar",
-    "trust",
-    "ucode",
-    "uidMappings",
-    "userns",
-    "uts",
-    "volumes",
-];
-
 /// A specification cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -91,9 +57,6 @@ fn unknown_key(key: &str, known: &[&str]) -> String {
         .min();
     if let Some((_, candidate)) = nearest {
         return format!("unknown key `{key}`; did you mean `{candidate}`?");
-    }
-    if LINUXKIT_KEYS.contains(&key) {
-        return format!("`{key}` is a key of LinuxKit that Kiln cannot use yet");
     }
     format!("unknown key `{key}`; known here: {}", known.join(", "))
 }

@@ -2,55 +2,16 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::str::FromStr;
 
 use kiln_types::Arch;
-use serde::de::{Deserializer, Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, de};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserializer, IntoDeserializer as _, MapAccess, Visitor};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer, de};
 
-/// The capabilities of Linux, without `CAP_`, in the order of their numbers.
-const CAPABILITIES: &[&str] = &[
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+use super::file::SourceFile;
+use super::text::{as_text, short};
 
 /// A text for every architecture, or one for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,102 +60,44 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for PerArch<T> {
     }
 }
 
-/// Arguments of the kernel that every loader hands over as they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cmdline(String);
-
-impl Cmdline {
-    /// The kernel for x86_64 keeps 2048 bytes (`COMMAND_LINE_SIZE`), with the NUL at their end.
-    const MAX: usize = 2047;
-
-    fn new(text: &str) -> Result<Self, String> {
-        // A text over several lines is one line to the kernel.
-        let line = text.split([' ', '\n']).filter(|word| !word.is_empty());
-        let line = line.collect::<Vec<_>>().join(" ");
-        if let Some(c) = line.chars().find(|c| !matches!(c, ' '..='~')) {
-            return Err(format!(
-                "the arguments of the kernel contain {c:?}; use printable ASCII, which every loader hands over \
-                 as it is"
-            ));
-        }
-        if line.contains("${") {
-            return Err(
-                "the arguments of the kernel contain `${`, which iPXE replaces; leave it out"
-                    .to_owned(),
-            );
-        }
-        if line.len() > Self::MAX {
-            return Err(format!(
-                "the arguments of the kernel have {} characters; it keeps {} at most",
-                line.len(),
-                Self::MAX
-            ));
-        }
-        Ok(Self(line))
-    }
-}
-
-impl AsRef<str> for Cmdline {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Cmdline {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-}
-
-/// Which modules of the kernel an image holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ModuleSelection {
-    /// What machines need to find their network and disks, and what containers need.
-    #[default]
-    Auto,
-    /// None at all.
-    None,
-    /// These, and what they depend on.
-    Named(Vec<String>),
-}
-
-impl<'de> Deserialize<'de> for ModuleSelection {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WordOrList;
-        impl<'de> Visitor<'de> for WordOrList {
-            type Value = ModuleSelection;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`auto`, `none` or a list of module names")
-            }
-
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<ModuleSelection, E> {
-                match word {
-                    "auto" => Ok(ModuleSelection::Auto),
-                    "none" => Ok(ModuleSelection::None),
-                    _ => Err(E::custom(format!(
-                        "`{word}` is not `auto`, `none` or a list of module names"
-                    ))),
+impl<T: Serialize> Serialize for PerArch<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All(text) => text.serialize(serializer),
+            Self::Each(texts) => {
+                let mut map = serializer.serialize_map(Some(texts.len()))?;
+                for (arch, text) in texts {
+                    map.serialize_entry(arch, text)?;
                 }
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                mut list: A,
-            ) -> Result<ModuleSelection, A::Error> {
-                let mut names = Vec::new();
-                while let Some(name) = list.next_element()? {
-                    names.push(name);
-                }
-                Ok(ModuleSelection::Named(names))
+                map.end()
             }
         }
-        deserializer.deserialize_any(WordOrList)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for PerArch<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("PerArch{}", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let text = generator.subschema_for::<T>();
+        let names = Arch::ALL.map(|arch| arch.to_string());
+        let texts: serde_json::Map<_, _> =
+            names.into_iter().map(|name| (name, text.clone().to_value())).collect();
+        json_schema!({"anyOf": [
+            text,
+            {"type": "object", "properties": texts, "additionalProperties": false},
+        ]})
     }
 }
 
 /// Name of a container: part of paths, so it cannot be just anything.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerName(String);
 
 impl ContainerName {
@@ -204,27 +107,68 @@ impl ContainerName {
     }
 }
 
-impl<'de> Deserialize<'de> for ContainerName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
+impl FromStr for ContainerName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
         let good = (1..=64).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if good {
-            Ok(Self(name))
-        } else {
-            let name: String = name.chars().take(80).collect();
-            Err(D::Error::custom(format!(
-                "`{name}` cannot be the name of a container; use letters, digits, `-`, `_` and `.`, starting \
-                 with a letter or digit, at most 64"
-            )))
+            return Ok(Self(name.to_owned()));
         }
+        Err(format!(
+            "`{}` cannot be the name of a container; use letters, digits, `-`, `_` and `.`, starting with a \
+             letter or digit, at most 64",
+            short(name)
+        ))
     }
 }
 
-/// Which namespace a container runs in.
+impl fmt::Display for ContainerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Name of a volume: part of paths too, and never like one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeName(String);
+
+impl VolumeName {
+    /// Returns the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for VolumeName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+        if (1..=64).contains(&name.len()) && name.bytes().all(letter) {
+            return Ok(Self(name.to_owned()));
+        }
+        Err(format!(
+            "`{}` cannot be the name of a volume; use lower-case letters, digits, `-` and `_`, at most 64",
+            short(name)
+        ))
+    }
+}
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Which namespace a container runs in: `host` or `root`, `new` or `none`, or the path that one is bound to. An empty
+/// text says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Namespace {
+    /// Not said.
+    Unsaid,
     /// That of the machine.
     Host,
     /// One of its own.
@@ -233,17 +177,28 @@ pub enum Namespace {
     Path(String),
 }
 
-impl<'de> Deserialize<'de> for Namespace {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        match word.as_str() {
+impl FromStr for Namespace {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "" => Ok(Self::Unsaid),
             "host" | "root" => Ok(Self::Host),
             "new" | "none" => Ok(Self::New),
-            path if path.starts_with('/') => Ok(Self::Path(word)),
-            _ => {
-                Err(D::Error::custom(format!("`{word}` is not `host`, `new` or an absolute path")))
-            }
+            path if path.starts_with('/') => Ok(Self::Path(path.to_owned())),
+            _ => Err(format!("`{}` is not `host`, `new` or an absolute path", short(word))),
         }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unsaid => "",
+            Self::Host => "host",
+            Self::New => "new",
+            Self::Path(path) => path,
+        })
     }
 }
 
@@ -258,54 +213,28 @@ impl FileMode {
     }
 }
 
-impl<'de> Deserialize<'de> for FileMode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let digits = text.strip_prefix("0o").unwrap_or(&text);
+impl FromStr for FileMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("0o").unwrap_or(text);
         match u32::from_str_radix(digits, 8) {
             Ok(bits) if bits <= 0o7777 && !digits.starts_with('+') => Ok(Self(bits)),
-            _ => Err(D::Error::custom(format!(
-                "`{text}` is not a file mode in octal, such as \"0644\""
-            ))),
+            _ => Err(format!("`{}` is not a file mode in octal, such as \"0644\"", short(text))),
         }
     }
 }
 
-/// The capabilities of a container: bounding, permitted, inheritable and effective alike.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Capabilities(Vec<String>);
-
-impl Capabilities {
-    /// Returns their names with `CAP_`, in the order in which they were given.
-    pub fn names(&self) -> &[String] {
-        &self.0
+impl fmt::Display for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Capabilities {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let names = Vec::<String>::deserialize(deserializer)?;
-        if let [word] = names.as_slice() {
-            if word.eq_ignore_ascii_case("none") {
-                return Ok(Self(Vec::new()));
-            }
-            if word.eq_ignore_ascii_case("all") {
-                return Ok(Self(CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect()));
-            }
-        }
-        let known =
-            |name: &String| name.strip_prefix("CAP_").is_some_and(|n| CAPABILITIES.contains(&n));
-        match names.iter().find(|name| !known(name)) {
-            None => Ok(Self(names)),
-            Some(name) => Err(D::Error::custom(format!(
-                "unknown capability `{name}`; write it as `CAP_NET_ADMIN`, or use `all` or `none` alone"
-            ))),
-        }
-    }
-}
+as_text!(ContainerName VolumeName Namespace);
 
 /// A text, or a number or truth value that stands for its text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Scalar(String);
 
 impl Scalar {
@@ -315,9 +244,85 @@ impl Scalar {
     }
 }
 
-impl<'de> Deserialize<'de> for Scalar {
+/// What the parser hands out as it was written, so that a number needs no quotes.
+macro_rules! scalar_schema {
+    ($($name:ident)*) => { $(
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": ["string", "number", "boolean"]})
+            }
+        }
+    )* };
+}
+
+scalar_schema!(Scalar FileMode);
+
+impl<'de> Deserialize<'de> for FileMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The parser hands a plain scalar out as it was written.
-        String::deserialize(deserializer).map(Self)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
+
+impl Serialize for FileMode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How the files of a container are stored in the initrd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// As they are, in compressed archives that the kernel unpacks into memory.
+    #[default]
+    Cpio,
+    /// As a compressed file system that is read in place.
+    Packed,
+}
+
+/// Which system calls a container can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seccomp {
+    /// All of them.
+    Unconfined,
+    /// Those of the built-in profile.
+    Default,
+    /// Those of the profile in this file of the build host, as in OCI's `linux.seccomp`.
+    File(SourceFile),
+}
+
+impl FromStr for Seccomp {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "unconfined" => Ok(Self::Unconfined),
+            "default" => Ok(Self::Default),
+            file if file.contains(['/', '.']) => Ok(Self::File(SourceFile::new(file))),
+            _ => Err(format!(
+                "`{}` is not `default`, `unconfined` or the path of a profile, such as `./web.json`",
+                short(word)
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Seccomp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unconfined => "unconfined",
+            Self::Default => "default",
+            Self::File(file) => file.written(),
+        })
+    }
+}
+
+as_text!(Seccomp);

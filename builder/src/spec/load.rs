@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::check::check;
 use super::error::from_parser;
-use super::place::Placed;
-use super::{Spec, SpecError};
+use super::place::{Placed, within};
+use super::{Seccomp, Spec, SpecError};
 
 /// The largest specification that is read. Real ones have a few kilobytes.
 const MAX_SPEC: u64 = 4 << 20;
@@ -29,9 +29,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Spec, SpecError> {
         }
         let mut spec = read(&path.to_string_lossy(), &text)?;
         let dir = path.parent().unwrap_or_else(|| Path::new(""));
-        for source in spec.files.iter_mut().filter_map(|file| file.source.as_mut()) {
-            *source = dir.join(&*source).to_string_lossy().into_owned();
-        }
+        find_sources(&mut spec, dir);
         joined = Some(match joined {
             None => spec,
             Some(earlier) => join(earlier, spec),
@@ -53,39 +51,40 @@ pub fn parse(file: &str, text: &str) -> Result<Spec, SpecError> {
     Ok(spec)
 }
 
+/// Finds the files of the build host that it names.
+fn find_sources(spec: &mut Spec, dir: &Path) {
+    for source in spec.files.iter_mut().filter_map(|file| file.source.as_mut()) {
+        source.find(dir);
+    }
+    let Spec { onboot, onshutdown, services, .. } = spec;
+    for container in onboot.iter_mut().chain(onshutdown).chain(services) {
+        if let Some(Seccomp::File(file)) = container.seccomp.as_mut().map(Placed::value_mut) {
+            file.find(dir);
+        }
+    }
+}
+
 /// Reads one specification that may refer to others.
 fn read(file: &str, text: &str) -> Result<Spec, SpecError> {
     let file = Arc::from(file);
-    let mut whole: Placed<Spec> =
-        serde_saphyr::from_str(text).map_err(|error| from_parser(&file, &error))?;
-    whole.is_in(&file);
+    let whole: Placed<Spec> = within(&file, || serde_saphyr::from_str(text))
+        .map_err(|error| from_parser(&file, &error))?;
     let (mut spec, place) = whole.into_parts();
     spec.place = place;
-    if let Some(deb) = &mut spec.kernel.deb {
-        deb.is_in(&file);
-    }
-    if let Some(modules) = &mut spec.kernel.modules {
-        modules.is_in(&file);
-    }
-    if let Some(init) = &mut spec.init {
-        init.is_in(&file);
-    }
-    for container in spec.onboot.iter_mut().chain(&mut spec.services) {
-        container.name.is_in(&file);
-        container.after.iter_mut().for_each(|other| other.is_in(&file));
-    }
-    spec.files.iter_mut().for_each(|entry| entry.path.is_in(&file));
     Ok(spec)
 }
 
 fn join(mut a: Spec, b: Spec) -> Spec {
-    a.kernel.deb = b.kernel.deb.or(a.kernel.deb);
-    a.kernel.modules = b.kernel.modules.or(a.kernel.modules);
-    a.kernel.cmdline = b.kernel.cmdline.or(a.kernel.cmdline);
-    a.init = b.init.or(a.init);
+    a.kernel.join(b.kernel);
+    a.init.extend(b.init);
     a.onboot.extend(b.onboot);
+    a.onshutdown.extend(b.onshutdown);
     a.services.extend(b.services);
+    a.volumes.extend(b.volumes);
     a.files.extend(b.files);
+    a.layout = b.layout.or(a.layout);
+    a.state = b.state.or(a.state);
+    a.trust = b.trust.or(a.trust);
     if b.debian != super::DebianSpec::default() {
         a.debian = b.debian;
     }

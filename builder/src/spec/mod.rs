@@ -1,68 +1,104 @@
-//! The image specification: LinuxKit's YAML, a part of it so far, and what Kiln adds.
+//! The image specification: LinuxKit's YAML, and what Kiln adds.
 //!
 //! One type per field says all that is known about it. What is wrong is told with its file, line and column.
+//! [`load`] reads and joins files, [`label`] what an image says of itself, and [`ContainerSpec::settle`] puts both
+//! together into the [`Container`] that is built.
 
+mod caps;
 mod check;
 mod container;
+mod device;
 mod error;
 mod fields;
+mod file;
+mod health;
+mod ids;
+mod init;
+mod kernel;
+mod label;
+mod limits;
 mod load;
+mod mount;
 mod place;
+mod resources;
+mod runtime;
+mod settle;
+mod text;
+mod volume;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-pub use self::container::{ContainerSpec, MountSpec, RestartPolicy};
+pub use self::caps::Capabilities;
+pub use self::container::{ContainerSpec, OnFailure, RestartPolicy};
+pub use self::device::{DeviceKind, DeviceSpec, IdMapping};
 pub use self::error::SpecError;
 pub use self::fields::{
-    Capabilities, Cmdline, ContainerName, FileMode, ModuleSelection, Namespace, PerArch, Scalar,
+    ContainerName, FileMode, Layout, Namespace, PerArch, Scalar, Seccomp, VolumeName,
 };
+pub use self::file::{FileSpec, MetadataFormat, SourceFile};
+pub use self::health::{HealthSpec, Period};
+pub use self::ids::UserId;
+pub use self::init::InitSpec;
+pub use self::kernel::{Cmdline, KernelSpec, ModuleSelection};
+pub use self::label::{LABEL, label};
+pub use self::limits::Rlimit;
 pub use self::load::{load, parse};
+pub use self::mount::{Bind, Mount, MountSpec, Tmpfs};
 pub use self::place::{Place, Placed};
-use crate::tree::TreePath;
+pub use self::resources::{
+    BlockIoSpec, CpuSpec, DeviceRule, HugepageLimit, InterfacePriority, MemorySpec, NetworkSpec,
+    PidsSpec, RdmaSpec, ResourcesSpec, ThrottleDevice, WeightDevice,
+};
+pub use self::runtime::{BindNs, BindNsSpec, InterfaceSpec, Runtime, RuntimeSpec};
+pub use self::settle::Container;
+pub use self::volume::{VolumeFormat, VolumeSpec};
+use crate::oci::Reference;
 
 /// A whole specification, of one or several files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Spec {
     /// The kernel and its arguments.
+    #[serde(skip_serializing_if = "is_default")]
     pub kernel: KernelSpec,
-    /// What runs first: `kiln`, the built-in kiln-init.
-    pub init: Option<Placed<Vec<InitSpec>>>,
+    /// What runs first: `kiln`, the built-in kiln-init, or images whose files make the root file system, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub init: Vec<Placed<InitSpec>>,
     /// Containers that run one after the other before the services.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub onboot: Vec<ContainerSpec>,
+    /// Containers that run one after the other when the machine stops.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub onshutdown: Vec<ContainerSpec>,
     /// Containers that keep running.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ContainerSpec>,
+    /// Directories that containers share.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeSpec>,
     /// Files of the root file system, written last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileSpec>,
+    /// How files of containers are stored in the initrd; `cpio`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Placed<Layout>>,
     /// Where packages come from.
+    #[serde(skip_serializing_if = "is_default")]
     pub debian: DebianSpec,
+    /// A disk partition that is kept from image to image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Placed<StateSpec>>,
+    /// What LinuxKit knew of content trust once; accepted and without effect, as there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Placed<TrustSpec>>,
     /// Where it begins: the place of what is not there.
     #[serde(skip)]
     pub place: Place,
 }
 
-/// The kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KernelSpec {
-    /// Name of a Debian package that is a kernel or depends on one.
-    pub deb: Option<Placed<PerArch>>,
-    /// Which of its modules the image holds.
-    pub modules: Option<Placed<ModuleSelection>>,
-    /// Arguments.
-    pub cmdline: Option<PerArch<Cmdline>>,
-}
-
-/// An entry of `init`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InitSpec {
-    /// The built-in kiln-init.
-    Kiln,
-}
-
 /// Where packages come from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DebianSpec {
     /// Release, by its code name.
@@ -77,32 +113,74 @@ impl Default for DebianSpec {
     }
 }
 
-/// A file, directory or link of the root file system.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSpec {
-    /// Where it goes.
-    pub path: Placed<TreePath>,
-    /// Its text.
-    pub contents: Option<String>,
-    /// A file of the build host to copy; relative to the specification.
-    pub source: Option<String>,
-    /// The target of a symbolic link.
-    pub symlink: Option<String>,
-    /// Whether it is a directory.
-    #[serde(default)]
-    pub directory: bool,
-    /// Whether a `source` may be missing.
-    #[serde(default)]
-    pub optional: bool,
-    /// Permissions in octal; 0600, for a directory 0700.
-    pub mode: Option<FileMode>,
-    /// Owner.
-    #[serde(default)]
-    pub uid: u32,
-    /// Group.
-    #[serde(default)]
-    pub gid: u32,
+/// A disk partition that is kept from image to image, mounted at `/var/lib/state`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StateSpec {
+    /// Name of the partition.
+    pub label: String,
+    /// File system; `ext4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Least size, as in `2G`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_size: Option<Scalar>,
+    /// Version of what is stored there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<u32>,
+}
+
+/// What LinuxKit knew of content trust once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrustSpec {
+    /// Images.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub image: Vec<String>,
+    /// Organisations.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub org: Vec<String>,
+}
+
+impl Spec {
+    /// Returns all containers: `onboot`, `onshutdown`, `services`.
+    pub fn containers(&self) -> impl Iterator<Item = &ContainerSpec> {
+        self.onboot.iter().chain(&self.onshutdown).chain(&self.services)
+    }
+
+    /// Returns every image that is named, in the order in which LinuxKit writes them.
+    pub fn image_refs(&self) -> Vec<(&Reference, &Place)> {
+        let containers = self.containers().filter_map(|container| container.image.as_ref());
+        let volumes = self.volumes.iter().filter_map(|volume| volume.image.as_ref());
+        let init = self.init.iter().filter_map(|entry| match &**entry {
+            InitSpec::Kiln => None,
+            InitSpec::Image(image) => Some((image, entry.place())),
+        });
+        let placed = |image| (Placed::as_ref(image), Placed::place(image));
+        let kernel = self.kernel.image.iter().map(placed);
+        kernel.chain(init).chain(volumes.map(placed)).chain(containers.map(placed)).collect()
+    }
+
+    /// Returns how the files of a container are stored.
+    pub fn layout_of(&self, container: &ContainerSpec) -> Layout {
+        let layout = container.layout.as_deref().or(self.layout.as_deref());
+        layout.copied().unwrap_or_default()
+    }
+
+    /// Returns what was accepted but has no effect, one sentence each, with its place.
+    pub fn warnings(&self) -> Vec<String> {
+        let trust = self.trust.iter().map(|trust| {
+            let place = trust.place();
+            format!(
+                "{place}: `trust` has no effect; signatures are checked by the policy in kiln.toml"
+            )
+        });
+        trust.collect()
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]
@@ -152,7 +230,7 @@ debian: {suite: forky}
         let web = &spec.services[0];
         assert_eq!(web.name.as_str(), "web");
         assert_eq!(web.net, Some(Namespace::New));
-        assert_eq!(web.restart, RestartPolicy::OnFailure);
+        assert_eq!(web.restart.as_deref(), Some(&RestartPolicy::OnFailure));
         assert_eq!(spec.files[0].mode.unwrap().bits(), 0o644);
         assert_eq!(spec.debian.suite, "forky");
         assert_eq!(spec.debian.components, ["main"]);
@@ -174,12 +252,6 @@ debian: {suite: forky}
     }
 
     #[test]
-    fn what_linuxkit_knows_and_kiln_does_not_yet_is_said_so() {
-        let text = error("services:\n  - name: web\n    image: x/y:1\n");
-        assert_eq!(text, "web.yml:3:5: `image` is a key of LinuxKit that Kiln cannot use yet");
-    }
-
-    #[test]
     fn what_contradicts_itself_is_told_with_its_place() {
         for (yaml, text) in [
             (
@@ -196,7 +268,7 @@ debian: {suite: forky}
             ),
             (
                 "onboot:\n  - command: [c]\n    name: a",
-                "3:11: container `a` has no `deb`, so there is nothing to run",
+                "3:11: container `a` has no `image` or `deb`, so there is nothing to run",
             ),
             (
                 "onboot: [{name: a, deb: [b], command: [c], after: [a]}]",
@@ -204,8 +276,8 @@ debian: {suite: forky}
             ),
             (
                 "files:\n  - {contents: x, source: y, path: a}",
-                "2:36: file `/a` needs exactly one of `contents`, `source`, `symlink` and \
-                 `directory: true`",
+                "2:36: file `/a` needs exactly one of `contents`, `source`, `metadata`, `symlink` \
+                 and `directory: true`",
             ),
             (
                 "files: [{path: a, contents: x, optional: true}]",
@@ -259,7 +331,7 @@ debian: {suite: forky}
     fn what_a_machine_needs_to_boot_is_missed_with_a_place() {
         for (yaml, text) in [
             ("# web\nkernel: {deb: a}", "2:1: `init` is missing; add `init: [kiln]`"),
-            ("kernel: {deb: a}\ninit: []", "2:7: `init` must be `[kiln]`"),
+            ("kernel: {deb: a}\ninit: []", "1:1: `init` is missing; add `init: [kiln]`"),
             ("", "1:1: `init` is missing; add `init: [kiln]`"),
             ("init: [kiln]", "1:1: there is no kernel; add `kernel: {deb: …}`"),
             (

@@ -1,12 +1,27 @@
 //! Where in which file something was written.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::{Location, Spanned};
+
+thread_local! {
+    /// The file that is being read: the parser knows lines and columns only.
+    static FILE: RefCell<Arc<str>> = RefCell::default();
+}
+
+/// Reads something from this file: all places in it name the file.
+pub(super) fn within<T>(file: &Arc<str>, read: impl FnOnce() -> T) -> T {
+    let outer = FILE.replace(Arc::clone(file));
+    let result = read();
+    FILE.set(outer);
+    result
+}
 
 /// File, line and column, written as compilers do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +47,11 @@ impl Place {
         });
         Self { file: Arc::clone(file), position }
     }
+
+    /// Returns the name of the file.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
 }
 
 /// A value and where it was written. Two are the same when their values are.
@@ -47,13 +67,18 @@ impl<T> Placed<T> {
         &self.place
     }
 
-    /// Adds the file, which the parser does not know.
-    pub(super) fn is_in(&mut self, file: &Arc<str>) {
-        self.place.file = Arc::clone(file);
+    pub(super) fn value_mut(&mut self) -> &mut T {
+        &mut self.value
     }
 
     pub(super) fn into_parts(self) -> (T, Place) {
         (self.value, self.place)
+    }
+}
+
+impl<T> AsRef<T> for Placed<T> {
+    fn as_ref(&self) -> &T {
+        &self.value
     }
 }
 
@@ -76,12 +101,30 @@ impl<T: Eq> Eq for Placed<T> {}
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Spanned { value, referenced, .. } = Spanned::deserialize(deserializer)?;
-        Ok(Self { value, place: Place::new(&Arc::default(), Some(referenced)) })
+        Ok(Self { value, place: FILE.with_borrow(|file| Place::new(file, Some(referenced))) })
     }
 }
 
 impl<T: Serialize> Serialize for Placed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.value.serialize(serializer)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Placed<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
     }
 }
