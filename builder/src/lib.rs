@@ -24,6 +24,7 @@ pub mod segment;
 pub mod spec;
 pub mod store;
 pub mod tree;
+pub mod trust;
 
 pub use build::{BuildError, BuildReport, BuildRequest, build};
 pub use store::Store;
