@@ -146,6 +146,12 @@ impl Manifest {
         Ok(serde_json::from_slice(bytes)?)
     }
 
+    /// Returns the digest of every artifact that belongs to it.
+    pub fn artifacts(&self) -> impl Iterator<Item = Digest> + '_ {
+        let segments = self.segments.iter().map(|segment| segment.digest);
+        [self.kernel.digest].into_iter().chain(segments).chain(self.sbom)
+    }
+
     /// Returns how many bytes a machine fetches.
     pub fn download_size(&self) -> u64 {
         self.kernel.size + self.segments.iter().map(|segment| segment.size).sum::<u64>()

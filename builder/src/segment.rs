@@ -72,8 +72,7 @@ struct Remembered {
 /// Returns the segment that was made from the same inputs before, if it is still there.
 pub fn find(store: &Store, component: &str, key: &Digest) -> Option<SegmentEntry> {
     let Remembered { digest, size, unpacked, compression } = store.remembered(key)?;
-    let there = std::fs::metadata(store.artifact(&digest)).is_ok_and(|file| file.len() == size);
-    there.then(|| SegmentEntry {
+    store.holds(&digest, size).then(|| SegmentEntry {
         component: component.to_owned(),
         digest,
         size,

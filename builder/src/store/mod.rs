@@ -3,99 +3,46 @@
 //! Many processes may use one store at a time. A file appears whole or not at all: it is written beside its place,
 //! made durable and renamed; what a crash leaves is in `tmp` and is cleaned up later.
 
+mod error;
+mod gc;
 mod index;
+mod key_lock;
+mod verify;
+mod versions;
+mod writer;
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, BufWriter, Read as _, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kiln_types::{Arch, Digest, ImageRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
+pub use self::error::StoreError;
+pub use self::gc::{GcOptions, GcReport, RemovedVersion};
 pub use self::index::{ImageEntry, Index, VersionEntry};
-use crate::disk::is_full;
+pub use self::key_lock::KeyLock;
+pub use self::verify::Fault;
+pub use self::writer::ArtifactWriter;
+pub(crate) use self::writer::persist;
 use crate::hash::{Hasher, HashingWriter, sha256};
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::Manifest;
 
 /// The largest manifest or index that is read.
 const MAX_DOCUMENT: u64 = 16 << 20;
 /// Temporary files older than this belong to nobody any more.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What was used so lately need not be marked as used again.
+const FRESH: Duration = Duration::from_secs(10 * 60);
+
 /// A content-addressed directory of artifacts.
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
-}
-
-/// The store could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The directory could not be made or used.
-    #[error("cannot use `{path}` as a store")]
-    Open {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file could not be read.
-    #[error("cannot read `{path}`")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file could not be written; nothing of it is left.
-    #[error("cannot write `{path}`")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// No space is left for a file; nothing of it is left.
-    #[error("no space is left on the disk for {}; free some or choose another directory", path.display())]
-    DiskFull {
-        /// The file or directory.
-        path: PathBuf,
-    },
-    /// A file is not what it should be.
-    #[error("`{path}` is damaged; remove it and build the image again")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, where that is known.
-        #[source]
-        source: Option<serde_json::Error>,
-    },
-    /// A manifest cannot be read.
-    #[error("cannot read the manifest `{path}`")]
-    Manifest {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: ManifestError,
-    },
-}
-
-impl StoreError {
-    fn write(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| match is_full(&source) {
-            true => Self::DiskFull { path: path.to_owned() },
-            false => Self::Write { path: path.to_owned(), source },
-        }
-    }
 }
 
 impl Store {
@@ -158,6 +105,16 @@ impl Store {
         Manifest::from_json(&bytes).map_err(|source| StoreError::Manifest { path, source })
     }
 
+    /// Returns whether an artifact of this length is there, and marks it as used: it is not collected for a while.
+    pub(crate) fn holds(&self, digest: &Digest, size: u64) -> bool {
+        let path = self.artifact(digest);
+        let there = fs::metadata(&path).is_ok_and(|file| file.len() == size);
+        if there {
+            touch(&path);
+        }
+        there
+    }
+
     /// Begins a new artifact.
     ///
     /// # Errors
@@ -196,20 +153,46 @@ impl Store {
         arch: Arch,
         version: VersionEntry,
     ) -> Result<(), StoreError> {
-        let path = self.index_path();
-        let lock = self.dir.join("lock");
-        let failed = StoreError::write(&lock);
-        let lock_file = File::options().create(true).append(true).open(&lock).map_err(&failed)?;
+        self.change(|index| {
+            // Whoever removes artifacts holds the same lock: what is there now stays.
+            let manifest = self.manifest(&version.digest)?;
+            for artifact in manifest.artifacts().chain(version.attachments.values().copied()) {
+                if !self.artifact(&artifact).exists() {
+                    return Err(StoreError::Incomplete { version: version.digest, artifact });
+                }
+            }
+            index.add(image, arch, version);
+            Ok(())
+        })
+    }
+
+    /// Changes the index while nobody else can.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Index) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let path = self.dir.join("lock");
+        let failed = StoreError::write(&path);
+        let lock = File::options().create(true).append(true).open(&path).map_err(&failed)?;
         // Held until the file is closed at the end of this function.
-        lock_file.lock().map_err(&failed)?;
-        let mut index = self.index()?;
-        index.add(image, arch, version);
-        self.replace(&path, &index)
+        lock.lock().map_err(&failed)?;
+        let before = self.index()?;
+        let mut index = before.clone();
+        let result = change(&mut index)?;
+        if index != before {
+            self.replace(&self.index_path(), &index)?;
+        }
+        Ok(result)
     }
 
     /// Returns what was remembered under a key. A damaged entry counts as none.
     pub fn remembered<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
-        read_json(&self.memory_path(key)).ok().flatten()
+        let path = self.memory_path(key);
+        let found = read_json(&path).ok().flatten();
+        if found.is_some() {
+            touch(&path);
+        }
+        found
     }
 
     /// Remembers something under a key, so that it need not be made again.
@@ -250,70 +233,35 @@ impl Store {
 
     /// Removes what crashed builds have left. That it fails does no harm.
     fn clean_up(&self) {
-        for entry in fs::read_dir(self.tmp_dir()).into_iter().flatten().flatten() {
-            let age = entry.metadata().and_then(|m| m.modified()).ok();
-            if age.and_then(|t| t.elapsed().ok()).is_some_and(|age| age > ABANDONED) {
-                let _ = fs::remove_file(entry.path());
+        let caches = ["deb", "deb/pool", "deb/index", "oci", "oci/blobs", "oci/blobs/sha256"];
+        let caches = caches.map(|name| (self.cache_dir().join(name), true));
+        for (dir, named) in [(self.tmp_dir(), false)].into_iter().chain(caches) {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                // Among files that stay, temporary ones are told by the names that they are given.
+                if named && !entry.file_name().to_string_lossy().starts_with(".tmp") {
+                    continue;
+                }
+                let meta = entry.metadata();
+                let age = meta.as_ref().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
+                if age.is_some_and(|age| age > ABANDONED) {
+                    let _ = match meta.is_ok_and(|meta| meta.is_dir()) {
+                        true => fs::remove_dir_all(entry.path()),
+                        false => fs::remove_file(entry.path()),
+                    };
+                }
             }
         }
     }
 }
 
-/// An artifact that is being written. It is gone again when it is dropped before [`commit`](Self::commit).
-pub struct ArtifactWriter<'a> {
-    store: &'a Store,
-    out: HashingWriter<BufWriter<NamedTempFile>>,
-}
-
-impl std::fmt::Debug for ArtifactWriter<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ArtifactWriter").field("written", &self.out.written).finish()
+/// Tells garbage collection that a file is in use. A store that cannot be written to has none.
+fn touch(path: &Path) {
+    let now = SystemTime::now();
+    let used = fs::metadata(path).and_then(|meta| meta.modified());
+    let fresh = used.is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age < FRESH));
+    if !fresh && let Ok(file) = File::open(path) {
+        let _ = file.set_modified(now);
     }
-}
-
-impl ArtifactWriter<'_> {
-    /// Fills up with zeros to a multiple of so many bytes.
-    pub(crate) fn pad(&mut self, alignment: u64) -> io::Result<()> {
-        let gap = self.out.written.next_multiple_of(alignment) - self.out.written;
-        io::copy(&mut io::repeat(0).take(gap), self).map(drop)
-    }
-
-    /// Makes the artifact durable under its digest and returns that and its length.
-    ///
-    /// # Errors
-    ///
-    /// Fails when it cannot be written or moved to its place.
-    pub fn commit(self) -> Result<(Digest, u64), StoreError> {
-        let (digest, size) = (self.out.hasher.finish(), self.out.written);
-        let path = self.store.artifact(&digest);
-        let failed = StoreError::write(&path);
-        let file = self.out.out.into_inner().map_err(|e| failed(e.into_error()))?;
-        // The same bytes are there already: nothing can be better about ours. A file of another length is damage.
-        if fs::metadata(&path).is_ok_and(|known| known.len() == size) {
-            return Ok((digest, size));
-        }
-        persist(file, &path, 0o444).map_err(failed)?;
-        Ok((digest, size))
-    }
-}
-
-impl Write for ArtifactWriter<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.out.write(buffer)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-/// Makes a temporary file durable and gives it its name and mode.
-pub(crate) fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    // The rename is durable once the directory is.
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 fn read_document(path: &Path) -> io::Result<Vec<u8>> {
@@ -337,48 +285,4 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_artifact_appears_whole_read_only_and_under_its_digest() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let mut writer = store.writer().unwrap();
-        writer.write_all(b"abc").unwrap();
-        assert!(!store.artifact(&sha256(b"abc")).exists());
-        let (digest, size) = writer.commit().unwrap();
-        assert_eq!((digest, size), (sha256(b"abc"), 3));
-        let path = store.artifact(&digest);
-        assert_eq!(fs::read(&path).unwrap(), b"abc");
-        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o444);
-        assert_eq!(store.put(b"abc").unwrap(), digest);
-        assert_eq!(fs::read_dir(store.tmp_dir()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_manifest_that_is_not_what_its_digest_says_is_not_used() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let digest = sha256(b"{}");
-        assert!(matches!(store.manifest(&digest), Err(StoreError::Read { .. })));
-        fs::write(store.artifact(&digest), b"[]").unwrap();
-        assert!(matches!(store.manifest(&digest), Err(StoreError::Damaged { source: None, .. })));
-    }
-
-    #[test]
-    fn publishing_moves_the_channel_and_keeps_older_versions() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let image: ImageRef = "web:edge".parse().unwrap();
-        for (n, text) in [(1, "a"), (2, "b"), (3, "a")] {
-            let version = VersionEntry::new(sha256(text.as_bytes()), n, n);
-            store.publish(&image, Arch::Arm64, version).unwrap();
-        }
-        let index = store.index().unwrap();
-        let entry = &index.images["web"][&Arch::Arm64];
-        assert_eq!(entry.channels["edge"], sha256(b"a"));
-        let order: Vec<_> = entry.versions.iter().map(|v| v.digest).collect();
-        assert_eq!(order, [sha256(b"a"), sha256(b"b")]);
-    }
-}
+mod tests;
