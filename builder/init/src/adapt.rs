@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, LinuxResources, Spec,
+    Capabilities, Capability, Hook, LinuxCapabilities, LinuxResources, Mount, Spec,
 };
 
 use crate::seccomp::{self, SeccompError};
@@ -37,12 +37,39 @@ pub(crate) fn adapt(
     let root = spec.root_mut().as_mut().ok_or(AdaptError::Missing("root"))?;
     // The adapted configuration is in another directory than its bundle.
     let absolute = bundle.join(root.path());
-    root.set_path(absolute);
+    root.set_path(absolute.clone());
+    bind_devices(&mut spec, &absolute);
     let ignored = adapt_linux(&mut spec, id);
     let workload = privileges(&mut spec)?;
     let path = into.join("config.json");
     spec.save(&path).map_err(|source| AdaptError::Write { path, source })?;
     Ok((workload, ignored))
+}
+
+/// Takes over a bind mount on `/dev`. The library fills what is there with links of its own, which must not
+/// become a part of the machine's: it gets an empty file system for that, which is covered before the program starts.
+fn bind_devices(spec: &mut Spec, root: &Path) {
+    let is_bind = |mount: &Mount| {
+        let option = |option: &String| option == "bind" || option == "rbind";
+        mount.destination() == Path::new("/dev")
+            && (mount.typ().as_deref() == Some("bind")
+                || mount.options().iter().flatten().any(option))
+    };
+    let mounts = spec.mounts_mut().iter_mut().flatten();
+    let Some(mount) = mounts.rev().find(|mount| is_bind(mount)) else { return };
+    let Some(source) = mount.source().clone() else { return };
+    let option = |text: &str| text.to_owned();
+    mount
+        .set_typ(Some("tmpfs".to_owned()))
+        .set_source(Some("tmpfs".into()))
+        .set_options(Some(["nosuid", "mode=755", "size=64k"].map(option).to_vec()));
+    let words = ["/init", "bind", &source.display().to_string()].map(option);
+    let target = root.join("dev").display().to_string();
+    let mut hook = Hook::default();
+    hook.set_path("/init".into()).set_args(Some(words.into_iter().chain([target]).collect()));
+    let mut hooks = spec.hooks().clone().unwrap_or_default();
+    hooks.create_container_mut().get_or_insert_default().push(hook);
+    spec.set_hooks(Some(hooks));
 }
 
 fn adapt_linux(spec: &mut Spec, id: &str) -> Vec<&'static str> {
@@ -206,6 +233,25 @@ mod tests {
         assert_eq!(resources.cpu().clone().unwrap().shares(), Some(3));
         assert_eq!(resources.block_io().clone().unwrap().leaf_weight(), None);
         assert_eq!(resources.block_io().clone().unwrap().weight(), Some(20));
+    }
+
+    #[test]
+    fn a_bind_of_the_devices_covers_what_the_library_makes_there() {
+        let mut spec = spec("", "");
+        let text = r#"[{"destination":"/dev","type":"bind","source":"/dev","options":["rbind"]}]"#;
+        spec.set_mounts(Some(serde_json::from_str(text).unwrap()));
+        bind_devices(&mut spec, Path::new("/containers/services/a/rootfs"));
+        let mount = &spec.mounts().as_ref().unwrap()[0];
+        assert_eq!(mount.typ().as_deref(), Some("tmpfs"));
+        let hooks = spec.hooks().clone().unwrap();
+        let args = hooks.create_container().as_ref().unwrap()[0].args().clone().unwrap();
+        assert_eq!(args, ["/init", "bind", "/dev", "/containers/services/a/rootfs/dev"]);
+        // The usual one is left alone.
+        let text = r#"[{"destination":"/dev","type":"tmpfs","source":"tmpfs"}]"#;
+        let mut plain = self::spec("", "");
+        plain.set_mounts(Some(serde_json::from_str(text).unwrap()));
+        bind_devices(&mut plain, Path::new("/r"));
+        assert!(plain.hooks().is_none());
     }
 
     #[test]

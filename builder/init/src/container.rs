@@ -8,6 +8,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -53,6 +54,19 @@ pub(crate) fn run(bundle: &str, name: &str) -> ExitCode {
             let line = format!("cannot run: {}\n", chain(&error));
             let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
             ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+/// Binds a directory of the machine over one of a container that is being set up.
+pub(crate) fn bind(source: &str, target: &str) -> ExitCode {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    match mount(Some(source), target, None::<&str>, flags, None::<&str>) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = format!("cannot bind {source} to {target}: {error}\n");
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            ExitCode::FAILURE
         }
     }
 }

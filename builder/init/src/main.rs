@@ -5,6 +5,7 @@
 //! ```text
 //! kernel ─▶ /init (process 1)                      boot: file systems, modules, network, volumes, onboot, services
 //!              ├─▶ /init container BUNDLE NAME      one per container: sets it up, waits, cleans up
+//!              │     └─▶ /init bind SOURCE TARGET  while it is set up: shows it the machine's devices
 //!              └─▶ …
 //! ```
 //!
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     }
     match (args.next().as_deref(), args.next(), args.next()) {
         (Some("container"), Some(bundle), Some(name)) => container::run(&bundle, &name),
+        (Some("bind"), Some(source), Some(target)) => container::bind(&source, &target),
         _ => {
             console::say("this is the first process of a machine; a person has no use for it");
             ExitCode::from(64)
