@@ -9,12 +9,22 @@
 
 mod certificate;
 mod der;
+pub mod fat;
 mod format;
+pub mod gpt;
+pub mod iso;
 pub mod pe;
 mod plan;
+mod qcow2;
+pub mod raw;
 pub mod secure_boot;
 pub mod sign;
+mod stub;
 pub mod uki;
+mod write;
 
 pub use format::{Format, ParseFormatError};
 pub use plan::{ArtifactError, Piece, Plan, PlanReader};
+pub use qcow2::Qcow2Error;
+pub use stub::{Stub, StubError};
+pub use write::{Bootable, Options, OutputError, initrd, plan, write};
