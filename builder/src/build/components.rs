@@ -9,11 +9,12 @@ use serde_json::json;
 
 use super::BuildError;
 use super::inputs::{Fetched, Inputs, key};
-use crate::bundle::RootFiles;
+use crate::bundle::seccomp::Profile;
+use crate::bundle::{Ids, RootFiles, Surroundings, VolumeFiles, Volumes};
 use crate::manifest::{KernelEntry, SegmentEntry};
 use crate::modules::ModulesError;
 use crate::progress::Progress;
-use crate::spec::{ContainerSpec, FileSpec, ModuleSelection, Placed, Spec, UserId};
+use crate::spec::{Container, ContainerSpec, FileSpec, ModuleSelection, Placed, Spec, UserId};
 use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 use crate::{bundle, deb, hash, init_binary, kernel, modules, segment};
@@ -24,8 +25,9 @@ pub(super) struct Components<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) mtime: u32,
     pub(super) reused: Vec<String>,
-    /// Directories that hold the files of these packages: a second container of the same takes them from there.
-    pub(super) roots: BTreeMap<Vec<Digest>, String>,
+    /// Directories that hold the files of these packages, with these mount points: a second container of the same
+    /// takes them from there.
+    pub(super) roots: BTreeMap<(Vec<Digest>, Vec<String>), String>,
 }
 
 /// What is remembered of a kernel.
@@ -59,13 +61,22 @@ impl Components<'_> {
         if kernel.modules.unpacked > 0 {
             segments.push(kernel.modules);
         }
-        for (n, container) in spec.onboot.iter().enumerate() {
-            let path = format!("/containers/onboot/{n:03}-{}", container.name.as_str());
-            segments.push(self.container(container, path, inputs).await?);
+        let ids = Ids::new(spec.containers().map(|container| container.name.as_str()));
+        let volumes = Volumes::new(spec.volumes.iter().map(|v| (v.name.as_str(), v.readonly)));
+        for volume in &spec.volumes {
+            let name = volume.name.as_str();
+            let tree = bundle::write_volume(name, volume.readonly, VolumeFiles::Empty)
+                .map_err(|source| place(name, source))?;
+            segments.push(self.tree(&format!("volume-{name}"), tree).await?);
         }
-        for container in &spec.services {
-            let path = format!("/containers/services/{}", container.name.as_str());
-            segments.push(self.container(container, path, inputs).await?);
+        for (path, container) in places(spec) {
+            let settled = container.settle(None, None);
+            let profile = Profile::load(&settled.seccomp)?;
+            let around =
+                Surroundings { arch, ids: &ids, volumes: &volumes, seccomp: profile.as_ref() };
+            let packages = inputs.containers.get(&container.deb);
+            let packages = packages.map(Vec::as_slice).unwrap_or_default();
+            segments.push(self.container(settled, around, path, packages).await?);
         }
         if !spec.files.is_empty() {
             let files = spec.files.clone();
@@ -159,38 +170,41 @@ impl Components<'_> {
 
     async fn container(
         &mut self,
-        container: &ContainerSpec,
+        mut container: Container,
+        around: Surroundings<'_>,
         path: String,
-        inputs: &Inputs,
+        packages: &[Fetched],
     ) -> Result<SegmentEntry, BuildError> {
-        let packages = inputs.containers.get(&container.deb).map(Vec::as_slice).unwrap_or_default();
-        let container = container.settle(None, None);
+        bundle::package_environment(&mut container);
         let name = container.name.as_str();
         let mut key = key("container", packages, self.mtime);
         key.field(&path);
-        key.field(&String::from_utf8_lossy(&bundle::config_json(&container)));
-        let digests: Vec<_> = packages.iter().map(|package| package.entry.sha256).collect();
-        let shared = self.roots.get(&digests).filter(|_| !container.readonly).cloned();
+        key.field(&String::from_utf8_lossy(&bundle::fingerprint(&container, around)?));
+        let digests = packages.iter().map(|package| package.entry.sha256).collect();
+        let root = (digests, bundle::mount_points(&container));
+        let shared = self.roots.get(&root).cloned();
         key.field(shared.as_deref().unwrap_or_default());
         let key = key.finish();
-        if !container.readonly {
-            self.roots.entry(digests).or_insert_with(|| format!("{path}/lower"));
-        }
+        let own = if container.readonly { "rootfs" } else { "lower" };
+        self.roots.entry(root).or_insert_with(|| format!("{path}/{own}"));
         if let Some(known) = segment::find(&self.store, name, &key) {
             self.reused.push(name.to_owned());
             return Ok(known);
         }
         let task = self.progress.begin(&format!("packing {name}"), None);
         let (store, mtime) = (self.store.clone(), self.mtime);
-        let paths = paths(packages);
-        let name = name.to_owned();
+        let (paths, name) = (paths(packages), name.to_owned());
+        // What is written of the surroundings is known before, so the rest can be done elsewhere.
+        let config = bundle::config_json(&container, around)?;
         let packed = blocking(move || -> Result<_, BuildError> {
-            let root = match shared {
-                Some(lower) => RootFiles::Shared(lower),
-                None => RootFiles::Own(unpack(&paths)?),
+            let files = match shared {
+                Some(other) => RootFiles::Shared(other),
+                None => RootFiles::Own(
+                    bundle::complete_packages(unpack(&paths)?)
+                        .map_err(|source| place(&name, source))?,
+                ),
             };
-            let tree =
-                bundle::write(&container, &path, root).map_err(|source| place(&name, source))?;
+            let tree = bundle::write(&container, config, &path, files)?;
             Ok(segment::write(&store, &name, &key, &tree, mtime)?)
         })
         .await?;
@@ -199,19 +213,16 @@ impl Components<'_> {
     }
 
     /// Packs a tree that is known by what is in it.
-    async fn tree(
-        &mut self,
-        component: &'static str,
-        tree: Tree,
-    ) -> Result<SegmentEntry, BuildError> {
+    async fn tree(&mut self, component: &str, tree: Tree) -> Result<SegmentEntry, BuildError> {
         let (store, mtime) = (self.store.clone(), self.mtime);
+        let name = component.to_owned();
         let (entry, known) = blocking(move || -> Result<_, BuildError> {
-            let mut key = key(component, &[], mtime);
+            let mut key = key(&name, &[], mtime);
             hash_tree(&mut key, &tree)?;
             let key = key.finish();
-            match segment::find(&store, component, &key) {
+            match segment::find(&store, &name, &key) {
                 Some(known) => Ok((known, true)),
-                None => Ok((segment::write(&store, component, &key, &tree, mtime)?, false)),
+                None => Ok((segment::write(&store, &name, &key, &tree, mtime)?, false)),
             }
         })
         .await??;
@@ -220,6 +231,23 @@ impl Components<'_> {
         }
         Ok(entry)
     }
+}
+
+/// Every container, with the place of its bundle.
+fn places(spec: &Spec) -> Vec<(String, &ContainerSpec)> {
+    let numbered = |section: &'static str| {
+        move |(n, container): (usize, &'_ ContainerSpec)| {
+            format!("/containers/{section}/{n:03}-{}", container.name.as_str())
+        }
+    };
+    let with = |section, containers: &'_ [ContainerSpec]| {
+        containers.iter().enumerate().map(numbered(section)).collect::<Vec<_>>()
+    };
+    let paths =
+        with("onboot", &spec.onboot).into_iter().chain(with("onshutdown", &spec.onshutdown));
+    let services =
+        spec.services.iter().map(|c| format!("/containers/services/{}", c.name.as_str()));
+    paths.chain(services).zip(spec.containers()).collect()
 }
 
 fn paths(packages: &[Fetched]) -> Vec<PathBuf> {

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use kiln_types::ParseImageRefError;
 
+use crate::bundle::BundleError;
 use crate::deb::{DebError, ResolveError};
 use crate::init_binary::InitBinaryError;
 use crate::kernel::KernelError;
@@ -58,6 +59,9 @@ pub enum BuildError {
     /// There is no kiln-init.
     #[error(transparent)]
     Init(#[from] InitBinaryError),
+    /// A container cannot be written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// A path of the image is too long.
     #[error("cannot place `{component}` in the image")]
     Place {

@@ -19,11 +19,8 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     if let Some(init) = spec.init.iter().find(|init| ***init != InitSpec::Kiln) {
         return no(init.place(), "an `init` from an image");
     }
-    if let Some(container) = spec.onshutdown.first() {
-        return no(container.name.place(), "`onshutdown`");
-    }
-    if let Some(volume) = spec.volumes.first() {
-        return no(volume.name.place(), "a volume");
+    if let Some(image) = spec.volumes.iter().find_map(|volume| volume.image.as_ref()) {
+        return no(image.place(), "a volume from an image");
     }
     if let Some(layout) = &spec.layout {
         return no(layout.place(), "`layout`");
@@ -57,28 +54,6 @@ fn beyond(container: &ContainerSpec) -> Option<&'static str> {
     let c = container;
     let given = [
         ("image", c.image.is_some()),
-        ("capabilities.add", c.capabilities_add.is_some()),
-        ("ambient", c.ambient.is_some()),
-        ("binds.add", c.binds_add.is_some()),
-        ("devices", c.devices.is_some()),
-        ("ipc", c.ipc.is_some()),
-        ("userns", c.userns.is_some()),
-        ("maskedPaths", c.masked_paths.is_some()),
-        ("readonlyPaths", c.readonly_paths.is_some()),
-        ("uid", named(c.uid.as_ref())),
-        ("gid", named(c.gid.as_ref())),
-        ("additionalGids", c.additional_gids.is_some()),
-        ("noNewPrivileges", c.no_new_privileges.is_some()),
-        ("oomScoreAdj", c.oom_score_adj.is_some()),
-        ("rootfsPropagation", c.rootfs_propagation.is_some()),
-        ("cgroupsPath", c.cgroups_path.is_some()),
-        ("resources", c.resources.is_some()),
-        ("rlimits", c.rlimits.is_some()),
-        ("uidMappings", c.uid_mappings.is_some()),
-        ("gidMappings", c.gid_mappings.is_some()),
-        ("annotations", c.annotations.is_some()),
-        ("runtime", c.runtime.is_some()),
-        ("seccomp", c.seccomp.is_some()),
         ("layout", c.layout.is_some()),
         ("health", c.health.is_some()),
         ("on-failure", c.on_failure.is_some()),

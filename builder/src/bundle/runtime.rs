@@ -1,0 +1,85 @@
+//! `runtime.json`: what is done on the machine before the container is made. LinuxKit's `service` and kiln-init do it.
+
+use serde::Serialize;
+
+use super::RootFiles;
+use super::config::to_json;
+use crate::spec::{BindNs, Container, InterfaceSpec, MountSpec};
+
+/// Every key is always there, as LinuxKit writes it.
+#[derive(Serialize)]
+struct Runtime<'a> {
+    cgroups: &'a [String],
+    mounts: Vec<MountSpec>,
+    mkdir: &'a [String],
+    interfaces: &'a [InterfaceSpec],
+    #[serde(rename = "bindNS")]
+    bind_ns: &'a BindNs,
+    namespace: &'a str,
+}
+
+/// Returns `runtime.json` for a bundle at this absolute path: first the mounts that make its root file system, then
+/// what the container asks for.
+pub fn runtime_json(container: &Container, bundle: &str, files: &RootFiles) -> Vec<u8> {
+    let given = &container.runtime;
+    let mut mounts = root_mounts(container, bundle, files);
+    mounts.extend(given.mounts.iter().cloned());
+    to_json(&Runtime {
+        cgroups: &given.cgroups,
+        mounts,
+        mkdir: &given.mkdir,
+        interfaces: &given.interfaces,
+        bind_ns: &given.bind_ns,
+        namespace: &given.namespace,
+    })
+}
+
+fn root_mounts(container: &Container, bundle: &str, files: &RootFiles) -> Vec<MountSpec> {
+    let [rootfs, lower, tmp] = ["rootfs", "lower", "tmp"].map(|name| format!("{bundle}/{name}"));
+    let packed = match files {
+        RootFiles::Packed(_) => Some(format!("{bundle}/root.sqfs")),
+        RootFiles::SharedPacked(file) => Some(file.clone()),
+        RootFiles::Own(_) | RootFiles::Shared(_) => None,
+    };
+    let mount_packed =
+        |file: String, target: &str| mount(target, "squashfs", &file, &["ro", "loop"]);
+    if container.readonly {
+        return match (packed, files) {
+            (Some(file), _) => vec![mount_packed(file, &rootfs)],
+            (None, RootFiles::Shared(other)) => vec![mount(&rootfs, "bind", other, &["bind"])],
+            (None, _) => vec![mount(&rootfs, "bind", &rootfs, &["bind"])],
+        };
+    }
+    let below = match files {
+        RootFiles::Shared(other) => other,
+        _ => &lower,
+    };
+    let layers = [
+        format!("lowerdir={below}"),
+        format!("upperdir={tmp}/upper"),
+        format!("workdir={tmp}/work"),
+    ];
+    packed
+        .map(|file| mount_packed(file, &lower))
+        .into_iter()
+        .chain([
+            mount(&tmp, "tmpfs", "tmpfs", &[]),
+            MountSpec {
+                destination: Some(tmp.clone()),
+                options: Some(vec!["remount".to_owned(), "private".to_owned()]),
+                ..MountSpec::default()
+            },
+            mount(&rootfs, "overlay", "overlay", &layers.each_ref().map(String::as_str)),
+        ])
+        .collect()
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> MountSpec {
+    let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+    MountSpec {
+        destination: Some(destination.to_owned()),
+        kind: Some(kind.to_owned()),
+        source: Some(source.to_owned()),
+        options: Some(options).filter(|options| !options.is_empty()),
+    }
+}
