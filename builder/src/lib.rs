@@ -20,6 +20,8 @@ pub mod modules;
 pub mod oci;
 pub mod output;
 pub mod progress;
+pub mod provenance;
+pub mod sbom;
 pub mod segment;
 pub mod spec;
 pub mod store;

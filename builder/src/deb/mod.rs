@@ -26,5 +26,6 @@ pub use error::DebError;
 pub use layout::link_merged_usr;
 pub use packages::{Package, PackageIndex, Provided, Relation};
 pub use resolve::ResolveError;
+pub(crate) use stanza::field;
 pub use unpack::unpack;
 pub use version::{Bound, Op, Version};
