@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod modules;
 pub mod oci;
 pub mod output;
+pub mod packed;
 pub mod progress;
 pub mod provenance;
 pub mod sbom;
