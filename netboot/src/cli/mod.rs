@@ -8,7 +8,9 @@ pub mod build;
 mod client;
 pub mod config;
 pub mod image;
+pub mod key;
 pub mod machine;
+pub mod secure_boot;
 pub mod serve;
 mod table;
 
@@ -52,6 +54,8 @@ pub enum Command {
     Boot(boot::BootArgs),
     /// Images: list
     Image(image::ImageArgs),
+    /// Keys: secure-boot
+    Key(key::KeyArgs),
     /// Settings: check
     Config(config::ConfigArgs),
     /// Show everything on this computer
@@ -105,6 +109,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Machine(args) => machine::run(args).await,
         Command::Boot(args) => boot::run(args).await,
         Command::Image(args) => image::run(&args).await,
+        Command::Key(args) => key::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Demo(args) => Ok(crate::demo::run(&args)?),
     }

@@ -125,8 +125,7 @@ async fn show(
     let mut served = site.serve(chosen.iter().map(|one| one.spec(image))).await?;
     let mut machines = Vec::new();
     for one in chosen {
-        let config =
-            MachineConfig { name: one.name.clone(), kind: one.kind, mac: one.mac, memory_mb: 640 };
+        let config = MachineConfig::new(one.name.clone(), one.kind, one.mac);
         machines.push(Running {
             chosen: one,
             machine: Machine::start(&mut lab, &config)?,

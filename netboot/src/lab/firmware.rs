@@ -124,6 +124,35 @@ impl MachineKind {
             })
             .ok_or_else(|| LabError::Missing { what: what.to_owned(), package })
     }
+
+    /// Returns the firmware's code that checks signatures, with variables that hold keys.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Missing`], which names the Debian package, and [`LabError::NoSuchMachine`] for firmware that has no
+    /// Secure Boot.
+    pub(super) fn secure_images(self, variables: &Path) -> Result<FirmwareImages, LabError> {
+        let (what, package, code) = match (self.arch, self.firmware) {
+            (arch, firmware @ FirmwareKind::Bios) => {
+                return Err(LabError::NoSuchMachine { arch, firmware });
+            }
+            (Arch::X86_64, _) => (
+                "UEFI firmware with Secure Boot (OVMF)",
+                "ovmf",
+                "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+            ),
+            (Arch::Arm64, _) => (
+                "UEFI firmware with Secure Boot (AAVMF)",
+                "qemu-efi-aarch64",
+                "/usr/share/AAVMF/AAVMF_CODE.ms.fd",
+            ),
+        };
+        let code = Path::new(code).to_owned();
+        if !code.exists() {
+            return Err(LabError::Missing { what: what.to_owned(), package });
+        }
+        Ok(FirmwareImages { code, variables: variables.to_owned() })
+    }
 }
 
 impl fmt::Display for MachineKind {

@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use kiln_types::{Arch, Mac};
@@ -19,6 +19,26 @@ pub struct MachineConfig {
     pub mac: Mac,
     /// Memory in megabytes.
     pub memory_mb: u32,
+    /// What it boots from instead of the network.
+    pub drive: Option<Drive>,
+    /// UEFI variables with keys in them; the firmware then starts only what these keys have signed.
+    pub secure_boot: Option<PathBuf>,
+}
+
+/// A drive with a file in it, which the machine cannot change.
+#[derive(Clone, Debug)]
+pub enum Drive {
+    /// A disk.
+    Disk(PathBuf),
+    /// A CD.
+    Cd(PathBuf),
+}
+
+impl MachineConfig {
+    /// Describes a machine that boots from the network, with memory for the demonstration's image.
+    pub fn new(name: impl Into<String>, kind: MachineKind, mac: Mac) -> Self {
+        Self { name: name.into(), kind, mac, memory_mb: 640, drive: None, secure_boot: None }
+    }
 }
 
 /// A running virtual machine, emulated by qemu without hardware help, so that it runs wherever Kiln does.
@@ -41,7 +61,11 @@ impl Machine {
     pub fn start(lab: &mut Lab, config: &MachineConfig) -> Result<Self, LabError> {
         let setpriv = program("setpriv", "util-linux")?;
         let qemu = config.kind.qemu()?;
-        let images = match config.kind.images()? {
+        let images = match &config.secure_boot {
+            Some(variables) => Some(config.kind.secure_images(variables)?),
+            None => config.kind.images()?,
+        };
+        let images = match images {
             Some(images) => Some(own_variables(lab.directory(), &config.name, images)?),
             None => None,
         };
@@ -127,6 +151,10 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
     let mut add = |items: &[&str]| list.extend(items.iter().map(OsString::from));
     add(&["-name", &config.name, "-accel", "tcg", "-m", &config.memory_mb.to_string()]);
     match config.kind.arch() {
+        // Only code of the firmware's own mode may write to variables that Secure Boot trusts.
+        Arch::X86_64 if config.secure_boot.is_some() => {
+            add(&["-M", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"])
+        }
         Arch::X86_64 => add(&["-M", "q35"]),
         Arch::Arm64 => add(&["-M", "virt", "-cpu", "cortex-a72"]),
     }
@@ -137,7 +165,18 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
     add(&["-netdev", &format!("tap,id=net0,ifname={port},script=no,downscript=no")]);
     // UEFI brings its own driver; the option ROM would be iPXE and come in its way.
     let rom = if images.is_some() { ",romfile=" } else { "" };
-    add(&["-device", &format!("virtio-net-pci,netdev=net0,mac={},bootindex=0{rom}", config.mac)]);
+    // From a drive or from the network, and never from the other when the one fails.
+    let first = if config.drive.is_some() { "" } else { ",bootindex=0" };
+    add(&["-device", &format!("virtio-net-pci,netdev=net0,mac={}{first}{rom}", config.mac)]);
+    if let Some(drive) = &config.drive {
+        let (path, device) = match drive {
+            Drive::Disk(path) => (path, "virtio-blk-pci"),
+            Drive::Cd(path) => (path, "ide-cd"),
+        };
+        let path = escaped(path);
+        add(&["-drive", &format!("if=none,id=drive0,format=raw,readonly=on,file={path}")]);
+        add(&["-device", &format!("{device},drive=drive0,bootindex=0")]);
+    }
     if config.kind.firmware() == FirmwareKind::Http {
         for version in ["IPv4", "IPv6"] {
             add(&["-fw_cfg", &format!("name=opt/org.tianocore/{version}PXESupport,string=n")]);
@@ -145,12 +184,16 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
     }
     if let Some(images) = images {
         for (unit, path, mode) in [(0, &images.code, ",readonly=on"), (1, &images.variables, "")] {
-            // A comma in a value of qemu's options is written twice.
-            let path = path.display().to_string().replace(',', ",,");
+            let path = escaped(path);
             add(&["-drive", &format!("if=pflash,format=raw,unit={unit}{mode},file={path}")]);
         }
     }
     list
+}
+
+/// A comma in a value of qemu's options is written twice.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }
 
 #[cfg(test)]
@@ -158,12 +201,17 @@ mod tests {
     use super::*;
 
     fn line(arch: Arch, firmware: FirmwareKind) -> String {
-        let config = MachineConfig {
-            name: "n1".to_owned(),
-            kind: MachineKind::new(arch, firmware).unwrap(),
-            mac: Mac::new([0x52, 0x54, 0, 0x77, 0, 1]),
-            memory_mb: 512,
-        };
+        line_with(arch, firmware, |_| ())
+    }
+
+    fn line_with(
+        arch: Arch,
+        firmware: FirmwareKind,
+        change: impl FnOnce(&mut MachineConfig),
+    ) -> String {
+        let mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
+        let mut config = MachineConfig::new("n1", MachineKind::new(arch, firmware).unwrap(), mac);
+        change(&mut config);
         let images = (firmware != FirmwareKind::Bios)
             .then(|| FirmwareImages { code: "/code.fd".into(), variables: "/a,b.vars".into() });
         let arguments = arguments(&config, "kt0", images.as_ref());
@@ -184,6 +232,19 @@ mod tests {
         assert!(line.contains("unit=0,readonly=on,file=/code.fd"));
         assert!(line.contains("unit=1,file=/a,,b.vars"));
         assert!(!line.contains("fw_cfg"));
+    }
+
+    #[test]
+    fn a_drive_comes_in_the_place_of_the_network() {
+        let line = line_with(Arch::X86_64, FirmwareKind::Uefi, |config| {
+            config.drive = Some(Drive::Cd("/a,b.iso".into()));
+            config.secure_boot = Some("/keys.vars".into());
+        });
+        assert!(
+            line.contains("readonly=on,file=/a,,b.iso -device ide-cd,drive=drive0,bootindex=0")
+        );
+        assert_eq!(line.matches("bootindex").count(), 1);
+        assert!(line.contains("-M q35,smm=on "));
     }
 
     #[test]

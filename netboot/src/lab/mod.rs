@@ -19,6 +19,6 @@ mod site;
 pub use console::{Console, ConsoleError};
 pub use error::LabError;
 pub use firmware::{FirmwareKind, MachineKind};
-pub use machine::{Machine, MachineConfig};
+pub use machine::{Drive, Machine, MachineConfig};
 pub use network::{ADDRESS, BRIDGE, Lab, NETWORK};
 pub use site::{Served, Site};

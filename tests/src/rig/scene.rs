@@ -63,7 +63,7 @@ impl Scene {
 
     /// Powers a machine on.
     pub(crate) fn power_on(&mut self, kind: MachineKind, mac: Mac) -> anyhow::Result<Machine> {
-        let config = MachineConfig { name: mac.dashed(), kind, mac, memory_mb: 640 };
+        let config = MachineConfig::new(mac.dashed(), kind, mac);
         Ok(Machine::start(&mut self.lab, &config)?)
     }
 

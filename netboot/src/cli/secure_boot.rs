@@ -1,0 +1,95 @@
+//! `kiln key secure-boot`.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+use kiln_builder::output::secure_boot::{create_key, signature_list};
+
+use super::Failure;
+
+/// The key that UEFI programs are signed with
+#[derive(Debug, Args)]
+pub struct SecureBootArgs {
+    #[command(subcommand)]
+    command: SecureBootCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SecureBootCommand {
+    /// Make a key, and its certificate in the forms that firmware takes
+    ///
+    /// Writes secure-boot.key (keep it: whoever has it can make what your machines start), secure-boot.pem,
+    /// secure-boot.cer (for the setup menu of the firmware) and secure-boot.esl (for tools that enrol keys).
+    Create {
+        /// Folder to write to
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Name in the certificate, which some setup menus show
+        #[arg(long, default_value = "Kiln Secure Boot")]
+        name: String,
+    },
+}
+
+pub(super) fn run(args: &SecureBootArgs) -> Result<(), Failure> {
+    let SecureBootCommand::Create { dir, name } = &args.command;
+    let file = |ending: &str| dir.join(format!("secure-boot.{ending}"));
+    let key_file = file("key");
+    if key_file.exists() {
+        // Machines that trust the old one would start nothing of ours any more.
+        let error = anyhow!("{} is there already; move it away first", key_file.display());
+        return Err(Failure::new(Failure::CONFLICT, error));
+    }
+    let key = create_key(name)?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let list = signature_list(&key.certificate, [0; 16]);
+    write(&file("pem"), key.certificate_pem.as_bytes(), 0o644)?;
+    write(&file("cer"), key.certificate.der(), 0o644)?;
+    write(&file("esl"), &list, 0o644)?;
+    // Last: without it the rest is of no use and may be made again.
+    write(&key_file, key.key_pem.as_bytes(), 0o600)?;
+    println!("{}", key_file.display());
+    Ok(())
+}
+
+/// Puts a file in its place in one step, so that there is no half of a key.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        std::fs::File::open(dir)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_for_its_owner_alone_and_is_never_replaced() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("new");
+        let command = SecureBootCommand::Create { dir: dir.clone(), name: "test".to_owned() };
+        let args = SecureBootArgs { command };
+        run(&args).unwrap();
+        let mode = |ending: &str| {
+            let path = dir.join(format!("secure-boot.{ending}"));
+            std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!(
+            [mode("key"), mode("pem"), mode("cer"), mode("esl")],
+            [0o600, 0o644, 0o644, 0o644]
+        );
+        assert_eq!(run(&args).unwrap_err().code(), Failure::CONFLICT);
+    }
+}
