@@ -20,6 +20,7 @@ pub mod modules;
 pub mod oci;
 pub mod output;
 pub mod packed;
+mod pax;
 pub mod progress;
 pub mod provenance;
 pub mod sbom;

@@ -326,7 +326,7 @@ fn files_tree(files: &[FileSpec]) -> Result<Tree, BuildError> {
             Some(UserId::Container(_)) | None => 0,
         };
         let (uid, gid) = (number(&file.uid), number(&file.gid));
-        tree.insert(TreePath::clone(&file.path), Node { mode, uid, gid, kind });
+        tree.insert(TreePath::clone(&file.path), Node { uid, gid, ..Node::new(mode, kind) });
     }
     Ok(tree)
 }

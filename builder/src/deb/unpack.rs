@@ -10,7 +10,8 @@ use super::archive::xz;
 use super::error::DebError;
 use super::layout::place;
 use crate::disk::is_full;
-use crate::tree::{Content, Kind, Node, Tree, TreePath};
+use crate::pax;
+use crate::tree::{Content, Kind, Node, Tree, TreePath, Xattrs};
 
 const MAX_UNPACKED: u64 = 4 << 30;
 const MAX_ENTRIES: usize = 500_000;
@@ -124,6 +125,7 @@ struct Extensions {
     link: Option<Vec<u8>>,
     uid: Option<u64>,
     gid: Option<u64>,
+    xattrs: Xattrs,
 }
 
 fn read_tar(spool: File, fail: &Fail<'_>) -> Result<Tree, DebError> {
@@ -166,10 +168,15 @@ fn read_tar(spool: File, fail: &Fail<'_>) -> Result<Tree, DebError> {
         let header = entry.header();
         let name = said.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = said.link.or_else(|| header.link_name_bytes().map(Into::into));
-        let entry =
-            Entry { name: &name, link: link.as_deref(), said_uid: said.uid, said_gid: said.gid };
+        let entry = Entry {
+            name: &name,
+            link: link.as_deref(),
+            said_uid: said.uid,
+            said_gid: said.gid,
+            xattrs: said.xattrs,
+        };
         let content = Content::Span { file: Arc::clone(&file), offset, len };
-        add(&mut tree, header, &entry, content)
+        add(&mut tree, header, entry, content)
             .map_err(|reason| fail.malformed(format!("`{}` {reason}", show(&name))))?;
     }
     Ok(tree)
@@ -180,13 +187,14 @@ struct Entry<'a> {
     link: Option<&'a [u8]>,
     said_uid: Option<u64>,
     said_gid: Option<u64>,
+    xattrs: Xattrs,
 }
 
 /// Puts one entry into the tree. The error says what is wrong with it.
 fn add(
     tree: &mut Tree,
     header: &tar::Header,
-    entry: &Entry<'_>,
+    entry: Entry<'_>,
     content: Content,
 ) -> Result<(), String> {
     let kind = header.entry_type();
@@ -254,6 +262,7 @@ fn add(
             uid: number(header.uid(), entry.said_uid)?,
             gid: number(header.gid(), entry.said_gid)?,
             kind,
+            xattrs: entry.xattrs,
         },
     };
     tree.insert(path, node);
@@ -274,19 +283,22 @@ fn hard_link(tree: &Tree, target: &str) -> Result<TreePath, String> {
 
 /// Reads the PAX records that matter here (POSIX pax, "extended header").
 fn read_pax(records: &[u8], out: &mut Extensions) -> Result<(), &'static str> {
-    for record in tar::PaxExtensions::new(records) {
-        let record = record.map_err(|_| "a PAX header in it is broken")?;
-        let value = record.value_bytes();
+    for record in pax::records(records) {
+        let (key, value) = record.map_err(|()| "a PAX header in it is broken")?;
         let number = || str::from_utf8(value).ok().and_then(|it| it.parse().ok());
-        match record.key_bytes() {
-            b"path" => out.path = Some(value.to_vec()),
-            b"linkpath" => out.link = Some(value.to_vec()),
-            b"uid" => out.uid = Some(number().ok_or("a PAX header in it is broken")?),
-            b"gid" => out.gid = Some(number().ok_or("a PAX header in it is broken")?),
+        match key {
+            "path" => out.path = Some(value.to_vec()),
+            "linkpath" => out.link = Some(value.to_vec()),
+            "uid" => out.uid = Some(number().ok_or("a PAX header in it is broken")?),
+            "gid" => out.gid = Some(number().ok_or("a PAX header in it is broken")?),
             // Only files of 8 GiB and more need it, which are beyond the limit.
-            b"size" => return Err("a file in it is too large"),
-            key if key.starts_with(b"GNU.sparse") => return Err("a file in it is sparse"),
-            _ => {}
+            "size" => return Err("a file in it is too large"),
+            key if key.starts_with("GNU.sparse") => return Err("a file in it is sparse"),
+            key => {
+                if let Some(name) = key.strip_prefix(pax::XATTR) {
+                    pax::add_xattr(&mut out.xattrs, name, value)?;
+                }
+            }
         }
     }
     Ok(())

@@ -139,7 +139,9 @@ fn long_names_of_both_kinds_arrive_whole() {
         let len = (1..).find(|len| format!("{len}{body}").len() == *len).unwrap();
         format!("{len}{body}")
     };
-    let headers = record("path", &pax) + &record("uid", "70000") + &record("mtime", "1.5");
+    let capability = record("SCHILY.xattr.security.capability", "\x01\n\x02");
+    let headers =
+        record("path", &pax) + &record("uid", "70000") + &record("mtime", "1.5") + &capability;
     let tree = unpack_entries(&[
         entry("././@LongLink", b'L', "", gnu.as_bytes()),
         file("./usr/cut", b"g"),
@@ -153,6 +155,8 @@ fn long_names_of_both_kinds_arrive_whole() {
     let text = show_tree(&tree);
     assert!(text.contains(&format!("{long}gnu 644 7:8 g\n")), "{text}");
     assert!(text.contains(&format!("{long}pax 644 70000:8 p\n")), "{text}");
+    let with_pax = tree.get(&TreePath::new(&pax).unwrap()).unwrap();
+    assert_eq!(with_pax.xattrs.get("security.capability"), Some(&b"\x01\n\x02"[..]));
     assert!(text.contains("usr/link 644 7:8 -> /far/away\n"), "{text}");
     assert!(text.contains("usr/plain 644 7:8 -\n") && !text.contains("cut"), "{text}");
 }
