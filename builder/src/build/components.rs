@@ -112,7 +112,7 @@ impl Components<'_> {
         let paths = paths(packages);
         let packed = blocking(move || -> Result<_, BuildError> {
             let tree = unpack(&paths)?;
-            let found = kernel::extract(&tree, &name)?;
+            let found = kernel::from_packages(&tree, &name)?;
             let modules = modules::collect(&tree, &found.release, &selection, &store.tmp_dir())?;
             let entry = KernelEntry {
                 digest: store.put(&found.bytes)?,

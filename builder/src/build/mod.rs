@@ -19,12 +19,11 @@ pub use self::error::BuildError;
 use self::inputs::Inputs;
 use crate::deb::{Archive, ArchiveConfig};
 use crate::fetch::Fetcher;
-use crate::manifest::{KernelEntry, Manifest, PackageEntry, SCHEMA, SegmentEntry};
+use crate::kernel::{self, Load};
+use crate::manifest::{Manifest, PackageEntry, SCHEMA};
 use crate::progress::{Progress, Silent};
 use crate::spec;
 use crate::store::{Store, VersionEntry};
-
-const MIB: u64 = 1 << 20;
 
 /// What to build.
 #[derive(Debug)]
@@ -104,7 +103,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         schema: SCHEMA,
         image: image.name().to_owned(),
         arch,
-        min_ram: min_ram(&kernel, &segments),
+        min_ram: kernel::min_ram(&Load { kernel: kernel.size, segments: &segments }),
         kernel,
         segments,
         cmdline: cmdline.to_owned(),
@@ -142,16 +141,6 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// While it boots, a machine holds the initrd twice, packed and unpacked, and the kernel; and the unpacked one may
-/// fill at most half of its memory, for the kernel's first file system is a tmpfs.
-fn min_ram(kernel: &KernelEntry, segments: &[SegmentEntry]) -> u64 {
-    let packed: u64 = segments.iter().map(|segment| segment.size).sum();
-    let unpacked: u64 = segments.iter().map(|segment| segment.unpacked).sum();
-    // A kernel unpacks to about five times its size, and takes its page tables and slabs on top.
-    let running = 5 * kernel.size + 48 * MIB;
-    (packed + unpacked + running).max(2 * unpacked + 48 * MIB).next_multiple_of(16 * MIB)
-}
-
 fn packages(inputs: &Inputs) -> Vec<PackageEntry> {
     let all = inputs.kernel.iter().chain(inputs.containers.values().flatten());
     let by_entry: BTreeMap<_, _> = all.map(|package| (package.entry.clone(), ())).collect();
@@ -161,7 +150,6 @@ fn packages(inputs: &Inputs) -> Vec<PackageEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::SegmentCompression;
 
     #[test]
     fn the_demo_image_can_be_read_for_every_architecture() {
@@ -169,20 +157,5 @@ mod tests {
         let spec = spec::load(&[PathBuf::from(dir)]).unwrap();
         assert_eq!(spec.kernel_package(Arch::X86_64).unwrap(), "linux-image-cloud-amd64");
         assert_eq!(spec.kernel_package(Arch::Arm64).unwrap(), "linux-image-cloud-arm64");
-    }
-
-    #[test]
-    fn the_memory_estimate_leaves_room_for_both_forms_of_the_initrd() {
-        let digest = Digest::from_bytes([0; 32]);
-        let kernel = KernelEntry { digest, size: 10 * MIB, release: String::new(), efi_stub: true };
-        let segment = |size, unpacked| SegmentEntry {
-            component: String::new(),
-            digest,
-            size: size * MIB,
-            unpacked: unpacked * MIB,
-            compression: SegmentCompression::Zstd,
-        };
-        assert_eq!(min_ram(&kernel, &[segment(10, 30)]), 144 * MIB);
-        assert_eq!(min_ram(&kernel, &[segment(100, 1000)]), 2048 * MIB);
     }
 }
