@@ -52,7 +52,9 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     drop(loader);
 
     volumes::set_up();
-    services::run_onboot(&children, &phone);
+    if let Some(then) = services::run_onboot(&image.onboot, &children, &phone) {
+        power::after_failure(&children, then);
+    }
     let healthy = services::start(&image.services, &children, &phone)?;
     // The sender lives as long as a service is kept.
     if healthy.recv().is_ok() {

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::BootError;
+use crate::health::Health;
 
 /// Where the image describes itself.
 pub(crate) const IMAGE: &str = "/etc/kiln/image.json";
@@ -24,6 +25,18 @@ pub(crate) struct Image {
     /// Modules to load besides those that the hardware asks for.
     pub(crate) modules: Vec<String>,
     pub(crate) services: BTreeMap<String, Service>,
+    /// What happens when a container of `onboot` fails, by its name.
+    pub(crate) onboot: BTreeMap<String, OnFailure>,
+}
+
+/// What happens when a container of `onboot` fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OnFailure {
+    #[default]
+    Continue,
+    Halt,
+    Reboot,
 }
 
 /// How a service is kept.
@@ -33,6 +46,7 @@ pub(crate) struct Service {
     pub(crate) restart: Restart,
     /// Services that have to be up before this one starts.
     pub(crate) after: Vec<String>,
+    pub(crate) health: Option<Health>,
 }
 
 /// What happens when a service ends.

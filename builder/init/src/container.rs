@@ -58,6 +58,44 @@ pub(crate) fn run(bundle: &str, name: &str) -> ExitCode {
     }
 }
 
+/// Runs a program in a running container and returns its exit code.
+pub(crate) fn check(
+    id: &str,
+    program: String,
+    arguments: impl Iterator<Item = String>,
+) -> ExitCode {
+    crate::report::to_stderr();
+    let run = || -> Result<u8, ContainerError> {
+        SigSet::empty().thread_set_mask().map_err(ContainerError::Signals)?;
+        prctl::set_child_subreaper(true).map_err(ContainerError::Signals)?;
+        let create = |error| ContainerError::Create(Box::new(error));
+        let pid = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
+            .with_root_path(Path::new(STATE))
+            .map_err(create)?
+            .as_tenant()
+            .with_container_args(std::iter::once(program).chain(arguments).collect())
+            .with_detach(true)
+            .build()
+            .map_err(create)?;
+        loop {
+            match waitpid(Pid::from_raw(pid.as_raw()), None) {
+                Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(1)),
+                Ok(WaitStatus::Signaled(..)) => return Ok(CANNOT_START),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(ContainerError::Wait(error)),
+            }
+        }
+    };
+    run().map_or_else(
+        |error| {
+            let line = format!("cannot check: {}\n", chain(&error));
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            ExitCode::from(CANNOT_START)
+        },
+        ExitCode::from,
+    )
+}
+
 /// Binds a directory of the machine over one of a container that is being set up.
 pub(crate) fn bind(source: &str, target: &str) -> ExitCode {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -118,8 +156,9 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
         let _ = container.delete(true);
         return Err(ContainerError::Prepare(error));
     }
-    let signals =
-        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].into_iter().collect::<SigSet>();
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGCHLD]
+        .into_iter()
+        .collect::<SigSet>();
     // From here signals are waited for. Only after the fork, so that the container has them free.
     signals.thread_block().map_err(ContainerError::Signals)?;
     container.start().map_err(|error| ContainerError::Start(Box::new(error)))?;
@@ -153,6 +192,10 @@ fn wait(first: Pid, signals: &SigSet) -> Result<u8, ContainerError> {
         }
         match signals.wait() {
             Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
+            // It had its chance to stop by itself.
+            Ok(Signal::SIGUSR1) => {
+                let _ = kill(first, Signal::SIGKILL);
+            }
             Ok(signal) => {
                 let _ = kill(first, signal);
             }

@@ -6,6 +6,7 @@
 //! kernel ─▶ /init (process 1)                      boot: file systems, modules, network, volumes, onboot, services
 //!              ├─▶ /init container BUNDLE NAME      one per container: sets it up, waits, cleans up
 //!              │     └─▶ /init bind SOURCE TARGET  while it is set up: shows it the machine's devices
+//!              ├─▶ /init check ID PROGRAM…      asks a running container how it is
 //!              └─▶ …
 //! ```
 //!
@@ -19,6 +20,7 @@ mod config;
 mod console;
 mod container;
 mod error;
+mod health;
 mod logs;
 mod modules;
 mod mounts;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     }
     match (args.next().as_deref(), args.next(), args.next()) {
         (Some("container"), Some(bundle), Some(name)) => container::run(&bundle, &name),
+        (Some("check"), Some(id), Some(program)) => container::check(&id, program, args),
         (Some("bind"), Some(source), Some(target)) => container::bind(&source, &target),
         _ => {
             console::say("this is the first process of a machine; a person has no use for it");

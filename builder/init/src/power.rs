@@ -56,6 +56,13 @@ pub(crate) fn stop(children: &Children, then: Then) -> ! {
     finish(reboot(mode))
 }
 
+/// Stops a machine on which something failed without which it is of no use, once a person had time to read what.
+pub(crate) fn after_failure(children: &Children, then: Then) -> ! {
+    say("stopping in 30 s");
+    sleep(READING_TIME);
+    stop(children, then)
+}
+
 /// Ends a machine that could not come up.
 pub(crate) fn give_up() -> ! {
     say("power off in 30 s");

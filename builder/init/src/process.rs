@@ -5,8 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -74,6 +75,32 @@ impl Children {
             .stack_size(64 * 1024)
             .spawn(move || logs::follow(&who, std::fs::File::from(reader)))?;
         Ok(pid)
+    }
+
+    /// Runs a program in a running container and says what is wrong when it does not end with 0 in time.
+    pub(crate) fn check(
+        &self,
+        container: &str,
+        program: &[String],
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["check", container]).args(program).env_clear().current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let (told, end) = channel();
+        let mut running = self.lock();
+        let child = command.spawn().map_err(|error| format!("the check cannot run: {error}"))?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        running.insert(pid, told);
+        drop(running);
+        match end.recv_timeout(timeout) {
+            Ok(end) if end.is_success() => Ok(()),
+            Ok(end) => Err(format!("its check {end}")),
+            Err(_) => {
+                let _ = kill(pid, Signal::SIGKILL);
+                Err(format!("its check takes longer than {} ms", timeout.as_millis()))
+            }
+        }
     }
 
     /// Takes the end of every child that has one.

@@ -8,12 +8,15 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::clock::uptime;
-use crate::config::Service;
+use crate::config::{OnFailure, Service};
 use crate::console::say;
 use crate::error::BootError;
+use crate::health::Health;
 use crate::phone::{Phase, Phone};
+use crate::power::Then;
 use crate::process::{Children, End};
 use crate::restart::Backoff;
 
@@ -26,11 +29,18 @@ const UP_AFTER: Duration = Duration::from_secs(1);
 const ORDER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long all `onshutdown` containers together may take: a machine that is asked to stop stops.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a service that is ill has to stop by itself.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one that took too long has to give up.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
 
-/// Runs the `onboot` containers, each to its end. One that fails does not hold the boot up.
-pub(crate) fn run_onboot(children: &Children, phone: &Phone) {
+/// Runs the `onboot` containers, each to its end. One that fails does not hold the boot up unless the image says so:
+/// then none follows, and what is to be done with the machine is returned.
+pub(crate) fn run_onboot(
+    settings: &BTreeMap<String, OnFailure>,
+    children: &Children,
+    phone: &Phone,
+) -> Option<Then> {
     for bundle in bundles(ONBOOT) {
         let name = name_of(&bundle);
         say(&format!("onboot {name}"));
@@ -47,9 +57,15 @@ pub(crate) fn run_onboot(children: &Children, phone: &Phone) {
             Some(failure) => {
                 say(&format!("onboot {name} {failure}"));
                 phone.tell(Phase::Failed, format!("onboot {name} {failure}"));
+                match settings.get(name) {
+                    None | Some(OnFailure::Continue) => {}
+                    Some(OnFailure::Halt) => return Some(Then::PowerOff),
+                    Some(OnFailure::Reboot) => return Some(Then::Reboot),
+                }
             }
         }
     }
+    None
 }
 
 /// Runs the `onshutdown` containers, each to its end, while the services are still there.
@@ -196,7 +212,10 @@ impl Keeper {
 
     fn run_once(&self, was_up: &mut bool) -> std::io::Result<End> {
         let (told, end) = channel();
-        self.children.start(&format!("{SERVICES}/{}", self.name), &self.name, told)?;
+        let pid = self.children.start(&format!("{SERVICES}/{}", self.name), &self.name, told)?;
+        if let Some(health) = &self.service.health {
+            return self.watch(health, pid, &end, was_up);
+        }
         if !*was_up {
             match end.recv_timeout(UP_AFTER) {
                 Ok(end) => return Ok(end),
@@ -204,6 +223,65 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => return Err(lost()),
             }
         }
+        end.recv().map_err(|_| lost())
+    }
+
+    /// Waits for the end of a service that is asked how it is. It is up when it is well for the first time, and ended
+    /// when it is ill.
+    fn watch(
+        &self,
+        health: &Health,
+        pid: Pid,
+        end: &Receiver<End>,
+        was_up: &mut bool,
+    ) -> std::io::Result<End> {
+        let mut failures = 0;
+        loop {
+            // Until it is up it is asked often: it may be a matter of moments.
+            let wait = if *was_up { health.interval() } else { UP_AFTER.min(health.interval()) };
+            match end.recv_timeout(wait) {
+                Ok(end) => return Ok(end),
+                Err(RecvTimeoutError::Disconnected) => return Err(lost()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            match self.ask(health) {
+                Ok(()) => {
+                    failures = 0;
+                    if !*was_up {
+                        self.tell_up(was_up);
+                    }
+                }
+                // One that takes its time to come up is not ill yet.
+                Err(_) if !*was_up => {}
+                Err(what) => {
+                    failures += 1;
+                    say(&format!("{} is not well: {what}", self.name));
+                    if failures >= health.retries() {
+                        self.phone.tell(Phase::Failed, format!("{}: {what}", self.name));
+                        return self.end(pid, end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&self, health: &Health) -> Result<(), String> {
+        if health.exec.is_empty() {
+            return health.ask();
+        }
+        self.children.check(&format!("services-{}", self.name), &health.exec, health.timeout())
+    }
+
+    /// Asks a service to stop, and makes it when it does not.
+    fn end(&self, pid: Pid, end: &Receiver<End>) -> std::io::Result<End> {
+        let _ = kill(pid, Signal::SIGTERM);
+        match end.recv_timeout(STOP_PATIENCE) {
+            Ok(end) => return Ok(end),
+            Err(RecvTimeoutError::Disconnected) => return Err(lost()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // The process that keeps the container ends it at once.
+        let _ = kill(pid, Signal::SIGUSR1);
         end.recv().map_err(|_| lost())
     }
 
