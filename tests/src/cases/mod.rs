@@ -5,13 +5,21 @@ mod build;
 mod command;
 mod explain;
 mod refusal;
+mod uki;
 
 use crate::rig::Case;
 
 /// Returns every case, the longest first so that two at a time end together.
 pub(crate) fn all() -> Vec<Case> {
-    [boot::cases(), explain::cases(), refusal::cases(), build::cases(), command::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        boot::cases(),
+        uki::cases(),
+        explain::cases(),
+        refusal::cases(),
+        build::cases(),
+        command::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -4,6 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use kiln::lab::Site;
+use kiln_builder::deb::ArchiveConfig;
+use kiln_builder::fetch::Fetcher;
+use kiln_builder::output::Stub;
+use kiln_builder::progress::Silent;
 use kiln_types::{Arch, ImageRef};
 use tokio::runtime::{self, Runtime};
 
@@ -39,6 +43,15 @@ pub(crate) fn image(arch: Arch) -> anyhow::Result<ImageRef> {
     })?;
     built.push((arch, image.clone()));
     Ok(image)
+}
+
+/// Fetches systemd's stub. Needs the host's network, as [`image`] does.
+pub(crate) fn stub(arch: Arch) -> anyhow::Result<Stub> {
+    alone(|_, outside| {
+        let fetcher = Fetcher::new(&Silent);
+        let config = ArchiveConfig::new(store().join("cache"));
+        Ok(outside.block_on(Stub::obtain(config, &fetcher, arch))?)
+    })
 }
 
 /// Works on the shared store while no other run or case does: they wait at a file lock.

@@ -1,14 +1,18 @@
 //! What the cases stand on: needs, images that are built once, private networks, deadlines.
 
+mod dnsmasq;
 mod http;
 mod image;
 mod needs;
+mod plan_server;
 mod program;
 mod scene;
 
+pub(crate) use dnsmasq::Dnsmasq;
 pub(crate) use http::fetch;
-pub(crate) use image::{IMAGE, image, loaders, store, work_folder};
+pub(crate) use image::{IMAGE, image, loaders, store, stub, work_folder};
 pub(crate) use needs::Need;
+pub(crate) use plan_server::PlanServer;
 pub(crate) use program::kiln;
 pub(crate) use scene::{Scene, until};
 

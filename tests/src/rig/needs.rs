@@ -17,6 +17,8 @@ pub(crate) enum Need {
     KilnInit(Arch),
     /// The program `kiln`.
     Program,
+    /// Another program on the PATH, and the Debian package that has it.
+    Tool(&'static str, &'static str),
 }
 
 impl Need {
@@ -38,6 +40,15 @@ impl Need {
                 let file = Path::new(&folder).join(format!("kiln-init-{arch}"));
                 (!file.exists())
                     .then(|| format!("{} is missing; `./dev test` builds it", file.display()))
+            }
+            Self::Tool(name, package) => {
+                let path = env::var_os("PATH").unwrap_or_default();
+                let found = env::split_paths(&path)
+                    .chain(["/usr/sbin", "/sbin"].map(Into::into))
+                    .any(|folder| folder.join(name).is_file());
+                (!found).then(|| {
+                    format!("`{name}` is not installed; install the Debian package {package}")
+                })
             }
             Self::Program => (!program().exists())
                 .then(|| format!("{} is missing; run `cargo build -p kiln`", program().display())),
