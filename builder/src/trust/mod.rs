@@ -15,12 +15,16 @@ mod folder;
 mod key;
 mod pem;
 mod signature;
+mod version;
 
 pub use self::dsse::{Envelope, EnvelopeSignature};
 pub use self::error::{SignatureError, TrustError};
 pub use self::folder::{KeyDir, TrustedKey};
 pub use self::key::{KeyId, ParseKeyIdError, PublicKey, SiteKey, TrustedKeys};
 pub use self::signature::Signature;
+pub use self::version::{
+    Verification, check_signature, sign_checked, sign_version, verify_version,
+};
 
 /// The attachment of a version that holds its [`Signature`].
 pub const SIGNATURE: &str = "signature";
