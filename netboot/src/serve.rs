@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_builder::store::Store as Artifacts;
+use kiln_builder::trust::TrustError;
 use kiln_inventory::{Decision, Lease, Sighting, Store};
 use kiln_ipxe::Endpoints;
 use tokio::net::{TcpListener, UnixListener};
@@ -47,6 +48,9 @@ pub enum ServeError {
     /// Machines and images cannot be read.
     #[error("cannot read what to serve")]
     LoadView(#[source] ViewError),
+    /// The key that builds are signed with cannot be made or read.
+    #[error("no key to sign builds with")]
+    Key(#[source] TrustError),
     /// The loaders cannot be had.
     #[error("no loaders to serve")]
     Loaders(#[source] LoadersError),
@@ -189,7 +193,13 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let dir = &settings.store_dir;
     let artifacts =
         Artifacts::open(dir).map_err(|source| ServeError::OpenArtifacts(dir.clone(), source))?;
-    let view = View::load(inventory.clone(), artifacts, settings.unknown)
+    let trust = &settings.trust;
+    if settings.bake.dir.is_some() {
+        // Builds of the server may read the key, but not make one.
+        trust.keys.site_key().map_err(ServeError::Key)?;
+    }
+    let keys = trust.require_signature.then(|| trust.keys.clone());
+    let view = View::load(inventory.clone(), artifacts, settings.unknown, keys)
         .await
         .map_err(ServeError::LoadView)?;
     let view = Arc::new(view);

@@ -1,6 +1,7 @@
 //! `kiln.toml`: what is written there, and the checked [`Settings`] it becomes.
 
 mod images;
+mod trust;
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -12,6 +13,7 @@ use kiln_inventory::UnknownMachines;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use self::trust::TrustSettings;
 use crate::bake::BakeSettings;
 
 /// Where `kiln serve` looks for its settings unless told otherwise.
@@ -46,6 +48,8 @@ pub struct Settings {
     pub mirror: Option<String>,
     /// What the server builds by itself.
     pub bake: BakeSettings,
+    /// Which versions may be served.
+    pub trust: TrustSettings,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
 }
@@ -216,6 +220,8 @@ struct Wire {
     #[serde(default)]
     image: Vec<images::WireImage>,
     #[serde(default)]
+    trust: trust::WireTrust,
+    #[serde(default)]
     subnet: Vec<Spanned<WireSubnet>>,
 }
 
@@ -293,16 +299,21 @@ impl Wire {
             }
             subnets.push(subnet);
         }
+        let store_dir = self.store.dir.unwrap_or_else(|| data_dir.join("store"));
+        let trust = self.trust.check(&store_dir);
+        let mut bake = images::check(self.images, self.image, problems);
+        bake.keys = Some(trust.keys.path().to_owned());
         Settings {
             socket: self.server.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
-            store_dir: self.store.dir.unwrap_or_else(|| data_dir.join("store")),
+            store_dir,
             data_dir,
             http_port: self.http.port.unwrap_or(8080),
             tftp_port: self.tftp.port.unwrap_or(69),
             unknown: self.discovery.unknown,
             loaders_dir: self.loaders.dir,
             mirror: self.debian.mirror,
-            bake: images::check(self.images, self.image, problems),
+            bake,
+            trust,
             subnets,
         }
     }
@@ -478,6 +489,20 @@ lease-time = "12h"
         }
         assert!(error("").contains("no [[subnet]]"));
         assert!(error("[http]\nport = 70000\n").starts_with("kiln.toml:2:8: "));
+    }
+
+    #[test]
+    fn what_is_served_has_to_be_signed_unless_the_settings_say_otherwise() {
+        let trust = |text: &str| {
+            Settings::parse(Path::new("kiln.toml"), &format!("{GOOD}{text}")).unwrap().trust
+        };
+        let default = trust("");
+        assert!(default.require_signature);
+        assert_eq!(default.keys.path(), Path::new("/var/lib/kiln/keys"));
+        let other = trust("[trust]\nrequire-signature = false\nkeys = \"/srv/keys\"\n");
+        assert!(!other.require_signature);
+        assert_eq!(other.keys.path(), Path::new("/srv/keys"));
+        assert_eq!(trust("[store]\ndir = \"/srv/store\"\n").keys.path(), Path::new("/srv/keys"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the servers look at: the machines of the inventory and the images of the artifact store, at one moment.
 
+mod images;
+
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -7,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use kiln_builder::manifest::Manifest;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
-use kiln_inventory::{Artifact, Bake, ImageVersion, Snapshot, Store, UnknownMachines};
-use kiln_types::{Arch, Digest, ImageRef};
+use kiln_builder::trust::{KeyDir, TrustError};
+use kiln_inventory::{Bake, Snapshot, Store, UnknownMachines};
+use kiln_types::{Arch, Digest};
 use tokio_util::sync::CancellationToken;
+
+use self::images::Images;
+pub use self::images::refused;
 
 /// How often the index of the artifact store is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -21,19 +26,19 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct View {
     inventory: Store,
     artifacts: Artifacts,
+    /// The keys that must have signed what is served; without them everything is.
+    keys: Option<KeyDir>,
     unknown: UnknownMachines,
     snapshot: Arc<ArcSwap<Snapshot>>,
     blobs: ArcSwap<HashMap<Digest, u64>>,
+    refused: ArcSwap<BTreeMap<Digest, String>>,
     bakes: ArcSwap<Bakes>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
-    refreshing: tokio::sync::Mutex<Versions>,
+    refreshing: tokio::sync::Mutex<Arc<Images>>,
 }
 
 /// What is about to be built, by image and architecture.
 type Bakes = BTreeMap<String, BTreeMap<Arch, Bake>>;
-
-/// Manifests that were read and checked. They never change.
-type Versions = HashMap<Digest, Arc<Manifest>>;
 
 /// The view cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +49,13 @@ pub enum ViewError {
     /// The artifact store cannot be read.
     #[error("cannot read the artifact store in {}", .0.display())]
     Artifacts(PathBuf, #[source] ArtifactsError),
+    /// The keys that signatures are checked with cannot be read.
+    #[error("cannot read the trusted keys in {}", .0.display())]
+    Keys(PathBuf, #[source] TrustError),
 }
 
 impl View {
-    /// Reads everything for the first time.
+    /// Reads everything for the first time. With a folder of keys, only what one of them has signed is served.
     ///
     /// # Errors
     ///
@@ -56,10 +64,13 @@ impl View {
         inventory: Store,
         artifacts: Artifacts,
         unknown: UnknownMachines,
+        keys: Option<KeyDir>,
     ) -> Result<Self, ViewError> {
         let view = Self {
             inventory,
             artifacts,
+            keys,
+            refused: ArcSwap::default(),
             unknown,
             snapshot: Arc::default(),
             blobs: ArcSwap::default(),
@@ -86,6 +97,11 @@ impl View {
         Some((self.artifacts.artifact(digest), size))
     }
 
+    /// Returns the versions that are not served, and why.
+    pub fn refused(&self) -> Arc<BTreeMap<Digest, String>> {
+        self.refused.load_full()
+    }
+
     /// Returns the artifact store.
     pub const fn artifacts(&self) -> &Artifacts {
         &self.artifacts
@@ -95,27 +111,28 @@ impl View {
     ///
     /// # Errors
     ///
-    /// Fails when the inventory or the artifact store cannot be read. What was read before stays in use.
+    /// Fails when the inventory, the artifact store or the keys cannot be read. What was read before stays in use.
     pub async fn refresh(&self) -> Result<(), ViewError> {
         let mut known = self.refreshing.lock().await;
         let machines = self.inventory.machines().await.map_err(ViewError::Inventory)?;
-        let artifacts = self.artifacts.clone();
-        let cached = std::mem::take(&mut *known);
-        let read = tokio::task::spawn_blocking(move || read_images(&artifacts, cached));
+        let (artifacts, keys, before) =
+            (self.artifacts.clone(), self.keys.clone(), Arc::clone(&known));
+        let read =
+            tokio::task::spawn_blocking(move || images::read(&artifacts, keys.as_ref(), &before));
         let images = match read.await {
-            Ok(read) => read
-                .map_err(|source| ViewError::Artifacts(self.artifacts.dir().to_owned(), source))?,
+            Ok(read) => Arc::new(read?),
             Err(stopped) => {
                 tracing::error!(error = &stopped as &dyn std::error::Error, "cannot read images");
                 return Ok(());
             }
         };
         let machines = machines.into_iter().map(Arc::new).collect();
-        self.blobs.store(Arc::new(images.blobs));
-        let mut snapshot = Snapshot::new(machines, images.named, self.unknown);
+        self.blobs.store(Arc::new(images.blobs.clone()));
+        self.refused.store(Arc::new(images.refused.clone()));
+        let mut snapshot = Snapshot::new(machines, images.named.clone(), self.unknown);
         snapshot.bakes = BTreeMap::clone(&self.bakes.load());
         self.snapshot.store(Arc::new(snapshot));
-        *known = images.versions;
+        *known = images;
         Ok(())
     }
 
@@ -134,12 +151,17 @@ impl View {
 
     /// Refreshes whenever the artifact store has changed, until told to stop.
     pub async fn watch(&self, stop: CancellationToken) {
-        let stamp = || {
-            let meta = std::fs::metadata(self.artifacts.index_path()).ok()?;
+        let one = |path: PathBuf| {
+            let meta = std::fs::metadata(path).ok()?;
             Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))
         };
+        // A key that is added or taken away changes what is served as well.
+        let keys = self.keys.as_ref().map(KeyDir::path);
+        let keys = keys.into_iter().flat_map(|dir| [dir.to_owned(), dir.join("trusted")]);
+        let paths: Vec<_> = [self.artifacts.index_path()].into_iter().chain(keys).collect();
+        let stamp = || paths.iter().cloned().map(one).collect::<Vec<_>>();
         // The index may have changed since the first reading; the first look settles it.
-        let mut last = None;
+        let mut last = Vec::new();
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
@@ -160,65 +182,5 @@ impl View {
                 }
             }
         }
-    }
-}
-
-struct Images {
-    named: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
-    blobs: HashMap<Digest, u64>,
-    versions: Versions,
-}
-
-/// Reads the index and every manifest that is new. A version whose manifest is damaged is left out.
-fn read_images(artifacts: &Artifacts, cached: Versions) -> Result<Images, ArtifactsError> {
-    let index = artifacts.index()?;
-    let (mut named, mut blobs, mut versions) = (BTreeMap::new(), HashMap::new(), Versions::new());
-    for (name, arches) in &index.images {
-        for (arch, entry) in arches {
-            for digest in entry.versions.iter().map(|v| &v.digest).chain(entry.channels.values()) {
-                if versions.contains_key(digest) {
-                    continue;
-                }
-                let manifest = match cached.get(digest) {
-                    Some(manifest) => manifest.clone(),
-                    None => match artifacts.manifest(digest) {
-                        Ok(manifest) => Arc::new(manifest),
-                        Err(error) => {
-                            let error = &error as &dyn std::error::Error;
-                            tracing::warn!(image = name, version = %digest, error, "version left out");
-                            continue;
-                        }
-                    },
-                };
-                blobs.insert(manifest.kernel.digest, manifest.kernel.size);
-                blobs.extend(manifest.segments.iter().map(|s| (s.digest, s.size)));
-                versions.insert(*digest, manifest);
-            }
-            for (channel, digest) in &entry.channels {
-                let Ok(image) = format!("{name}:{channel}").parse::<ImageRef>() else { continue };
-                let Some(manifest) = versions.get(digest) else { continue };
-                let version = Arc::new(image_version(*digest, manifest));
-                named.entry(image).or_insert_with(BTreeMap::new).insert(*arch, version);
-            }
-        }
-    }
-    Ok(Images { named, blobs, versions })
-}
-
-fn image_version(version: Digest, manifest: &Manifest) -> ImageVersion {
-    ImageVersion {
-        version,
-        kernel: Artifact {
-            name: "kernel".to_owned(),
-            digest: manifest.kernel.digest,
-            size: manifest.kernel.size,
-        },
-        efi_stub: manifest.kernel.efi_stub,
-        segments: manifest
-            .segments
-            .iter()
-            .map(|s| Artifact { name: s.component.clone(), digest: s.digest, size: s.size })
-            .collect(),
-        cmdline: manifest.cmdline.clone(),
     }
 }

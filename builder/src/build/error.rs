@@ -12,6 +12,7 @@ use crate::segment::SegmentError;
 use crate::spec::{Place, SpecError};
 use crate::store::StoreError;
 use crate::tree::TreePathError;
+use crate::trust::TrustError;
 
 /// An image cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,9 @@ pub enum BuildError {
     /// The manifest could not be written as JSON.
     #[error("cannot write the manifest")]
     Manifest(#[source] serde_json::Error),
+    /// The key cannot be used, or the signature not be kept.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -8,6 +8,7 @@ mod error;
 mod export;
 mod inputs;
 mod not_yet;
+mod signing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::manifest::{Manifest, PackageEntry, SCHEMA};
 use crate::progress::{Progress, Silent};
 use crate::spec;
 use crate::store::{Store, VersionEntry};
+use crate::trust::KeyDir;
 
 /// What to build.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct BuildRequest<'a> {
     pub out: Option<PathBuf>,
     /// Address of the Debian mirror; otherwise that of the host's apt.
     pub mirror: Option<String>,
+    /// Keys to sign the version with; none signs nothing.
+    pub keys: Option<KeyDir>,
     /// Where to show how far it is.
     pub progress: &'a dyn Progress,
 }
@@ -47,7 +51,16 @@ pub struct BuildRequest<'a> {
 impl<'a> BuildRequest<'a> {
     /// Asks for what these files describe, named by the first of them, with nothing exported and nothing shown.
     pub const fn new(store: &'a Store, specs: Vec<PathBuf>, arch: Arch) -> Self {
-        Self { specs, name: None, arch, store, out: None, mirror: None, progress: &Silent }
+        Self {
+            specs,
+            name: None,
+            arch,
+            store,
+            out: None,
+            mirror: None,
+            keys: None,
+            progress: &Silent,
+        }
     }
 }
 
@@ -78,6 +91,9 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let (arch, store) = (request.arch, request.store);
     let kernel_package = spec.kernel_package(arch)?;
     let cmdline = spec.kernel.cmdline.as_ref().and_then(|line| line.get(arch)).unwrap_or_default();
+
+    // Before anything is fetched: without a key nothing can be published.
+    let key = request.keys.as_ref().map(KeyDir::site_key).transpose()?;
 
     let fetcher = Fetcher::new(request.progress);
     let config = ArchiveConfig {
@@ -113,7 +129,11 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     };
     let version = store.put(&manifest.to_canonical_json().map_err(BuildError::Manifest)?)?;
     let created = epoch.map_or_else(now, u64::from);
-    let entry = VersionEntry::new(version, created, manifest.download_size());
+    let mut entry = VersionEntry::new(version, created, manifest.download_size());
+    if let Some(key) = &key {
+        let recipe = signing::recipe(&request.specs, &manifest, created);
+        entry = signing::sign(entry, store, key, &manifest, &recipe)?;
+    }
     store.publish(&image, arch, entry)?;
     if let Some(dir) = &request.out {
         export::export(store, &manifest, dir)?;

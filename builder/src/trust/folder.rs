@@ -301,7 +301,9 @@ fn like_folder(path: &Path, folder: &Path) -> io::Result<()> {
     if own.uid() != 0 || want.uid() == 0 {
         return Ok(());
     }
-    std::os::unix::fs::chown(path, Some(want.uid()), Some(want.gid()))
+    // Inside a user namespace the owner may have no number; then it stays as it is.
+    let _ = std::os::unix::fs::chown(path, Some(want.uid()), Some(want.gid()));
+    Ok(())
 }
 
 fn check_dir(dir: &Path) -> Result<(), TrustError> {

@@ -4,6 +4,7 @@ mod boots;
 mod builds;
 mod machines;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -13,6 +14,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use kiln_inventory::Store;
 use kiln_ipxe::Endpoints;
+use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -72,11 +74,24 @@ pub fn router(control: Control) -> Router {
         .with_state(Arc::new(control))
 }
 
+/// The images of the artifact store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Images {
+    /// What there is.
+    #[serde(flatten)]
+    pub index: kiln_builder::store::Index,
+    /// Versions that are not served, and why.
+    #[serde(default)]
+    pub refused: BTreeMap<Digest, String>,
+}
+
 async fn images(
     axum::extract::State(control): axum::extract::State<Arc<Control>>,
-) -> Result<Json<kiln_builder::store::Index>, Fault> {
+) -> Result<Json<Images>, Fault> {
     let index = control.view.artifacts().index();
-    index.map(Json).map_err(|e| Fault(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&e)))
+    let index =
+        index.map_err(|e| Fault(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&e)))?;
+    Ok(Json(Images { index, refused: BTreeMap::clone(&control.view.refused()) }))
 }
 
 /// Status and text of an error.

@@ -33,7 +33,8 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
-        let view = View::load(inventory.clone(), artifacts, UnknownMachines::Hold).await.unwrap();
+        let view =
+            View::load(inventory.clone(), artifacts, UnknownMachines::Hold, None).await.unwrap();
         let subnet = SubnetSettings::without_dhcp(Ipv4Addr::new(10, 0, 0, 0), 24, "br0", ADDRESS);
         let at = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
         let socket = dir.path().join("kiln.sock");

@@ -116,7 +116,11 @@ impl Workshop {
             }
         };
         let cannot = |error| format!("cannot run {}: {error}", program.display());
-        let mut child = Command::new(&program)
+        let mut command = Command::new(&program);
+        if let Some(keys) = &self.settings.keys {
+            command.env("KILN_KEY_DIR", keys);
+        }
+        let mut child = command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -22,6 +22,8 @@ pub struct BakeSettings {
     pub images: BTreeMap<String, Policy>,
     /// The settings that builds read, for registries and mirrors.
     pub config: Option<PathBuf>,
+    /// The folder of the key that builds sign with; the one beside the store when there is none.
+    pub keys: Option<PathBuf>,
     /// The program that builds; this one, unless a test names another.
     pub program: Option<PathBuf>,
 }
@@ -35,6 +37,7 @@ impl Default for BakeSettings {
             policy: Policy::default(),
             images: BTreeMap::new(),
             config: None,
+            keys: None,
             program: None,
         }
     }

@@ -34,7 +34,7 @@ impl Rig {
         prepare(dir.path());
         let inventory = Store::open(&path("inventory.db")).await.unwrap();
         let artifacts = Artifacts::open(path("store")).unwrap();
-        let view = View::load(inventory, artifacts, UnknownMachines::Hold).await.unwrap();
+        let view = View::load(inventory, artifacts, UnknownMachines::Hold, None).await.unwrap();
         let view = Arc::new(view);
         let arch = vec![Arch::X86_64];
         let settings = BakeSettings {

@@ -9,7 +9,7 @@ use kiln_builder::{BuildError, BuildRequest, Store};
 use kiln_types::Arch;
 
 use super::table::{size, table, text};
-use super::{Failure, StoreArg};
+use super::{Failure, KeyDirArg, StoreArg};
 
 /// Bake an image: kernel and initrd from a YAML file
 ///
@@ -35,6 +35,8 @@ pub struct BuildArgs {
     mirror: Option<String>,
     #[command(flatten)]
     store: StoreArg,
+    #[command(flatten)]
+    keys: KeyDirArg,
 }
 
 pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
@@ -48,6 +50,7 @@ pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
         name: args.name,
         out: args.out,
         mirror: args.mirror,
+        keys: Some(args.keys.beside(&args.store.store)),
         progress: &progress,
         ..BuildRequest::new(&store, args.specs, arch)
     };

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use kiln_builder::store::{Index, Store};
+use kiln_builder::store::Store;
 
 use super::client::Client;
 use super::table::{ago, size, table, text};
-use super::{ClientArgs, Failure, Output, bakes, print_json};
+use super::{ClientArgs, Failure, KeyDirArg, Output, bakes, print_json, sign};
+use crate::api::Images;
 use crate::boots::now_ms;
+use crate::view;
 
 /// Images of the artifact store
 #[derive(Debug, Args)]
@@ -22,6 +24,7 @@ enum ImageCommand {
     Build(bakes::BuildNowArgs),
     Builds(bakes::BuildsArgs),
     Log(bakes::LogArgs),
+    Sign(sign::SignArgs),
     /// List images and their versions
     #[command(alias = "ls")]
     List {
@@ -30,25 +33,33 @@ enum ImageCommand {
         /// Read this artifact store instead of asking the running server
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
+        #[command(flatten)]
+        keys: KeyDirArg,
     },
 }
 
 pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
-    let (client, store) = match &args.command {
+    let (client, store, keys) = match &args.command {
         ImageCommand::Build(args) => return bakes::build_now(args).await,
         ImageCommand::Builds(args) => return bakes::builds(args).await,
         ImageCommand::Log(args) => return bakes::log(args).await,
-        ImageCommand::List { client, store } => (client, store),
+        ImageCommand::Sign(args) => return sign::run(args),
+        ImageCommand::List { client, store, keys } => (client, store, keys),
     };
-    let index: Index = match store {
-        Some(dir) => Store::open(dir)?.index()?,
+    let Images { index, refused } = match store {
+        Some(dir) => {
+            let store = Store::open(dir)?;
+            let index = store.index()?;
+            let refused = view::refused(&store, &index, &keys.beside(dir))?;
+            Images { index, refused }
+        }
         None => Client::new(client).get("/api/v1/images").await?,
     };
     if client.output == Output::Json {
-        return print_json(&index);
+        return print_json(&Images { index, refused });
     }
     let now = now_ms();
-    let mut rows = table(&["image", "arch", "version", "channels", "size", "built"]);
+    let mut rows = table(&["image", "arch", "version", "channels", "size", "built", ""]);
     for (name, arches) in &index.images {
         for (arch, entry) in arches {
             for version in &entry.versions {
@@ -62,10 +73,15 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
                     channels.join(","),
                     size(version.size),
                     ago(created, now),
+                    refused.get(&version.digest).map(not_served).unwrap_or_default(),
                 ]);
             }
         }
     }
     println!("{}", text(&rows));
     Ok(())
+}
+
+fn not_served(reason: &String) -> String {
+    format!("not served: {reason}")
 }

@@ -1,11 +1,25 @@
 //! `kiln key`.
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use kiln_builder::trust::{KeyDir, PublicKey, TrustError, TrustedKey};
+use serde::Serialize;
 
-use super::Failure;
 use super::secure_boot::{self, SecureBootArgs};
+use super::table::{table, text};
+use super::{Failure, KeyDirArg, Output, StoreArg, print_json};
 
-/// Keys
+/// The largest public key that is read from standard input.
+const MAX_INPUT: u64 = 64 << 10;
+
+/// Keys that images are signed with
+///
+/// Every version that `kiln build` makes is signed with the key of this site, and the server serves only what this
+/// key, or another one that is trusted, has signed. The key is made at first use. Its folder is `keys` beside the
+/// store: /var/lib/kiln/keys unless told otherwise.
 #[derive(Debug, Args)]
 pub struct KeyArgs {
     #[command(subcommand)]
@@ -14,12 +28,160 @@ pub struct KeyArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
+    /// Show this site's key, and make it if there is none
+    Show {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Print the public part of this site's key, for `kiln key trust` elsewhere
+    Export {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// List all keys whose signatures count
+    #[command(alias = "ls")]
+    List {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Replace this site's key by a new one; the old one stays trusted
+    Rotate {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Trust the key of another site
+    Trust {
+        /// Its public key, as `kiln key export` prints it; `-` is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Trust a key no longer: what only it has signed is not served any more
+    #[command(alias = "rm")]
+    Distrust {
+        /// Name of the key
+        key: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// The key that UEFI programs are signed with: create
     SecureBoot(SecureBootArgs),
 }
 
+#[derive(Args, Debug)]
+struct PlaceArgs {
+    #[command(flatten)]
+    store: StoreArg,
+    #[command(flatten)]
+    keys: KeyDirArg,
+}
+
+impl PlaceArgs {
+    fn keys(&self) -> KeyDir {
+        self.keys.beside(&self.store.store)
+    }
+}
+
+#[derive(Serialize)]
+struct Row {
+    key: String,
+    own: bool,
+    path: PathBuf,
+    public: String,
+}
+
+impl Row {
+    fn new(trusted: &TrustedKey) -> Self {
+        Self {
+            key: trusted.key.id().to_string(),
+            own: trusted.own,
+            path: trusted.path.clone(),
+            public: trusted.key.to_pem(),
+        }
+    }
+}
+
 pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
     match &args.command {
+        KeyCommand::Show { place, output } => {
+            place.keys().site_key()?;
+            let keys = place.keys().list()?;
+            let own: Vec<_> = keys.iter().filter(|key| key.own).map(Row::new).collect();
+            match output {
+                Output::Json => print_json(&own.first()),
+                Output::Table => {
+                    for row in own {
+                        println!("key     {}", row.key);
+                        println!("folder  {}", place.keys().path().display());
+                        print!("\n{}", row.public);
+                    }
+                    Ok(())
+                }
+            }
+        }
+        KeyCommand::Export { place } => {
+            print!("{}", place.keys().site_key()?.public().to_pem());
+            Ok(())
+        }
+        KeyCommand::List { place, output } => list(&place.keys(), *output),
+        KeyCommand::Rotate { place } => {
+            let (old, new) = place.keys().rotate()?;
+            match old {
+                Some(old) => println!(
+                    "signs with {} from now on; {old} stays trusted until `kiln key distrust {old}`",
+                    new.id()
+                ),
+                None => println!("there was no key; signs with {} from now on", new.id()),
+            }
+            Ok(())
+        }
+        KeyCommand::Trust { file, place } => {
+            let key = read(file)?;
+            let new = place.keys().trust(&key)?;
+            println!("{} is trusted{}", key.id(), if new { "" } else { " already" });
+            Ok(())
+        }
+        KeyCommand::Distrust { key, place } => {
+            let id = place.keys().distrust(key).map_err(|error| match error {
+                error @ TrustError::Unknown { .. } => Failure::new(Failure::NOT_FOUND, error),
+                error => error.into(),
+            })?;
+            println!("{id} is trusted no longer");
+            Ok(())
+        }
         KeyCommand::SecureBoot(args) => secure_boot::run(args),
     }
+}
+
+fn list(keys: &KeyDir, output: Output) -> Result<(), Failure> {
+    let all: Vec<_> = keys.list()?.iter().map(Row::new).collect();
+    if output == Output::Json {
+        return print_json(&all);
+    }
+    let mut rows = table(&["key", "", "file"]);
+    for row in all {
+        let own = if row.own { "this site" } else { "" };
+        rows.add_row([row.key, own.to_owned(), row.path.display().to_string()]);
+    }
+    println!("{}", text(&rows));
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<PublicKey, Failure> {
+    if file != Path::new("-") {
+        return Ok(KeyDir::read_public(file)?);
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .take(MAX_INPUT)
+        .read_to_string(&mut text)
+        .context("cannot read standard input")?;
+    PublicKey::from_pem(&text)
+        .ok_or_else(|| anyhow!("there is no Ed25519 public key (PEM) on standard input").into())
 }

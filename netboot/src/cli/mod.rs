@@ -12,13 +12,15 @@ pub mod key;
 pub mod machine;
 pub mod secure_boot;
 pub mod serve;
+mod sign;
 mod table;
 
 use std::fmt;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kiln_builder::trust::KeyDir;
 use serde::Serialize;
 
 use crate::demo::DemoArgs;
@@ -54,7 +56,7 @@ pub enum Command {
     Boot(boot::BootArgs),
     /// Images: list
     Image(image::ImageArgs),
-    /// Keys: secure-boot
+    /// Keys: show, export, list, rotate, trust, distrust, secure-boot
     Key(key::KeyArgs),
     /// Settings: check
     Config(config::ConfigArgs),
@@ -88,6 +90,19 @@ struct StoreArg {
     /// Folder of the artifact store
     #[arg(long, env = "KILN_STORE", default_value = DEFAULT_STORE, value_name = "DIR")]
     store: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+struct KeyDirArg {
+    /// Folder of the key to sign with and of the keys that are trusted; without one, `keys` beside the store
+    #[arg(long, env = "KILN_KEY_DIR", value_name = "DIR")]
+    key_dir: Option<PathBuf>,
+}
+
+impl KeyDirArg {
+    fn beside(&self, store: &Path) -> KeyDir {
+        self.key_dir.as_ref().map_or_else(|| KeyDir::beside(store), KeyDir::new)
+    }
 }
 
 #[derive(Args, Clone, Debug)]

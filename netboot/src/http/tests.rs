@@ -70,7 +70,7 @@ impl Rig {
             })
             .await
             .unwrap();
-        let view = View::load(inventory.clone(), artifacts, UnknownMachines::Ignore).await;
+        let view = View::load(inventory.clone(), artifacts, UnknownMachines::Ignore, None).await;
         let (boots, tracker) = Boots::start(inventory.clone());
         std::fs::write(dir.path().join("ipxe-amd64.efi"), b"MZ loader").unwrap();
         let loaders = Loaders::read(dir.path()).unwrap();

@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::Context;
 use kiln_builder::BuildRequest;
 use kiln_builder::progress::Bars;
+use kiln_builder::trust::KeyDir;
 use kiln_inventory::{NewMachine, Store, UnknownMachines};
 use kiln_types::{Arch, ImageRef};
 
 use super::{ADDRESS, BRIDGE};
 use crate::loaders;
 use crate::serve::{self, Running};
-use crate::settings::{DhcpMode, Settings, SubnetSettings};
+use crate::settings::{DhcpMode, Settings, SubnetSettings, TrustSettings};
 
 /// A server for a private network: where its files are, and what is done before and after the network is entered.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ impl Site {
             loaders_dir: Some(self.cache().join("loaders")),
             mirror: None,
             bake: crate::bake::BakeSettings::default(),
+            trust: TrustSettings::beside(&self.store),
             subnets: vec![SubnetSettings {
                 network: Ipv4Addr::new(10, 77, 0, 0),
                 prefix: 24,
@@ -80,6 +82,7 @@ impl Site {
         let mut image = None;
         for &arch in architectures {
             let request = BuildRequest {
+                keys: Some(KeyDir::beside(&self.store)),
                 progress: &progress,
                 ..BuildRequest::new(&store, vec![spec.to_owned()], arch)
             };

@@ -10,6 +10,7 @@ fn settings(dir: &TempDir) -> Settings {
     std::fs::write(loaders.join("ipxe-amd64.efi"), b"MZ loader").unwrap();
     let data_dir = dir.path().join("data");
     Settings {
+        trust: crate::settings::TrustSettings::beside(&data_dir.join("store")),
         socket: dir.path().join("run/kiln.sock"),
         store_dir: data_dir.join("store"),
         data_dir,
