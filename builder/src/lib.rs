@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod hash;
 pub mod init_binary;
 pub mod kernel;
+pub mod layer;
 pub mod manifest;
 pub mod modules;
 pub mod oci;

@@ -122,6 +122,40 @@ impl Tree {
         self.nodes.remove(path)
     }
 
+    /// Takes nodes out, with all that is below them. Where one of them has the content of a hard link that stays, the
+    /// first such link becomes the file.
+    pub(crate) fn remove_keeping_links(&mut self, gone: &[TreePath]) {
+        let goes = |path: &TreePath| {
+            let mut above = std::iter::successors(Some(path.clone()), TreePath::parent);
+            above.any(|path| gone.contains(&path))
+        };
+        let stays = |(path, node): (&TreePath, &Node)| match &node.kind {
+            Kind::Hardlink(target) if goes(target) && !goes(path) => {
+                Some((path.clone(), target.clone()))
+            }
+            _ => None,
+        };
+        let links: Vec<_> = self.nodes.iter().filter_map(stays).collect();
+        let mut firsts = BTreeMap::new();
+        for (path, target) in links {
+            let first = firsts.entry(target.clone()).or_insert_with(|| path.clone()).clone();
+            let file = self.nodes.get(&target).cloned();
+            let Some(node) = self.nodes.get_mut(&path) else { continue };
+            match file {
+                Some(file) if first == path => *node = file,
+                _ => node.kind = Kind::Hardlink(first),
+            }
+        }
+        for path in gone {
+            self.remove(path);
+        }
+    }
+
+    /// Makes a tree of nodes, among which every directory must be that another one lies in.
+    pub(crate) fn from_nodes(nodes: Vec<(TreePath, Node)>) -> Self {
+        Self { nodes: nodes.into_iter().collect() }
+    }
+
     /// Puts every node of another tree into this one, over what is here.
     pub fn merge(&mut self, other: Self) {
         for (path, node) in other.nodes {
