@@ -36,10 +36,10 @@ pub struct ContainerSpec {
     pub command: Option<Vec<String>>,
     /// Environment, as `NAME=value`; that of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<Vec<String>>,
+    pub env: Option<Vec<Placed<String>>>,
     /// Working directory; that of the image, or `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
+    pub cwd: Option<Placed<String>>,
     /// Capabilities; none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
@@ -60,7 +60,7 @@ pub struct ContainerSpec {
     pub binds_add: Option<Vec<Placed<Bind>>>,
     /// File systems in memory, as `destination[:options]`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tmpfs: Option<Vec<Tmpfs>>,
+    pub tmpfs: Option<Vec<Placed<Tmpfs>>>,
     /// Devices that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<Placed<DeviceSpec>>>,
@@ -81,16 +81,16 @@ pub struct ContainerSpec {
     pub userns: Option<Namespace>,
     /// Host name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
+    pub hostname: Option<Placed<String>>,
     /// Whether nothing can be written to its root file system; `false`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readonly: Option<bool>,
     /// Paths that it cannot see; none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub masked_paths: Option<Vec<String>>,
+    pub masked_paths: Option<Vec<Placed<String>>>,
     /// Paths that it can only read; none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub readonly_paths: Option<Vec<String>>,
+    pub readonly_paths: Option<Vec<Placed<String>>>,
     /// User that it runs as; 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<Placed<UserId>>,
@@ -105,15 +105,14 @@ pub struct ContainerSpec {
     pub no_new_privileges: Option<bool>,
     /// How readily it is killed when memory runs out, -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = -1000, max = 1000))]
-    pub oom_score_adj: Option<i32>,
+    pub oom_score_adj: Option<Placed<i32>>,
     /// Propagation of mounts of its root: `private`, `shared`, `slave` or `unbindable`, with `r` before it for all
     /// below; private.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rootfs_propagation: Option<String>,
+    pub rootfs_propagation: Option<Placed<String>>,
     /// Path of its control group.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cgroups_path: Option<String>,
+    pub cgroups_path: Option<Placed<String>>,
     /// Limits of its control group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourcesSpec>,
@@ -134,7 +133,7 @@ pub struct ContainerSpec {
     pub annotations: Option<BTreeMap<String, Scalar>>,
     /// What is done before it starts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<RuntimeSpec>,
+    pub runtime: Option<Placed<RuntimeSpec>>,
     /// Which system calls it can use: `unconfined`, `default`, or a file with a profile as in OCI's `linux.seccomp`;
     /// `unconfined`.
     #[serde(skip_serializing_if = "Option::is_none")]

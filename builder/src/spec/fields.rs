@@ -48,10 +48,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for PerArch<T> {
                 T::deserialize(text.into_deserializer()).map(PerArch::All)
             }
 
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<PerArch<T>, E> {
+                self.visit_str(&value.to_string())
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<PerArch<T>, E> {
+                self.visit_str(&number.to_string())
+            }
+
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PerArch<T>, A::Error> {
                 let mut texts = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    texts.push(entry);
+                while let Some((arch, text)) = map.next_entry()? {
+                    if texts.iter().any(|(there, _)| *there == arch) {
+                        return Err(de::Error::custom(format!("{arch} is here twice")));
+                    }
+                    texts.push((arch, text));
                 }
                 Ok(PerArch::Each(texts))
             }

@@ -88,6 +88,10 @@ impl SourceFile {
         &self.path
     }
 
+    pub(super) fn is_dir(&self) -> bool {
+        self.path.is_dir()
+    }
+
     /// Finds where it is, for a specification in this folder.
     pub(super) fn find(&mut self, dir: &Path) {
         if let Some(rest) = self.written.strip_prefix("~/") {

@@ -6,6 +6,7 @@ use super::SpecError;
 use super::check;
 use super::container::ContainerSpec;
 use super::error::from_parser;
+use super::load::options;
 use super::place::{Place, within};
 use crate::oci::Reference;
 
@@ -39,7 +40,8 @@ pub fn label(image: &Reference, json: &str) -> Result<ContainerSpec, SpecError> 
     object.insert("name".to_owned(), "label".into());
     // As YAML, which JSON is a part of: the same reader then takes the same values.
     let text = value.to_string();
-    let parsed = within(&file, || serde_saphyr::from_str::<ContainerSpec>(&text));
+    let parsed =
+        within(&file, || serde_saphyr::from_str_with_options::<ContainerSpec>(&text, options()));
     let label = parsed.map_err(|error| match from_parser(&file, &error) {
         SpecError::Wrong { problem, .. } => wrong(problem),
         other => other,

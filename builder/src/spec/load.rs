@@ -1,7 +1,9 @@
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde_saphyr::{Options, budget};
 
 use super::check::check;
 use super::error::from_parser;
@@ -10,8 +12,11 @@ use super::{Seccomp, Spec, SpecError};
 
 /// The largest specification that is read. Real ones have a few kilobytes.
 const MAX_SPEC: u64 = 4 << 20;
+/// The most text that its aliases may make of it.
+const MAX_TEXT: usize = 16 << 20;
 
-/// Reads specification files and joins them: lists are appended, single values replaced by later ones.
+/// Reads specification files and joins them: lists are appended, single values replaced by later ones. `-` is the
+/// standard input.
 ///
 /// # Errors
 ///
@@ -19,17 +24,18 @@ const MAX_SPEC: u64 = 4 << 20;
 pub fn load(paths: &[PathBuf]) -> Result<Spec, SpecError> {
     let mut joined: Option<Spec> = None;
     for path in paths {
+        let input = path.as_os_str() == "-";
         let failed = |source| SpecError::Read { path: path.clone(), source };
-        let mut text = String::new();
-        File::open(path)
-            .and_then(|file| file.take(MAX_SPEC + 1).read_to_string(&mut text))
-            .map_err(failed)?;
-        if text.len() as u64 > MAX_SPEC {
-            return Err(failed(std::io::Error::other("it is larger than 4 MiB")));
-        }
-        let mut spec = read(&path.to_string_lossy(), &text)?;
-        let dir = path.parent().unwrap_or_else(|| Path::new(""));
-        find_sources(&mut spec, dir);
+        let text = if input {
+            read_text(io::stdin().lock())
+        } else {
+            File::open(path).and_then(read_text)
+        };
+        let text = text.map_err(failed)?;
+        let name = if input { "standard input".into() } else { path.to_string_lossy() };
+        let mut spec = read(&name, &text)?;
+        let dir = if input { None } else { path.parent() };
+        find_sources(&mut spec, dir.unwrap_or_else(|| Path::new("")));
         joined = Some(match joined {
             None => spec,
             Some(earlier) => join(earlier, spec),
@@ -51,6 +57,40 @@ pub fn parse(file: &str, text: &str) -> Result<Spec, SpecError> {
     Ok(spec)
 }
 
+fn read_text(file: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_SPEC + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_SPEC {
+        return Err(io::Error::other("it is larger than 4 MiB"));
+    }
+    Ok(text)
+}
+
+/// Reads one specification that may refer to others.
+pub(super) fn read(file: &str, text: &str) -> Result<Spec, SpecError> {
+    let file = Arc::from(file);
+    let options = options();
+    let whole: Placed<Spec> = within(&file, || serde_saphyr::from_str_with_options(text, options))
+        .map_err(|error| from_parser(&file, &error))?;
+    let (mut spec, place) = whole.into_parts();
+    spec.place = place;
+    Ok(spec)
+}
+
+/// Limits of the parser: what a specification cannot need only costs time and memory.
+pub(super) fn options() -> Options {
+    let mut options = Options::default();
+    // As LinuxKit: `y` and `on` are texts.
+    options.strict_booleans = true;
+    options.budget = Some({
+        let mut budget = budget::Budget::default();
+        budget.max_total_scalar_bytes = MAX_TEXT;
+        budget.max_documents = 1;
+        budget
+    });
+    options
+}
+
 /// Finds the files of the build host that it names.
 fn find_sources(spec: &mut Spec, dir: &Path) {
     for source in spec.files.iter_mut().filter_map(|file| file.source.as_mut()) {
@@ -62,16 +102,6 @@ fn find_sources(spec: &mut Spec, dir: &Path) {
             file.find(dir);
         }
     }
-}
-
-/// Reads one specification that may refer to others.
-fn read(file: &str, text: &str) -> Result<Spec, SpecError> {
-    let file = Arc::from(file);
-    let whole: Placed<Spec> = within(&file, || serde_saphyr::from_str(text))
-        .map_err(|error| from_parser(&file, &error))?;
-    let (mut spec, place) = whole.into_parts();
-    spec.place = place;
-    Ok(spec)
 }
 
 fn join(mut a: Spec, b: Spec) -> Spec {

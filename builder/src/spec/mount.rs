@@ -41,6 +41,22 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+impl Mount {
+    /// Returns the name of the volume, when it is a bind of one.
+    pub fn volume(&self) -> Option<&str> {
+        let word = |word: &&str| self.options.iter().any(|option| option == word);
+        let bind = self.kind == "bind" || ["bind", "rbind"].iter().any(word);
+        (bind && !self.source.starts_with('/')).then_some(self.source.as_str())
+    }
+
+    /// Returns whether the container can write through it.
+    pub fn is_writable(&self) -> bool {
+        // The last word counts.
+        let word = self.options.iter().rev().find(|o| matches!(o.as_str(), "ro" | "rro" | "rw"));
+        word.is_none_or(|word| word == "rw")
+    }
+}
+
 impl MountSpec {
     /// Fills in what is not written.
     pub(super) fn settle(&self) -> Result<Mount, String> {
@@ -87,13 +103,6 @@ impl Bind {
     /// Returns the name of the volume, unless it is a path.
     pub fn volume(&self) -> Option<&str> {
         (!self.source.starts_with('/')).then_some(self.source.as_str())
-    }
-
-    /// Returns whether the container can write through it.
-    pub fn writable(&self) -> bool {
-        let options = self.options.iter().flatten();
-        // As the kernel sees it, the last word counts.
-        options.rev().find(|word| matches!(word.as_str(), "ro" | "rw")).is_none_or(|w| w == "rw")
     }
 
     pub(super) fn settle(&self) -> Mount {

@@ -107,11 +107,12 @@ impl ContainerSpec {
                 .or_else(|| image.map(|i| [i.entrypoint.as_slice(), &i.cmd].concat()))
                 .unwrap_or_default(),
             env: first(both, |c| c.env.as_ref())
+                .map(|env| values(Some(env)))
                 .or_else(|| image.map(|i| i.env.clone()))
                 .unwrap_or_default(),
-            cwd: first(both, |c| said(c.cwd.as_ref()))
+            cwd: first(both, |c| said(c.cwd.as_deref()))
                 .or_else(|| said(image?.working_dir.as_ref()).cloned())
-                .unwrap_or_else(|| "/".to_owned()),
+                .map_or_else(|| "/".to_owned(), rooted),
             capabilities: self.capabilities_over(label),
             ambient: first(both, |c| c.ambient.as_ref()).unwrap_or_default().names().to_vec(),
             mounts: self.mounts_over(label),
@@ -121,22 +122,23 @@ impl ContainerSpec {
             ipc: namespace(both, |c| c.ipc.as_ref()).unwrap_or(Namespace::Host),
             // A host name of its own needs a namespace of its own.
             uts: namespace(both, |c| c.uts.as_ref()).unwrap_or_else(|| {
-                let named = first(both, |c| said(c.hostname.as_ref())).is_some();
+                let named = first(both, |c| said(c.hostname.as_deref())).is_some();
                 if named { Namespace::New } else { Namespace::Host }
             }),
             userns: namespace(both, |c| c.userns.as_ref()).unwrap_or(Namespace::Host),
-            hostname: first(both, |c| said(c.hostname.as_ref())),
+            hostname: first(both, |c| said(c.hostname.as_deref())),
             readonly: first(both, |c| c.readonly.as_ref()).unwrap_or_default(),
-            masked_paths: first(both, |c| c.masked_paths.as_ref()).unwrap_or_default(),
-            readonly_paths: first(both, |c| c.readonly_paths.as_ref()).unwrap_or_default(),
+            masked_paths: values(first(both, |c| c.masked_paths.as_ref())),
+            readonly_paths: values(first(both, |c| c.readonly_paths.as_ref())),
             uid: value(first(both, |c| c.uid.as_ref())),
             gid: value(first(both, |c| c.gid.as_ref())),
             additional_gids: values(first(both, |c| c.additional_gids.as_ref())),
             no_new_privileges: first(both, |c| c.no_new_privileges.as_ref()).unwrap_or_default(),
-            oom_score_adj: first(both, |c| c.oom_score_adj.as_ref()),
-            rootfs_propagation: first(both, |c| c.rootfs_propagation.as_ref())
+            oom_score_adj: first(both, |c| c.oom_score_adj.as_deref()),
+            rootfs_propagation: first(both, |c| c.rootfs_propagation.as_deref())
                 .filter(|text| !text.is_empty()),
-            cgroups_path: first(both, |c| c.cgroups_path.as_ref()).filter(|text| !text.is_empty()),
+            cgroups_path: first(both, |c| c.cgroups_path.as_deref())
+                .filter(|text| !text.is_empty()),
             resources: first(both, |c| c.resources.as_ref()).unwrap_or_default(),
             sysctl: first(both, |c| c.sysctl.as_ref()).unwrap_or_default(),
             rlimits: first(both, |c| c.rlimits.as_ref()).unwrap_or_default(),
@@ -144,8 +146,8 @@ impl ContainerSpec {
             gid_mappings: first(both, |c| c.gid_mappings.as_ref()).unwrap_or_default(),
             annotations: first(both, |c| c.annotations.as_ref()).unwrap_or_default(),
             runtime: runtime::settle(
-                self.runtime.as_ref(),
-                label.and_then(|label| label.runtime.as_ref()),
+                self.runtime.as_deref(),
+                label.and_then(|label| label.runtime.as_deref()),
             ),
             seccomp: first(both, |c| c.seccomp.as_deref()).unwrap_or(Seccomp::Unconfined),
             layout: self.layout.as_deref().copied(),
@@ -203,6 +205,11 @@ fn namespace<'a>(
 
 fn said(text: Option<&String>) -> Option<&String> {
     text.filter(|text| !text.is_empty())
+}
+
+/// Images may name their directory without the root.
+fn rooted(path: String) -> String {
+    if path.starts_with('/') { path } else { format!("/{path}") }
 }
 
 fn value<T: Default>(placed: Option<Placed<T>>) -> T {

@@ -1,0 +1,214 @@
+//! Finds what is well-formed but makes no sense.
+
+mod containers;
+mod order;
+mod owners;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::Arch;
+
+pub(super) use self::settings::settings;
+use super::place::{Place, Placed};
+use super::{FileSpec, InitSpec, SourceFile, Spec, SpecError, StateSpec, VolumeFormat};
+use crate::oci::Reference;
+
+/// Where the kernel comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelSource<'a> {
+    /// A Debian package.
+    Package {
+        /// Its name.
+        name: &'a str,
+        /// Where it is named.
+        place: &'a Place,
+    },
+    /// An image with a kernel and a tar of its modules.
+    Image(&'a Placed<Reference>),
+}
+
+impl Spec {
+    /// Returns where the kernel comes from, or nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is a kernel, but none for the architecture.
+    pub fn kernel_source(&self, arch: Arch) -> Result<Option<KernelSource<'_>>, SpecError> {
+        if let Some(image) = &self.kernel.image {
+            return Ok(Some(KernelSource::Image(image)));
+        }
+        let Some(deb) = &self.kernel.deb else {
+            return Ok(None);
+        };
+        let place = deb.place();
+        match deb.get(arch) {
+            Some(name) => Ok(Some(KernelSource::Package { name, place })),
+            None => {
+                let problem = format!("there is no kernel package for {arch} here");
+                Err(SpecError::wrong(place, problem))
+            }
+        }
+    }
+
+    /// Returns where the kernel comes from, once everything is there that a machine needs to boot.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no kernel for the architecture or nothing to run first.
+    pub fn bootable(&self, arch: Arch) -> Result<KernelSource<'_>, SpecError> {
+        if self.init.is_empty() {
+            let problem = "`init` is missing; add `init: [kiln]`";
+            return Err(SpecError::wrong(&self.place, problem));
+        }
+        self.kernel_source(arch)?.ok_or_else(|| {
+            let problem = "there is no kernel; add `kernel: {deb: …}` or `kernel: {image: …}`";
+            SpecError::wrong(&self.place, problem)
+        })
+    }
+
+    /// Returns the kernel's package, once everything is there that a machine needs to boot.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no kernel for the architecture or nothing to run first, or when the kernel is an image.
+    pub fn kernel_package(&self, arch: Arch) -> Result<&str, SpecError> {
+        match self.bootable(arch)? {
+            KernelSource::Package { name, .. } => Ok(name),
+            KernelSource::Image(image) => {
+                let problem = "this kernel is an image, not a Debian package";
+                Err(SpecError::wrong(image.place(), problem))
+            }
+        }
+    }
+}
+
+/// Checks a whole specification.
+pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
+    check_kernel(spec)?;
+    check_init(spec)?;
+    unique("service", spec.services.iter().map(|service| (service.name.as_str(), &service.name)))?;
+    unique("volume", spec.volumes.iter().map(|volume| (volume.name.as_str(), &volume.name)))?;
+    order::check(&spec.services)?;
+    containers::check(spec)?;
+    for volume in &spec.volumes {
+        let name = volume.name.as_str();
+        let oci = volume.format.as_ref().filter(|format| ***format == VolumeFormat::Oci);
+        if let Some(format) = oci.filter(|_| volume.image.is_none()) {
+            let problem = format!("volume `{name}` has the format `oci` and no `image` to keep so");
+            return Err(SpecError::wrong(format.place(), problem));
+        }
+        if oci.is_none() && !volume.platforms.is_empty() {
+            let problem = format!("`platforms` of volume `{name}` needs `format: oci`");
+            return Err(SpecError::wrong(volume.name.place(), problem));
+        }
+    }
+    for file in &spec.files {
+        check_file(file).map_err(|problem| SpecError::wrong(file.path.place(), problem))?;
+    }
+    owners::check(spec)?;
+    if let Some(state) = &spec.state
+        && let Some(problem) = state_problem(state)
+    {
+        return Err(SpecError::wrong(state.place(), problem));
+    }
+    Ok(())
+}
+
+fn unique<'a, T: 'a>(
+    what: &str,
+    names: impl Iterator<Item = (&'a str, &'a Placed<T>)>,
+) -> Result<(), SpecError> {
+    let mut met = BTreeMap::new();
+    for (name, placed) in names {
+        if let Some(first) = met.insert(name, placed.place()) {
+            let problem = format!(
+                "{what} `{name}` is there twice, first at {first}; give one of them another name"
+            );
+            return Err(SpecError::wrong(placed.place(), problem));
+        }
+    }
+    Ok(())
+}
+
+fn check_kernel(spec: &Spec) -> Result<(), SpecError> {
+    let kernel = &spec.kernel;
+    let Some(deb) = &kernel.deb else {
+        return Ok(());
+    };
+    if kernel.image.is_some() {
+        return Err(SpecError::wrong(deb.place(), "a kernel has `image` or `deb`, not both"));
+    }
+    let of_images = [("binary", &kernel.binary), ("tar", &kernel.tar), ("ucode", &kernel.ucode)];
+    match of_images.iter().find(|(_, value)| value.as_ref().is_some_and(|v| !v.is_empty())) {
+        Some((key, _)) => {
+            let problem =
+                format!("`{key}` names a file of a kernel's image; this kernel is a package");
+            Err(SpecError::wrong(deb.place(), problem))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_init(spec: &Spec) -> Result<(), SpecError> {
+    match spec.init.iter().filter(|entry| ***entry == InitSpec::Kiln).nth(1) {
+        Some(again) => Err(SpecError::wrong(again.place(), "`kiln` is in `init` twice")),
+        None => Ok(()),
+    }
+}
+
+fn check_file(file: &FileSpec) -> Result<(), String> {
+    let given = [
+        file.contents.is_some(),
+        file.source.is_some(),
+        file.metadata.is_some(),
+        file.symlink.is_some(),
+        file.directory,
+    ];
+    let path = file.path.as_str();
+    match given.iter().filter(|given| **given).count() {
+        1 if file.optional && file.source.is_none() => {
+            Err(format!("file `/{path}` is optional, which only a `source` can be"))
+        }
+        1 if file.symlink.as_ref().is_some_and(|to| to.is_empty() || to.contains('\0')) => {
+            Err(format!("the link `/{path}` leads nowhere; `symlink` needs a path"))
+        }
+        1 if file.source.as_ref().is_some_and(SourceFile::is_dir) => {
+            Err(format!("the source of file `/{path}` is a directory; only files can be copied"))
+        }
+        1 => Ok(()),
+        _ => Err(format!(
+            "file `/{path}` needs exactly one of `contents`, `source`, `metadata`, `symlink` and \
+             `directory: true`",
+        )),
+    }
+}
+
+/// Returns what is wrong with the settings of the disk partition.
+fn state_problem(state: &StateSpec) -> Option<String> {
+    const FORMATS: [&str; 4] = ["btrfs", "ext4", "f2fs", "xfs"];
+    // A partition of a GPT has 36 UTF-16 units for its name (UEFI specification §5.3.3), ext4's label 16 bytes.
+    let good = |label: &str| {
+        (1..=36).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    if !good(&state.label) {
+        return Some(format!(
+            "`{}` cannot be the label of a partition; use letters, digits, `-`, `_` and `.`, at most 36",
+            super::text::short(&state.label)
+        ));
+    }
+    match state.format.as_deref() {
+        Some(format) if !FORMATS.contains(&format) => Some(format!(
+            "`{}` is not a file system that the state can have; use one of {}",
+            super::text::short(format),
+            FORMATS.join(", ")
+        )),
+        _ => None,
+    }
+}
+
+/// Names of all containers, which users and groups can be called after.
+fn container_names(spec: &Spec) -> BTreeSet<&str> {
+    spec.containers().map(|container| container.name.as_str()).collect()
+}
