@@ -8,6 +8,7 @@ use libcontainer::oci_spec::runtime::{
     Capabilities, Capability, Hook, LinuxCapabilities, LinuxResources, Mount, Spec,
 };
 
+use crate::devices::Devices;
 use crate::seccomp::{self, SeccompError};
 use crate::workload::Workload;
 
@@ -24,13 +25,19 @@ pub(crate) enum AdaptError {
     Write { path: PathBuf, source: OciSpecError },
 }
 
-/// Reads the configuration of a bundle, keeps the adapted one in the directory `into`, and returns
-/// what starts the container's program. The second value tells what this machine cannot do.
-pub(crate) fn adapt(
-    bundle: &Path,
-    id: &str,
-    into: &Path,
-) -> Result<(Workload, Vec<&'static str>), AdaptError> {
+/// What a container needs beside the library.
+#[derive(Debug)]
+pub(crate) struct Adapted {
+    /// Starts its program.
+    pub(crate) workload: Workload,
+    /// Limits its devices.
+    pub(crate) devices: Option<Devices>,
+    /// What this machine cannot do for it.
+    pub(crate) ignored: Vec<&'static str>,
+}
+
+/// Reads the configuration of a bundle and keeps the adapted one in the directory `into`.
+pub(crate) fn adapt(bundle: &Path, id: &str, into: &Path) -> Result<Adapted, AdaptError> {
     let path = bundle.join("config.json");
     let mut spec =
         Spec::load(&path).map_err(|source| AdaptError::Read { path: path.clone(), source })?;
@@ -38,12 +45,13 @@ pub(crate) fn adapt(
     // The adapted configuration is in another directory than its bundle.
     let absolute = bundle.join(root.path());
     root.set_path(absolute.clone());
+    let devices = Devices::of(&spec);
     bind_devices(&mut spec, &absolute);
     let ignored = adapt_linux(&mut spec, id);
     let workload = privileges(&mut spec)?;
     let path = into.join("config.json");
     spec.save(&path).map_err(|source| AdaptError::Write { path, source })?;
-    Ok((workload, ignored))
+    Ok(Adapted { workload, devices, ignored })
 }
 
 /// Takes over a bind mount on `/dev`. The library fills what is there with links of its own, which must not

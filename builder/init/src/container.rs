@@ -14,7 +14,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::adapt::{AdaptError, adapt};
+use crate::adapt::{AdaptError, Adapted, adapt};
+use crate::devices::DevicesError;
 use crate::error::chain;
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -35,6 +36,8 @@ enum ContainerError {
     Prepare(#[source] RuntimeError),
     #[error("understand what the container is to be")]
     Adapt(#[source] AdaptError),
+    #[error("limit the devices of the container")]
+    Devices(#[source] DevicesError),
     #[error("set the container up")]
     Create(#[source] Box<LibcontainerError>),
     #[error("start the container")]
@@ -135,7 +138,8 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
         fs::create_dir_all(path)
             .map_err(|source| ContainerError::MakeDirectory { path: path.into(), source })?;
     }
-    let (workload, ignored) = adapt(bundle, &id, &adapted).map_err(ContainerError::Adapt)?;
+    let Adapted { workload, devices, ignored } =
+        adapt(bundle, &id, &adapted).map_err(ContainerError::Adapt)?;
     if !ignored.is_empty() {
         let line = format!("this machine cannot do {}; going on without\n", ignored.join(", "));
         let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
@@ -152,9 +156,12 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
         .map_err(create)?;
     let pid = container.pid().ok_or(ContainerError::NoProcess)?;
     let pid = Pid::from_raw(pid.as_raw());
-    if let Err(error) = runtime.bind_namespaces(pid.as_raw()) {
+    // Only now: what the container library mounts and makes for the container is not limited.
+    let limited = devices.map_or(Ok(()), |devices| devices.limit(pid.as_raw()));
+    let bound = runtime.bind_namespaces(pid.as_raw()).map_err(ContainerError::Prepare);
+    if let Err(error) = limited.map_err(ContainerError::Devices).and(bound) {
         let _ = container.delete(true);
-        return Err(ContainerError::Prepare(error));
+        return Err(error);
     }
     let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGCHLD]
         .into_iter()

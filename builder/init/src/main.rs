@@ -19,6 +19,7 @@ mod clock;
 mod config;
 mod console;
 mod container;
+mod devices;
 mod error;
 mod health;
 mod logs;

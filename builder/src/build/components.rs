@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::BuildError;
+use super::containers::places;
 use super::inputs::{Fetched, Inputs, key};
 use crate::bundle::seccomp::Profile;
-use crate::bundle::{Ids, RootFiles, Surroundings, VolumeFiles, Volumes};
+use crate::bundle::{Ids, Surroundings, VolumeFiles, Volumes};
 use crate::manifest::{KernelEntry, SegmentEntry};
 use crate::modules::ModulesError;
 use crate::progress::Progress;
-use crate::spec::{Container, ContainerSpec, FileSpec, ModuleSelection, Placed, Spec, UserId};
+use crate::spec::{FileSpec, Layout, ModuleSelection, Placed, Spec, UserId};
 use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 use crate::{bundle, deb, hash, init_binary, kernel, modules, segment};
@@ -25,9 +26,9 @@ pub(super) struct Components<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) mtime: u32,
     pub(super) reused: Vec<String>,
-    /// Directories that hold the files of these packages, with these mount points: a second container of the same
-    /// takes them from there.
-    pub(super) roots: BTreeMap<(Vec<Digest>, Vec<String>), String>,
+    /// Where the files of these packages are, with these mount points: a second container of the same takes them from
+    /// there.
+    pub(super) roots: BTreeMap<(Vec<Digest>, Vec<String>, Layout), String>,
 }
 
 /// What is remembered of a kernel.
@@ -76,7 +77,8 @@ impl Components<'_> {
                 Surroundings { arch, ids: &ids, volumes: &volumes, seccomp: profile.as_ref() };
             let packages = inputs.containers.get(&container.deb);
             let packages = packages.map(Vec::as_slice).unwrap_or_default();
-            segments.push(self.container(settled, around, path, packages).await?);
+            let layout = spec.layout_of(container);
+            segments.push(self.container(settled, around, layout, path, packages).await?);
         }
         if !spec.files.is_empty() {
             let files = spec.files.clone();
@@ -157,59 +159,19 @@ impl Components<'_> {
                 )
             })
             .collect();
+        let packed = spec.containers().any(|c| spec.layout_of(c) == Layout::Packed);
+        let for_packed: &[&str] = if packed { &["loop", "squashfs"] } else { &[] };
+        let modules: Vec<_> =
+            at_start.iter().map(String::as_str).chain(for_packed.iter().copied()).collect();
         let about = json!({
             "image": image.name(),
             "arch": arch,
-            "modules": at_start,
+            "modules": modules,
             "services": services,
         });
         let about = serde_json::to_vec(&about).map_err(BuildError::Manifest)?;
         let tree = init_tree(&binary, about).map_err(|source| place("init", source))?;
         self.tree("init", tree).await
-    }
-
-    async fn container(
-        &mut self,
-        mut container: Container,
-        around: Surroundings<'_>,
-        path: String,
-        packages: &[Fetched],
-    ) -> Result<SegmentEntry, BuildError> {
-        bundle::package_environment(&mut container);
-        let name = container.name.as_str();
-        let mut key = key("container", packages, self.mtime);
-        key.field(&path);
-        key.field(&String::from_utf8_lossy(&bundle::fingerprint(&container, around)?));
-        let digests = packages.iter().map(|package| package.entry.sha256).collect();
-        let root = (digests, bundle::mount_points(&container));
-        let shared = self.roots.get(&root).cloned();
-        key.field(shared.as_deref().unwrap_or_default());
-        let key = key.finish();
-        let own = if container.readonly { "rootfs" } else { "lower" };
-        self.roots.entry(root).or_insert_with(|| format!("{path}/{own}"));
-        if let Some(known) = segment::find(&self.store, name, &key) {
-            self.reused.push(name.to_owned());
-            return Ok(known);
-        }
-        let task = self.progress.begin(&format!("packing {name}"), None);
-        let (store, mtime) = (self.store.clone(), self.mtime);
-        let (paths, name) = (paths(packages), name.to_owned());
-        // What is written of the surroundings is known before, so the rest can be done elsewhere.
-        let config = bundle::config_json(&container, around)?;
-        let packed = blocking(move || -> Result<_, BuildError> {
-            let files = match shared {
-                Some(other) => RootFiles::Shared(other),
-                None => RootFiles::Own(
-                    bundle::complete_packages(unpack(&paths)?)
-                        .map_err(|source| place(&name, source))?,
-                ),
-            };
-            let tree = bundle::write(&container, config, &path, files)?;
-            Ok(segment::write(&store, &name, &key, &tree, mtime)?)
-        })
-        .await?;
-        task.finish();
-        packed
     }
 
     /// Packs a tree that is known by what is in it.
@@ -233,29 +195,12 @@ impl Components<'_> {
     }
 }
 
-/// Every container, with the place of its bundle.
-fn places(spec: &Spec) -> Vec<(String, &ContainerSpec)> {
-    let numbered = |section: &'static str| {
-        move |(n, container): (usize, &'_ ContainerSpec)| {
-            format!("/containers/{section}/{n:03}-{}", container.name.as_str())
-        }
-    };
-    let with = |section, containers: &'_ [ContainerSpec]| {
-        containers.iter().enumerate().map(numbered(section)).collect::<Vec<_>>()
-    };
-    let paths =
-        with("onboot", &spec.onboot).into_iter().chain(with("onshutdown", &spec.onshutdown));
-    let services =
-        spec.services.iter().map(|c| format!("/containers/services/{}", c.name.as_str()));
-    paths.chain(services).zip(spec.containers()).collect()
-}
-
-fn paths(packages: &[Fetched]) -> Vec<PathBuf> {
+pub(super) fn paths(packages: &[Fetched]) -> Vec<PathBuf> {
     packages.iter().map(|package| package.path.clone()).collect()
 }
 
 /// Unpacks packages over each other.
-fn unpack(paths: &[PathBuf]) -> Result<Tree, BuildError> {
+pub(super) fn unpack(paths: &[PathBuf]) -> Result<Tree, BuildError> {
     let mut tree = Tree::new();
     for path in paths {
         tree.merge(deb::unpack(path)?);
@@ -263,7 +208,7 @@ fn unpack(paths: &[PathBuf]) -> Result<Tree, BuildError> {
     Ok(tree)
 }
 
-fn place(component: &str, source: TreePathError) -> BuildError {
+pub(super) fn place(component: &str, source: TreePathError) -> BuildError {
     BuildError::Place { component: component.to_owned(), source }
 }
 
@@ -364,7 +309,7 @@ fn hash_tree(key: &mut hash::Hasher, tree: &Tree) -> Result<(), BuildError> {
 }
 
 /// Runs what takes the processor for a while where it does not hold up downloads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, BuildError> {
     match tokio::task::spawn_blocking(work).await {

@@ -8,6 +8,7 @@ use crate::deb::{DebError, ResolveError};
 use crate::init_binary::InitBinaryError;
 use crate::kernel::KernelError;
 use crate::modules::ModulesError;
+use crate::packed::PackedError;
 use crate::segment::SegmentError;
 use crate::spec::{Place, SpecError};
 use crate::store::StoreError;
@@ -63,6 +64,9 @@ pub enum BuildError {
     /// A container cannot be written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The files of a container could not be packed.
+    #[error(transparent)]
+    Packed(#[from] PackedError),
     /// A path of the image is too long.
     #[error("cannot place `{component}` in the image")]
     Place {

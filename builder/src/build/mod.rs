@@ -4,6 +4,7 @@
 //! segment again.
 
 mod components;
+mod containers;
 mod error;
 mod export;
 mod inputs;

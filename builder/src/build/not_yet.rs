@@ -22,9 +22,6 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     if let Some(image) = spec.volumes.iter().find_map(|volume| volume.image.as_ref()) {
         return no(image.place(), "a volume from an image");
     }
-    if let Some(layout) = &spec.layout {
-        return no(layout.place(), "`layout`");
-    }
     if let Some(state) = &spec.state {
         return no(state.place(), "`state`");
     }
@@ -54,7 +51,6 @@ fn beyond(container: &ContainerSpec) -> Option<&'static str> {
     let c = container;
     let given = [
         ("image", c.image.is_some()),
-        ("layout", c.layout.is_some()),
         ("health", c.health.is_some()),
         ("on-failure", c.on_failure.is_some()),
     ];

@@ -289,7 +289,9 @@ impl Serialize for FileMode {
 }
 
 /// How the files of a container are stored in the initrd.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// As they are, in compressed archives that the kernel unpacks into memory.

@@ -59,7 +59,7 @@ fn build(arch: Arch, folder: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>>
 }
 
 /// Makes a folder of links to the files in another. The builder replaces files and never changes one.
-fn link(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub(super) fn link(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

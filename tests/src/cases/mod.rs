@@ -3,6 +3,7 @@
 mod boot;
 mod build;
 mod command;
+mod containers;
 mod explain;
 mod refusal;
 mod uki;
@@ -17,6 +18,7 @@ pub(crate) fn all() -> Vec<Case> {
         explain::cases(),
         refusal::cases(),
         build::cases(),
+        containers::cases(),
         command::cases(),
     ]
     .into_iter()
