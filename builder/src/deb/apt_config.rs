@@ -10,8 +10,19 @@ use super::stanza;
 pub(crate) struct AptConfig {
     /// The base address of a Debian archive, without a slash at its end.
     pub(crate) mirror: Option<String>,
+    /// Where security updates are.
+    pub(crate) security: Option<Security>,
     /// Whether the dates in signed indexes count. Hosts that use a frozen mirror switch it off.
     pub(crate) check_dates: bool,
+}
+
+/// The archive of security updates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Security {
+    /// Its base address, without a slash at its end.
+    pub(crate) mirror: String,
+    /// The suites that the host uses of it.
+    pub(crate) suites: Vec<String>,
 }
 
 /// One source of packages, of either notation (sources.list(5)).
@@ -59,6 +70,7 @@ impl AptConfig {
             Some(uri) => address(uri)?,
             None => None,
         };
+        let security = security(&sources, suite)?;
         let mut check_dates = true;
         let mut files = listing(&dir.join("apt.conf.d"))?;
         files.push(dir.join("apt.conf"));
@@ -71,16 +83,14 @@ impl AptConfig {
                 check_dates = !matches!(value, "false" | "0" | "no" | "off");
             }
         }
-        Ok(Self { mirror, check_dates })
+        Ok(Self { mirror, security, check_dates })
     }
 }
 
 impl Source {
     /// How sure it is that this is the mirror of Debian's main archive; 0 when it is not.
     fn rank(&self, suite: &str) -> u8 {
-        if !self.uris.first().is_some_and(|uri| {
-            ["http://", "https://", "mirror+file:"].iter().any(|it| uri.starts_with(it))
-        }) {
+        if !self.uris.first().is_some_and(|uri| is_remote(uri)) {
             return 0;
         }
         if self.suites.iter().any(|it| it.contains("security") || it.ends_with('/')) {
@@ -102,6 +112,28 @@ impl Source {
             false => 1,
         }
     }
+}
+
+/// Finds the security updates of Debian: those of the suite that is wanted, else of any other.
+fn security(sources: &[Source], suite: &str) -> Result<Option<Security>, DebError> {
+    let fits = |name: &String, suite: &dyn Fn(&str) -> bool| {
+        let base = name.strip_suffix("-security").or_else(|| name.strip_suffix("/updates"));
+        base.is_some_and(suite)
+    };
+    let find = |suite: &dyn Fn(&str) -> bool| {
+        let mut fitting =
+            sources.iter().filter(|it| it.suites.iter().any(|name| fits(name, suite)));
+        fitting.find(|it| it.uris.iter().any(|uri| is_remote(uri)))
+    };
+    let found = find(&|base| base == suite).or_else(|| find(&|base| SUITES.contains(&base)));
+    let Some(source) = found else { return Ok(None) };
+    let uri = source.uris.iter().find(|uri| is_remote(uri));
+    let mirror = uri.map(|uri| address(uri)).transpose()?.flatten();
+    Ok(mirror.map(|mirror| Security { mirror, suites: source.suites.clone() }))
+}
+
+fn is_remote(uri: &str) -> bool {
+    ["http://", "https://", "mirror+file:"].iter().any(|scheme| uri.starts_with(scheme))
 }
 
 /// Reads `deb [options] URI SUITE COMPONENT…`.
@@ -236,6 +268,21 @@ mod tests {
                     deb http://late.example/debian trixie main\n\
                     deb-src http://source.example/debian trixie main\n";
         assert_eq!(mirror(&[("sources.list", list)]).unwrap(), "http://new.example/debian");
+    }
+
+    #[test]
+    fn the_archive_of_security_updates_is_found() {
+        let security = |list: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("sources.list"), list).unwrap();
+            AptConfig::read(dir.path(), "trixie").unwrap().security.map(|it| it.mirror)
+        };
+        let old = "deb http://old.example/debian-security bookworm-security main\n";
+        let new = "deb http://new.example/s/ trixie-security main\n";
+        assert_eq!(security(&format!("{old}{new}")).unwrap(), "http://new.example/s");
+        assert_eq!(security(old).unwrap(), "http://old.example/debian-security");
+        let other = "deb http://x.example/ubuntu noble-security main\n";
+        assert_eq!(security(other), None);
     }
 
     #[test]

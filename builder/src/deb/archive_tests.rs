@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::hash::sha256;
 use crate::progress::Silent;
 
 const RELEASE: &[u8] = include_bytes!("testdata/InRelease");
@@ -99,15 +100,48 @@ async fn a_package_comes_down_the_whole_chain_and_stays_in_the_cache() {
     assert_eq!(fs::read(&path).unwrap(), PACKAGE);
     let tree = super::super::unpack(&path).unwrap();
     assert_eq!(tree.iter().last().unwrap().0.as_str(), "usr/bin/hello");
-    assert_eq!(mirror.asked.lock().unwrap().len(), 3);
+    // Three files, and two suites of updates that this mirror does not have.
+    assert_eq!(mirror.asked.lock().unwrap().len(), 5);
 
     mirror.hello(mirror.config()).await.unwrap();
-    assert_eq!(mirror.asked.lock().unwrap()[3..], [RELEASE_PATH]);
+    assert_eq!(
+        mirror.asked.lock().unwrap()[5..],
+        [
+            RELEASE_PATH,
+            "/debian/dists/trixie-updates/InRelease",
+            "/debian-security/dists/trixie-security/InRelease",
+        ]
+    );
 
     // A cache that rotted is not believed.
     fs::write(&path, vec![0; PACKAGE.len()]).unwrap();
     mirror.hello(mirror.config()).await.unwrap();
     assert_eq!(fs::read(&path).unwrap(), PACKAGE);
+}
+
+#[tokio::test]
+async fn security_updates_that_are_not_there_are_told_and_those_of_the_host_are_needed() {
+    let mirror = Mirror::start().await;
+    let open = || async {
+        let fetcher = Fetcher::new(&Silent);
+        let config = ArchiveConfig { mirror: None, ..mirror.config() };
+        Archive::open_with(config, &fetcher, mirror.dir.path()).await.map(|it| it.warnings())
+    };
+    let list = mirror.dir.path().join("sources.list");
+    let main = format!("deb {} trixie main\n", mirror.url);
+    fs::write(&list, &main).unwrap();
+    let warnings = open().await.unwrap();
+    assert!(warnings[0].starts_with("security updates of trixie are not included"), "{warnings:?}");
+    fs::write(&list, format!("{main}deb {} trixie-security main\n", mirror.url)).unwrap();
+    let error = open().await.unwrap_err().to_string();
+    assert!(error.contains("dists/trixie-security/InRelease answered `404"), "{error}");
+    // An archive that says that it is another suite is not one of updates.
+    mirror.put("/debian/dists/trixie-security/InRelease", RELEASE);
+    let error = open().await.unwrap_err().to_string();
+    assert!(
+        error.contains("it is of the suite `trixie`, `stable`, not `trixie-security`"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -12,12 +12,14 @@ mod apt_config;
 mod ar;
 mod archive;
 mod error;
+mod index_file;
 mod layout;
 mod packages;
 mod release;
 mod resolve;
 mod signature;
 mod stanza;
+mod suites;
 mod unpack;
 mod version;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tar::EntryType;
 
 use super::ar::{self, ArError, DataMember};
-use super::archive::xz;
 use super::error::DebError;
+use super::index_file::xz;
 use super::layout::place;
 use crate::disk::is_full;
 use crate::pax;
