@@ -178,3 +178,15 @@ fn what_a_label_brings_in_is_checked_against_the_whole_specification() {
         "web.yml:2:31: container `web` has no `command`, and its image names no program either"
     );
 }
+
+#[test]
+fn a_host_name_of_its_own_has_a_namespace_of_its_own() {
+    let settled = |rest: &str, json: &str| labelled(rest, json, &config());
+    assert_eq!(settled("", "{}").uts, Namespace::Host);
+    let named = settled(", hostname: web", "{}");
+    assert_eq!((named.uts, named.hostname.as_deref()), (Namespace::New, Some("web")));
+    assert_eq!(settled("", r#"{"hostname": "web"}"#).uts, Namespace::New);
+    assert_eq!(settled(", hostname: ''", "{}").uts, Namespace::Host);
+    let given = settled(", hostname: web, uts: /run/ns/uts", "{}").uts;
+    assert_eq!(given, Namespace::Path("/run/ns/uts".to_owned()));
+}
