@@ -11,8 +11,6 @@ use crate::fetch::Fetcher;
 use crate::manifest::PackageEntry;
 use crate::tree::{TreePath, TreePathError};
 
-/// Debian's package of the stub.
-const PACKAGE: &str = "systemd-boot-efi";
 /// No stub is anywhere near this size.
 const MAX_STUB: u64 = 4 << 20;
 
@@ -64,6 +62,9 @@ pub enum StubError {
 }
 
 impl Stub {
+    /// Debian's package of the stub.
+    pub const PACKAGE: &str = "systemd-boot-efi";
+
     /// Reads a stub from a file.
     ///
     /// # Errors
@@ -92,24 +93,33 @@ impl Stub {
         index: &PackageIndex,
         arch: Arch,
     ) -> Result<Self, StubError> {
-        let package = index.get(PACKAGE).ok_or(StubError::NoPackage(arch))?;
+        let package = index.get(Self::PACKAGE).ok_or(StubError::NoPackage(arch))?;
         let file = archive.fetch(package).await?;
-        let path = match arch {
-            Arch::X86_64 => "usr/lib/systemd/boot/efi/linuxx64.efi.stub",
-            Arch::Arm64 => "usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
-        };
-        // About 100 KB: short enough not to need a thread of its own.
-        let tree = deb::unpack(&file)?;
-        let content = tree.content(&TreePath::new(path)?).ok_or(StubError::NoFile(path))?;
-        let bytes = content
-            .read_all(MAX_STUB)
-            .map_err(|source| StubError::Read { path: path.into(), source })?;
         let entry = PackageEntry {
             name: package.name.clone(),
             version: package.version.to_string(),
             arch: package.arch.clone(),
             sha256: package.sha256,
         };
+        // About 100 KB: short enough not to need a thread of its own.
+        Self::from_package(&file, entry, arch)
+    }
+
+    /// Takes the stub out of a package that has been fetched.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the package cannot be read or has no stub for the architecture.
+    pub fn from_package(file: &Path, entry: PackageEntry, arch: Arch) -> Result<Self, StubError> {
+        let path = match arch {
+            Arch::X86_64 => "usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+            Arch::Arm64 => "usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
+        };
+        let tree = deb::unpack(file)?;
+        let content = tree.content(&TreePath::new(path)?).ok_or(StubError::NoFile(path))?;
+        let bytes = content
+            .read_all(MAX_STUB)
+            .map_err(|source| StubError::Read { path: path.into(), source })?;
         Self::new(bytes, arch, Path::new(path), Some(entry))
     }
 

@@ -25,6 +25,7 @@ enum ImageCommand {
     Builds(bakes::BuildsArgs),
     Log(bakes::LogArgs),
     Sign(sign::SignArgs),
+    Export(super::export::ExportArgs),
     /// List images and their versions
     #[command(alias = "ls")]
     List {
@@ -44,6 +45,7 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Builds(args) => return bakes::builds(args).await,
         ImageCommand::Log(args) => return bakes::log(args).await,
         ImageCommand::Sign(args) => return sign::run(args),
+        ImageCommand::Export(args) => return super::export::run(args).await,
         ImageCommand::List { client, store, keys } => (client, store, keys),
     };
     let Images { index, refused } = match store {

@@ -7,6 +7,8 @@ pub mod boot;
 pub mod build;
 mod client;
 pub mod config;
+mod efi;
+mod export;
 pub mod image;
 pub mod key;
 pub mod machine;

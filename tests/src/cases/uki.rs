@@ -12,7 +12,7 @@ use kiln_builder::Store;
 use kiln_builder::manifest::Manifest;
 use kiln_builder::output::secure_boot::create_key;
 use kiln_builder::output::sign::{KeyFile, sign};
-use kiln_builder::output::{self, Bootable, Format, Options, Plan, Stub};
+use kiln_builder::output::{self, Bootable, EfiSettings, Format, Options, Plan, Signing, Stub};
 use kiln_types::{Arch, Mac};
 use tempfile::TempDir;
 
@@ -24,6 +24,9 @@ const FW_VARS: Need = Need::Tool("virt-fw-vars", "python3-virt-firmware");
 const XORRISO: Need = Need::Tool("xorriso", "xorriso");
 const MTOOLS: Need = Need::Tool("mdir", "mtools");
 const QEMU_IMG: Need = Need::Tool("qemu-img", "qemu-utils");
+const FSCK: Need = Need::Tool("fsck.fat", "dosfstools");
+const SGDISK: Need = Need::Tool("sgdisk", "gdisk");
+const OPENSSL: Need = Need::Tool("openssl", "openssl");
 
 const MAC: Mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
 /// Firmware, stub and kernel each have a copy of the image for a while.
@@ -53,7 +56,8 @@ pub(super) fn cases() -> Vec<Case> {
             add("signed_boots_with_secure_boot", &needs, signed(false));
             add("altered_is_refused_with_secure_boot", &needs, signed(true));
         }
-        let needs = [Need::KilnInit(arch), SBVERIFY, XORRISO, MTOOLS, QEMU_IMG];
+        let tools = [SBVERIFY, XORRISO, MTOOLS, QEMU_IMG, FSCK, SGDISK, OPENSSL];
+        let needs = [&[Need::KilnInit(arch)], &tools[..]].concat();
         add("files_hold_before_other_tools", &needs, Box::new(move || other_tools(arch)));
     }
     cases
@@ -195,6 +199,14 @@ fn other_tools(arch: Arch) -> anyhow::Result<()> {
     let path = output::write(Format::Uki, &bootable, &options, dir)?;
     let said = verify(&path)?;
     ensure!(!said.contains("warning"), "sbverify said {said}");
+    // The same by a command, as for a key in a hardware module.
+    let command = format!("openssl dgst -sha256 -sign {}", built.path("key.pem").display()).into();
+    let signing = Signing::Command { command, certificate: certificate.clone() };
+    let signer = EfiSettings { signing: Some(signing), ..EfiSettings::default() }.signer()?;
+    let by_command = Options { signer: signer.as_deref(), ..Options::new(&built.stub) };
+    let plans = [by_command, options].map(|options| output::plan(Format::Uki, &bootable, &options));
+    let [by_command, by_file] = plans;
+    ensure!(by_command? == by_file?, "a command signs differently from a file");
     let unsigned = output::write(Format::Uki, &bootable, &Options::new(&built.stub), dir)?;
     ensure!(verify(&unsigned).is_err(), "sbverify takes an unsigned program");
 
@@ -219,6 +231,23 @@ fn other_tools(arch: Arch) -> anyhow::Result<()> {
         run("mcopy", &["-n", "-i", &esp, &from, &copy.display().to_string()].map(OsStr::new))?;
         verify(&copy)?;
         std::fs::remove_file(copy)?;
+    }
+
+    for path in [&cd, &disk] {
+        let said = run("sgdisk", &["-v".as_ref(), path.as_os_str()])?;
+        ensure!(said.contains("No problems found"), "sgdisk said {said}");
+    }
+    let esp = built.path("esp.img");
+    for (format, least) in [(Format::IsoEfi, 0), (Format::RawEfi, 64 << 20)] {
+        let all = output::plan(format, &bootable, &options)?;
+        // The partition table names the last sector of the partition.
+        let mut entry = Vec::new();
+        all.slice(1024..1024 + 48).write(&built.store, &mut entry)?;
+        let last = entry.last_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        let part = all.slice(1 << 20..(last.context("no partition")? + 1) * 512);
+        ensure!(part.len() >= least, "the partition has {} bytes", part.len());
+        part.write_sparse(&built.store, &mut File::create(&esp)?)?;
+        run("fsck.fat", &["-n".as_ref(), "-v".as_ref(), esp.as_os_str()])?;
     }
 
     let qcow2 = output::write(Format::Qcow2Efi, &bootable, &options, dir)?;

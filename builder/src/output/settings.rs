@@ -1,0 +1,78 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use kiln_types::Arch;
+
+use super::certificate::{Certificate, KeyError};
+use super::sign::{KeyFile, Signer, SigningCommand};
+use super::stub::{Stub, StubError};
+use crate::deb::ArchiveConfig;
+use crate::fetch::Fetcher;
+
+/// What a user can say about files that UEFI boots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EfiSettings {
+    /// Who signs UEFI programs; without one they are not signed.
+    pub signing: Option<Signing>,
+    /// The size of disk images in bytes; without one as small as they can be.
+    pub disk_size: Option<u64>,
+    /// A file with systemd's stub; without one that of Debian's package.
+    pub stub: Option<PathBuf>,
+}
+
+/// Where a key for Secure Boot is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signing {
+    /// In a file.
+    Key {
+        /// The private key, in PEM.
+        key: PathBuf,
+        /// Its certificate, in PEM.
+        certificate: PathBuf,
+    },
+    /// Where a command has access to it; see [`SigningCommand`].
+    Command {
+        /// What the shell is to run.
+        command: OsString,
+        /// The certificate of the key, in PEM.
+        certificate: PathBuf,
+    },
+}
+
+impl EfiSettings {
+    /// Returns who signs.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the key or the certificate cannot be read.
+    pub fn signer(&self) -> Result<Option<Box<dyn Signer>>, KeyError> {
+        Ok(match &self.signing {
+            None => None,
+            Some(Signing::Key { key, certificate }) => {
+                Some(Box::new(KeyFile::read(key, certificate)?))
+            }
+            Some(Signing::Command { command, certificate }) => Some(Box::new(SigningCommand {
+                program: "sh".into(),
+                arguments: vec!["-c".into(), command.clone()],
+                certificate: Certificate::read(certificate)?,
+            })),
+        })
+    }
+
+    /// Returns the stub: the file that is named, or that of a Debian suite.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be read or fetched.
+    pub async fn stub(
+        &self,
+        config: ArchiveConfig,
+        fetcher: &Fetcher<'_>,
+        arch: Arch,
+    ) -> Result<Stub, StubError> {
+        match &self.stub {
+            Some(path) => Stub::read(path, arch),
+            None => Stub::obtain(config, fetcher, arch).await,
+        }
+    }
+}
