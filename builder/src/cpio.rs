@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
-use crate::tree::{Content, Kind, Node, Tree, TreePath};
+use crate::tree::{Content, Kind, Node, Tree, TreePath, Xattrs};
 
 /// Modes of `stat`: what kind of file it is.
 const S_IFIFO: u32 = 0o010_000;
@@ -50,6 +50,29 @@ pub enum CpioError {
     End(#[source] io::Error),
 }
 
+/// What an archive cannot carry of a tree: the format has no extended attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// How many nodes have extended attributes.
+    pub nodes: usize,
+    /// The programs that lose file capabilities, and so may not work for users other than root.
+    pub capabilities: Vec<TreePath>,
+}
+
+/// Returns what [`write`] leaves out. Other names of a file are not counted again.
+pub fn lost(tree: &Tree) -> Lost {
+    let mut lost = Lost::default();
+    for (path, node) in tree {
+        if !node.xattrs.is_empty() && !matches!(node.kind, Kind::Hardlink(_)) {
+            lost.nodes += 1;
+            if node.xattrs.get(Xattrs::CAPABILITY).is_some() {
+                lost.capabilities.push(path.clone());
+            }
+        }
+    }
+    lost
+}
+
 /// The numbers of one header.
 #[derive(Default)]
 struct Header {
@@ -71,7 +94,7 @@ struct Header {
 /// written.
 pub fn write(tree: &Tree, mtime: u32, out: &mut impl Write) -> Result<u64, CpioError> {
     let links = Links::find(tree)?;
-    let mut out = Counter { out, written: 0 };
+    let mut out = Counter { out, written: 0, buffer: Vec::new() };
     let mut inodes: HashMap<&TreePath, u32> = HashMap::new();
     let mut next_ino = 0;
     for (path, node) in tree {
@@ -127,10 +150,9 @@ fn write_member(
     header.len = u32::try_from(len).map_err(|_| CpioError::TooLarge { path: path.clone(), len })?;
     out.header(path.as_str(), &header).map_err(failed)?;
     if let Some(content) = content {
-        let copied = io::copy(&mut content.reader(), out).map_err(failed)?;
-        if copied != len {
-            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-        }
+        let mut buffer = std::mem::take(&mut out.buffer);
+        content.copy_to(out, &mut buffer).map_err(failed)?;
+        out.buffer = buffer;
         out.pad().map_err(failed)?;
     }
     Ok(())
@@ -188,6 +210,8 @@ impl<'a> Links<'a> {
 struct Counter<W> {
     out: W,
     written: u64,
+    /// What contents are copied through.
+    buffer: Vec<u8>,
 }
 
 impl<W: Write> Counter<W> {
@@ -272,6 +296,21 @@ mod tests {
         assert_eq!(text.matches("once").count(), 1);
         assert_eq!(text.matches("07070100000001").count(), 3);
         assert!(text.find("once") > text.find("c\0"));
+    }
+
+    #[test]
+    fn what_the_format_cannot_carry_is_named() {
+        let mut tree = Tree::new();
+        let mut ping = Node::file(0o755, *b"x");
+        ping.xattrs.insert(Xattrs::CAPABILITY, b"c");
+        let link = Node { kind: Kind::Hardlink(path("ping")), ..ping.clone() };
+        let mut other = Node::dir();
+        other.xattrs.insert("user.a", b"");
+        tree.insert(path("ping"), ping);
+        tree.insert(path("ping6"), link);
+        tree.insert(path("d"), other);
+        tree.insert(path("plain"), Node::file(0o644, *b"x"));
+        assert_eq!(lost(&tree), Lost { nodes: 2, capabilities: vec![path("ping")] });
     }
 
     #[test]

@@ -40,7 +40,6 @@ fn split(header: &[u8]) -> Option<(Record<'_>, &[u8])> {
 }
 
 /// Writes one record.
-#[cfg(test)]
 pub(crate) fn push(header: &mut Vec<u8>, key: &str, value: &[u8]) {
     // The length counts its own digits.
     let rest = key.len() + value.len() + 3;

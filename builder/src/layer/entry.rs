@@ -160,9 +160,7 @@ impl Extensions {
                     }
                     None => None,
                 };
-                if !stream.could_have(size) {
-                    return Err(refuse(&format!("has {size} bytes, which is beyond the limit")));
-                }
+                stream.could_have(size).map_err(|reason| refuse(&reason))?;
                 What::File(match old.or(self.sparse) {
                     Some(sparse) => sparse_content(sparse, size, stream, &refuse)?,
                     None => stream.content(size)?,
@@ -199,9 +197,7 @@ fn sparse_content(
 ) -> Result<Content, Fault> {
     let stored = sparse.read_map(stream, size)?.map_err(refuse)?;
     sparse.check(stored).map_err(refuse)?;
-    if !stream.could_have(sparse.size) {
-        return Err(refuse(&format!("has {} bytes, which is beyond the limit", sparse.size)));
-    }
+    stream.could_have(sparse.size).map_err(|reason| refuse(&reason))?;
     let content = stream.expand(&sparse.map, sparse.size)?;
     stream.pad(stored)?;
     Ok(content)

@@ -90,3 +90,10 @@ fn apply(
         false => Err(Fault::DiffId(got)),
     }
 }
+
+#[cfg(test)]
+mod archive;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod tests;

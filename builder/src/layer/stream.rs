@@ -138,9 +138,19 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// Returns whether so many bytes could follow without going beyond the limits.
-    pub(super) fn could_have(&self, bytes: u64) -> bool {
-        bytes <= self.left.saturating_add((self.end - self.start) as u64)
+    /// Checks that so many bytes could follow without going beyond the limits. The error says beyond which.
+    pub(super) fn could_have(&self, bytes: u64) -> Result<(), String> {
+        if bytes <= self.left.saturating_add((self.end - self.start) as u64) {
+            return Ok(());
+        }
+        Err(match self.bound {
+            Bound::Bytes(limit) => {
+                format!("has {bytes} bytes, beyond the limit of {} MiB for an image", limit >> 20)
+            }
+            Bound::Ratio(ratio) => {
+                format!("has {bytes} bytes, beyond the limit of {ratio} times the layer's size")
+            }
+        })
     }
 
     /// Takes the next block, or nothing at the end.

@@ -21,6 +21,7 @@ pub mod secure_boot;
 mod settings;
 pub mod sign;
 mod stub;
+pub mod tar;
 pub mod uki;
 mod write;
 

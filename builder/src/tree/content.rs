@@ -3,6 +3,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+/// How many bytes are copied at once.
+const COPY: usize = 256 << 10;
+
 /// Bytes of a regular file.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -50,6 +53,31 @@ impl Content {
             }
             Self::Span { file, offset, .. } => file.read_at(buffer, offset + pos),
         }
+    }
+
+    /// Writes everything, in large pieces. The buffer may be used again for the next content.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file below cannot be read or is shorter than it was, and when the bytes cannot be written.
+    pub fn copy_to(&self, out: &mut impl io::Write, buffer: &mut Vec<u8>) -> io::Result<()> {
+        if let Self::Bytes(bytes) = self {
+            return out.write_all(bytes);
+        }
+        buffer.resize(COPY, 0);
+        let mut pos = 0;
+        while pos < self.len() {
+            match self.read_at(buffer, pos) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    out.write_all(&buffer[..n])?;
+                    pos += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Returns a reader from the beginning.
@@ -102,5 +130,7 @@ mod tests {
         let content =
             Content::Span { file: Arc::new(tempfile::tempfile().unwrap()), offset: 0, len: 3 };
         assert_eq!(content.read_all(10).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let copied = content.copy_to(&mut io::sink(), &mut Vec::new());
+        assert_eq!(copied.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

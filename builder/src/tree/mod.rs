@@ -5,7 +5,7 @@ mod content;
 mod path;
 mod xattrs;
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
 pub use self::content::{Content, ContentReader};
@@ -16,6 +16,8 @@ pub use self::xattrs::Xattrs;
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     nodes: BTreeMap<TreePath, Node>,
+    /// Directories that nobody put in, but something below them.
+    implied: BTreeSet<TreePath>,
 }
 
 /// One file, directory, link or device.
@@ -89,8 +91,11 @@ impl Tree {
         while let Some(dir) = above {
             match self.nodes.get(&dir) {
                 Some(Node { kind: Kind::Dir, .. }) => break,
-                _ => self.nodes.insert(dir.clone(), Node::dir()),
-            };
+                _ => {
+                    self.implied.insert(dir.clone());
+                    self.nodes.insert(dir.clone(), Node::dir());
+                }
+            }
             above = dir.parent();
         }
         if matches!(self.nodes.get(&path), Some(Node { kind: Kind::Dir, .. }))
@@ -98,7 +103,16 @@ impl Tree {
         {
             self.remove_below(&path);
         }
+        if !self.implied.is_empty() {
+            self.implied.remove(&path);
+        }
         self.nodes.insert(path, node)
+    }
+
+    /// Returns whether a directory is here only because something lies below it: nothing is known of its owner and
+    /// mode.
+    pub fn is_implied(&self, path: &TreePath) -> bool {
+        self.implied.contains(path)
     }
 
     /// Returns the node at a path. Symbolic links are not followed.
@@ -119,6 +133,7 @@ impl Tree {
     /// Takes a node out, and everything below it.
     pub fn remove(&mut self, path: &TreePath) -> Option<Node> {
         self.remove_below(path);
+        self.implied.remove(path);
         self.nodes.remove(path)
     }
 
@@ -153,13 +168,22 @@ impl Tree {
 
     /// Makes a tree of nodes, among which every directory must be that another one lies in.
     pub(crate) fn from_nodes(nodes: Vec<(TreePath, Node)>) -> Self {
-        Self { nodes: nodes.into_iter().collect() }
+        Self { nodes: nodes.into_iter().collect(), implied: BTreeSet::new() }
     }
 
-    /// Puts every node of another tree into this one, over what is here.
+    /// Puts every node of another tree into this one, over what is here. Directories that are implied there leave
+    /// those that are here as they are.
     pub fn merge(&mut self, other: Self) {
         for (path, node) in other.nodes {
-            self.insert(path, node);
+            let is_dir = |node: &Node| matches!(node.kind, Kind::Dir);
+            if other.implied.contains(&path) {
+                if !self.get(&path).is_some_and(is_dir) {
+                    self.insert(path.clone(), node);
+                    self.implied.insert(path);
+                }
+            } else {
+                self.insert(path, node);
+            }
         }
     }
 
@@ -195,6 +219,7 @@ impl Tree {
         let (first, end) = path.range_below();
         let below: Vec<_> = self.nodes.range(first..end).map(|(path, _)| path.clone()).collect();
         for path in below {
+            self.implied.remove(&path);
             self.nodes.remove(&path);
         }
     }
@@ -244,5 +269,15 @@ mod tests {
         tree.insert(path("tmp/x/y"), Node::file(0o600, *b""));
         let modes: Vec<_> = tree.iter().map(|(p, n)| (p.as_str(), n.mode)).collect();
         assert_eq!(modes, [("tmp", 0o1777), ("tmp/x", 0o755), ("tmp/x/y", 0o600)]);
+        assert!(tree.is_implied(&path("tmp/x")) && !tree.is_implied(&path("tmp")));
+        let mut other = Tree::new();
+        other.insert(path("tmp/x/z"), Node::file(0o600, *b""));
+        other.insert(path("new/z"), Node::file(0o600, *b""));
+        tree.merge(other);
+        assert_eq!(tree.get(&path("tmp")).unwrap().mode, 0o1777);
+        assert!(tree.is_implied(&path("new")) && !tree.is_implied(&path("tmp")));
+        tree.remove(&path("new"));
+        tree.insert(path("tmp/x"), Node::dir());
+        assert!(!tree.is_implied(&path("tmp/x")) && !tree.is_implied(&path("new")));
     }
 }

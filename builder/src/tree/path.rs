@@ -62,7 +62,7 @@ impl TreePath {
     }
 
     /// Returns the bounds, the second one excluded, between which all paths below this one sort.
-    pub(super) fn range_below(&self) -> (Self, Self) {
+    pub(crate) fn range_below(&self) -> (Self, Self) {
         // `/` is followed by `0`.
         (Self(format!("{self}/")), Self(format!("{self}0")))
     }
