@@ -38,6 +38,18 @@ pub enum FetchError {
         /// The cause.
         source: ClientError,
     },
+    /// The proxy cannot be used.
+    #[error(
+        "cannot reach {url} by the proxy {proxy}; check http_proxy and no_proxy, or the proxy of apt"
+    )]
+    Proxy {
+        /// The address.
+        url: String,
+        /// The proxy.
+        proxy: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// The connection broke within the answer.
     #[error("the download of {url} broke off; try again")]
     Body {
@@ -120,12 +132,19 @@ impl FetchError {
         }
     }
 
+    /// Whether the bytes that came are at fault.
+    pub(super) const fn is_about_content(&self) -> bool {
+        matches!(self, Self::Hash { .. } | Self::TooLarge { .. })
+    }
+
     /// Whether the same request may well succeed a moment later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Body { .. } | Self::Silent { .. } | Self::Short { .. } => {
-                true
-            }
+            Self::Connect { .. }
+            | Self::Proxy { .. }
+            | Self::Body { .. }
+            | Self::Silent { .. }
+            | Self::Short { .. } => true,
             Self::Status { status, .. } => {
                 status.is_server_error()
                     || matches!(

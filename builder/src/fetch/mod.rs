@@ -1,31 +1,34 @@
 //! Downloads over HTTP and HTTPS into files: hashed on the way, whole or not there at all.
 
+mod client;
 mod error;
+mod partial;
+mod proxy;
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::{HOST, LOCATION, USER_AGENT};
-use hyper::{Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::header::{CONTENT_RANGE, LOCATION};
+use hyper::{Response, StatusCode, Uri};
 use kiln_types::Digest;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use self::client::Clients;
 pub use self::error::FetchError;
-use crate::hash::Hasher;
+use self::partial::Partial;
 use crate::progress::Progress;
 
 const TRIES: u32 = 3;
+/// How many downloads run at a time; the others wait for their turn.
+const PARALLEL: usize = 8;
 const MAX_REDIRECTS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a server may be silent: before its answer and between two pieces of it.
@@ -34,9 +37,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A download client. Connections are kept and reused.
 pub struct Fetcher<'p> {
-    http: Client<HttpConnector, Empty<Bytes>>,
-    // Reading the system's certificates takes a while, and most mirrors are plain HTTP.
-    https: OnceLock<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>>,
+    clients: Clients,
+    turns: Semaphore,
+    /// Directories where what earlier runs left has been looked for.
+    clean: Mutex<BTreeSet<PathBuf>>,
     progress: &'p dyn Progress,
     first_pause: Duration,
 }
@@ -67,8 +71,13 @@ impl fmt::Debug for Fetcher<'_> {
 impl<'p> Fetcher<'p> {
     /// Returns a client that shows its downloads on `progress`.
     pub fn new(progress: &'p dyn Progress) -> Self {
-        let http = Client::builder(TokioExecutor::new()).build(connector());
-        Self { http, https: OnceLock::new(), progress, first_pause: FIRST_PAUSE }
+        Self {
+            clients: Clients::default(),
+            turns: Semaphore::new(PARALLEL),
+            clean: Mutex::default(),
+            progress,
+            first_pause: FIRST_PAUSE,
+        }
     }
 
     /// Returns where the downloads are shown.
@@ -76,7 +85,9 @@ impl<'p> Fetcher<'p> {
         self.progress
     }
 
-    /// Downloads one file, trying three times when the network or the server is at fault, and returns its hash.
+    /// Downloads one file, trying three times when the network or the server is at fault, and returns its hash. Where
+    /// the hash is known, what has come is kept for the next try, also that of a later run; it goes when it is a day
+    /// old.
     ///
     /// # Errors
     ///
@@ -86,74 +97,126 @@ impl<'p> Fetcher<'p> {
     ///
     /// Dropping the future leaves no file.
     pub async fn download(&self, what: Download<'_>) -> Result<Digest, FetchError> {
-        let mut pause = self.first_pause;
-        for _ in 1..TRIES {
-            match self.attempt(what).await {
-                Err(error) if error.is_transient() => {
-                    tracing::debug!(url = what.url, %error, "download failed, trying again");
-                    sleep(pause).await;
-                    pause *= 4;
-                }
-                done => return done,
-            }
-        }
-        self.attempt(what).await
-    }
-
-    async fn attempt(&self, what: Download<'_>) -> Result<Digest, FetchError> {
-        let url = || what.url.to_owned();
-        let response = self.open(what.url).await?;
-        let announced = hyper::body::Body::size_hint(response.body()).exact();
-        let limit = what.size.unwrap_or(what.limit).min(what.limit);
-        if announced.is_some_and(|bytes| bytes > limit) {
-            return Err(FetchError::TooLarge { url: url(), limit });
-        }
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await;
         let failed = FetchError::write(what.path);
         let dir = what.path.parent().unwrap_or_else(|| Path::new("."));
-        tokio::fs::create_dir_all(dir).await.map_err(&failed)?;
-        let temp = NamedTempFile::new_in(dir).map_err(&failed)?;
-        let mut file = tokio::fs::File::from_std(temp.as_file().try_clone().map_err(&failed)?);
-        let mut task = self.progress.begin(what.name, what.size.or(announced));
-        let mut hash = Hasher::default();
-        let mut got = 0;
-        let mut body = response.into_body();
-        while let Some(frame) =
-            timeout(SILENCE, body.frame()).await.map_err(|_| FetchError::Silent { url: url() })?
-        {
-            let frame = frame.map_err(|source| FetchError::Body { url: url(), source })?;
-            let Ok(data) = frame.into_data() else { continue };
-            got += data.len() as u64;
-            if got > limit {
+        let new = {
+            let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+            clean.insert(dir.to_owned())
+        };
+        if new {
+            partial::clean_up(dir);
+        }
+        // Only a hash tells whether two parts belong together.
+        let keep = what.sha256.is_some();
+        let mut partial = Partial::open(what.path, keep).map_err(failed)?;
+        let mut pause = self.first_pause;
+        for left in (0..TRIES).rev() {
+            let resumed = partial.got > 0;
+            match self.attempt(what, &mut partial).await {
+                Ok(digest) => {
+                    partial.finish(what.path)?;
+                    return Ok(digest);
+                }
+                Err(error) => {
+                    // A part of another file had been kept.
+                    let mixed = resumed && error.is_about_content();
+                    if left == 0 || !(mixed || error.is_transient()) {
+                        if partial.got == 0 || !error.is_transient() {
+                            partial.discard();
+                        }
+                        return Err(error);
+                    }
+                    tracing::debug!(url = what.url, %error, "download failed, trying again");
+                    if mixed || !keep {
+                        partial.restart().map_err(FetchError::write(what.path))?;
+                    }
+                }
+            }
+            sleep(pause).await;
+            pause *= 4;
+        }
+        Err(FetchError::Silent { url: what.url.to_owned() })
+    }
+
+    async fn attempt(
+        &self,
+        what: Download<'_>,
+        partial: &mut Partial,
+    ) -> Result<Digest, FetchError> {
+        let url = || what.url.to_owned();
+        let failed = FetchError::write(what.path);
+        let limit = what.size.unwrap_or(what.limit).min(what.limit);
+        let mut task = self.progress.begin(what.name, what.size);
+        if partial.got == 0 || what.size != Some(partial.got) {
+            let response = self.open(what.url, partial.got).await?;
+            if response.status() != StatusCode::PARTIAL_CONTENT && partial.got > 0 {
+                partial.restart().map_err(&failed)?;
+            }
+            let announced = hyper::body::Body::size_hint(response.body()).exact();
+            let announced = announced.map(|bytes| bytes.saturating_add(partial.got));
+            if announced.is_some_and(|bytes| bytes > limit) {
                 return Err(FetchError::TooLarge { url: url(), limit });
             }
-            hash.update(&data);
-            file.write_all(&data).await.map_err(&failed)?;
-            task.advance(data.len() as u64);
+            task.advance(partial.got);
+            let mut file = tokio::fs::File::from_std(partial.writer().map_err(&failed)?);
+            let received = async {
+                let mut body = response.into_body();
+                while let Some(frame) = timeout(SILENCE, body.frame())
+                    .await
+                    .map_err(|_| FetchError::Silent { url: url() })?
+                {
+                    let frame = frame.map_err(|source| FetchError::Body { url: url(), source })?;
+                    let Ok(data) = frame.into_data() else { continue };
+                    if partial.got + data.len() as u64 > limit {
+                        return Err(FetchError::TooLarge { url: url(), limit });
+                    }
+                    file.write_all(&data).await.map_err(&failed)?;
+                    partial.add(&data);
+                    task.advance(data.len() as u64);
+                }
+                Ok(())
+            }
+            .await;
+            // Also after a failure: what is counted has to be there when the next try goes on.
+            file.flush().await.map_err(&failed)?;
+            received?;
+            let got = partial.got;
+            if let Some(expected) = what.size.or(announced).filter(|expected| got < *expected) {
+                return Err(FetchError::Short { url: url(), got, expected });
+            }
+            file.sync_all().await.map_err(&failed)?;
         }
-        if let Some(expected) = what.size.or(announced).filter(|expected| got < *expected) {
-            return Err(FetchError::Short { url: url(), got, expected });
-        }
-        let digest = hash.finish();
+        let digest = partial.digest();
         if let Some(expected) = what.sha256.filter(|expected| *expected != digest) {
             return Err(FetchError::Hash { url: url(), got: digest, expected });
         }
-        file.flush().await.map_err(&failed)?;
-        file.sync_all().await.map_err(&failed)?;
-        publish(temp, what.path)?;
         task.finish();
         Ok(digest)
     }
 
-    /// Sends the request and follows redirects.
-    async fn open(&self, url: &str) -> Result<Response<Incoming>, FetchError> {
+    /// Sends the request and follows redirects. `from` is how many bytes are there already.
+    async fn open(&self, url: &str, from: u64) -> Result<Response<Incoming>, FetchError> {
         let mut at = checked(url)?;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.request(&at).await?;
+            let response = self.clients.request(&at, from).await?;
             let status = response.status();
             let target = response.headers().get(LOCATION).filter(|_| status.is_redirection());
             let Some(target) = target else {
                 return match status {
                     StatusCode::OK => Ok(response),
+                    StatusCode::PARTIAL_CONTENT if goes_on(&response, from) => Ok(response),
+                    // The file has become shorter: from the beginning.
+                    StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
+                        self.clients.request(&at, 0).await.and_then(|response| {
+                            let status = response.status();
+                            match status {
+                                StatusCode::OK => Ok(response),
+                                _ => Err(FetchError::Status { url: at.to_string(), status }),
+                            }
+                        })
+                    }
                     _ => Err(FetchError::Status { url: at.to_string(), status }),
                 };
             };
@@ -167,46 +230,13 @@ impl<'p> Fetcher<'p> {
         }
         Err(FetchError::Redirects { url: url.to_owned() })
     }
-
-    async fn request(&self, at: &Uri) -> Result<Response<Incoming>, FetchError> {
-        let url = at.to_string();
-        let request = Request::get(at)
-            .header(USER_AGENT, concat!("kiln/", env!("CARGO_PKG_VERSION")))
-            .header(HOST, at.authority().map_or("", |authority| authority.as_str()))
-            .body(Empty::new())
-            .map_err(|_| FetchError::Address { url: url.clone(), reason: "it is malformed" })?;
-        let response = match at.scheme_str() {
-            Some("https") => self.https(&url)?.request(request),
-            _ => self.http.request(request),
-        };
-        match timeout(SILENCE, response).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(source)) => Err(FetchError::Connect { url, source }),
-            Err(_) => Err(FetchError::Silent { url }),
-        }
-    }
-
-    fn https(
-        &self,
-        url: &str,
-    ) -> Result<&Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, FetchError> {
-        if let Some(client) = self.https.get() {
-            return Ok(client);
-        }
-        let builder = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider())
-            .map_err(|source| FetchError::Certificates { url: url.to_owned(), source })?;
-        let connector = builder.https_only().enable_http1().wrap_connector(connector());
-        Ok(self.https.get_or_init(|| Client::builder(TokioExecutor::new()).build(connector)))
-    }
 }
 
-fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_nodelay(true);
-    connector
+/// Returns whether a partial answer begins where ours ends (RFC 9110 §14.4).
+fn goes_on(response: &Response<Incoming>, from: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let first = range.and_then(|it| it.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    first == Some(from) && from > 0
 }
 
 /// Parses an address that this client can use.

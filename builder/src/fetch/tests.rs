@@ -100,6 +100,103 @@ async fn what_is_wrong_is_not_kept() {
     assert!(!exists);
 }
 
+/// Serves `hello world`: from the byte that is asked for on, and no more than `piece` bytes at a time. Notes the first
+/// line and the range of each request.
+async fn serve_pieces(piece: usize) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 2048];
+            let got = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..got]).into_owned();
+            let range = request.lines().find_map(|line| line.strip_prefix("range: bytes="));
+            let from: usize = range.map_or(0, |it| it.trim_end_matches('-').parse().unwrap());
+            let first = request.lines().next().unwrap_or_default();
+            log.lock().unwrap().push(format!("{first} {from}"));
+            let all = b"hello world";
+            let head = match from {
+                0 => "HTTP/1.1 200 OK\r\ncontent-length: 11\r\n".to_owned(),
+                _ => format!(
+                    "HTTP/1.1 206 Partial\r\ncontent-range: bytes {from}-10/11\r\ncontent-length: {}\r\n",
+                    11 - from
+                ),
+            };
+            let _ = stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).await;
+            let _ = stream.write_all(&all[from..(from + piece).min(11)]).await;
+        }
+    });
+    (base, asked)
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_goes_on_where_it_was() {
+    let hash = crate::hash::sha256(b"hello world");
+    let (base, asked) = serve_pieces(4).await;
+    let (digest, exists) = get(&format!("{base}/x"), 11, Some(hash)).await;
+    assert_eq!(digest.unwrap(), hash);
+    assert!(exists);
+    assert_eq!(
+        *asked.lock().unwrap(),
+        ["GET /x HTTP/1.1 0", "GET /x HTTP/1.1 4", "GET /x HTTP/1.1 8"]
+    );
+}
+
+#[tokio::test]
+async fn a_later_run_goes_on_and_a_wrong_beginning_is_thrown_away() {
+    let hash = crate::hash::sha256(b"hello world");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let (base, asked) = serve_pieces(3).await;
+    let url = format!("{base}/x");
+    let mut fetcher = Fetcher::new(&Silent);
+    fetcher.first_pause = Duration::from_millis(1);
+    let what = Download {
+        url: &url,
+        path: &path,
+        name: "file",
+        limit: 11,
+        size: Some(11),
+        sha256: Some(hash),
+    };
+    // Three tries are not enough for eleven bytes.
+    assert!(fetcher.download(what).await.is_err());
+    assert!(!path.exists());
+    fetcher.download(what).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"hello world");
+    assert_eq!(asked.lock().unwrap().last().unwrap(), "GET /x HTTP/1.1 9");
+
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(dir.path().join(".file.part"), "HELLO").unwrap();
+    let (base, asked) = serve_pieces(11).await;
+    let url = format!("{base}/x");
+    fetcher.download(Download { url: &url, ..what }).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"hello world");
+    assert_eq!(*asked.lock().unwrap(), ["GET /x HTTP/1.1 5", "GET /x HTTP/1.1 0"]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_for_the_whole_address() {
+    let (proxy, asked) = serve_pieces(11).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut fetcher = Fetcher::new(&Silent);
+    fetcher.first_pause = Duration::from_millis(1);
+    fetcher.clients = Clients::new(proxy::Proxies::of(&proxy));
+    let path = dir.path().join("file");
+    let url = "http://mirror.example/debian/x";
+    let what = Download { url, path: &path, name: "file", limit: 11, size: None, sha256: None };
+    fetcher.download(what).await.unwrap();
+    assert_eq!(*asked.lock().unwrap(), ["GET http://mirror.example/debian/x HTTP/1.1 0"]);
+    // By HTTPS the proxy is asked for a tunnel; this one knows only files.
+    let what = Download { url: "https://mirror.example/debian/x", ..what };
+    assert!(fetcher.download(what).await.is_err());
+    let asked = asked.lock().unwrap();
+    assert!(asked[1].starts_with("CONNECT mirror.example:443 HTTP/1.1"), "{asked:?}");
+}
+
 #[tokio::test]
 async fn addresses_that_cannot_work_are_refused_without_their_secrets() {
     for (url, text) in [
