@@ -62,6 +62,47 @@ impl HealthSpec {
     }
 }
 
+/// The same, settled, as kiln-init reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// A program in the container that ends with 0; empty when something else is checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exec: Vec<String>,
+    /// `address:port` that accepts connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
+    /// A URL that is answered with a status from 200 to 399.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// Time between two checks, in milliseconds.
+    pub interval: u64,
+    /// Time that one check may take, in milliseconds.
+    pub timeout: u64,
+    /// Failures one after the other until the service is ill.
+    pub retries: u32,
+}
+
+impl HealthSpec {
+    pub(super) fn settle(&self) -> Health {
+        let millis = |period: Option<Period>, usual: u64| {
+            period.map_or(usual, |period| {
+                u64::try_from(period.duration().as_millis()).unwrap_or(u64::MAX)
+            })
+        };
+        Health {
+            exec: self.exec.clone().unwrap_or_default(),
+            tcp: self.tcp.as_ref().map(|tcp| match tcp.as_str() {
+                port if !port.contains(':') => format!("127.0.0.1:{port}"),
+                whole => whole.to_owned(),
+            }),
+            http: self.http.clone(),
+            interval: millis(self.interval, 10_000),
+            timeout: millis(self.timeout, 5_000),
+            retries: self.retries.unwrap_or(3),
+        }
+    }
+}
+
 /// A time, written as a number of seconds or with `ms`, `s`, `m` or `h`; more than nothing, a day at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period(Duration);

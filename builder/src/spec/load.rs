@@ -22,16 +22,22 @@ const MAX_TEXT: usize = 16 << 20;
 ///
 /// Fails when there is no file, or when one cannot be read or is wrong.
 pub fn load(paths: &[PathBuf]) -> Result<Spec, SpecError> {
+    load_from(paths, io::stdin())
+}
+
+/// Reads specification files, and this for `-`.
+pub(super) fn load_from(paths: &[PathBuf], stdin: impl Read) -> Result<Spec, SpecError> {
+    let mut stdin = Some(stdin);
     let mut joined: Option<Spec> = None;
     for path in paths {
         let input = path.as_os_str() == "-";
-        let failed = |source| SpecError::Read { path: path.clone(), source };
         let text = if input {
-            read_text(io::stdin().lock())
+            let again = || io::Error::other("the standard input can be read only once");
+            stdin.take().ok_or_else(again).and_then(read_text)
         } else {
             File::open(path).and_then(read_text)
         };
-        let text = text.map_err(failed)?;
+        let text = text.map_err(|source| SpecError::Read { path: path.clone(), source })?;
         let name = if input { "standard input".into() } else { path.to_string_lossy() };
         let mut spec = read(&name, &text)?;
         let dir = if input { None } else { path.parent() };

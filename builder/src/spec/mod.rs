@@ -40,7 +40,7 @@ pub use self::fields::{
     ContainerName, FileMode, Layout, Namespace, PerArch, Scalar, Seccomp, VolumeName,
 };
 pub use self::file::{FileSpec, MetadataFormat, SourceFile};
-pub use self::health::{HealthSpec, Period};
+pub use self::health::{Health, HealthSpec, Period};
 pub use self::ids::UserId;
 pub use self::init::InitSpec;
 pub use self::kernel::{Cmdline, KernelSpec, ModuleSelection};

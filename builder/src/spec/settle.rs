@@ -6,7 +6,7 @@ use super::caps::Capabilities;
 use super::container::{ContainerSpec, OnFailure, RestartPolicy};
 use super::device::{DeviceSpec, IdMapping};
 use super::fields::{ContainerName, Layout, Namespace, Scalar, Seccomp};
-use super::health::HealthSpec;
+use super::health::Health;
 use super::ids::UserId;
 use super::limits::Rlimit;
 use super::mount::Mount;
@@ -90,7 +90,7 @@ pub struct Container {
     /// Services that start before it.
     pub after: Vec<ContainerName>,
     /// How it is known to be well.
-    pub health: Option<HealthSpec>,
+    pub health: Option<Health>,
     /// What happens when it fails; means something for `onboot` only.
     pub on_failure: OnFailure,
 }
@@ -153,7 +153,7 @@ impl ContainerSpec {
             layout: self.layout.as_deref().copied(),
             restart: first(both, |c| c.restart.as_deref()).unwrap_or_default(),
             after: values(Some(self.after.clone())),
-            health: first(both, |c| c.health.as_deref()),
+            health: first(both, |c| c.health.as_deref()).map(|health| health.settle()),
             on_failure: first(both, |c| c.on_failure.as_deref()).unwrap_or_default(),
         }
     }

@@ -195,3 +195,31 @@ fn a_kernel_is_one_thing_and_says_nothing_about_another() {
     // Some forms of output need no kernel.
     assert_eq!(parse("web.yml", "init: [b:1]").unwrap().kernel_source(Arch::Arm64).unwrap(), None);
 }
+
+#[test]
+fn whatever_is_broken_is_told_with_line_and_column() {
+    let whole = corpus::EVERYTHING;
+    let lines: Vec<_> = whole.lines().collect();
+    let mut broken = Vec::new();
+    for n in 0..lines.len() {
+        broken.push([&lines[..n], &lines[n + 1..]].concat().join("\n"));
+        for other in ["\t", "  - x", "zzz: 1", "]", "? {", "'", "&a *a", "\u{0}", "!!int x"] {
+            broken.push([&lines[..n], &[other], &lines[n..]].concat().join("\n"));
+        }
+    }
+    broken.extend((0..whole.len()).step_by(29).filter_map(|n| whole.get(..n).map(str::to_owned)));
+    let mut refused = 0;
+    for text in broken {
+        let Err(error) = parse("web.yml", &text) else { continue };
+        refused += 1;
+        let error = error.to_string();
+        let mut parts = error.splitn(4, ':');
+        assert_eq!(parts.next(), Some("web.yml"), "{error}\n{text}");
+        for _ in 0..2 {
+            assert!(parts.next().is_some_and(|n| n.parse::<u32>().is_ok()), "{error}\n{text}");
+        }
+        let problem = parts.next().unwrap();
+        assert!(problem.trim().len() > 5 && !problem.contains('\n'), "{error}\n{text}");
+    }
+    assert!(refused > 500, "{refused}");
+}

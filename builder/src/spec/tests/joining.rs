@@ -69,3 +69,26 @@ fn sources_are_found_beside_the_file_that_names_them_and_written_as_they_were() 
     let Some(Seccomp::File(profile)) = spec.services[0].seccomp.as_deref() else { panic!() };
     assert_eq!(profile.path(), dir.path().join("./p.json"));
 }
+
+#[test]
+fn the_standard_input_is_one_of_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.yml");
+    fs::write(&path, "init: [kiln]").unwrap();
+    let from = |paths: &[&std::path::Path], text: &str| {
+        let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
+        load::load_from(&paths, text.as_bytes())
+    };
+    let input = std::path::Path::new("-");
+    let spec =
+        from(&[&path, input], "init: [a:1]\nfiles: [{path: a, source: Cargo.toml}]").unwrap();
+    assert_eq!(spec.init.len(), 2);
+    let source = spec.files[0].source.as_ref().unwrap();
+    assert_eq!(source.path(), std::path::Path::new("Cargo.toml"));
+    let error = from(&[input], "init: 3").unwrap_err().to_string();
+    assert!(error.starts_with("standard input:1:7: "), "{error}");
+    let again = from(&[input, input], "init: [a:1]").unwrap_err();
+    let source = std::error::Error::source(&again).unwrap().to_string();
+    assert_eq!(source, "the standard input can be read only once");
+    assert!(matches!(from(&[], ""), Err(SpecError::None)));
+}

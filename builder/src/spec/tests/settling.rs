@@ -190,3 +190,18 @@ fn a_host_name_of_its_own_has_a_namespace_of_its_own() {
     let given = settled(", hostname: web, uts: /run/ns/uts", "{}").uts;
     assert_eq!(given, Namespace::Path("/run/ns/uts".to_owned()));
 }
+
+#[test]
+fn a_check_of_health_is_written_as_the_built_in_init_reads_it() {
+    let health = |rest: &str| {
+        let rest = format!(", health: {{{rest}}}");
+        serde_json::to_value(labelled(&rest, "{}", &config()).health).unwrap()
+    };
+    let usual = |key: &str, value: serde_json::Value| serde_json::json!({key: value, "interval": 10_000, "timeout": 5_000, "retries": 3});
+    assert_eq!(health("tcp: 80"), usual("tcp", "127.0.0.1:80".into()));
+    assert_eq!(health("tcp: '[::1]:80'"), usual("tcp", "[::1]:80".into()));
+    assert_eq!(health("exec: [/bin/check]"), usual("exec", ["/bin/check"].as_slice().into()));
+    let all = health("http: 'http://127.0.0.1/', interval: 2m, timeout: 1500ms, retries: 1");
+    let expected = serde_json::json!({"http": "http://127.0.0.1/", "interval": 120_000, "timeout": 1_500, "retries": 1});
+    assert_eq!(all, expected);
+}
