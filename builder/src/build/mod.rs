@@ -120,7 +120,11 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         schema: SCHEMA,
         image: image.name().to_owned(),
         arch,
-        min_ram: kernel::min_ram(&Load { kernel: kernel.size, segments: &segments }),
+        min_ram: kernel::min_ram(&Load {
+            arch,
+            kernel: kernel::memory_of(&store.artifact(&kernel.digest)).unwrap_or(5 * kernel.size),
+            segments: &segments,
+        }),
         kernel,
         segments,
         cmdline: cmdline.to_owned(),

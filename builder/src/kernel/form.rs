@@ -168,6 +168,20 @@ fn word(text: &[u8]) -> Option<String> {
     ((1..=64).contains(&len) && ends && !word.starts_with('.')).then(|| word.to_owned())
 }
 
+/// Returns how much memory a kernel takes for itself once it runs, by the head of its file and the file's length: the
+/// fields `init_size` of a bzImage (protocol 2.10) and `image_size` of an Image of arm64 say so. Others are taken to
+/// unpack to five times their length.
+pub(super) fn memory(head: &[u8], len: u64) -> u64 {
+    let said = match Form::of(head) {
+        Form::BzImage => number(head, 0x260).and_then(|n| u64::try_from(n).ok()),
+        Form::Arm64Image => {
+            head.get(16..24).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
+        }
+        _ => None,
+    };
+    said.filter(|said| (len..=len.saturating_mul(16)).contains(said)).unwrap_or(5 * len)
+}
+
 /// Returns whether the file has the headers of a PE program: `MZ`, and `PE` where its word at 0x3c says.
 pub(super) fn has_efi_stub(bytes: &[u8]) -> bool {
     let mark = number(bytes, 0x3c).and_then(|at| bytes.get(at..)?.get(..4));

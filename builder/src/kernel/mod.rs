@@ -4,9 +4,12 @@
 mod archive;
 mod config;
 mod form;
+pub mod kspp;
 mod ram;
 
+use std::fs::File;
 use std::io::{self, Read as _};
+use std::path::Path;
 
 pub use self::config::{Feature, KernelConfig, Setting};
 pub use self::form::Form;
@@ -16,6 +19,8 @@ use crate::tree::{Content, Tree, TreePath, TreePathError};
 
 /// No kernel comes near this.
 const MAX_KERNEL: u64 = 256 << 20;
+/// The fields of all headers are in it.
+const HEAD: u64 = 4096;
 
 /// A kernel that machines can start, and what comes with it.
 #[derive(Clone, Debug)]
@@ -205,6 +210,19 @@ fn find_config(tree: &Tree, file: &str, kernel: &[u8]) -> Option<KernelConfig> {
         }
     }
     config_of(kernel)
+}
+
+/// Returns how much memory a kernel takes for itself once it runs, by the head of its file.
+///
+/// # Errors
+///
+/// Fails when the file cannot be read.
+pub fn memory_of(kernel: &Path) -> io::Result<u64> {
+    let file = File::open(kernel)?;
+    let len = file.metadata()?.len();
+    let mut head = Vec::new();
+    file.take(HEAD).read_to_end(&mut head)?;
+    Ok(form::memory(&head, len))
 }
 
 /// Returns what a kernel says it was built with, whatever form it has. Most of Debian's say nothing.

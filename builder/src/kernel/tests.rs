@@ -105,6 +105,24 @@ fn the_configuration_comes_from_the_package_or_from_any_form_of_the_kernel() {
     assert_eq!(config_of(&bz_image(&packed[0][..40], None)), None);
 }
 
+#[test]
+fn a_kernel_says_how_much_memory_it_takes() {
+    let memory = |bytes: &[u8]| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        memory_of(file.path()).unwrap()
+    };
+    let mut kernel = bz_image(&[], None);
+    kernel[0x260..0x264].copy_from_slice(&10_000_u32.to_le_bytes());
+    assert_eq!(memory(&kernel), 10_000);
+    kernel[0x260..0x264].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(memory(&kernel), 5 * kernel.len() as u64);
+    let mut image = vec![0; 1000];
+    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    image[16..24].copy_from_slice(&1234_u64.to_le_bytes());
+    assert_eq!(memory(&image), 1234);
+}
+
 /// A tar as a kernel image has it.
 fn tar(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());

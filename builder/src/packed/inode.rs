@@ -188,7 +188,7 @@ impl<'a> Writer<'a> {
     }
 
     fn attributes(&mut self, path: &TreePath, node: &Node) -> Result<u32, PackedError> {
-        self.xattrs.number(path, attributes(node))
+        self.xattrs.number(path, node.xattrs.iter())
     }
 
     /// Writes the inode of anything but a directory.
@@ -325,11 +325,6 @@ impl<'a> Writer<'a> {
         }
         u32::try_from(len).map_err(|_| PackedError::TooMany)
     }
-}
-
-/// Returns the extended attributes of a node.
-fn attributes(_node: &Node) -> impl Iterator<Item = (&str, &[u8])> {
-    std::iter::empty()
 }
 
 /// Appends the number of a set of attributes, if there is one, and returns whether the inode has the extended form.

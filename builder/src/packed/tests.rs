@@ -168,6 +168,21 @@ fn it_can_begin_anywhere_in_a_file_and_ends_at_a_whole_page() {
 }
 
 #[test]
+fn attributes_without_a_place_in_the_format_are_counted() {
+    let mut tree = Tree::new();
+    for name in ["a", "b"] {
+        let mut node = Node::file(0o644, *b"x");
+        node.xattrs.insert("security.capability", &[7; 20]);
+        node.xattrs.insert("system.posix_acl_access", b"acl");
+        tree.insert(path(name), node);
+    }
+    let mut out = Cursor::new(Vec::new());
+    let packed = write(&tree, 0, &mut out).unwrap();
+    assert_eq!(packed.dropped, Some((2, path("a"))));
+    assert_eq!(read_back(out.into_inner()).len(), 3);
+}
+
+#[test]
 fn what_does_not_fit_the_format_is_named() {
     let problem = |name: &str, node| {
         let mut tree = Tree::new();

@@ -7,7 +7,7 @@ use kiln_builder::store::Store;
 
 use super::client::Client;
 use super::table::{ago, size, table, text};
-use super::{ClientArgs, Failure, KeyDirArg, Output, bakes, print_json, sign};
+use super::{ClientArgs, Failure, KeyDirArg, Output, bakes, check, print_json, sign};
 use crate::api::Images;
 use crate::boots::now_ms;
 use crate::view;
@@ -26,6 +26,7 @@ enum ImageCommand {
     Log(bakes::LogArgs),
     Sign(sign::SignArgs),
     Export(super::export::ExportArgs),
+    Check(check::CheckArgs),
     /// List images and their versions
     #[command(alias = "ls")]
     List {
@@ -46,6 +47,7 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Log(args) => return bakes::log(args).await,
         ImageCommand::Sign(args) => return sign::run(args),
         ImageCommand::Export(args) => return super::export::run(args).await,
+        ImageCommand::Check(args) => return check::run(args),
         ImageCommand::List { client, store, keys } => (client, store, keys),
     };
     let Images { index, refused } = match store {

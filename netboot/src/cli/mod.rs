@@ -5,6 +5,7 @@
 pub mod bakes;
 pub mod boot;
 pub mod build;
+pub mod check;
 mod client;
 pub mod config;
 mod efi;
@@ -160,6 +161,7 @@ pub struct Failure {
 
 impl Failure {
     const USAGE: u8 = 2;
+    const PARTIAL: u8 = 3;
     const NOT_FOUND: u8 = 4;
     const CONFLICT: u8 = 5;
     const CONFIG: u8 = 64;

@@ -1,4 +1,5 @@
 use std::env;
+use std::fs;
 use std::path::Path;
 
 use kiln::lab::MachineKind;
@@ -19,6 +20,8 @@ pub(crate) enum Need {
     Program,
     /// Another program on the PATH, and the Debian package that has it.
     Tool(&'static str, &'static str),
+    /// Files as block devices, with SquashFS on them.
+    Loop,
 }
 
 impl Need {
@@ -48,6 +51,14 @@ impl Need {
                     .any(|folder| folder.join(name).is_file());
                 (!found).then(|| {
                     format!("`{name}` is not installed; install the Debian package {package}")
+                })
+            }
+            Self::Loop => {
+                let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+                let there = Path::new("/dev/loop-control").exists();
+                (!there || !known.lines().any(|line| line.trim() == "squashfs")).then(|| {
+                    "the kernel has no loop devices or no SquashFS; load `loop` and `squashfs`"
+                        .to_owned()
                 })
             }
             Self::Program => (!program().exists())
