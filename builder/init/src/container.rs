@@ -158,7 +158,10 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
     let pid = Pid::from_raw(pid.as_raw());
     // Only now: what the container library mounts and makes for the container is not limited.
     let limited = devices.map_or(Ok(()), |devices| devices.limit(pid.as_raw()));
-    let bound = runtime.bind_namespaces(pid.as_raw()).map_err(ContainerError::Prepare);
+    let bound = runtime
+        .arrange_interfaces(pid.as_raw())
+        .and_then(|()| runtime.bind_namespaces(pid.as_raw()))
+        .map_err(ContainerError::Prepare);
     if let Err(error) = limited.map_err(ContainerError::Devices).and(bound) {
         let _ = container.delete(true);
         return Err(error);

@@ -8,16 +8,30 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::Deserialize;
 
 use crate::mounts::{self, MountError};
+use crate::network::link;
 
-/// The wishes of one bundle. Interfaces are not made yet.
+/// The wishes of one bundle.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Runtime {
     cgroups: Vec<String>,
     mounts: Vec<Mount>,
     mkdir: Vec<String>,
+    interfaces: Vec<Interface>,
     #[serde(rename = "bindNS")]
     bind_namespaces: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Interface {
+    name: String,
+    /// Kind of one that is to be made; without it, one of the machine is moved.
+    add: String,
+    /// The other end of a pair.
+    peer: String,
+    #[serde(rename = "createInRoot")]
+    create_in_root: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,6 +53,8 @@ pub(crate) enum RuntimeError {
     Parse { path: PathBuf, source: serde_json::Error },
     #[error("make the directory {}", path.display())]
     MakeDirectory { path: PathBuf, source: std::io::Error },
+    #[error("give the network interface {name} to the container")]
+    Interface { name: String, source: std::io::Error },
     #[error(transparent)]
     Mount(#[from] MountError),
 }
@@ -78,6 +94,16 @@ impl Runtime {
                 let _ = umount2(&inside(bundle, &entry.destination), MntFlags::MNT_DETACH);
             }
         }
+    }
+
+    /// Gives the container, whose first process this is, its network interfaces.
+    pub(crate) fn arrange_interfaces(&self, pid: i32) -> Result<(), RuntimeError> {
+        for interface in &self.interfaces {
+            let Interface { name, add, peer, create_in_root } = interface;
+            link::arrange(name, add, peer, *create_in_root, pid)
+                .map_err(|source| RuntimeError::Interface { name: name.clone(), source })?;
+        }
+        Ok(())
     }
 
     /// Keeps the container's namespaces under a path of their own, for others to join.
@@ -172,6 +198,18 @@ mod tests {
         .unwrap();
         assert_eq!(runtime.mounts.len(), 2);
         assert_eq!(runtime.mounts[0].kind, "tmpfs");
+    }
+
+    #[test]
+    fn interfaces_are_understood_as_linuxkit_writes_them() {
+        let runtime: Runtime = serde_json::from_str(
+            r#"{"interfaces":[{"name":"wg0","add":"wireguard","createInRoot":true},
+                {"name":"v0","add":"veth","peer":"v1","createInRoot":false}]}"#,
+        )
+        .unwrap();
+        assert!(runtime.interfaces[0].create_in_root);
+        assert_eq!(runtime.interfaces[1].peer, "v1");
+        assert!(Runtime::default().arrange_interfaces(1).is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What kiln-init and the bundles of the builder make of a container, as the container itself sees it.
 //!
-//! The image is booted by qemu itself, without a network, and switches itself off.
+//! The image is booted by qemu itself, without a server, and switches itself off.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -57,6 +57,7 @@ const LINES: &[&str] = &[
     "user: I am 0, which is 0 100000 1000",
     "device: read kmsg 600",
     "device: head: /dev/mem: Operation not permitted",
+    "card: has eth0",
     "kiln-init: healthy",
     // The containers of `onshutdown` run while the services are still there.
     "kiln-init: onshutdown last",
@@ -102,7 +103,8 @@ fn start(arch: Arch, out: &Path, console: &Path) -> anyhow::Result<Child> {
         }
     };
     Command::new(program)
-        .args(["-accel", "tcg", "-m", "1024", "-nographic", "-no-reboot", "-nic", "none"])
+        .args(["-accel", "tcg", "-m", "1024", "-nographic", "-no-reboot"])
+        .args(["-nic", "user,model=virtio-net-pci"])
         .args(machine)
         .args(["-append", &format!("console={tty} quiet panic=-1")])
         .arg("-kernel")

@@ -1,6 +1,7 @@
 //! Brings the network up and keeps its address.
 
 mod interface;
+pub(crate) mod link;
 mod message;
 
 use std::io::{self, Write};
