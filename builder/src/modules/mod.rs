@@ -20,6 +20,7 @@ use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 const MAX_MODULE: u64 = 128 << 20;
 /// Memory that unpacking one module may take.
 const XZ_MEMORY: u64 = 256 << 20;
+const WINDOW_LOG: u32 = 27;
 
 /// What `auto` takes: directories and single modules below `kernel/`.
 const AUTO: &[&str] = &[
@@ -60,6 +61,9 @@ const AUTO: &[&str] = &[
 ];
 /// What no device asks for, so that kiln-init has to load it by name.
 const AT_START: &[&str] = &["overlay", "af_packet"];
+
+/// What an image with packed root file systems needs.
+pub const FOR_PACKED: &[&str] = &["loop", "squashfs", "overlay"];
 
 /// The modules of an image.
 #[derive(Debug)]
@@ -151,6 +155,22 @@ pub fn collect(
     selection: &ModuleSelection,
     dir: &Path,
 ) -> Result<Modules, ModulesError> {
+    collect_with(package, release, selection, &[], dir)
+}
+
+/// As [`collect`], with modules that the image needs whatever the selection says, such as [`FOR_PACKED`]. What this
+/// kernel has built in, or not at all, is left out.
+///
+/// # Errors
+///
+/// As [`collect`].
+pub fn collect_with(
+    package: &Tree,
+    release: &str,
+    selection: &ModuleSelection,
+    needs: &[&str],
+    dir: &Path,
+) -> Result<Modules, ModulesError> {
     let base = format!("usr/lib/modules/{release}/");
     let all = available(package, &base);
     let builtin = builtin_names(package, &base);
@@ -175,6 +195,7 @@ pub fn collect(
         }
     };
     let named = wanted.clone();
+    wanted.extend(needs.iter().map(|name| normal(name)));
 
     let mut spool = Spool::new(dir)?;
     let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
@@ -296,8 +317,12 @@ fn builtin_names(package: &Tree, base: &str) -> BTreeSet<String> {
 /// Returns `virtio_net` for `kernel/drivers/net/virtio_net.ko.xz`.
 fn module_name(file: &str) -> Option<String> {
     let name = file.rsplit('/').next()?;
-    let name = name.strip_suffix(".xz").unwrap_or(name);
-    name.strip_suffix(".ko").map(normal)
+    plain(name).strip_suffix(".ko").map(normal)
+}
+
+/// Returns the name of the file once it is unpacked.
+fn plain(file: &str) -> &str {
+    [".xz", ".zst", ".gz"].iter().find_map(|suffix| file.strip_suffix(suffix)).unwrap_or(file)
 }
 
 /// In the name of a module `-` and `_` are the same.
@@ -325,7 +350,7 @@ impl<'a> Spool<'a> {
         let len = bytes.len() as u64;
         self.end += len;
         let content = Content::Span { file: Arc::clone(&self.file), offset, len };
-        let file = file.strip_suffix(".xz").unwrap_or(file).to_owned();
+        let file = plain(file).to_owned();
         Ok(Chosen { file, info, content })
     }
 }
@@ -335,20 +360,29 @@ fn read(package: &Tree, base: &str, file: &str) -> Result<(Vec<u8>, ModuleInfo),
     let path = TreePath::new(&format!("{base}{file}"))?;
     let failed = |source| ModulesError::Read { path: path.clone(), source };
     let content = package.content(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-    let bytes = if file.ends_with(".xz") {
-        unxz(content.reader()).map_err(failed)?
-    } else {
-        content.read_all(MAX_MODULE).map_err(failed)?
-    };
+    let bytes = unpack(file, content).map_err(failed)?;
     let info = ModuleInfo::parse(&bytes)
         .map_err(|source| ModulesError::NotModule { path: path.clone(), source })?;
     Ok((bytes, info))
 }
 
-fn unxz(packed: impl Read) -> io::Result<Vec<u8>> {
-    let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+/// Unpacks a module: inside a segment, which is compressed as a whole, it takes less room that way.
+fn unpack(file: &str, content: &Content) -> io::Result<Vec<u8>> {
+    let packed = content.reader();
+    let reader: Box<dyn Read + '_> = match file.rsplit('.').next() {
+        Some("xz") => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+            Box::new(liblzma::read::XzDecoder::new_stream(packed, stream))
+        }
+        Some("zst") => {
+            let mut decoder = zstd::Decoder::new(packed)?;
+            decoder.window_log_max(WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        _ => Box::new(packed),
+    };
     let mut bytes = Vec::new();
-    let reader = liblzma::read::XzDecoder::new_stream(packed, stream);
     reader.take(MAX_MODULE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_MODULE {
         return Err(io::Error::other("it unpacks to more than 128 MiB"));

@@ -115,6 +115,39 @@ fn a_named_module_may_be_built_in_but_must_exist() {
 }
 
 #[test]
+fn what_the_image_needs_comes_along_whatever_is_selected() {
+    let needed = |selection| {
+        let needs = ["overlay", "virtio_pci", "not-there"];
+        let dir = std::env::temp_dir();
+        let modules = collect_with(&package(), "6", &selection, &needs, &dir).unwrap();
+        assert!(text(&modules, "modules.dep").contains("overlay.ko:"), "{selection:?}");
+        modules.at_start
+    };
+    assert_eq!(needed(ModuleSelection::None), ["overlay"]);
+    let named = ModuleSelection::Named(vec!["net_failover".to_owned()]);
+    assert_eq!(needed(named), ["net_failover"]);
+}
+
+#[test]
+fn modules_are_unpacked_whatever_they_are_packed_with() {
+    let mut package = package();
+    let elf = module(&["depends="]);
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(&elf).unwrap();
+    let zst = zstd::encode_all(&elf[..], 1).unwrap();
+    for (file, bytes) in [("a.ko.gz", gz.finish().unwrap()), ("b.ko.zst", zst)] {
+        let path = TreePath::new(&format!("usr/lib/modules/6/kernel/fs/{file}")).unwrap();
+        package.insert(path, Node::file(0o644, bytes));
+    }
+    let names = ["a", "b"].map(str::to_owned).to_vec();
+    let modules = gather(&package, &ModuleSelection::Named(names)).unwrap();
+    for file in ["a.ko", "b.ko"] {
+        let path = TreePath::new(&format!("lib/modules/6/kernel/fs/{file}")).unwrap();
+        assert_eq!(modules.tree.content(&path).unwrap().read_all(1 << 20).unwrap(), elf);
+    }
+}
+
+#[test]
 fn a_full_disk_is_told_in_one_sentence() {
     let mut package = package();
     let mut large = module(&["depends="]);
