@@ -16,6 +16,7 @@ pub mod hash;
 pub mod init_binary;
 pub mod kernel;
 pub mod layer;
+pub mod lock;
 pub mod manifest;
 pub mod modules;
 pub mod oci;
