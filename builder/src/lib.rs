@@ -10,6 +10,7 @@ pub mod build;
 pub mod bundle;
 pub mod cpio;
 pub mod deb;
+pub mod diff;
 mod disk;
 pub mod fetch;
 pub mod hash;
@@ -32,5 +33,5 @@ pub mod store;
 pub mod tree;
 pub mod trust;
 
-pub use build::{BuildError, BuildReport, BuildRequest, build};
+pub use build::{BuildError, BuildReport, BuildRequest, build, update};
 pub use store::Store;

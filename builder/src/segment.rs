@@ -3,17 +3,16 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use flate2::write::GzEncoder;
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
 use crate::manifest::{SegmentCompression, SegmentEntry};
-use crate::store::{Store, StoreError};
+use crate::store::{ArtifactWriter, Store, StoreError};
 use crate::tree::Tree;
 
-/// Fast to pack and to unpack; a release may spend more.
-const LEVEL: i32 = 3;
 /// The kernel looks for an archive at every multiple of four and skips zeros before it.
 const ALIGNMENT: u64 = 4;
 
@@ -60,6 +59,23 @@ pub enum SegmentError {
     },
 }
 
+/// How segments are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// The time of all files, in seconds since 1970.
+    pub mtime: u32,
+    /// How they are compressed.
+    pub compression: SegmentCompression,
+    /// How well, in zstd's levels.
+    pub level: i32,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self { mtime: 0, compression: SegmentCompression::Zstd, level: 3 }
+    }
+}
+
 /// What is remembered of a segment under the digest of its inputs.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
@@ -91,7 +107,7 @@ pub fn write(
     component: &str,
     key: &Digest,
     tree: &Tree,
-    mtime: u32,
+    packing: Packing,
 ) -> Result<SegmentEntry, SegmentError> {
     let owned = || component.to_owned();
     let full = || SegmentError::DiskFull { component: owned(), dir: store.dir().to_owned() };
@@ -107,20 +123,69 @@ pub fn write(
         CpioError::Member { source, .. } | CpioError::End(source) if is_full(&source) => full(),
         source => SegmentError::Archive { component: owned(), source },
     };
-    let mut encoder =
-        zstd::Encoder::new(store.writer().map_err(stored)?, LEVEL).map_err(compress)?;
-    // Any number of workers gives the same bytes, but none at all gives others: never leave this to a default.
-    encoder.multithread(1).map_err(compress)?;
-    let mut buffered = io::BufWriter::with_capacity(1 << 17, encoder);
-    let unpacked = cpio::write(tree, mtime, &mut buffered).map_err(archive)?;
+    let out = Encoder::new(store.writer().map_err(stored)?, packing).map_err(compress)?;
+    let mut buffered = io::BufWriter::with_capacity(1 << 17, out);
+    let unpacked = cpio::write(tree, packing.mtime, &mut buffered).map_err(archive)?;
     buffered.flush().map_err(compress)?;
-    let encoder = buffered.into_inner().map_err(|e| compress(e.into_error()))?;
-    let mut writer = encoder.finish().map_err(compress)?;
+    let out = buffered.into_inner().map_err(|e| compress(e.into_error()))?;
+    let mut writer = out.finish().map_err(compress)?;
     writer.pad(ALIGNMENT).map_err(compress)?;
     let (digest, size) = writer.commit().map_err(stored)?;
-    let compression = SegmentCompression::Zstd;
+    let compression = packing.compression;
     store.remember(key, &Remembered { digest, size, unpacked, compression }).map_err(stored)?;
     Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
+}
+
+/// Compresses in one of the ways that kernels understand.
+enum Encoder<'a> {
+    Plain(ArtifactWriter<'a>),
+    Zstd(zstd::Encoder<'static, ArtifactWriter<'a>>),
+    Gzip(GzEncoder<ArtifactWriter<'a>>),
+}
+
+impl<'a> Encoder<'a> {
+    fn new(out: ArtifactWriter<'a>, packing: Packing) -> io::Result<Self> {
+        Ok(match packing.compression {
+            SegmentCompression::None => Self::Plain(out),
+            SegmentCompression::Zstd => {
+                let mut encoder = zstd::Encoder::new(out, packing.level)?;
+                // Any number of workers gives the same bytes, but none at all gives others: never leave this to a
+                // default.
+                encoder.multithread(1)?;
+                Self::Zstd(encoder)
+            }
+            SegmentCompression::Gzip => {
+                let level = u32::try_from(packing.level.clamp(1, 9)).unwrap_or(6).max(6);
+                Self::Gzip(GzEncoder::new(out, flate2::Compression::new(level)))
+            }
+        })
+    }
+
+    fn finish(self) -> io::Result<ArtifactWriter<'a>> {
+        match self {
+            Self::Plain(out) => Ok(out),
+            Self::Zstd(encoder) => encoder.finish(),
+            Self::Gzip(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl Write for Encoder<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(out) => out.write(buffer),
+            Self::Zstd(out) => out.write(buffer),
+            Self::Gzip(out) => out.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(out) => out.flush(),
+            // Flushing would end a block, and so change the bytes; the end of the stream does it.
+            Self::Zstd(_) | Self::Gzip(_) => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +207,8 @@ mod tests {
             let mut tree = Tree::new();
             tree.insert(TreePath::new("noise").unwrap(), Node::file(0o644, noise.clone()));
             let key = sha256(b"key");
-            let text = write(&store, "web", &key, &tree, 0).unwrap_err().to_string();
+            let text =
+                write(&store, "web", &key, &tree, Packing::default()).unwrap_err().to_string();
             assert!(text.starts_with("no space is left on the disk for `web` in "), "{text}");
             assert_eq!(find(&store, "web", &key), None);
             assert!(matches!(store.put(&noise), Err(StoreError::DiskFull { .. })));
@@ -163,7 +229,7 @@ mod tests {
         let build = || {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(dir.path()).unwrap();
-            let entry = write(&store, "x", &key, &tree, 0).unwrap();
+            let entry = write(&store, "x", &key, &tree, Packing::default()).unwrap();
             assert_eq!(find(&store, "x", &key), Some(entry.clone()));
             let bytes = std::fs::read(store.artifact(&entry.digest)).unwrap();
             (entry, bytes)

@@ -22,6 +22,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Demo(args) = &cli.command {
         return Ok(kiln::demo::run(args)?);
     }
+    // Rights are a thread's own, so they are given up before there are more of them.
+    if let Command::Build(args) = &cli.command {
+        args.prepare()?;
+    }
     let mut runtime = match cli.command {
         Command::Serve(_) | Command::Build(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),

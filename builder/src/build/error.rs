@@ -7,7 +7,9 @@ use crate::bundle::BundleError;
 use crate::deb::{DebError, ResolveError};
 use crate::init_binary::InitBinaryError;
 use crate::kernel::KernelError;
+use crate::lock::LockError;
 use crate::modules::ModulesError;
+use crate::output::{Format, OutputError, StubError};
 use crate::packed::PackedError;
 use crate::segment::SegmentError;
 use crate::spec::{Place, SpecError};
@@ -102,9 +104,6 @@ pub enum BuildError {
     /// The manifest could not be written as JSON.
     #[error("cannot write the manifest")]
     Manifest(#[source] serde_json::Error),
-    /// The key cannot be used, or the signature not be kept.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -123,6 +122,43 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    /// A package of the lock is no longer there.
+    #[error(
+        "package {package} {version}, which the lock file names, is no longer on the mirror; name a snapshot archive with `debian.snapshot`, or take what there is now with `kiln image update`"
+    )]
+    Gone {
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// What the mirror said.
+        #[source]
+        source: Box<DebError>,
+    },
+    /// The network would be needed, and must not be used.
+    #[error("{what} is neither in the lock file nor in the cache, and `--offline` is given")]
+    Offline {
+        /// What is missing.
+        what: String,
+    },
+    /// The lock file is of no use, or would have to change.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The version could not be signed.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A format that cannot be written.
+    #[error("the format `{format}` cannot be written by a build")]
+    Format {
+        /// The format.
+        format: Format,
+    },
+    /// systemd's stub could not be had.
+    #[error(transparent)]
+    Stub(#[from] StubError),
+    /// A format could not be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// The program is ending.
     #[error("the build was interrupted")]
     Interrupted,

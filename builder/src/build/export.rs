@@ -1,16 +1,61 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::BuildError;
+use super::{BuildError, BuildRequest};
+use crate::deb::ArchiveConfig;
 use crate::disk::is_full;
+use crate::fetch::Fetcher;
 use crate::manifest::Manifest;
+use crate::output::{self, Bootable, Format, Options, Stub};
 use crate::store::{Store, persist};
 
+/// Writes a version into a directory in every format that is asked for, and returns the files.
+pub(super) async fn export(
+    request: &BuildRequest<'_>,
+    manifest: &Manifest,
+    dir: &Path,
+) -> Result<Vec<PathBuf>, BuildError> {
+    let mut written = Vec::new();
+    let mut formats = request.formats.clone();
+    if formats.is_empty() {
+        formats.push(Format::KernelInitrd);
+    }
+    let store = request.store;
+    let mut stub = None;
+    for format in formats {
+        match format {
+            Format::KernelInitrd => written.extend(kernel_and_initrd(store, manifest, dir)?),
+            efi if efi.is_efi() => {
+                let stub = match &stub {
+                    Some(stub) => stub,
+                    None => stub.insert(self::stub(request, manifest).await?),
+                };
+                let bootable = Bootable { manifest, store, cmdline: &manifest.cmdline };
+                written.push(output::write(efi, &bootable, &Options::new(stub), dir)?);
+            }
+            other => return Err(BuildError::Format { format: other }),
+        }
+    }
+    Ok(written)
+}
+
+/// Fetches systemd's stub.
+async fn stub(request: &BuildRequest<'_>, manifest: &Manifest) -> Result<Stub, BuildError> {
+    let fetcher = Fetcher::new(request.progress);
+    let cache = request.store.cache_dir();
+    let config = ArchiveConfig { mirror: request.mirror.clone(), ..ArchiveConfig::new(cache) };
+    Ok(Stub::obtain(config, &fetcher, manifest.arch).await?)
+}
+
 /// Writes `kernel`, `initrd.img` and `cmdline` into a directory, for other ways to boot.
-pub(super) fn export(store: &Store, manifest: &Manifest, dir: &Path) -> Result<(), BuildError> {
+fn kernel_and_initrd(
+    store: &Store,
+    manifest: &Manifest,
+    dir: &Path,
+) -> Result<[PathBuf; 3], BuildError> {
     let write = |name: &str, fill: &dyn Fn(&mut NamedTempFile) -> io::Result<()>| {
         let path = dir.join(name);
         NamedTempFile::new_in(dir)
@@ -38,5 +83,6 @@ pub(super) fn export(store: &Store, manifest: &Manifest, dir: &Path) -> Result<(
         }
         Ok(())
     })?;
-    write("cmdline", &|file| writeln!(file, "{}", manifest.cmdline))
+    write("cmdline", &|file| writeln!(file, "{}", manifest.cmdline))?;
+    Ok(["kernel", "initrd.img", "cmdline"].map(|name| dir.join(name)))
 }

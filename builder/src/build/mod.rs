@@ -1,82 +1,51 @@
 //! Builds one version of an image: resolve, fetch, flatten each component, one segment per component, manifest.
 //!
+//! ```text
+//! spec ─► resolve (lock) ─► component: key ─┬─ known: its segment ──────────────────────┬─► manifest ─► sign, publish
+//!                                           └─ lock key ─► fetch ─► flatten ─► segment ─┘
+//! ```
+//!
 //! Each segment is remembered under the digest of what it is made from, so that a change of one service packs one
-//! segment again.
+//! segment again. Components are packed in parallel; builds that run at the same time wait for each other's.
 
-mod components;
-mod containers;
+mod blocking;
+mod component;
 mod error;
 mod export;
-mod inputs;
+mod files;
+mod init;
+mod kernel;
+mod key;
 mod not_yet;
+mod pack;
+mod packages;
+mod report;
+mod request;
+mod resolve;
 mod signing;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use kiln_types::{Arch, Digest, ImageRef};
+use kiln_types::ImageRef;
 
+use self::component::{Component, Components, What};
 pub use self::error::BuildError;
-use self::inputs::Inputs;
-use crate::deb::{Archive, ArchiveConfig};
+use self::pack::Packer;
+use self::packages::Packages;
+use self::report::Steps;
+pub use self::report::{BuildReport, ComponentReport, StepReport};
+pub use self::request::{BuildRequest, LockUse, Update, UpdateKind};
+use self::resolve::Resolved;
 use crate::fetch::Fetcher;
-use crate::kernel::{self, Load};
-use crate::manifest::{Manifest, PackageEntry, SCHEMA};
-use crate::progress::{Progress, Silent};
-use crate::spec;
-use crate::store::{Store, VersionEntry};
+use crate::kernel::{Load, memory_of, min_ram};
+use crate::lock::{Change, Lock, LockError};
+use crate::manifest::{KernelEntry, Manifest, SCHEMA, SegmentCompression, SegmentEntry};
+use crate::segment::Packing;
+use crate::spec::{self, Layout, Spec};
+use crate::store::VersionEntry;
 use crate::trust::KeyDir;
-
-/// What to build.
-#[derive(Debug)]
-pub struct BuildRequest<'a> {
-    /// Specification files; later ones add to earlier ones.
-    pub specs: Vec<PathBuf>,
-    /// Name of the image, with a channel if it is not `latest`; otherwise that of the first file.
-    pub name: Option<String>,
-    /// What it runs on.
-    pub arch: Arch,
-    /// Where it goes.
-    pub store: &'a Store,
-    /// A directory to export kernel, initrd and kernel arguments to.
-    pub out: Option<PathBuf>,
-    /// Address of the Debian mirror; otherwise that of the host's apt.
-    pub mirror: Option<String>,
-    /// Keys to sign the version with; none signs nothing.
-    pub keys: Option<KeyDir>,
-    /// Where to show how far it is.
-    pub progress: &'a dyn Progress,
-}
-
-impl<'a> BuildRequest<'a> {
-    /// Asks for what these files describe, named by the first of them, with nothing exported and nothing shown.
-    pub const fn new(store: &'a Store, specs: Vec<PathBuf>, arch: Arch) -> Self {
-        Self {
-            specs,
-            name: None,
-            arch,
-            store,
-            out: None,
-            mirror: None,
-            keys: None,
-            progress: &Silent,
-        }
-    }
-}
-
-/// What was built.
-#[derive(Clone, Debug)]
-pub struct BuildReport {
-    /// Name and channel.
-    pub image: ImageRef,
-    /// Digest of the manifest.
-    pub version: Digest,
-    /// What it consists of.
-    pub manifest: Manifest,
-    /// Components that had been packed before, from the same inputs.
-    pub reused: Vec<String>,
-}
 
 /// Builds an image and puts it into the store.
 ///
@@ -85,65 +54,210 @@ pub struct BuildReport {
 /// Fails when the specification is wrong, a package cannot be had, or something cannot be written. The index of the
 /// store then still names what it named before.
 pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError> {
+    let mut steps = Steps::begin();
     let spec = spec::load(&request.specs)?;
     not_yet::check(&spec)?;
     let image = image_name(&request)?;
     let epoch = source_date_epoch()?;
     let (arch, store) = (request.arch, request.store);
-    let kernel_package = spec.kernel_package(arch)?;
-    let cmdline = spec.kernel.cmdline.as_ref().and_then(|line| line.get(arch)).unwrap_or_default();
-
     // Before anything is fetched: without a key nothing can be published.
     let key = request.keys.as_ref().map(KeyDir::site_key).transpose()?;
-
     let fetcher = Fetcher::new(request.progress);
-    let config = ArchiveConfig {
-        mirror: request.mirror.clone(),
-        suite: spec.debian.suite.clone(),
-        components: spec.debian.components.clone(),
-        keyring: None,
-        cache: store.cache_dir(),
-    };
-    let archive = Archive::open(config, &fetcher).await?;
-    let index = archive.packages(arch).await?;
-    let inputs = Inputs::fetch(&spec, kernel_package, &index, &archive).await?;
+    let packages = packages(&request, &spec, &fetcher);
+    let mut warnings = spec.warnings();
+    let old = old_lock(&request)?;
+    let resolved = Resolved::new(&spec, &packages, &old, &request.lock_use).await?;
+    let locked = check_lock(&request, &old, &resolved.lock)?;
+    steps.end("resolve");
 
-    let built = components::Components {
+    let packing = Packing {
+        mtime: epoch.unwrap_or(0),
+        compression: SegmentCompression::Zstd,
+        level: if request.release { segment_level::RELEASE } else { segment_level::USUAL },
+    };
+    let packer = Packer {
         store: store.clone(),
         progress: request.progress,
-        mtime: epoch.unwrap_or(0),
-        reused: Vec::new(),
-        roots: BTreeMap::new(),
+        packages: &packages,
+        packing,
+        reports: Mutex::default(),
     };
-    let (kernel, segments, reused) = built.pack(&spec, &image, arch, &inputs).await?;
+    let (kernel, segments) = assemble(&packer, &spec, &image, &resolved).await?;
+    steps.end("pack");
+
+    let cmdline = spec.kernel.cmdline.as_ref().and_then(|line| line.get(arch)).unwrap_or_default();
+    if !kernel.efi_stub {
+        warnings.push(format!(
+            "kernel {} has no EFI stub: machines with UEFI cannot start it",
+            kernel.release
+        ));
+    }
     let manifest = Manifest {
         schema: SCHEMA,
         image: image.name().to_owned(),
         arch,
-        min_ram: kernel::min_ram(&Load {
+        min_ram: min_ram(&Load {
             arch,
-            kernel: kernel::memory_of(&store.artifact(&kernel.digest)).unwrap_or(5 * kernel.size),
+            kernel: memory_of(&store.artifact(&kernel.digest)).unwrap_or(5 * kernel.size),
             segments: &segments,
         }),
         kernel,
         segments,
         cmdline: cmdline.to_owned(),
-        packages: packages(&inputs),
+        packages: resolved.package_entries(),
         sources: Vec::new(),
         sbom: None,
     };
-    let version = store.put(&manifest.to_canonical_json().map_err(BuildError::Manifest)?)?;
+    let canonical = manifest.to_canonical_json().map_err(BuildError::Manifest)?;
+    let version = store.put(&canonical)?;
     let created = epoch.map_or_else(now, u64::from);
-    let mut entry = VersionEntry::new(version, created, manifest.download_size());
+    let mut entry = VersionEntry::new(version, created, manifest.download_size())
+        .with(SPEC, store.put(spec.to_yaml()?.as_bytes())?)
+        .with(LOCK, store.put(resolved.lock.only(arch).to_text()?.as_bytes())?);
     if let Some(key) = &key {
         let recipe = signing::recipe(&request.specs, &manifest, created);
         entry = signing::sign(entry, store, key, &manifest, &recipe)?;
     }
     store.publish(&image, arch, entry)?;
-    if let Some(dir) = &request.out {
-        export::export(store, &manifest, dir)?;
+    if let Some(path) = &request.lock
+        && let Err(error) = save_lock(path, &resolved.lock)
+    {
+        warnings.push(format!("{error}; the next build may take other packages"));
     }
-    Ok(BuildReport { image, version, manifest, reused })
+    steps.end("publish");
+    let mut written = Vec::new();
+    if let Some(dir) = &request.out {
+        written = export::export(&request, &manifest, dir).await?;
+        steps.end("export");
+    }
+    let reports = packer.reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(BuildReport {
+        image,
+        arch,
+        version,
+        size: manifest.download_size(),
+        unpacked: manifest.segments.iter().map(|segment| segment.unpacked).sum(),
+        min_ram: manifest.min_ram,
+        components: in_order(reports, &manifest),
+        steps: steps.done,
+        warnings,
+        locked,
+        files: written,
+        manifest,
+    })
+}
+
+/// Looks anew for what the lock file says, as far as the request asks for it, writes the file and returns what moved.
+/// Nothing is built.
+///
+/// # Errors
+///
+/// Fails when the specification is wrong, when something cannot be found, and when the lock file cannot be written.
+pub async fn update(request: BuildRequest<'_>) -> Result<Vec<Change>, BuildError> {
+    let spec = spec::load(&request.specs)?;
+    not_yet::check(&spec)?;
+    let fetcher = Fetcher::new(request.progress);
+    let packages = packages(&request, &spec, &fetcher);
+    let old = old_lock(&request)?;
+    let resolved = Resolved::new(&spec, &packages, &old, &request.lock_use).await?;
+    let changes = old.only(request.arch).changes_to(&resolved.lock.only(request.arch));
+    if let Some(path) = &request.lock {
+        let mut new = old.without(request.arch);
+        // What moved is said by the new one; the other architectures keep what they have.
+        let mut merged = resolved.lock;
+        merged.extend(&new);
+        std::mem::swap(&mut new, &mut merged);
+        new.save(path)?;
+    }
+    Ok(changes)
+}
+
+/// The attachment of a version that holds the joined specification.
+pub const SPEC: &str = "spec";
+/// The attachment of a version that holds its lock.
+pub const LOCK: &str = "lock";
+
+/// How well segments are compressed with zstd.
+mod segment_level {
+    /// Fast to pack and to unpack.
+    pub(super) const USUAL: i32 = 3;
+    /// As small as it is worth.
+    pub(super) const RELEASE: i32 = 19;
+}
+
+/// Packs everything and returns the kernel and the segments in the order in which it reads them.
+async fn assemble(
+    packer: &Packer<'_, '_>,
+    spec: &Spec,
+    image: &ImageRef,
+    resolved: &Resolved,
+) -> Result<(KernelEntry, Vec<SegmentEntry>), BuildError> {
+    let arch = packer.packages.arch;
+    let containers: Vec<_> = spec.containers().map(|written| written.settle(None, None)).collect();
+    let components = Components { spec, arch, resolved, packing: packer.packing };
+    let mut list = components.list(&containers)?;
+    if !spec.files.is_empty() {
+        let (files, ids) = (spec.files.clone(), component::ids(spec));
+        let tree = blocking::blocking(move || files::tree(&files, &ids)).await??;
+        list.push(Component { name: "files".to_owned(), what: What::Tree(tree) });
+    }
+    let (kernel, packed) =
+        tokio::try_join!(packer.kernel(spec, &resolved.kernel), packer.pack(list))?;
+    let services = containers.get(containers.len() - spec.services.len()..).unwrap_or_default();
+    let mut modules = kernel.at_start.clone();
+    if spec.containers().any(|container| spec.layout_of(container) == Layout::Packed) {
+        modules.extend(["loop", "squashfs"].map(str::to_owned));
+    }
+    let tree = init::tree(image.name(), arch, services, &modules)?;
+    let init = Component { name: "init".to_owned(), what: What::Tree(tree) };
+    let mut segments = vec![packer.one(init).await?];
+    if kernel.modules.unpacked > 0 {
+        segments.push(kernel.modules);
+    }
+    segments.extend(packed);
+    Ok((kernel.kernel, segments))
+}
+
+fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a>) -> Packages<'a> {
+    let (mirror, cache) = (request.mirror.clone(), request.store.cache_dir());
+    Packages::new(request.arch, &spec.debian, mirror, cache, fetcher, request.offline)
+}
+
+fn old_lock(request: &BuildRequest<'_>) -> Result<Lock, BuildError> {
+    let read = request.lock.as_deref().map(Lock::load).transpose()?;
+    Ok(read.flatten().unwrap_or_default())
+}
+
+/// Returns what a build adds to the lock, or refuses that.
+fn check_lock(
+    request: &BuildRequest<'_>,
+    old: &Lock,
+    new: &Lock,
+) -> Result<Vec<Change>, BuildError> {
+    let mut merged = old.clone();
+    merged.extend(new);
+    let changes = old.changes_to(&merged);
+    if request.lock_use == LockUse::Locked && merged != *old {
+        let path = request.lock.clone().unwrap_or_default();
+        return Err(LockError::WouldChange { path, changes }.into());
+    }
+    Ok(if request.lock.is_some() { changes } else { Vec::new() })
+}
+
+/// Writes what is new into the lock file, over what another build may have written meanwhile.
+fn save_lock(path: &Path, new: &Lock) -> Result<(), LockError> {
+    let mut merged = Lock::load(path)?.unwrap_or_default();
+    merged.extend(new);
+    merged.save(path)
+}
+
+/// Sorts reports as the manifest lists the parts.
+fn in_order(mut reports: Vec<ComponentReport>, manifest: &Manifest) -> Vec<ComponentReport> {
+    let names = manifest.segments.iter().map(|segment| segment.component.as_str());
+    let order: Vec<_> = ["kernel"].into_iter().chain(names).collect();
+    reports.retain(|report| order.contains(&report.name.as_str()));
+    reports.sort_by_key(|report| order.iter().position(|name| *name == report.name));
+    reports
 }
 
 fn image_name(request: &BuildRequest<'_>) -> Result<ImageRef, BuildError> {
@@ -166,14 +280,12 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-fn packages(inputs: &Inputs) -> Vec<PackageEntry> {
-    let all = inputs.kernel.iter().chain(inputs.containers.values().flatten());
-    let by_entry: BTreeMap<_, _> = all.map(|package| (package.entry.clone(), ())).collect();
-    by_entry.into_keys().collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use kiln_types::Arch;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a specification can say and the build cannot do yet: refused with its place rather than left out.
 
-use crate::spec::{ContainerSpec, InitSpec, Place, Placed, Spec, SpecError, UserId};
+use crate::spec::{ContainerSpec, InitSpec, Place, Spec, SpecError};
 
 /// Finds the first thing that the build cannot do.
 pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
@@ -35,15 +35,8 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         if file.metadata.is_some() {
             return no(file.path.place(), "`metadata`");
         }
-        if named(file.uid.as_ref()) || named(file.gid.as_ref()) {
-            return no(file.path.place(), "an owner by name");
-        }
     }
     Ok(())
-}
-
-fn named(id: Option<&Placed<UserId>>) -> bool {
-    id.is_some_and(|id| matches!(**id, UserId::Container(_)))
 }
 
 /// Returns the first key that the build would leave out.

@@ -126,4 +126,9 @@ impl DebError {
             false => Self::Cache { path: path.to_owned(), source },
         }
     }
+
+    /// Returns whether the server no longer has what was asked for.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Fetch(FetchError::Status { status, .. }) if matches!(status.as_u16(), 404 | 410))
+    }
 }

@@ -23,6 +23,7 @@ mod suites;
 mod unpack;
 mod version;
 
+pub(crate) use archive::cached;
 pub use archive::{Archive, ArchiveConfig};
 pub use error::DebError;
 pub use layout::link_merged_usr;

@@ -1,91 +1,280 @@
 //! `kiln build`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use clap::Args;
-use kiln_builder::progress::Bars;
-use kiln_builder::{BuildError, BuildRequest, Store};
+use clap::{Args, ValueEnum};
+use kiln_builder::build::LockUse;
+use kiln_builder::output::Format;
+use kiln_builder::progress::{Bars, Events, Progress, Silent};
+use kiln_builder::{BuildError, BuildReport, BuildRequest, Store};
 use kiln_types::Arch;
+use serde_json::json;
 
 use super::table::{size, table, text};
-use super::{Failure, KeyDirArg, StoreArg};
+use super::{Failure, KeyDirArg, StoreArg, print_json};
 
 /// Bake an image: kernel and initrd from a YAML file
 ///
-/// Packages come from the Debian mirror that apt uses on this computer, are checked against its signature, and are
-/// kept for the next time. The same files give the same bytes. Several YAML files are one image: later ones add to
-/// earlier ones.
+/// The YAML is LinuxKit's, with more: see docs/images.md. Several files are one image: later ones add to earlier ones.
+/// `-` is standard input.
+///
+/// What the files name without saying it exactly (tags of images, names of Debian packages) is looked up once and
+/// written into a lock file beside the first one, such as web.lock beside web.yml. From then on the same files give the
+/// same bytes, on any host; `kiln image update` moves the lock. Packages come from the Debian mirror that apt uses on
+/// this computer, are checked against its signature, and are kept for the next time.
+///
+/// The result goes into the artifact store, from which `kiln serve` gives it to machines. With --out it is also
+/// written as files.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kiln build web.yml                                   for this computer's architecture
+  kiln build base.yml web.yml --name web:edge --arch x86_64,arm64
+  kiln build web.yml --format uki,raw-efi --out dist   a UEFI program and a disk image
+  kiln build web.yml --locked --offline                as recorded, without network
+
+Exit codes: 0 done, 1 error, 2 wrong use, 64 wrong specification or lock file")]
 pub struct BuildArgs {
-    /// YAML files of the image
-    #[arg(required = true, value_name = "IMAGE.yml")]
-    specs: Vec<PathBuf>,
-    /// Name of the image, with or without a channel; without one, the name of the first file
-    #[arg(long)]
-    name: Option<String>,
-    /// x86_64 or arm64; without one, that of this computer
-    #[arg(long)]
-    arch: Option<Arch>,
-    /// Also write kernel, initrd and manifest into this folder
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    /// x86_64 or arm64, or both; that of this computer
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    arch: Vec<Arch>,
+    /// Also write files into this folder
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Debian mirror
-    #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
-    #[command(flatten)]
-    store: StoreArg,
+    /// What to write there; kernel+initrd
+    #[arg(short, long, value_name = "FORMAT", value_delimiter = ',', requires = "out")]
+    format: Vec<Format>,
+    /// Fail when the lock file does not say everything
+    #[arg(long)]
+    locked: bool,
+    /// Compress as well as possible, which takes far longer
+    #[arg(long)]
+    release: bool,
+    /// Print the joined specification and build nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not sign the version
+    #[arg(long)]
+    no_sign: bool,
+    /// How to print what was built
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    report: Report,
+    /// Give up rights first: only the folders of the store, the output, the keys and the lock file can be written to
+    #[arg(long)]
+    confined: bool,
     #[command(flatten)]
     keys: KeyDirArg,
 }
 
-pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
-    let host =
+/// What an image is made from, and where it goes.
+#[derive(Args, Debug)]
+pub(super) struct SourceArgs {
+    /// YAML files of the image; `-` is standard input
+    #[arg(required = true, value_name = "IMAGE.yml")]
+    pub(super) specs: Vec<PathBuf>,
+    /// Name of the image, with or without a channel; that of the first file
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// Lock file; beside the first YAML file, and none for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
+    /// Use no network
+    #[arg(long)]
+    pub(super) offline: bool,
+    /// Debian mirror
+    #[arg(long, value_name = "URL")]
+    pub(super) mirror: Option<String>,
+    /// Settings: registries, mirrors, trust
+    #[arg(long, visible_alias = "settings", env = "KILN_CONFIG", value_name = "kiln.toml")]
+    pub(super) config: Option<PathBuf>,
+    /// How to show progress on standard error
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub(super) progress: Show,
+    #[command(flatten)]
+    pub(super) store: StoreArg,
+}
+
+/// How to print the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Report {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: an object, or a list of them for several architectures.
+    Json,
+}
+
+/// How to show progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Show {
+    /// Bars, on a terminal.
+    #[default]
+    Bars,
+    /// One JSON object on each line: task, done, total, finished.
+    Json,
+    /// Nothing.
+    None,
+}
+
+impl SourceArgs {
+    /// Returns the lock file that is meant, if any.
+    pub(super) fn lock_file(&self) -> Option<PathBuf> {
+        let first = self.specs.first().filter(|path| *path != Path::new("-"));
+        self.lock.clone().or_else(|| first.map(|path| path.with_extension("lock")))
+    }
+
+    pub(super) fn progress(&self) -> Box<dyn Progress> {
+        match self.progress {
+            Show::Bars => Box::new(Bars::new()),
+            Show::Json => Box::new(Events::new()),
+            Show::None => Box::new(Silent),
+        }
+    }
+
+    /// Asks for what is the same for builds and updates.
+    pub(super) fn request<'a>(
+        &self,
+        store: &'a Store,
+        progress: &'a dyn Progress,
+        arch: Arch,
+    ) -> BuildRequest<'a> {
+        BuildRequest {
+            name: self.name.clone(),
+            mirror: self.mirror.clone(),
+            lock: self.lock_file(),
+            offline: self.offline,
+            progress,
+            ..BuildRequest::new(store, self.specs.clone(), arch)
+        }
+    }
+}
+
+impl BuildArgs {
+    /// Does what has to be done while the process has one thread: gives up rights, where that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a folder that the build writes to cannot be made, or the kernel refuses.
+    pub fn prepare(&self) -> Result<(), Failure> {
+        if !self.confined {
+            return Ok(());
+        }
+        let store = Store::open(&self.source.store.store)?;
+        let keys = self.keys.beside(store.dir());
+        if !self.no_sign {
+            keys.site_key()?;
+        }
+        let lock = self.source.lock_file();
+        let lock = lock.and_then(|path| path.parent().map(Path::to_owned));
+        let all =
+            [Some(store.dir().to_owned()), Some(keys.path().to_owned()), lock, self.out.clone()];
+        let writable: Vec<_> = all.into_iter().flatten().collect();
+        Ok(crate::bake::confine::confine(&writable)?)
+    }
+}
+
+/// Returns the architectures that are named, or that of this computer.
+pub(super) fn architectures(named: &[Arch]) -> Result<Vec<Arch>, Failure> {
+    const HOST: &str =
         "this computer is of an architecture that Kiln builds no images for; name one with --arch";
-    let arch =
-        args.arch.or_else(Arch::host).ok_or_else(|| Failure::new(Failure::USAGE, anyhow!(host)))?;
-    let store = Store::open(&args.store.store)?;
-    let progress = Bars::new();
-    let request = BuildRequest {
-        name: args.name,
-        out: args.out,
-        mirror: args.mirror,
-        keys: Some(args.keys.beside(&args.store.store)),
-        progress: &progress,
-        ..BuildRequest::new(&store, args.specs, arch)
+    let mut all = named.to_vec();
+    if all.is_empty() {
+        all.push(Arch::host().ok_or_else(|| Failure::new(Failure::USAGE, anyhow!(HOST)))?);
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+/// Gives errors of builds their exit codes.
+pub(super) fn failure(error: BuildError) -> Failure {
+    let code = match &error {
+        BuildError::Spec(_) | BuildError::Name(_) | BuildError::Lock(_) => Failure::CONFIG,
+        _ => 1,
     };
-    let report = kiln_builder::build(request).await.map_err(|error| {
-        let code = match &error {
-            BuildError::Spec(_) | BuildError::Name(_) => Failure::CONFIG,
-            _ => 1,
+    Failure::new(code, error)
+}
+
+pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
+    if args.dry_run {
+        let spec = kiln_builder::spec::load(&args.source.specs);
+        let spec = spec.map_err(|error| failure(error.into()))?;
+        return print_json(&spec);
+    }
+    let store = Store::open(&args.source.store.store)?;
+    let progress = args.source.progress();
+    let mut reports = Vec::new();
+    for arch in architectures(&args.arch)? {
+        let request = BuildRequest {
+            out: args.out.clone(),
+            formats: args.format.clone(),
+            lock_use: if args.locked { LockUse::Locked } else { LockUse::Extend },
+            release: args.release,
+            keys: (!args.no_sign).then(|| args.keys.beside(store.dir())),
+            ..args.source.request(&store, progress.as_ref(), arch)
         };
-        Failure::new(code, error)
-    })?;
-    let manifest = &report.manifest;
-    let mut rows = table(&["file", "size", "unpacked", ""]);
-    let kernel = &manifest.kernel;
-    rows.add_row([
-        format!("kernel {}", kernel.release),
-        size(kernel.size),
-        String::new(),
-        String::new(),
-    ]);
-    for segment in &manifest.segments {
-        let reused = if report.reused.contains(&segment.component) { "as before" } else { "" };
+        let report = kiln_builder::build(request).await.map_err(failure)?;
+        for warning in &report.warnings {
+            eprintln!("kiln: warning: {warning}");
+        }
+        if args.report == Report::Table {
+            print(&report);
+        }
+        reports.push(report);
+    }
+    match (args.report, reports.as_slice()) {
+        (Report::Table, _) => Ok(()),
+        (Report::Json, [one]) => print_json(one),
+        (Report::Json, all) => print_json(&json!(all)),
+    }
+}
+
+fn print(report: &BuildReport) {
+    let mut rows = table(&["component", "size", "unpacked", "packed", "took", ""]);
+    for part in &report.components {
+        let (unpacked, packed) = match part.compression {
+            Some(compression) => (size(part.unpacked), compression.to_string()),
+            None => (String::new(), String::new()),
+        };
         rows.add_row([
-            segment.component.clone(),
-            size(segment.size),
-            size(segment.unpacked),
-            reused.to_owned(),
+            match part.compression {
+                None => format!("{} {}", part.name, report.manifest.kernel.release),
+                Some(_) => part.name.clone(),
+            },
+            size(part.size),
+            unpacked,
+            packed,
+            millis(part.millis),
+            (if part.reused { "as before" } else { "" }).to_owned(),
         ]);
     }
     println!("{}\n", text(&rows));
+    let steps: Vec<_> =
+        report.steps.iter().map(|step| format!("{} {}", step.name, millis(step.millis))).collect();
+    println!("{}", steps.join(", "));
+    for change in &report.locked {
+        tracing::debug!(%change, "locked");
+    }
+    if !report.locked.is_empty() {
+        println!("{} new entries in the lock file", report.locked.len());
+    }
+    for file in &report.files {
+        println!("wrote {}", file.display());
+    }
     println!(
-        "{} {arch} {}: {} to download, boots with {} of memory",
+        "{} {} {}: {} to download, {} unpacked, boots with {} of memory",
         report.image,
+        report.arch,
         report.version,
-        size(manifest.download_size()),
-        size(manifest.min_ram)
+        size(report.size),
+        size(report.unpacked),
+        size(report.min_ram)
     );
-    Ok(())
+}
+
+fn millis(millis: u64) -> String {
+    format!("{}.{:03} s", millis / 1000, millis % 1000)
 }

@@ -1,10 +1,23 @@
 //! `kiln image`.
 
+mod change;
+mod collect;
+mod diff;
+mod show;
+mod update;
+mod verify;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use kiln_builder::store::Store;
 
+use self::change::{RmArgs, TagArgs};
+use self::collect::GcArgs;
+use self::diff::DiffArgs;
+use self::show::ShowArgs;
+use self::update::UpdateArgs;
+use self::verify::VerifyArgs;
 use super::client::Client;
 use super::table::{ago, size, table, text};
 use super::{ClientArgs, Failure, KeyDirArg, Output, bakes, check, print_json, sign};
@@ -38,6 +51,14 @@ enum ImageCommand {
         #[command(flatten)]
         keys: KeyDirArg,
     },
+    Show(ShowArgs),
+    Diff(DiffArgs),
+    Update(UpdateArgs),
+    Verify(VerifyArgs),
+    Tag(TagArgs),
+    #[command(alias = "remove")]
+    Rm(RmArgs),
+    Gc(GcArgs),
 }
 
 pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
@@ -48,6 +69,13 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Sign(args) => return sign::run(args),
         ImageCommand::Export(args) => return super::export::run(args).await,
         ImageCommand::Check(args) => return check::run(args),
+        ImageCommand::Show(args) => return show::run(args),
+        ImageCommand::Diff(args) => return diff::run(args),
+        ImageCommand::Update(args) => return update::run(args).await,
+        ImageCommand::Verify(args) => return verify::run(args).await,
+        ImageCommand::Tag(args) => return change::tag(args),
+        ImageCommand::Rm(args) => return change::rm(args),
+        ImageCommand::Gc(args) => return collect::run(args).await,
         ImageCommand::List { client, store, keys } => (client, store, keys),
     };
     let Images { index, refused } = match store {

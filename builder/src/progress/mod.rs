@@ -1,8 +1,12 @@
 //! How long work tells how far it is: the command line draws bars, a service or a test stays silent.
 
+mod events;
+
 use std::fmt;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+pub use self::events::Events;
 
 /// Something that shows pieces of work while they run.
 pub trait Progress: fmt::Debug + Send + Sync {

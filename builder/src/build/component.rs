@@ -1,0 +1,156 @@
+use std::collections::BTreeMap;
+
+use kiln_types::{Arch, Digest};
+
+use super::BuildError;
+use super::key::{add_packages, key};
+use super::resolve::Resolved;
+use crate::bundle::seccomp::Profile;
+use crate::bundle::{self, Ids, Surroundings, VolumeFiles, Volumes};
+use crate::lock::PackagePin;
+use crate::segment::Packing;
+use crate::spec::{Container, ContainerSpec, Layout, Spec};
+use crate::tree::Tree;
+
+/// A part of an image that becomes one segment.
+pub(super) struct Component {
+    pub(super) name: String,
+    pub(super) what: What,
+}
+
+/// What a component is made of.
+pub(super) enum What {
+    /// These files; what is in them is the key.
+    Tree(Tree),
+    /// A container, whose files are made only when they are needed.
+    Container {
+        container: Box<Container>,
+        config: Vec<u8>,
+        /// Where it goes.
+        path: String,
+        files: Files,
+        layout: Layout,
+        /// Digest of all that decides about its bytes.
+        key: Digest,
+    },
+}
+
+impl What {
+    /// Returns whether it brings a packed file system.
+    pub(super) const fn is_packed(&self) -> bool {
+        matches!(self, Self::Container { files: Files::Own(_), layout: Layout::Packed, .. })
+    }
+}
+
+/// Where the files of a container come from.
+pub(super) enum Files {
+    Own(Root),
+    /// A directory or packed file of the machine that another component brings.
+    Shared(String),
+}
+
+/// A root file system.
+#[derive(Clone)]
+pub(super) enum Root {
+    /// Of these packages.
+    Packages(Vec<PackagePin>),
+}
+
+/// Makes the list of components out of a specification.
+pub(super) struct Components<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) arch: Arch,
+    pub(super) resolved: &'a Resolved,
+    pub(super) packing: Packing,
+}
+
+impl Components<'_> {
+    /// Returns a component for each volume and container, in the order in which the kernel unpacks them.
+    pub(super) fn list(&self, containers: &[Container]) -> Result<Vec<Component>, BuildError> {
+        let spec = self.spec;
+        let ids = ids(spec);
+        let volumes = Volumes::new(spec.volumes.iter().map(|v| (v.name.as_str(), v.readonly)));
+        let mut list = Vec::new();
+        for volume in &spec.volumes {
+            let name = volume.name.as_str();
+            let tree = bundle::write_volume(name, volume.readonly, VolumeFiles::Empty).map_err(
+                |source| BuildError::Place { component: format!("volume-{name}"), source },
+            )?;
+            list.push(Component { name: format!("volume-{name}"), what: What::Tree(tree) });
+        }
+        // Directories that hold the same files, with the same mount points: a second container takes them from there.
+        let mut roots = BTreeMap::new();
+        for ((path, written), container) in places(spec).into_iter().zip(containers) {
+            let profile = Profile::load(&container.seccomp)?;
+            let around = Surroundings {
+                arch: self.arch,
+                ids: &ids,
+                volumes: &volumes,
+                seccomp: profile.as_ref(),
+            };
+            let packages = self.resolved.containers.get(&written.deb);
+            let packages = packages.map(Vec::as_slice).unwrap_or_default();
+            let mut container = container.clone();
+            bundle::package_environment(&mut container);
+            let digests: Vec<_> = packages.iter().map(|package| package.sha256).collect();
+            let layout = self.spec.layout_of(written);
+            let root = (digests, bundle::mount_points(&container), layout);
+            let own = match layout {
+                Layout::Packed => "root.sqfs",
+                Layout::Cpio if container.readonly => "rootfs",
+                Layout::Cpio => "lower",
+            };
+            let files = match roots.get(&root) {
+                Some(other) => Files::Shared(String::clone(other)),
+                None => {
+                    roots.insert(root, format!("{path}/{own}"));
+                    Files::Own(Root::Packages(packages.to_vec()))
+                }
+            };
+            let mut key = key("container", self.packing);
+            add_packages(&mut key, packages);
+            key.field(&path);
+            key.field(&String::from_utf8_lossy(&bundle::fingerprint(&container, around)?));
+            key.field(&format!("{layout:?}"));
+            key.field(match &files {
+                Files::Shared(other) => other,
+                Files::Own(_) => "",
+            });
+            let config = bundle::config_json(&container, around)?;
+            list.push(Component {
+                name: container.name.as_str().to_owned(),
+                what: What::Container {
+                    container: Box::new(container),
+                    config,
+                    path,
+                    files,
+                    layout,
+                    key: key.finish(),
+                },
+            });
+        }
+        Ok(list)
+    }
+}
+
+/// Returns the numbers that the names of containers stand for.
+pub(super) fn ids(spec: &Spec) -> Ids {
+    Ids::new(spec.containers().map(|container| container.name.as_str()))
+}
+
+/// Every container, with the place of its bundle.
+fn places(spec: &Spec) -> Vec<(String, &ContainerSpec)> {
+    let numbered = |section: &'static str| {
+        move |(n, container): (usize, &'_ ContainerSpec)| {
+            format!("/containers/{section}/{n:03}-{}", container.name.as_str())
+        }
+    };
+    let with = |section, containers: &'_ [ContainerSpec]| {
+        containers.iter().enumerate().map(numbered(section)).collect::<Vec<_>>()
+    };
+    let paths =
+        with("onboot", &spec.onboot).into_iter().chain(with("onshutdown", &spec.onshutdown));
+    let services =
+        spec.services.iter().map(|c| format!("/containers/services/{}", c.name.as_str()));
+    paths.chain(services).zip(spec.containers()).collect()
+}

@@ -1,0 +1,104 @@
+use kiln_types::Digest;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::blocking::blocking;
+use super::key::{add_packages, key};
+use super::pack::{Packer, unpack};
+use super::{BuildError, ComponentReport};
+use crate::lock::PackagePin;
+use crate::manifest::{KernelEntry, SegmentEntry};
+use crate::modules::ModulesError;
+use crate::spec::{ModuleSelection, Placed, Spec};
+use crate::{hash, kernel, modules, segment};
+
+/// What is remembered of a kernel.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct KernelParts {
+    pub(super) kernel: KernelEntry,
+    pub(super) modules: SegmentEntry,
+    pub(super) at_start: Vec<String>,
+}
+
+impl Packer<'_, '_> {
+    /// Takes the kernel and its modules out of packages.
+    pub(super) async fn kernel(
+        &self,
+        spec: &Spec,
+        packages: &[PackagePin],
+    ) -> Result<KernelParts, BuildError> {
+        let modules = spec.kernel.modules.as_ref();
+        let selection = modules.map(|modules| (**modules).clone()).unwrap_or_default();
+        self.kernel_of(packages, selection).await.map_err(|error| match error {
+            BuildError::Modules(ModulesError::Unknown { name, release }) => BuildError::NoModule {
+                place: modules.map_or(&spec.place, Placed::place).clone(),
+                name,
+                release,
+            },
+            other => other,
+        })
+    }
+
+    async fn kernel_of(
+        &self,
+        packages: &[PackagePin],
+        selection: ModuleSelection,
+    ) -> Result<KernelParts, BuildError> {
+        let started = Instant::now();
+        let mut key = key("kernel", self.packing);
+        add_packages(&mut key, packages);
+        key.field(&format!("{selection:?}"));
+        let key = key.finish();
+        if let Some(known) = self.known_kernel(&key) {
+            self.report(ComponentReport::kernel(&known.kernel, true, started));
+            self.report(ComponentReport::segment(&known.modules, true, started));
+            return Ok(known);
+        }
+        let _lock = self.lock(&key).await?;
+        if let Some(known) = self.known_kernel(&key) {
+            self.report(ComponentReport::kernel(&known.kernel, true, started));
+            self.report(ComponentReport::segment(&known.modules, true, started));
+            return Ok(known);
+        }
+        let paths = self.fetch(packages).await?;
+        let task = self.progress.begin("packing kernel", None);
+        let (store, packing) = (self.store.clone(), self.packing);
+        let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();
+        let name = names.join(", ");
+        let packed = blocking(move || -> Result<_, BuildError> {
+            let tree = unpack(&paths)?;
+            let found = kernel::from_packages(&tree, &name)?;
+            let modules = modules::collect(&tree, &found.release, &selection, &store.tmp_dir())?;
+            let entry = KernelEntry {
+                digest: store.put(&found.bytes)?,
+                size: found.bytes.len() as u64,
+                release: found.release,
+                efi_stub: found.efi_stub,
+            };
+            let mut segment_key = hash::Hasher::default();
+            segment_key.field("kernel-modules");
+            segment_key.update(key.as_bytes());
+            let segment_key = segment_key.finish();
+            let mut segment =
+                segment::write(&store, "kernel-modules", &segment_key, &modules.tree, packing)?;
+            if modules.tree.is_empty() {
+                segment.unpacked = 0;
+            }
+            let parts = KernelParts { kernel: entry, modules: segment, at_start: modules.at_start };
+            store.remember(&key, &parts)?;
+            Ok(parts)
+        })
+        .await??;
+        task.finish();
+        self.report(ComponentReport::kernel(&packed.kernel, false, started));
+        self.report(ComponentReport::segment(&packed.modules, false, started));
+        Ok(packed)
+    }
+
+    fn known_kernel(&self, key: &Digest) -> Option<KernelParts> {
+        let known: KernelParts = self.store.remembered(key)?;
+        let there = self.store.holds(&known.kernel.digest, known.kernel.size)
+            && self.store.holds(&known.modules.digest, known.modules.size);
+        there.then_some(known)
+    }
+}

@@ -1,0 +1,143 @@
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use kiln_types::Digest;
+use tokio::time::Instant;
+
+use super::blocking::blocking;
+use super::component::{Component, Files, Root, What};
+use super::key::{add_tree, key};
+use super::packages::Packages;
+use super::{BuildError, ComponentReport};
+use crate::bundle::{self, RootFiles};
+use crate::deb;
+use crate::lock::PackagePin;
+use crate::manifest::{SegmentCompression, SegmentEntry};
+use crate::packed;
+use crate::progress::Progress;
+use crate::segment::{self, Packing};
+use crate::spec::Layout;
+use crate::store::{KeyLock, Store};
+use crate::tree::Tree;
+
+/// Turns components into segments, several at a time, and each of them at most once.
+pub(super) struct Packer<'a, 'p> {
+    pub(super) store: Store,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) packages: &'a Packages<'p>,
+    pub(super) packing: Packing,
+    pub(super) reports: Mutex<Vec<ComponentReport>>,
+}
+
+impl Packer<'_, '_> {
+    /// Packs components, as many at a time as there are processors, and returns their segments in the same order.
+    pub(super) async fn pack(
+        &self,
+        components: Vec<Component>,
+    ) -> Result<Vec<SegmentEntry>, BuildError> {
+        let at_a_time = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+        let work = components.into_iter().map(|component| self.one(component));
+        stream::iter(work).buffered(at_a_time).try_collect().await
+    }
+
+    /// Packs a component, unless that was done before or is being done elsewhere.
+    pub(super) async fn one(&self, component: Component) -> Result<SegmentEntry, BuildError> {
+        let started = Instant::now();
+        let Component { name, what } = component;
+        let (what, key) = match what {
+            What::Tree(tree) => {
+                let (packing, label) = (self.packing, name.clone());
+                blocking(move || -> Result<_, BuildError> {
+                    let mut key = key(&label, packing);
+                    add_tree(&mut key, &tree)?;
+                    Ok((What::Tree(tree), key.finish()))
+                })
+                .await??
+            }
+            What::Container { key, .. } => (what, key),
+        };
+        let known = |entry: SegmentEntry| {
+            self.report(ComponentReport::segment(&entry, true, started));
+            entry
+        };
+        if let Some(entry) = segment::find(&self.store, &name, &key) {
+            return Ok(known(entry));
+        }
+        let _lock = self.lock(&key).await?;
+        if let Some(entry) = segment::find(&self.store, &name, &key) {
+            return Ok(known(entry));
+        }
+        let paths = match &what {
+            What::Container { files: Files::Own(Root::Packages(packages)), .. } => {
+                self.fetch(packages).await?
+            }
+            _ => Vec::new(),
+        };
+        let task = self.progress.begin(&format!("packing {name}"), None);
+        let (store, mut packing, label) = (self.store.clone(), self.packing, name.clone());
+        if what.is_packed() {
+            // It is compressed in itself, and read in place.
+            packing.compression = SegmentCompression::None;
+        }
+        let entry = blocking(move || -> Result<_, BuildError> {
+            let tree = match what {
+                What::Tree(tree) => tree,
+                What::Container { container, config, path, files, layout, .. } => {
+                    let files = match (files, layout) {
+                        (Files::Shared(other), Layout::Packed) => RootFiles::SharedPacked(other),
+                        (Files::Shared(other), Layout::Cpio) => RootFiles::Shared(other),
+                        (Files::Own(Root::Packages(_)), layout) => {
+                            let place =
+                                |source| BuildError::Place { component: label.clone(), source };
+                            let mut root =
+                                bundle::complete_packages(unpack(&paths)?).map_err(place)?;
+                            match layout {
+                                Layout::Cpio => RootFiles::Own(root),
+                                Layout::Packed => {
+                                    bundle::add_mount_points(&container, &mut root)
+                                        .map_err(place)?;
+                                    let options = packed::Options::new(packing.mtime);
+                                    let spooled = packed::spool(&root, &options, &store.tmp_dir());
+                                    RootFiles::Packed(spooled?.0)
+                                }
+                            }
+                        }
+                    };
+                    bundle::write(&container, config, &path, files)?
+                }
+            };
+            Ok(segment::write(&store, &label, &key, &tree, packing)?)
+        })
+        .await??;
+        task.finish();
+        self.report(ComponentReport::segment(&entry, false, started));
+        Ok(entry)
+    }
+
+    pub(super) fn report(&self, report: ComponentReport) {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+    }
+
+    /// Waits until nobody else makes what belongs to a key.
+    pub(super) async fn lock(&self, key: &Digest) -> Result<KeyLock, BuildError> {
+        let (store, key) = (self.store.clone(), *key);
+        Ok(blocking(move || store.lock_key(&key)).await??)
+    }
+
+    /// Fetches packages, several at a time.
+    pub(super) async fn fetch(&self, packages: &[PackagePin]) -> Result<Vec<PathBuf>, BuildError> {
+        const AT_A_TIME: usize = 4;
+        let work = packages.iter().map(|package| self.packages.fetch(package));
+        stream::iter(work).buffered(AT_A_TIME).try_collect().await
+    }
+}
+
+/// Unpacks packages over each other.
+pub(super) fn unpack(paths: &[PathBuf]) -> Result<Tree, BuildError> {
+    let mut tree = Tree::new();
+    for path in paths {
+        tree.merge(deb::unpack(path)?);
+    }
+    Ok(tree)
+}

@@ -1,0 +1,91 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clap::Args;
+use kiln_builder::store::{GcOptions, Store};
+use kiln_types::Digest;
+
+use super::super::client::Client;
+use super::super::table::{size, table, text};
+use super::super::{ClientArgs, Failure, Output, StoreArg, print_json};
+
+/// Free the space of versions, artifacts and downloads that nothing needs any more
+///
+/// Kept are the versions that a channel names, that a machine of the running server has booted or is to boot, and the
+/// newest of each image; and what was made or used lately, so that running builds lose nothing.
+#[derive(Debug, Args)]
+pub(super) struct GcArgs {
+    /// Versions to keep of each image and architecture besides those in use
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    keep: usize,
+    /// Keep this version in any case; may be repeated
+    #[arg(long, value_name = "DIGEST")]
+    pin: Vec<Digest>,
+    /// Only tell what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask the running server which versions its machines use
+    #[arg(long)]
+    no_server: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(flatten)]
+    store: StoreArg,
+}
+
+pub(super) async fn run(args: &GcArgs) -> Result<(), Failure> {
+    let store = Store::open(&args.store.store)?;
+    let mut pinned: BTreeSet<Digest> = args.pin.iter().copied().collect();
+    if !args.no_server && args.client.socket.exists() {
+        pinned.extend(used_versions(&args.client).await?);
+    }
+    let options = GcOptions {
+        keep: args.keep,
+        pinned,
+        dry_run: args.dry_run,
+        grace: Duration::from_secs(60 * 60),
+        ..GcOptions::default()
+    };
+    let report = tokio::task::spawn_blocking(move || store.collect(&options)).await??;
+    if args.client.output == Output::Json {
+        return print_json(&report);
+    }
+    if !report.versions.is_empty() {
+        let mut rows = table(&["image", "arch", "version"]);
+        for removed in &report.versions {
+            rows.add_row([
+                removed.image.clone(),
+                removed.arch.to_string(),
+                removed.version.short(),
+            ]);
+        }
+        println!("{}\n", text(&rows));
+    }
+    println!(
+        "{} {}: {} versions, {} artifacts, {} files of the cache",
+        size(report.bytes),
+        if args.dry_run { "would be freed" } else { "freed" },
+        report.versions.len(),
+        report.artifacts,
+        report.cached
+    );
+    Ok(())
+}
+
+/// Asks the running server for every version that a boot of its machines was of: what a machine runs, and what it
+/// could be sent back to.
+async fn used_versions(client: &ClientArgs) -> Result<BTreeSet<Digest>, Failure> {
+    let boots: serde_json::Value = Client::new(client).get("/api/v1/boots").await?;
+    let mut found = BTreeSet::new();
+    collect(&boots, &mut found);
+    Ok(found)
+}
+
+fn collect(value: &serde_json::Value, found: &mut BTreeSet<Digest>) {
+    match value {
+        serde_json::Value::String(text) => found.extend(text.parse::<Digest>()),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+        serde_json::Value::Object(map) => map.values().for_each(|item| collect(item, found)),
+        _ => {}
+    }
+}

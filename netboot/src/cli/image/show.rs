@@ -1,0 +1,121 @@
+use clap::Args;
+use kiln_builder::store::{Store, VersionEntry};
+use kiln_builder::trust::{KeyDir, check_signature};
+use kiln_types::Arch;
+use serde_json::json;
+
+use super::super::table::{ago, size, table, text};
+use super::super::{Failure, KeyDirArg, Output, StoreArg, print_json};
+use super::change::failure;
+use crate::boots::now_ms;
+
+/// Show what a version is made of
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// NAME, NAME:CHANNEL or NAME@DIGEST; a beginning of the digest is enough
+    image: String,
+    /// Only for this architecture
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Also list packages
+    #[arg(long)]
+    packages: bool,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+    #[command(flatten)]
+    store: StoreArg,
+    #[command(flatten)]
+    keys: KeyDirArg,
+}
+
+/// Finds the versions of an image for the architectures that it has.
+pub(super) fn versions(
+    store: &Store,
+    image: &str,
+    arch: Option<Arch>,
+) -> Result<Vec<(Arch, VersionEntry)>, Failure> {
+    if let Some(arch) = arch {
+        return Ok(vec![(arch, store.find(image, arch).map_err(failure)?)]);
+    }
+    let mut found = Vec::new();
+    let mut missing = None;
+    for arch in Arch::ALL {
+        match store.find(image, arch) {
+            Ok(version) => found.push((arch, version)),
+            Err(error) => missing = Some(error),
+        }
+    }
+    match missing {
+        Some(error) if found.is_empty() => Err(failure(error)),
+        _ => Ok(found),
+    }
+}
+
+/// Says who signed a version.
+fn signature(store: &Store, version: &VersionEntry, keys: &KeyDir) -> Result<String, Failure> {
+    Ok(match check_signature(store, version, &keys.trusted()?) {
+        Ok(signer) => format!("by {signer}"),
+        Err(problem) => problem.to_string(),
+    })
+}
+
+pub(super) fn run(args: &ShowArgs) -> Result<(), Failure> {
+    let store = Store::open(&args.store.store)?;
+    let mut all = Vec::new();
+    for (arch, version) in versions(&store, &args.image, args.arch)? {
+        let manifest = store.manifest(&version.digest)?;
+        let signature = signature(&store, &version, &args.keys.beside(store.dir()))?;
+        if args.output == Output::Json {
+            all.push(json!({"version": version, "manifest": manifest, "signature": signature}));
+            continue;
+        }
+        let index = store.index()?;
+        let entry = index.images.get(&manifest.image).and_then(|arches| arches.get(&arch));
+        let channels: Vec<_> = entry
+            .into_iter()
+            .flat_map(|entry| &entry.channels)
+            .filter(|(_, digest)| **digest == version.digest)
+            .map(|(channel, _)| channel.as_str())
+            .collect();
+        let created = i64::try_from(version.created).unwrap_or(0) * 1000;
+        let kernel = &manifest.kernel;
+        for (what, value) in [
+            ("image", manifest.image.clone()),
+            ("arch", arch.to_string()),
+            ("version", version.digest.to_string()),
+            ("channels", channels.join(",")),
+            ("built", ago(created, now_ms())),
+            ("signature", signature),
+            ("kernel", kernel.release.clone()),
+            ("UEFI", (if kernel.efi_stub { "starts it" } else { "cannot start it" }).to_owned()),
+            ("arguments", manifest.cmdline.clone()),
+            ("memory", format!("{} at least", size(manifest.min_ram))),
+            ("download", size(manifest.download_size())),
+        ] {
+            println!("{what:<10} {value}");
+        }
+        let attachments: Vec<_> = version.attachments.keys().map(String::as_str).collect();
+        println!("{:<10} {}\n", "attached", attachments.join(", "));
+        let mut rows = table(&["component", "size", "unpacked", "packed", "made from"]);
+        for segment in &manifest.segments {
+            let source = manifest.sources.iter().find(|s| s.component == segment.component);
+            rows.add_row([
+                segment.component.clone(),
+                size(segment.size),
+                size(segment.unpacked),
+                segment.compression.to_string(),
+                source.map(|s| format!("{}@{}", s.reference, s.digest.short())).unwrap_or_default(),
+            ]);
+        }
+        println!("{}\n", text(&rows));
+        if args.packages {
+            let mut rows = table(&["package", "version", "arch"]);
+            for package in &manifest.packages {
+                rows.add_row([&package.name, &package.version, &package.arch]);
+            }
+            println!("{}\n", text(&rows));
+        }
+    }
+    if args.output == Output::Json { print_json(&all) } else { Ok(()) }
+}
