@@ -43,10 +43,21 @@ fn same_bytes(arch: Arch) -> anyhow::Result<()> {
 fn build(arch: Arch, folder: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let (store, out) = (folder.join("store"), folder.join("out"));
     link(&rig::store().join("cache/deb"), &store.join("cache/deb"))?;
-    let [store_text, out_text] = [&store, &out].map(|path| path.display().to_string());
+    let lock = folder.join("demo.lock");
+    let [store_text, out_text, lock] = [&store, &out, &lock].map(|path| path.display().to_string());
     let arch = arch.to_string();
-    let finished =
-        kiln(&["build", IMAGE, "--arch", &arch, "--store", &store_text, "--out", &out_text])?;
+    let finished = kiln(&[
+        "build",
+        IMAGE,
+        "--arch",
+        &arch,
+        "--store",
+        &store_text,
+        "--out",
+        &out_text,
+        "--lock",
+        &lock,
+    ])?;
     ensure!(finished.code == Some(0), "the build failed: {}", finished.stderr);
     let mut files = BTreeMap::new();
     for folder in [store.join("blobs/sha256"), out] {
