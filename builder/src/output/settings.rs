@@ -6,6 +6,7 @@ use kiln_types::Arch;
 use super::certificate::{Certificate, KeyError};
 use super::sign::{KeyFile, Signer, SigningCommand};
 use super::stub::{Stub, StubError};
+use super::write::Options;
 use crate::deb::ArchiveConfig;
 use crate::fetch::Fetcher;
 
@@ -16,6 +17,8 @@ pub struct EfiSettings {
     pub signing: Option<Signing>,
     /// The size of disk images in bytes; without one as small as they can be.
     pub disk_size: Option<u64>,
+    /// The name of the partition for state; without one `kiln-state`.
+    pub state_label: Option<String>,
     /// A file with systemd's stub; without one that of Debian's package.
     pub stub: Option<PathBuf>,
 }
@@ -57,6 +60,15 @@ impl EfiSettings {
                 certificate: Certificate::read(certificate)?,
             })),
         })
+    }
+
+    /// Returns the options for writing, with what [`signer`](Self::signer) and [`stub`](Self::stub) gave.
+    pub fn options<'a>(&'a self, stub: &'a Stub, signer: Option<&'a dyn Signer>) -> Options<'a> {
+        let mut options = Options { signer, disk_size: self.disk_size, ..Options::new(stub) };
+        if let Some(label) = &self.state_label {
+            options.state_label = label;
+        }
+        options
     }
 
     /// Returns the stub: the file that is named, or that of a Debian suite.

@@ -18,6 +18,9 @@ pub(super) struct EfiArgs {
     /// Size of disk images, such as 4G; what the boot partition leaves is a partition for state
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     disk_size: Option<u64>,
+    /// Name of the partition for state; kiln-state
+    #[arg(long, value_name = "NAME", requires = "disk_size")]
+    state_label: Option<String>,
     /// systemd's stub; that of Debian's package systemd-boot-efi
     #[arg(long, value_name = "FILE")]
     stub: Option<PathBuf>,
@@ -34,7 +37,12 @@ impl EfiArgs {
             command: command.into(),
             certificate,
         });
-        EfiSettings { signing: key.or(command), disk_size: self.disk_size, stub: self.stub.clone() }
+        EfiSettings {
+            signing: key.or(command),
+            disk_size: self.disk_size,
+            state_label: self.state_label.clone(),
+            stub: self.stub.clone(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use kiln_builder::Store;
 use kiln_builder::deb::ArchiveConfig;
 use kiln_builder::fetch::Fetcher;
-use kiln_builder::output::{self, Bootable, Format, Options};
+use kiln_builder::output::{self, Bootable, Format};
 use kiln_builder::progress::Bars;
 use kiln_types::Arch;
 
@@ -68,8 +68,7 @@ pub(super) async fn run(args: &ExportArgs) -> Result<(), Failure> {
     let mut config = ArchiveConfig::new(store.cache_dir());
     config.mirror.clone_from(&args.mirror);
     let stub = settings.stub(config, &fetcher, arch).await?;
-    let options =
-        Options { signer: signer.as_deref(), disk_size: settings.disk_size, ..Options::new(&stub) };
+    let options = settings.options(&stub, signer.as_deref());
     let cmdline = args.cmdline.as_deref().unwrap_or(&manifest.cmdline);
     let bootable = Bootable { manifest: &manifest, store: &store, cmdline };
     for format in &args.format {

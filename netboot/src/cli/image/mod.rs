@@ -38,7 +38,7 @@ enum ImageCommand {
     Builds(bakes::BuildsArgs),
     Log(bakes::LogArgs),
     Sign(sign::SignArgs),
-    Export(super::export::ExportArgs),
+    Export(Box<super::export::ExportArgs>),
     Check(check::CheckArgs),
     /// List images and their versions
     #[command(alias = "ls")]
