@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::blocking::blocking;
 use super::key::{add_packages, key};
 use super::pack::{Packer, unpack};
-use super::{BuildError, ComponentReport};
+use super::{BuildError, ComponentReport, contents};
 use crate::lock::PackagePin;
 use crate::manifest::{KernelEntry, SegmentEntry};
 use crate::modules::ModulesError;
@@ -64,9 +64,10 @@ impl Packer<'_, '_> {
         let task = self.progress.begin("packing kernel", None);
         let (store, packing) = (self.store.clone(), self.packing);
         let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();
-        let name = names.join(", ");
+        let (name, pins) = (names.join(", "), packages.to_vec());
         let packed = blocking(move || -> Result<_, BuildError> {
             let tree = unpack(&paths)?;
+            contents::remember(&store, &pins, &tree)?;
             let found = kernel::from_packages(&tree, &name)?;
             let modules = modules::collect(&tree, &found.release, &selection, &store.tmp_dir())?;
             let entry = KernelEntry {

@@ -10,6 +10,7 @@
 
 mod blocking;
 mod component;
+mod contents;
 mod error;
 mod export;
 mod files;
@@ -92,6 +93,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
             kernel.release
         ));
     }
+    let sbom = packer.contents(&spec, image.name(), &kernel, &resolved).await?;
     let manifest = Manifest {
         schema: SCHEMA,
         image: image.name().to_owned(),
@@ -106,7 +108,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         cmdline: cmdline.to_owned(),
         packages: resolved.package_entries(),
         sources: Vec::new(),
-        sbom: None,
+        sbom: Some(sbom),
     };
     let canonical = manifest.to_canonical_json().map_err(BuildError::Manifest)?;
     let version = store.put(&canonical)?;

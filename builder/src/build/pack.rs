@@ -9,7 +9,7 @@ use super::blocking::blocking;
 use super::component::{Component, Files, Root, What};
 use super::key::{add_tree, key};
 use super::packages::Packages;
-use super::{BuildError, ComponentReport};
+use super::{BuildError, ComponentReport, contents};
 use crate::bundle::{self, RootFiles};
 use crate::deb;
 use crate::lock::PackagePin;
@@ -87,11 +87,12 @@ impl Packer<'_, '_> {
                     let files = match (files, layout) {
                         (Files::Shared(other), Layout::Packed) => RootFiles::SharedPacked(other),
                         (Files::Shared(other), Layout::Cpio) => RootFiles::Shared(other),
-                        (Files::Own(Root::Packages(_)), layout) => {
+                        (Files::Own(Root::Packages(packages)), layout) => {
+                            let unpacked = unpack(&paths)?;
+                            contents::remember(&store, &packages, &unpacked)?;
                             let place =
                                 |source| BuildError::Place { component: label.clone(), source };
-                            let mut root =
-                                bundle::complete_packages(unpack(&paths)?).map_err(place)?;
+                            let mut root = bundle::complete_packages(unpacked).map_err(place)?;
                             match layout {
                                 Layout::Cpio => RootFiles::Own(root),
                                 Layout::Packed => {

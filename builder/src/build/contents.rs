@@ -1,0 +1,96 @@
+use kiln_types::{Arch, Digest};
+
+use super::BuildError;
+use super::blocking::blocking;
+use super::pack::{Packer, unpack};
+use super::resolve::Resolved;
+use crate::hash::{Hasher, sha256};
+use crate::init_binary;
+use crate::lock::PackagePin;
+use crate::manifest::{KernelEntry, PackageEntry};
+use crate::sbom::{self, About, ComponentSbom, DebianPackage, Origin};
+use crate::spec::Spec;
+use crate::store::{Store, StoreError};
+use crate::tree::Tree;
+
+/// Changed whenever the same packages would be described in another way.
+const RECIPE: &str = "1";
+
+impl Packer<'_, '_> {
+    /// Stores the list of everything that is in an image and returns its digest.
+    pub(super) async fn contents(
+        &self,
+        spec: &Spec,
+        image: &str,
+        kernel: &KernelEntry,
+        resolved: &Resolved,
+    ) -> Result<Digest, BuildError> {
+        let arch: Arch = self.packages.arch;
+        let mut all = vec![sbom::of_init("init", sha256(&init_binary::load(arch)?))];
+        let mut modules = self.packages_of("kernel-modules", &resolved.kernel).await?;
+        sbom::add_kernel(&mut modules, &kernel.release, kernel.digest);
+        all.push(modules);
+        for container in spec.containers() {
+            if let Some(pins) = resolved.containers.get(&container.deb) {
+                all.push(self.packages_of(container.name.as_str(), pins).await?);
+            }
+        }
+        let about = About { image, arch, created: u64::from(self.packing.mtime) };
+        Ok(self.store.put(&sbom::spdx(&about, &all).map_err(BuildError::Manifest)?)?)
+    }
+
+    /// Describes a component that is made of packages, as it was found when they were unpacked.
+    async fn packages_of(
+        &self,
+        component: &str,
+        pins: &[PackagePin],
+    ) -> Result<ComponentSbom, BuildError> {
+        let mut found: ComponentSbom = match self.store.remembered(&key(pins)) {
+            Some(known) => known,
+            None => {
+                // They were packed before anyone looked into them.
+                let paths = self.fetch(pins).await?;
+                let pins = pins.to_vec();
+                blocking(move || Ok::<_, BuildError>(describe(&pins, &unpack(&paths)?))).await??
+            }
+        };
+        component.clone_into(&mut found.component);
+        Ok(found)
+    }
+}
+
+/// Remembers what is in packages that were just unpacked.
+pub(super) fn remember(store: &Store, pins: &[PackagePin], root: &Tree) -> Result<(), StoreError> {
+    let key = key(pins);
+    match store.remembered::<ComponentSbom>(&key) {
+        Some(_) => Ok(()),
+        None => store.remember(&key, &describe(pins, root)),
+    }
+}
+
+fn describe(pins: &[PackagePin], root: &Tree) -> ComponentSbom {
+    let entries: Vec<_> = pins.iter().map(entry).collect();
+    let packages: Vec<_> =
+        entries.iter().map(|entry| DebianPackage { entry, depends: Vec::new() }).collect();
+    sbom::of_component("", &Origin::Debian(&packages), root)
+}
+
+fn entry(pin: &PackagePin) -> PackageEntry {
+    PackageEntry {
+        name: pin.name.clone(),
+        version: pin.version.clone(),
+        arch: pin.arch.clone(),
+        sha256: pin.sha256,
+    }
+}
+
+fn key(pins: &[PackagePin]) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.field("contents of packages");
+    hasher.field(RECIPE);
+    hasher.field(env!("CARGO_PKG_VERSION"));
+    for pin in pins {
+        hasher.update(pin.sha256.as_bytes());
+    }
+    hasher.finish()
+}
