@@ -69,6 +69,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let old = old_lock(&request)?;
     let resolved = Resolved::new(&spec, &packages, &old, &request.lock_use).await?;
     let locked = check_lock(&request, &old, &resolved.lock)?;
+    warnings.extend(packages.warnings());
     steps.end("resolve");
 
     let packing = Packing {

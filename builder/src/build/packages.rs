@@ -100,6 +100,11 @@ impl<'a> Packages<'a> {
         })
     }
 
+    /// Returns what the user should know of the archive, if it was asked.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.archive.get().map(Archive::warnings).unwrap_or_default()
+    }
+
     async fn archive(&self, what: &str) -> Result<&Archive<'a>, BuildError> {
         if self.offline && !self.archive.initialized() {
             return Err(BuildError::Offline { what: format!("package `{what}`") });
