@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod containers;
 mod explain;
+mod layers;
 mod packed;
 mod refusal;
 mod uki;
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Case> {
         explain::cases(),
         refusal::cases(),
         build::cases(),
+        layers::cases(),
         containers::cases(),
         packed::cases(),
         command::cases(),
