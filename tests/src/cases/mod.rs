@@ -6,6 +6,7 @@ mod command;
 mod containers;
 mod explain;
 mod layers;
+mod layouts;
 mod packed;
 mod refusal;
 mod uki;
@@ -22,6 +23,7 @@ pub(crate) fn all() -> Vec<Case> {
         build::cases(),
         layers::cases(),
         containers::cases(),
+        layouts::cases(),
         packed::cases(),
         command::cases(),
     ]
