@@ -1,9 +1,24 @@
 //! OCI images: how they are named, where they come from, what they say of themselves.
+//!
+//! ```text
+//!  reference ─► local sources (layout folder, archive, `docker save`) ─┐
+//!            └► cache by digest ─► mirrors ─► registry ────────────────┴─► Image ─► LayerFile…
+//! ```
 
+mod blobs;
 mod config;
+mod document;
+mod error;
+mod images;
 mod layer;
+mod local;
 mod reference;
+mod registry;
+mod select;
 
 pub use self::config::ImageConfig;
+pub use self::error::OciError;
+pub use self::images::{Image, ImageSettings, Images};
 pub use self::layer::{Compression, LayerFile, LayerRef};
 pub use self::reference::{Reference, ReferenceError};
+pub use self::registry::{RegistryError, RegistrySettings};

@@ -1,0 +1,327 @@
+//! Where images come from: local sources first, then the cache, then registries.
+
+use std::path::{Path, PathBuf};
+
+use kiln_types::{Arch, Digest};
+
+use super::blobs::{Blobs, Taken};
+use super::document::{
+    Configuration, Descriptor, Document, MAX_DOCUMENT, Manifest, is_attestation, parse,
+};
+use super::local::Local;
+use super::registry::{Registries, RegistryError, RegistrySettings};
+use super::{ImageConfig, LayerFile, LayerRef, OciError, Reference, select};
+use crate::hash::sha256;
+use crate::progress::Progress;
+
+/// Layers that are fetched at a time.
+const PARALLEL: usize = 4;
+
+/// Where images may come from.
+#[derive(Clone, Debug, Default)]
+pub struct ImageSettings {
+    /// Folders and archives with images, which are asked before any registry, in this order.
+    pub dirs: Vec<PathBuf>,
+    /// Registries that need something said about them.
+    pub registries: Vec<RegistrySettings>,
+    /// Ask no registry.
+    pub offline: bool,
+}
+
+/// An image for one architecture, of which nothing but its description need be here yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// What it was asked for as.
+    pub reference: Reference,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Digest of the index that it was found in.
+    pub index: Option<Digest>,
+    /// How it wants to run.
+    pub config: ImageConfig,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LayerRef>,
+    /// Manifests of what its builder attests, such as its packages.
+    pub attestations: Vec<Digest>,
+}
+
+/// The sources of images.
+#[derive(Debug)]
+pub struct Images<'p> {
+    local: Vec<Local>,
+    blobs: Blobs,
+    registries: Option<Registries>,
+    progress: &'p dyn Progress,
+}
+
+impl<'p> Images<'p> {
+    /// Opens the local sources; what is pulled is kept below `cache`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a local source cannot be used, or a setting is wrong.
+    pub fn open(
+        settings: &ImageSettings,
+        cache: &Path,
+        progress: &'p dyn Progress,
+    ) -> Result<Self, OciError> {
+        let local = settings.dirs.iter().map(|dir| Local::open(dir)).collect::<Result<_, _>>()?;
+        let blobs = Blobs::new(cache);
+        blobs.clean_up();
+        let registries = (!settings.offline).then(|| Registries::new(settings.registries.clone()));
+        Ok(Self { local, blobs, registries, progress })
+    }
+
+    /// Finds an image for an architecture. With a pin, the manifest is the pinned one and nobody is asked what a tag
+    /// means now; when it is here already, nobody is asked anything.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no source has the image for the architecture, and when what it has makes no sense.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        arch: Arch,
+        pin: Option<Digest>,
+    ) -> Result<Image, OciError> {
+        let (digest, document, index) = match pin {
+            Some(pin) => (pin, self.document(reference, &pin).await?, None),
+            None => {
+                let (digest, document) = self.root(reference).await?;
+                (digest, document, None)
+            }
+        };
+        let (digest, manifest, index, attestations) = match document {
+            Document::Manifest(manifest) => (digest, manifest, index, Vec::new()),
+            Document::Index(entries) => {
+                let entry = select::pick(&entries, arch).map_err(|there| OciError::NotForArch {
+                    reference: reference.to_string(),
+                    arch,
+                    there,
+                })?;
+                let about = |it: &&Descriptor| {
+                    let subject = it.annotations.get("vnd.docker.reference.digest");
+                    is_attestation(it) && subject.is_some_and(|it| *it == entry.digest.to_string())
+                };
+                let attestations = entries.iter().filter(about).map(|it| it.digest).collect();
+                match self.document(reference, &entry.digest).await? {
+                    Document::Manifest(manifest) => {
+                        (entry.digest, manifest, Some(digest), attestations)
+                    }
+                    Document::Index(_) => {
+                        return Err(malformed(reference, "its index names an index".to_owned()));
+                    }
+                }
+            }
+        };
+        self.image(reference, arch, digest, *manifest, index, attestations).await
+    }
+
+    async fn image(
+        &self,
+        reference: &Reference,
+        arch: Arch,
+        digest: Digest,
+        manifest: Manifest,
+        index: Option<Digest>,
+        attestations: Vec<Digest>,
+    ) -> Result<Image, OciError> {
+        let wrong = |problem: String| malformed(reference, problem);
+        if manifest.config.size > MAX_DOCUMENT {
+            return Err(wrong(format!("its configuration has {} bytes", manifest.config.size)));
+        }
+        let bytes = self.small(reference, &manifest.config).await?;
+        let config = Configuration::parse(&bytes)
+            .map_err(|error| wrong(format!("its configuration is wrong: {error}")))?;
+        select::check(&config, arch).map_err(|there| OciError::NotForArch {
+            reference: reference.to_string(),
+            arch,
+            there: vec![there],
+        })?;
+        Ok(Image {
+            reference: reference.clone(),
+            digest,
+            index,
+            config: config.image_config(),
+            layers: config.layers(&manifest.layers).map_err(wrong)?,
+            attestations,
+        })
+    }
+
+    /// Brings every layer of an image here and returns where they are, the lowest first. Layers from a registry were
+    /// checked against their digests; those of local sources are checked, by the digests of their contents, when they
+    /// are unpacked.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a layer cannot be had, is not what its digest says, or cannot be kept.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves a part of a download, with which the next one goes on.
+    pub async fn fetch(&self, image: &Image) -> Result<Vec<LayerFile>, OciError> {
+        use futures_util::{StreamExt as _, TryStreamExt as _};
+        let layers = image.layers.iter().map(|layer| self.layer(&image.reference, layer));
+        futures_util::stream::iter(layers).buffered(PARALLEL).try_collect().await
+    }
+
+    async fn layer(&self, reference: &Reference, layer: &LayerRef) -> Result<LayerFile, OciError> {
+        let whole =
+            |path: PathBuf| LayerFile { layer: layer.clone(), path, offset: 0, len: layer.size };
+        for local in &self.local {
+            if let Some((path, offset, len)) = local.file(&layer.digest) {
+                if len != layer.size {
+                    let problem = format!(
+                        "its layer {} has {len} bytes in {} and should have {}",
+                        layer.digest,
+                        local.path().display(),
+                        layer.size
+                    );
+                    return Err(malformed(reference, problem));
+                }
+                return Ok(LayerFile { layer: layer.clone(), path, offset, len });
+            }
+        }
+        if let Some(path) = self.blobs.find(&layer.digest) {
+            return Ok(whole(path));
+        }
+        let descriptor = Descriptor {
+            media_type: String::new(),
+            digest: layer.digest,
+            size: layer.size,
+            platform: None,
+            annotations: Default::default(),
+            artifact_type: None,
+        };
+        self.pull(reference, &descriptor).await.map(whole)
+    }
+
+    /// Returns what a name means: in local sources, at the registry, or in the cache if it is a digest.
+    async fn root(&self, reference: &Reference) -> Result<(Digest, Document), OciError> {
+        if let Some(digest) = reference.digest() {
+            return Ok((digest, self.document(reference, &digest).await?));
+        }
+        for local in &self.local {
+            if let Some(digest) = local.find(reference) {
+                return Ok((digest, self.document(reference, &digest).await?));
+            }
+        }
+        let registries = self.registries.as_ref().ok_or_else(|| self.offline(reference))?;
+        let bytes = registries.manifest(reference, None).await.map_err(|e| failed(reference, e))?;
+        let document = self.parsed(reference, &bytes)?;
+        Ok((self.keep(reference, bytes.to_vec()).await?, document))
+    }
+
+    /// Returns a manifest or index that is known by its digest.
+    async fn document(&self, reference: &Reference, digest: &Digest) -> Result<Document, OciError> {
+        if let Some(bytes) = self.here(digest) {
+            return self.parsed(reference, &bytes);
+        }
+        if let Some(local) = self.local.iter().find(|local| local.has(digest)) {
+            let (path, digest) = (local.path().to_owned(), *digest);
+            return Err(OciError::Missing { path, reference: reference.to_string(), digest });
+        }
+        let registries = self.registries.as_ref().ok_or_else(|| self.offline(reference))?;
+        let bytes = registries
+            .manifest(reference, Some(*digest))
+            .await
+            .map_err(|e| failed(reference, e))?;
+        let document = self.parsed(reference, &bytes)?;
+        self.keep(reference, bytes.to_vec()).await?;
+        Ok(document)
+    }
+
+    /// Returns a small blob, such as a configuration.
+    pub(crate) async fn small(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+    ) -> Result<Vec<u8>, OciError> {
+        if let Some(bytes) = self.here(&blob.digest) {
+            return Ok(bytes);
+        }
+        self.pull(reference, blob).await?;
+        self.blobs.read(&blob.digest, MAX_DOCUMENT).ok_or_else(|| {
+            malformed(reference, format!("its part {} cannot be read back", blob.digest))
+        })
+    }
+
+    fn here(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let local = self.local.iter().find_map(|local| local.read(digest));
+        local.or_else(|| self.blobs.read(digest, MAX_DOCUMENT))
+    }
+
+    /// Pulls a blob into the cache. Two builds that want the same share one download.
+    async fn pull(&self, reference: &Reference, blob: &Descriptor) -> Result<PathBuf, OciError> {
+        let Some(registries) = &self.registries else {
+            return Err(self.offline(reference));
+        };
+        let failed_cache = OciError::cache(reference, self.blobs.dir());
+        let (blobs, digest) = (self.blobs.clone(), blob.digest);
+        let taken = blocking(move || blobs.take(&digest)).await.map_err(&failed_cache)?;
+        let mut partial = match taken {
+            Taken::There(path) => return Ok(path),
+            Taken::Ours(partial) => partial,
+        };
+        if partial.len().map_err(&failed_cache)? > blob.size {
+            partial.restart().map_err(&failed_cache)?;
+        }
+        let name = format!("{} {}", reference.repository(), &blob.digest.hex()[..12]);
+        let mut task = self.progress.begin(&name, Some(blob.size));
+        task.advance(partial.len().map_err(&failed_cache)?);
+        let sent = registries.blob(reference, blob, &mut partial.file, &mut *task).await;
+        sent.map_err(|error| match error {
+            RegistryError::Write { source, .. } => failed_cache(source),
+            error => failed(reference, error),
+        })?;
+        let blobs = self.blobs.clone();
+        let checked = blocking(move || partial.finish(&blobs)).await.map_err(&failed_cache)?;
+        task.finish();
+        checked.map_err(|got| OciError::Digest {
+            reference: reference.to_string(),
+            got,
+            expected: blob.digest,
+        })
+    }
+
+    fn parsed(&self, reference: &Reference, bytes: &[u8]) -> Result<Document, OciError> {
+        parse(bytes)
+            .map_err(|error| malformed(reference, format!("its manifest is wrong: {error}")))
+    }
+
+    async fn keep(&self, reference: &Reference, bytes: Vec<u8>) -> Result<Digest, OciError> {
+        let (blobs, digest) = (self.blobs.clone(), sha256(&bytes));
+        let kept = blocking(move || blobs.write(&bytes).map(drop)).await;
+        kept.map_err(OciError::cache(reference, self.blobs.dir()))?;
+        Ok(digest)
+    }
+
+    fn offline(&self, reference: &Reference) -> OciError {
+        let places: Vec<_> =
+            self.local.iter().map(|local| format!("`{}`", local.path().display())).collect();
+        let places =
+            if places.is_empty() { "a folder of --images".to_owned() } else { places.join(", ") };
+        OciError::Offline { reference: reference.to_string(), places }
+    }
+}
+
+fn malformed(reference: &Reference, problem: String) -> OciError {
+    OciError::Malformed { reference: reference.to_string(), problem }
+}
+
+fn failed(reference: &Reference, source: RegistryError) -> OciError {
+    OciError::Registry { reference: reference.to_string(), source: Box::new(source) }
+}
+
+/// Waits for locks and disks where that holds nothing else up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+#[cfg(test)]
+#[path = "images_tests.rs"]
+mod tests;
