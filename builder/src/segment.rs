@@ -11,7 +11,7 @@ use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
 use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::store::{ArtifactWriter, Store, StoreError};
-use crate::tree::Tree;
+use crate::tree::{Content, Tree};
 
 /// The kernel looks for an archive at every multiple of four and skips zeros before it.
 const ALIGNMENT: u64 = 4;
@@ -133,6 +133,27 @@ pub fn write(
     let (digest, size) = writer.commit().map_err(stored)?;
     let compression = packing.compression;
     store.remember(key, &Remembered { digest, size, unpacked, compression }).map_err(stored)?;
+    Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
+}
+
+/// Stores an archive as it is: one that must not be compressed, such as processor microcode.
+///
+/// # Errors
+///
+/// Fails when it cannot be read or stored.
+pub fn write_raw(
+    store: &Store,
+    component: &str,
+    content: &Content,
+) -> Result<SegmentEntry, SegmentError> {
+    let owned = || component.to_owned();
+    let stored = |source| SegmentError::Store { component: owned(), source };
+    let failed = |source| SegmentError::Compress { component: owned(), source };
+    let mut writer = store.writer().map_err(stored)?;
+    let unpacked = io::copy(&mut content.reader(), &mut writer).map_err(failed)?;
+    writer.pad(ALIGNMENT).map_err(failed)?;
+    let (digest, size) = writer.commit().map_err(stored)?;
+    let compression = SegmentCompression::None;
     Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
 }
 

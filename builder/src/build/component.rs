@@ -3,13 +3,14 @@ use std::collections::BTreeMap;
 use kiln_types::{Arch, Digest};
 
 use super::BuildError;
-use super::key::{add_packages, key};
+use super::key::key;
 use super::resolve::Resolved;
 use crate::bundle::seccomp::Profile;
 use crate::bundle::{self, Ids, Surroundings, VolumeFiles, Volumes};
 use crate::lock::PackagePin;
+use crate::oci::Image;
 use crate::segment::Packing;
-use crate::spec::{Container, ContainerSpec, Layout, Spec};
+use crate::spec::{self, Container, ContainerSpec, InitSpec, LABEL, Layout, Spec};
 use crate::tree::Tree;
 
 /// A part of an image that becomes one segment.
@@ -22,6 +23,20 @@ pub(super) struct Component {
 pub(super) enum What {
     /// These files; what is in them is the key.
     Tree(Tree),
+    /// A volume with the files of an image.
+    Volume {
+        name: String,
+        readonly: bool,
+        image: Box<Image>,
+        /// Digest of all that decides about its bytes.
+        key: Digest,
+    },
+    /// Images over the root file system, in order.
+    Init {
+        images: Vec<Image>,
+        /// Digest of all that decides about its bytes.
+        key: Digest,
+    },
     /// A container, whose files are made only when they are needed.
     Container {
         container: Box<Container>,
@@ -54,6 +69,18 @@ pub(super) enum Files {
 pub(super) enum Root {
     /// Of these packages.
     Packages(Vec<PackagePin>),
+    /// Of an image.
+    Image(Box<Image>),
+}
+
+impl Root {
+    /// Returns the digests of what it is made of.
+    fn digests(&self) -> Vec<Digest> {
+        match self {
+            Self::Packages(packages) => packages.iter().map(|package| package.sha256).collect(),
+            Self::Image(image) => vec![image.digest],
+        }
+    }
 }
 
 /// Makes the list of components out of a specification.
@@ -73,6 +100,19 @@ impl Components<'_> {
         let mut list = Vec::new();
         for volume in &spec.volumes {
             let name = volume.name.as_str();
+            if let Some(reference) = volume.image.as_deref() {
+                let image =
+                    self.resolved.image(reference).cloned().ok_or(BuildError::Interrupted)?;
+                let mut key = key("volume", self.packing);
+                key.field(name);
+                key.field(&format!("{}", volume.readonly));
+                key.update(Digest::as_bytes(&image.digest));
+                let (key, image) = (key.finish(), Box::new(image));
+                let readonly = volume.readonly;
+                let what = What::Volume { name: name.to_owned(), readonly, image, key };
+                list.push(Component { name: format!("volume-{name}"), what });
+                continue;
+            }
             let tree = bundle::write_volume(name, volume.readonly, VolumeFiles::Empty).map_err(
                 |source| BuildError::Place { component: format!("volume-{name}"), source },
             )?;
@@ -88,27 +128,36 @@ impl Components<'_> {
                 volumes: &volumes,
                 seccomp: profile.as_ref(),
             };
-            let packages = self.resolved.containers.get(&written.deb);
-            let packages = packages.map(Vec::as_slice).unwrap_or_default();
             let mut container = container.clone();
-            bundle::package_environment(&mut container);
-            let digests: Vec<_> = packages.iter().map(|package| package.sha256).collect();
+            let root = match written.image.as_deref() {
+                Some(reference) => {
+                    let image = self.resolved.image(reference).cloned();
+                    Root::Image(Box::new(image.ok_or(BuildError::Interrupted)?))
+                }
+                None => {
+                    bundle::package_environment(&mut container);
+                    let packages = self.resolved.containers.get(&written.deb);
+                    Root::Packages(packages.cloned().unwrap_or_default())
+                }
+            };
+            let made_of = root.digests();
+            let digests = made_of.clone();
             let layout = self.spec.layout_of(written);
-            let root = (digests, bundle::mount_points(&container), layout);
+            let shared = (digests, bundle::mount_points(&container), layout);
             let own = match layout {
                 Layout::Packed => "root.sqfs",
                 Layout::Cpio if container.readonly => "rootfs",
                 Layout::Cpio => "lower",
             };
-            let files = match roots.get(&root) {
+            let files = match roots.get(&shared) {
                 Some(other) => Files::Shared(String::clone(other)),
                 None => {
-                    roots.insert(root, format!("{path}/{own}"));
-                    Files::Own(Root::Packages(packages.to_vec()))
+                    roots.insert(shared, format!("{path}/{own}"));
+                    Files::Own(root)
                 }
             };
             let mut key = key("container", self.packing);
-            add_packages(&mut key, packages);
+            made_of.iter().for_each(|digest| key.update(Digest::as_bytes(digest)));
             key.field(&path);
             key.field(&String::from_utf8_lossy(&bundle::fingerprint(&container, around)?));
             key.field(&format!("{layout:?}"));
@@ -131,6 +180,28 @@ impl Components<'_> {
         }
         Ok(list)
     }
+}
+
+/// Settles every container over the label of its image and what the image says itself.
+pub(super) fn settle(spec: &Spec, resolved: &Resolved) -> Result<Vec<Container>, BuildError> {
+    let settled = spec.containers().map(|written| {
+        let image = written.image.as_deref().and_then(|reference| resolved.image(reference));
+        let label = match image.and_then(|image| Some((image, image.config.labels.get(LABEL)?))) {
+            Some((image, text)) => Some(spec::label(&image.reference, text)?),
+            None => None,
+        };
+        Ok(written.settle(label.as_ref(), image.map(|image| &image.config)))
+    });
+    settled.collect()
+}
+
+/// Returns the images of `init`, in order.
+pub(super) fn init_images(spec: &Spec, resolved: &Resolved) -> Vec<Image> {
+    let images = spec.init.iter().filter_map(|entry| match &**entry {
+        InitSpec::Kiln => None,
+        InitSpec::Image(reference) => resolved.image(reference).cloned(),
+    });
+    images.collect()
 }
 
 /// Returns the numbers that the names of containers stand for.

@@ -8,6 +8,7 @@ use crate::hash::{Hasher, sha256};
 use crate::init_binary;
 use crate::lock::PackagePin;
 use crate::manifest::{KernelEntry, PackageEntry};
+use crate::oci::Image;
 use crate::sbom::{self, About, ComponentSbom, DebianPackage, Origin};
 use crate::spec::Spec;
 use crate::store::{Store, StoreError};
@@ -31,8 +32,14 @@ impl Packer<'_, '_> {
         sbom::add_kernel(&mut modules, &kernel.release, kernel.digest);
         all.push(modules);
         for container in spec.containers() {
-            if let Some(pins) = resolved.containers.get(&container.deb) {
-                all.push(self.packages_of(container.name.as_str(), pins).await?);
+            let name = container.name.as_str();
+            if let Some(image) = container.image.as_deref().and_then(|it| resolved.image(it)) {
+                let known: Option<ComponentSbom> = self.store.remembered(&image_key(image));
+                let mut found = known.unwrap_or_else(|| describe_image(image, &Tree::new()));
+                name.clone_into(&mut found.component);
+                all.push(found);
+            } else if let Some(pins) = resolved.containers.get(&container.deb) {
+                all.push(self.packages_of(name, pins).await?);
             }
         }
         let about = About { image, arch, created: u64::from(self.packing.mtime) };
@@ -66,6 +73,31 @@ pub(super) fn remember(store: &Store, pins: &[PackagePin], root: &Tree) -> Resul
         Some(_) => Ok(()),
         None => store.remember(&key, &describe(pins, root)),
     }
+}
+
+/// Remembers what is in an image that was just unpacked.
+pub(super) fn remember_image(store: &Store, image: &Image, root: &Tree) -> Result<(), StoreError> {
+    let key = image_key(image);
+    match store.remembered::<ComponentSbom>(&key) {
+        Some(_) => Ok(()),
+        None => store.remember(&key, &describe_image(image, root)),
+    }
+}
+
+fn describe_image(image: &Image, root: &Tree) -> ComponentSbom {
+    let reference = image.reference.to_string();
+    let origin = Origin::Image { reference: &reference, digest: image.digest, attestations: &[] };
+    sbom::of_component("", &origin, root)
+}
+
+fn image_key(image: &Image) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.field("contents of an image");
+    hasher.field(RECIPE);
+    hasher.field(env!("CARGO_PKG_VERSION"));
+    hasher.field(&image.reference.to_string());
+    hasher.update(image.digest.as_bytes());
+    hasher.finish()
 }
 
 fn describe(pins: &[PackagePin], root: &Tree) -> ComponentSbom {

@@ -7,8 +7,10 @@ use crate::bundle::BundleError;
 use crate::deb::{DebError, ResolveError};
 use crate::init_binary::InitBinaryError;
 use crate::kernel::KernelError;
+use crate::layer::LayerError;
 use crate::lock::LockError;
 use crate::modules::ModulesError;
+use crate::oci::OciError;
 use crate::output::{Format, OutputError, StubError};
 use crate::packed::PackedError;
 use crate::segment::SegmentError;
@@ -121,6 +123,38 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A place where images should be is of no use.
+    #[error(transparent)]
+    Sources(Box<OciError>),
+    /// An image could not be found.
+    #[error("{place}: cannot get image `{reference}`")]
+    Image {
+        /// Where the specification names it.
+        place: Place,
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<OciError>,
+    },
+    /// An image could not be fetched.
+    #[error("cannot fetch the layers of image `{reference}`")]
+    Layers {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<OciError>,
+    },
+    /// The layers of an image could not be laid over each other.
+    #[error("cannot unpack image `{reference}`")]
+    Flatten {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<LayerError>,
     },
     /// A package of the lock is no longer there.
     #[error(

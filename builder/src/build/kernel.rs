@@ -5,10 +5,12 @@ use tokio::time::Instant;
 use super::blocking::blocking;
 use super::key::{add_packages, key};
 use super::pack::{Packer, unpack};
+use super::resolve::Resolved;
 use super::{BuildError, ComponentReport, contents};
 use crate::lock::PackagePin;
 use crate::manifest::{KernelEntry, SegmentEntry};
 use crate::modules::ModulesError;
+use crate::oci::Image;
 use crate::spec::{ModuleSelection, Placed, Spec};
 use crate::{hash, kernel, modules, segment};
 
@@ -17,6 +19,9 @@ use crate::{hash, kernel, modules, segment};
 pub(super) struct KernelParts {
     pub(super) kernel: KernelEntry,
     pub(super) modules: SegmentEntry,
+    /// Microcode, which goes first.
+    #[serde(default)]
+    pub(super) ucode: Option<SegmentEntry>,
     pub(super) at_start: Vec<String>,
 }
 
@@ -25,8 +30,14 @@ impl Packer<'_, '_> {
     pub(super) async fn kernel(
         &self,
         spec: &Spec,
-        packages: &[PackagePin],
+        resolved: &Resolved,
     ) -> Result<KernelParts, BuildError> {
+        if let Some(image) =
+            spec.kernel.image.as_deref().and_then(|reference| resolved.image(reference))
+        {
+            return self.kernel_of_image(spec, image).await;
+        }
+        let packages = resolved.kernel.as_slice();
         let modules = spec.kernel.modules.as_ref();
         let selection = modules.map(|modules| (**modules).clone()).unwrap_or_default();
         self.kernel_of(packages, selection).await.map_err(|error| match error {
@@ -85,7 +96,12 @@ impl Packer<'_, '_> {
             if modules.tree.is_empty() {
                 segment.unpacked = 0;
             }
-            let parts = KernelParts { kernel: entry, modules: segment, at_start: modules.at_start };
+            let parts = KernelParts {
+                kernel: entry,
+                modules: segment,
+                ucode: None,
+                at_start: modules.at_start,
+            };
             store.remember(&key, &parts)?;
             Ok(parts)
         })
@@ -94,6 +110,59 @@ impl Packer<'_, '_> {
         self.report(ComponentReport::kernel(&packed.kernel, false, started));
         self.report(ComponentReport::segment(&packed.modules, false, started));
         Ok(packed)
+    }
+
+    /// Takes the kernel and all of its modules out of an image made for LinuxKit.
+    async fn kernel_of_image(&self, spec: &Spec, image: &Image) -> Result<KernelParts, BuildError> {
+        let started = Instant::now();
+        let mut key = key("kernel-image", self.packing);
+        key.update(Digest::as_bytes(&image.digest));
+        let wanted = &spec.kernel;
+        key.field(&format!("{:?} {:?} {:?}", wanted.binary, wanted.tar, wanted.ucode));
+        let key = key.finish();
+        let _lock = self.lock(&key).await?;
+        let known = self.known_kernel(&key);
+        let reused = known.is_some();
+        let parts = match known {
+            Some(known) => known,
+            None => {
+                let layers = self.layers(image).await?;
+                let task = self.progress.begin("packing kernel", None);
+                let (store, packing, wanted) = (self.store.clone(), self.packing, wanted.clone());
+                let parts = blocking(move || -> Result<_, BuildError> {
+                    let found = kernel::from_image(&layers.flatten(&store)?, &wanted)?;
+                    let ucode = match found.ucode {
+                        None => None,
+                        Some(content) => Some(segment::write_raw(&store, "ucode", &content)?),
+                    };
+                    let mut segment_key = hash::Hasher::default();
+                    segment_key.field("kernel-modules");
+                    segment_key.update(key.as_bytes());
+                    let name = "kernel-modules";
+                    let segment_key = segment_key.finish();
+                    let mut modules =
+                        segment::write(&store, name, &segment_key, &found.modules, packing)?;
+                    if found.modules.is_empty() {
+                        modules.unpacked = 0;
+                    }
+                    let kernel = KernelEntry {
+                        digest: store.put(&found.bytes)?,
+                        size: found.bytes.len() as u64,
+                        release: found.release,
+                        efi_stub: found.efi_stub,
+                    };
+                    let parts = KernelParts { kernel, modules, ucode, at_start: Vec::new() };
+                    store.remember(&key, &parts)?;
+                    Ok(parts)
+                })
+                .await??;
+                task.finish();
+                parts
+            }
+        };
+        self.report(ComponentReport::kernel(&parts.kernel, reused, started));
+        self.report(ComponentReport::segment(&parts.modules, reused, started));
+        Ok(parts)
     }
 
     fn known_kernel(&self, key: &Digest) -> Option<KernelParts> {

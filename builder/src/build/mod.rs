@@ -42,9 +42,12 @@ use self::resolve::Resolved;
 use crate::fetch::Fetcher;
 use crate::kernel::{Load, memory_of, min_ram};
 use crate::lock::{Change, Lock, LockError};
-use crate::manifest::{KernelEntry, Manifest, SCHEMA, SegmentCompression, SegmentEntry};
+use crate::manifest::{
+    KernelEntry, Manifest, SCHEMA, SegmentCompression, SegmentEntry, SourceEntry,
+};
+use crate::oci::{Images, Reference};
 use crate::segment::Packing;
-use crate::spec::{self, Layout, Spec};
+use crate::spec::{self, InitSpec, Layout, Spec};
 use crate::store::VersionEntry;
 use crate::trust::KeyDir;
 
@@ -65,9 +68,10 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let key = request.keys.as_ref().map(KeyDir::site_key).transpose()?;
     let fetcher = Fetcher::new(request.progress);
     let packages = packages(&request, &spec, &fetcher);
+    let sources = sources(&request)?;
     let mut warnings = spec.warnings();
     let old = old_lock(&request)?;
-    let resolved = Resolved::new(&spec, &packages, &old, &request.lock_use).await?;
+    let resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
     let locked = check_lock(&request, &old, &resolved.lock)?;
     warnings.extend(packages.warnings());
     steps.end("resolve");
@@ -81,6 +85,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         store: store.clone(),
         progress: request.progress,
         packages: &packages,
+        images: &sources,
         packing,
         reports: Mutex::default(),
     };
@@ -108,7 +113,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         segments,
         cmdline: cmdline.to_owned(),
         packages: resolved.package_entries(),
-        sources: Vec::new(),
+        sources: source_entries(&spec, &resolved),
         sbom: Some(sbom),
     };
     let canonical = manifest.to_canonical_json().map_err(BuildError::Manifest)?;
@@ -161,8 +166,9 @@ pub async fn update(request: BuildRequest<'_>) -> Result<Vec<Change>, BuildError
     not_yet::check(&spec)?;
     let fetcher = Fetcher::new(request.progress);
     let packages = packages(&request, &spec, &fetcher);
+    let sources = sources(&request)?;
     let old = old_lock(&request)?;
-    let resolved = Resolved::new(&spec, &packages, &old, &request.lock_use).await?;
+    let resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
     let changes = old.only(request.arch).changes_to(&resolved.lock.only(request.arch));
     if let Some(path) = &request.lock {
         let mut new = old.without(request.arch);
@@ -196,7 +202,7 @@ async fn assemble(
     resolved: &Resolved,
 ) -> Result<(KernelEntry, Vec<SegmentEntry>), BuildError> {
     let arch = packer.packages.arch;
-    let containers: Vec<_> = spec.containers().map(|written| written.settle(None, None)).collect();
+    let containers = component::settle(spec, resolved)?;
     let components = Components { spec, arch, resolved, packing: packer.packing };
     let mut list = components.list(&containers)?;
     if !spec.files.is_empty() {
@@ -204,16 +210,26 @@ async fn assemble(
         let tree = blocking::blocking(move || files::tree(&files, &ids)).await??;
         list.push(Component { name: "files".to_owned(), what: What::Tree(tree) });
     }
-    let (kernel, packed) =
-        tokio::try_join!(packer.kernel(spec, &resolved.kernel), packer.pack(list))?;
+    let (kernel, packed) = tokio::try_join!(packer.kernel(spec, resolved), packer.pack(list))?;
     let services = containers.get(containers.len() - spec.services.len()..).unwrap_or_default();
     let mut modules = kernel.at_start.clone();
     if spec.containers().any(|container| spec.layout_of(container) == Layout::Packed) {
         modules.extend(["loop", "squashfs"].map(str::to_owned));
     }
     let tree = init::tree(image.name(), arch, services, &modules)?;
-    let init = Component { name: "init".to_owned(), what: What::Tree(tree) };
-    let mut segments = vec![packer.one(init).await?];
+    let mut segments: Vec<_> = kernel.ucode.into_iter().collect();
+    let images = component::init_images(spec, resolved);
+    if !images.is_empty() {
+        let mut key = key::key("init-images", packer.packing);
+        images.iter().for_each(|image| key.update(image.digest.as_bytes()));
+        let what = What::Init { images, key: key.finish() };
+        let name = "init".to_owned();
+        segments.push(packer.one(Component { name, what }).await?);
+    }
+    if spec.init.iter().any(|entry| **entry == InitSpec::Kiln) {
+        let name = if segments.is_empty() { "init" } else { "kiln-init" }.to_owned();
+        segments.push(packer.one(Component { name, what: What::Tree(tree) }).await?);
+    }
     if kernel.modules.unpacked > 0 {
         segments.push(kernel.modules);
     }
@@ -224,6 +240,38 @@ async fn assemble(
 fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a>) -> Packages<'a> {
     let (mirror, cache) = (request.mirror.clone(), request.store.cache_dir());
     Packages::new(request.arch, &spec.debian, mirror, cache, fetcher, request.offline)
+}
+
+fn sources<'a>(request: &BuildRequest<'a>) -> Result<Images<'a>, BuildError> {
+    let mut settings = request.images.clone();
+    settings.offline |= request.offline;
+    let cache = request.store.cache_dir().join("oci");
+    Images::open(&settings, &cache, request.progress)
+        .map_err(|source| BuildError::Sources(Box::new(source)))
+}
+
+/// Returns which image each component came from.
+fn source_entries(spec: &Spec, resolved: &Resolved) -> Vec<SourceEntry> {
+    let entry = |component: &str, reference: &Reference| {
+        let image = resolved.image(reference)?;
+        Some(SourceEntry {
+            component: component.to_owned(),
+            reference: reference.to_string(),
+            digest: image.digest,
+        })
+    };
+    let kernel = spec.kernel.image.as_deref().and_then(|image| entry("kernel", image));
+    let init = spec.init.iter().filter_map(|init| match &**init {
+        InitSpec::Kiln => None,
+        InitSpec::Image(image) => entry("init", image),
+    });
+    let volumes = spec.volumes.iter().filter_map(|volume| {
+        entry(&format!("volume-{}", volume.name.as_str()), volume.image.as_deref()?)
+    });
+    let containers = spec
+        .containers()
+        .filter_map(|container| entry(container.name.as_str(), container.image.as_deref()?));
+    kernel.into_iter().chain(init).chain(volumes).chain(containers).collect()
 }
 
 fn old_lock(request: &BuildRequest<'_>) -> Result<Lock, BuildError> {

@@ -10,10 +10,12 @@ use super::component::{Component, Files, Root, What};
 use super::key::{add_tree, key};
 use super::packages::Packages;
 use super::{BuildError, ComponentReport, contents};
-use crate::bundle::{self, RootFiles};
+use crate::bundle::{self, RootFiles, VolumeFiles};
 use crate::deb;
+use crate::layer::{Limits, flatten, for_container, for_init};
 use crate::lock::PackagePin;
 use crate::manifest::{SegmentCompression, SegmentEntry};
+use crate::oci::{Image, Images, LayerFile};
 use crate::packed;
 use crate::progress::Progress;
 use crate::segment::{self, Packing};
@@ -26,6 +28,7 @@ pub(super) struct Packer<'a, 'p> {
     pub(super) store: Store,
     pub(super) progress: &'a dyn Progress,
     pub(super) packages: &'a Packages<'p>,
+    pub(super) images: &'a Images<'a>,
     pub(super) packing: Packing,
     pub(super) reports: Mutex<Vec<ComponentReport>>,
 }
@@ -55,7 +58,9 @@ impl Packer<'_, '_> {
                 })
                 .await??
             }
-            What::Container { key, .. } => (what, key),
+            What::Container { key, .. } | What::Volume { key, .. } | What::Init { key, .. } => {
+                (what, key)
+            }
         };
         let known = |entry: SegmentEntry| {
             self.report(ComponentReport::segment(&entry, true, started));
@@ -68,12 +73,21 @@ impl Packer<'_, '_> {
         if let Some(entry) = segment::find(&self.store, &name, &key) {
             return Ok(known(entry));
         }
-        let paths = match &what {
+        let mut paths = Vec::new();
+        let mut layers = Vec::new();
+        match &what {
             What::Container { files: Files::Own(Root::Packages(packages)), .. } => {
-                self.fetch(packages).await?
+                paths = self.fetch(packages).await?;
             }
-            _ => Vec::new(),
-        };
+            What::Container { files: Files::Own(Root::Image(image)), .. }
+            | What::Volume { image, .. } => layers.push(self.layers(image).await?),
+            What::Init { images, .. } => {
+                for image in images {
+                    layers.push(self.layers(image).await?);
+                }
+            }
+            What::Container { .. } | What::Tree(_) => {}
+        }
         let task = self.progress.begin(&format!("packing {name}"), None);
         let (store, mut packing, label) = (self.store.clone(), self.packing, name.clone());
         if what.is_packed() {
@@ -81,18 +95,45 @@ impl Packer<'_, '_> {
             packing.compression = SegmentCompression::None;
         }
         let entry = blocking(move || -> Result<_, BuildError> {
+            let place = |source| BuildError::Place { component: label.clone(), source };
             let tree = match what {
                 What::Tree(tree) => tree,
+                What::Volume { name, readonly, .. } => {
+                    let mut root = Tree::new();
+                    for layers in &layers {
+                        root.merge(for_container(layers.flatten(&store)?).map_err(place)?);
+                    }
+                    let files = VolumeFiles::Own(root);
+                    bundle::write_volume(&name, readonly, files).map_err(place)?
+                }
+                What::Init { .. } => {
+                    let mut root = Tree::new();
+                    for layers in &layers {
+                        root.merge(for_init(layers.flatten(&store)?).map_err(place)?);
+                    }
+                    root
+                }
                 What::Container { container, config, path, files, layout, .. } => {
                     let files = match (files, layout) {
                         (Files::Shared(other), Layout::Packed) => RootFiles::SharedPacked(other),
                         (Files::Shared(other), Layout::Cpio) => RootFiles::Shared(other),
-                        (Files::Own(Root::Packages(packages)), layout) => {
-                            let unpacked = unpack(&paths)?;
-                            contents::remember(&store, &packages, &unpacked)?;
-                            let place =
-                                |source| BuildError::Place { component: label.clone(), source };
-                            let mut root = bundle::complete_packages(unpacked).map_err(place)?;
+                        (Files::Own(root), layout) => {
+                            let mut root = match root {
+                                Root::Packages(packages) => {
+                                    let unpacked = unpack(&paths)?;
+                                    contents::remember(&store, &packages, &unpacked)?;
+                                    bundle::complete_packages(unpacked)
+                                }
+                                Root::Image(image) => {
+                                    let mut root = Tree::new();
+                                    for layers in &layers {
+                                        root.merge(layers.flatten(&store)?);
+                                    }
+                                    contents::remember_image(&store, &image, &root)?;
+                                    for_container(root)
+                                }
+                            }
+                            .map_err(place)?;
                             match layout {
                                 Layout::Cpio => RootFiles::Own(root),
                                 Layout::Packed => {
@@ -126,11 +167,35 @@ impl Packer<'_, '_> {
         Ok(blocking(move || store.lock_key(&key)).await??)
     }
 
+    /// Fetches the layers of an image.
+    pub(super) async fn layers(&self, image: &Image) -> Result<Layers, BuildError> {
+        let reference = image.reference.to_string();
+        match self.images.fetch(image).await {
+            Ok(files) => Ok(Layers { reference, files }),
+            Err(source) => Err(BuildError::Layers { reference, source: Box::new(source) }),
+        }
+    }
+
     /// Fetches packages, several at a time.
     pub(super) async fn fetch(&self, packages: &[PackagePin]) -> Result<Vec<PathBuf>, BuildError> {
         const AT_A_TIME: usize = 4;
         let work = packages.iter().map(|package| self.packages.fetch(package));
         stream::iter(work).buffered(AT_A_TIME).try_collect().await
+    }
+}
+
+/// The layers of one image, on disk.
+pub(super) struct Layers {
+    reference: String,
+    files: Vec<LayerFile>,
+}
+
+impl Layers {
+    /// Lays them over each other.
+    pub(super) fn flatten(&self, store: &Store) -> Result<Tree, BuildError> {
+        flatten(&self.files, &Limits::default(), &store.tmp_dir()).map_err(|source| {
+            BuildError::Flatten { reference: self.reference.clone(), source: Box::new(source) }
+        })
     }
 }
 

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use kiln_types::Arch;
 
+use crate::oci::ImageSettings;
 use crate::output::Format;
 use crate::progress::{Progress, Silent};
 use crate::store::Store;
@@ -24,6 +25,8 @@ pub struct BuildRequest<'a> {
     pub formats: Vec<Format>,
     /// Address of the Debian mirror; otherwise that of the host's apt.
     pub mirror: Option<String>,
+    /// Where images come from.
+    pub images: ImageSettings,
     /// The lock file; none keeps no record of what tags and packages meant.
     pub lock: Option<PathBuf>,
     /// What to do with the lock file.
@@ -76,7 +79,7 @@ pub enum UpdateKind {
 
 impl<'a> BuildRequest<'a> {
     /// Asks for what these files describe, named by the first of them, with nothing exported, locked, signed or shown.
-    pub const fn new(store: &'a Store, specs: Vec<PathBuf>, arch: Arch) -> Self {
+    pub fn new(store: &'a Store, specs: Vec<PathBuf>, arch: Arch) -> Self {
         Self {
             specs,
             name: None,
@@ -85,6 +88,7 @@ impl<'a> BuildRequest<'a> {
             out: None,
             formats: Vec::new(),
             mirror: None,
+            images: ImageSettings::default(),
             lock: None,
             lock_use: LockUse::Extend,
             offline: false,
@@ -96,6 +100,11 @@ impl<'a> BuildRequest<'a> {
 }
 
 impl Update {
+    /// Returns whether an image reference is to be looked for anew.
+    pub(super) fn takes_image(&self, reference: &str) -> bool {
+        matches!(self.kind, UpdateKind::All | UpdateKind::Tags) && self.takes(reference)
+    }
+
     /// Returns whether some package may be looked for anew.
     pub(super) const fn takes_packages(&self) -> bool {
         !matches!(self.kind, UpdateKind::Tags)

@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use kiln_types::Arch;
+
 use super::packages::{Packages, Wanted};
 use super::{BuildError, LockUse};
 use crate::lock::{Lock, PackagePin};
 use crate::manifest::PackageEntry;
+use crate::oci::{Image, Images, Reference};
 use crate::spec::{Placed, Spec};
 
 /// Packages that a kernel is made of; the others that it depends on make an initrd and boot loader entries.
@@ -11,8 +15,10 @@ const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-modules-", "linux-bin
 
 /// What every name in a specification means.
 pub(super) struct Resolved {
-    /// Packages of the kernel.
+    /// Packages of the kernel; none when it comes from an image.
     pub(super) kernel: Vec<PackagePin>,
+    /// Every image, by its name.
+    pub(super) images: BTreeMap<String, Image>,
     /// Packages of each container, by the names it asks for.
     pub(super) containers: BTreeMap<Vec<String>, Vec<PackagePin>>,
     /// All of that.
@@ -24,20 +30,28 @@ impl Resolved {
     pub(super) async fn new(
         spec: &Spec,
         packages: &Packages<'_>,
+        sources: &Images<'_>,
         old: &Lock,
         lock_use: &LockUse,
     ) -> Result<Self, BuildError> {
         let mut lock = Lock::default();
-        let kernel = spec.kernel_package(packages.arch)?.to_owned();
-        let keep =
-            |name: &str| name == kernel || KERNEL_PACKAGES.iter().any(|p| name.starts_with(p));
-        let wanted = Wanted {
-            component: "kernel",
-            place: spec.kernel.deb.as_ref().map_or(&spec.place, Placed::place),
-            names: std::slice::from_ref(&kernel),
-            keep: Some(&keep),
+        let images = images(spec, sources, packages.arch, old, lock_use, &mut lock).await?;
+        let kernel = match &spec.kernel.image {
+            Some(_) => Vec::new(),
+            None => {
+                let kernel = spec.kernel_package(packages.arch)?.to_owned();
+                let keep = |name: &str| {
+                    name == kernel || KERNEL_PACKAGES.iter().any(|p| name.starts_with(p))
+                };
+                let wanted = Wanted {
+                    component: "kernel",
+                    place: spec.kernel.deb.as_ref().map_or(&spec.place, Placed::place),
+                    names: std::slice::from_ref(&kernel),
+                    keep: Some(&keep),
+                };
+                packages.closure(&wanted, old, lock_use, &mut lock).await?
+            }
         };
-        let kernel = packages.closure(&wanted, old, lock_use, &mut lock).await?;
         let mut containers = BTreeMap::new();
         for container in spec.containers().filter(|container| !container.deb.is_empty()) {
             if containers.contains_key(&container.deb) {
@@ -52,7 +66,12 @@ impl Resolved {
             let found = packages.closure(&wanted, old, lock_use, &mut lock).await?;
             containers.insert(container.deb.clone(), found);
         }
-        Ok(Self { kernel, containers, lock })
+        Ok(Self { kernel, images, containers, lock })
+    }
+
+    /// Returns an image by its name. Every image of the specification is there.
+    pub(super) fn image(&self, reference: &Reference) -> Option<&Image> {
+        self.images.get(&reference.to_string())
     }
 
     /// Returns every package, sorted.
@@ -70,4 +89,47 @@ impl Resolved {
         entries.dedup();
         entries
     }
+}
+
+/// Finds every image of a specification, several at a time: by the lock where it knows.
+async fn images(
+    spec: &Spec,
+    sources: &Images<'_>,
+    arch: Arch,
+    old: &Lock,
+    lock_use: &LockUse,
+    lock: &mut Lock,
+) -> Result<BTreeMap<String, Image>, BuildError> {
+    const AT_A_TIME: usize = 4;
+    let wanted: BTreeMap<_, _> = spec
+        .image_refs()
+        .into_iter()
+        .map(|(reference, place)| (reference.to_string(), (reference, place)))
+        .collect();
+    let found: Vec<_> = stream::iter(wanted)
+        .map(|(name, (reference, place))| async move {
+            let anew = matches!(lock_use, LockUse::Update(update) if update.takes_image(&name));
+            let pin = old.image(&name).filter(|_| !anew);
+            let pin = pin.and_then(|pin| pin.manifests.get(&arch).copied().or(pin.index));
+            match sources.resolve(reference, arch, pin).await {
+                Ok(image) => Ok((name, image, pin)),
+                Err(source) => Err(BuildError::Image {
+                    place: place.clone(),
+                    reference: name,
+                    source: Box::new(source),
+                }),
+            }
+        })
+        .buffered(AT_A_TIME)
+        .try_collect()
+        .await?;
+    let mut images = BTreeMap::new();
+    for (name, image, pin) in found {
+        // Where the manifest was asked for by its digest, its index is the one that is known already.
+        let known = old.image(&name).and_then(|known| known.index);
+        let index = image.index.or_else(|| known.filter(|_| pin.is_some()));
+        lock.pin_image(&name, arch, index, image.digest);
+        images.insert(name, image);
+    }
+    Ok(images)
 }

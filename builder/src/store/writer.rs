@@ -63,5 +63,6 @@ pub(crate) fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
     // The rename is durable once the directory is.
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }

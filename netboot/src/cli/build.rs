@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use kiln_builder::build::LockUse;
+use kiln_builder::oci::ImageSettings;
 use kiln_builder::output::Format;
 use kiln_builder::progress::{Bars, Events, Progress, Silent};
 use kiln_builder::{BuildError, BuildReport, BuildRequest, Store};
@@ -81,6 +82,9 @@ pub(super) struct SourceArgs {
     /// Lock file; beside the first YAML file, and none for standard input
     #[arg(long, value_name = "FILE")]
     pub(super) lock: Option<PathBuf>,
+    /// OCI layout or archive that has images, asked before any registry; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(super) images: Vec<PathBuf>,
     /// Use no network
     #[arg(long)]
     pub(super) offline: bool,
@@ -144,6 +148,7 @@ impl SourceArgs {
         BuildRequest {
             name: self.name.clone(),
             mirror: self.mirror.clone(),
+            images: ImageSettings { dirs: self.images.clone(), ..ImageSettings::default() },
             lock: self.lock_file(),
             offline: self.offline,
             progress,
