@@ -4,6 +4,7 @@ mod boot;
 mod build;
 mod command;
 mod containers;
+mod crash;
 mod explain;
 mod layers;
 mod layouts;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Case> {
         explain::cases(),
         refusal::cases(),
         build::cases(),
+        crash::cases(),
         layers::cases(),
         containers::cases(),
         layouts::cases(),

@@ -13,7 +13,7 @@ pub(crate) use http::fetch;
 pub(crate) use image::{IMAGE, image, loaders, store, stub, work_folder};
 pub(crate) use needs::Need;
 pub(crate) use plan_server::PlanServer;
-pub(crate) use program::kiln;
+pub(crate) use program::{kiln, program};
 pub(crate) use scene::{Scene, until};
 
 use libtest_mimic::{Failed, Trial};

@@ -14,7 +14,7 @@ pub(crate) struct Finished {
 }
 
 /// Returns where the program is: `KILN_PROGRAM`, else beside the folder of this test.
-pub(super) fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(path) = env::var_os("KILN_PROGRAM") {
         return path.into();
     }

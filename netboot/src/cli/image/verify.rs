@@ -1,9 +1,11 @@
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
 use kiln_builder::BuildRequest;
 use kiln_builder::build::{LOCK, LockUse, SPEC};
+use kiln_builder::oci::ImageSettings;
 use kiln_builder::progress::Bars;
 use kiln_builder::store::{Store, VersionEntry};
 use kiln_builder::trust::verify_version;
@@ -30,6 +32,9 @@ pub(super) struct VerifyArgs {
     /// Debian mirror to rebuild from
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
+    /// OCI layout or archive that has images to rebuild from; may be repeated
+    #[arg(long, value_name = "DIR")]
+    images: Vec<PathBuf>,
     #[command(flatten)]
     store: StoreArg,
     #[command(flatten)]
@@ -102,6 +107,7 @@ async fn rebuild(
     let request = BuildRequest {
         name: Some(manifest.image.clone()),
         mirror: args.mirror.clone(),
+        images: ImageSettings { dirs: args.images.clone(), ..ImageSettings::default() },
         lock: Some(lock),
         lock_use: LockUse::Locked,
         progress: &progress,
