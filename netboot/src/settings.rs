@@ -1,6 +1,7 @@
 //! `kiln.toml`: what is written there, and the checked [`Settings`] it becomes.
 
 mod images;
+mod registries;
 mod trust;
 
 use std::fmt;
@@ -9,10 +10,12 @@ use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kiln_builder::oci::RegistrySettings;
 use kiln_inventory::UnknownMachines;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use self::registries::registries;
 pub use self::trust::TrustSettings;
 use crate::bake::BakeSettings;
 
@@ -222,6 +225,8 @@ struct Wire {
     #[serde(default)]
     trust: trust::WireTrust,
     #[serde(default)]
+    registry: Vec<Spanned<RegistrySettings>>,
+    #[serde(default)]
     subnet: Vec<Spanned<WireSubnet>>,
 }
 
@@ -283,6 +288,7 @@ struct WireSubnet {
 
 impl Wire {
     fn check(self, problems: &mut Problems) -> Settings {
+        registries::check(&self.registry, problems);
         if self.subnet.is_empty() {
             problems.push((None, "no [[subnet]]; add one for each network to serve".to_owned()));
         }

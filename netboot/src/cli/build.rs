@@ -91,7 +91,7 @@ pub(super) struct SourceArgs {
     /// Debian mirror
     #[arg(long, value_name = "URL")]
     pub(super) mirror: Option<String>,
-    /// Settings: registries, mirrors, trust
+    /// Settings, of which `[[registry]]` counts here
     #[arg(long, visible_alias = "settings", env = "KILN_CONFIG", value_name = "kiln.toml")]
     pub(super) config: Option<PathBuf>,
     /// How to show progress on standard error
@@ -144,16 +144,23 @@ impl SourceArgs {
         store: &'a Store,
         progress: &'a dyn Progress,
         arch: Arch,
-    ) -> BuildRequest<'a> {
-        BuildRequest {
+    ) -> Result<BuildRequest<'a>, Failure> {
+        let registries = match &self.config {
+            Some(path) => crate::settings::registries(path)
+                .map_err(|error| Failure::new(Failure::CONFIG, error))?,
+            None => Vec::new(),
+        };
+        let images =
+            ImageSettings { dirs: self.images.clone(), registries, ..ImageSettings::default() };
+        Ok(BuildRequest {
             name: self.name.clone(),
             mirror: self.mirror.clone(),
-            images: ImageSettings { dirs: self.images.clone(), ..ImageSettings::default() },
+            images,
             lock: self.lock_file(),
             offline: self.offline,
             progress,
             ..BuildRequest::new(store, self.specs.clone(), arch)
-        }
+        })
     }
 }
 
@@ -219,7 +226,7 @@ pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
             lock_use: if args.locked { LockUse::Locked } else { LockUse::Extend },
             release: args.release,
             keys: (!args.no_sign).then(|| args.keys.beside(store.dir())),
-            ..args.source.request(&store, progress.as_ref(), arch)
+            ..args.source.request(&store, progress.as_ref(), arch)?
         };
         let report = kiln_builder::build(request).await.map_err(failure)?;
         for warning in &report.warnings {

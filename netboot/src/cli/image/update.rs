@@ -50,7 +50,7 @@ pub(super) async fn run(args: &UpdateArgs) -> Result<(), Failure> {
         let update = Update { kind, names: args.names.clone() };
         let request = BuildRequest {
             lock_use: LockUse::Update(update),
-            ..args.source.request(&store, progress.as_ref(), arch)
+            ..args.source.request(&store, progress.as_ref(), arch)?
         };
         changes.extend(kiln_builder::update(request).await.map_err(failure)?);
     }
