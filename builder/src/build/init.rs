@@ -1,31 +1,57 @@
 use std::collections::BTreeMap;
 
 use kiln_types::Arch;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::BuildError;
 use crate::init_binary;
-use crate::spec::Container;
+use crate::spec::{Container, OnFailure};
 use crate::tree::{Kind, Node, Tree, TreePath, TreePathError};
 
 /// Makes the root file system around the containers: kiln-init and what it needs.
 pub(super) fn tree(
     image: &str,
     arch: Arch,
+    onboot: &[Container],
     services: &[Container],
     at_start: &[String],
 ) -> Result<Tree, BuildError> {
     let binary = init_binary::load(arch)?;
-    let services: BTreeMap<_, _> = services
-        .iter()
-        .map(|service| {
-            (service.name.as_str(), json!({"restart": service.restart, "after": service.after}))
-        })
-        .collect();
-    let about = json!({"image": image, "arch": arch, "modules": at_start, "services": services});
+    let about = about(image, arch, onboot, services, at_start);
     let about = serde_json::to_vec(&about).map_err(BuildError::Manifest)?;
     init_tree(&binary, about)
         .map_err(|source| BuildError::Place { component: "init".to_owned(), source })
+}
+
+/// What kiln-init reads about the image: `/etc/kiln/image.json`.
+fn about(
+    image: &str,
+    arch: Arch,
+    onboot: &[Container],
+    services: &[Container],
+    at_start: &[String],
+) -> Value {
+    let services: BTreeMap<_, _> = services
+        .iter()
+        .map(|it| {
+            let mut kept = json!({"restart": it.restart, "after": it.after});
+            if let Some(health) = &it.health {
+                kept["health"] = json!(health);
+            }
+            (it.name.as_str(), kept)
+        })
+        .collect();
+    let failures: BTreeMap<_, _> = onboot
+        .iter()
+        .filter(|it| it.on_failure != OnFailure::Continue)
+        .map(|it| (it.name.as_str(), it.on_failure))
+        .collect();
+    let mut about =
+        json!({"image": image, "arch": arch, "modules": at_start, "services": services});
+    if !failures.is_empty() {
+        about["onboot"] = json!(failures);
+    }
+    about
 }
 
 /// The root file system without anything in it but kiln-init.
@@ -56,4 +82,26 @@ fn init_tree(binary: &[u8], about: Vec<u8>) -> Result<Tree, TreePathError> {
         tree.insert(TreePath::new(path)?, node);
     }
     Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kiln_init_is_told_of_checks_and_of_what_a_failure_means_and_of_nothing_else() {
+        let yaml = "onboot:\n  - {name: a, deb: [x], command: [y], on-failure: reboot}\n  \
+                    - {name: b, deb: [x], command: [y]}\nservices:\n  \
+                    - {name: c, deb: [x], command: [y], health: {tcp: 80, interval: 2s}}\n  \
+                    - {name: d, deb: [x], command: [y], after: [c], restart: never}\n";
+        let spec = crate::spec::parse("a.yml", yaml).unwrap();
+        let settle = |all: &[crate::spec::ContainerSpec]| -> Vec<_> {
+            all.iter().map(|it| it.settle(None, None)).collect()
+        };
+        let about = about("web", Arch::Arm64, &settle(&spec.onboot), &settle(&spec.services), &[]);
+        assert_eq!(about["onboot"], json!({"a": "reboot"}));
+        let health = &about["services"]["c"]["health"];
+        assert_eq!((&health["tcp"], &health["interval"]), (&json!("127.0.0.1:80"), &json!(2000)));
+        assert_eq!(about["services"]["d"], json!({"restart": "never", "after": ["c"]}));
+    }
 }

@@ -216,7 +216,8 @@ async fn assemble(
     if spec.containers().any(|container| spec.layout_of(container) == Layout::Packed) {
         modules.extend(["loop", "squashfs"].map(str::to_owned));
     }
-    let tree = init::tree(image.name(), arch, services, &modules)?;
+    let onboot = containers.get(..spec.onboot.len()).unwrap_or_default();
+    let tree = init::tree(image.name(), arch, onboot, services, &modules)?;
     let mut segments: Vec<_> = kernel.ucode.into_iter().collect();
     let images = component::init_images(spec, resolved);
     if !images.is_empty() {
@@ -245,7 +246,7 @@ fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a
 fn sources<'a>(request: &BuildRequest<'a>) -> Result<Images<'a>, BuildError> {
     let mut settings = request.images.clone();
     settings.offline |= request.offline;
-    let cache = request.store.cache_dir().join("oci");
+    let cache = request.store.cache_dir();
     Images::open(&settings, &cache, request.progress)
         .map_err(|source| BuildError::Sources(Box::new(source)))
 }

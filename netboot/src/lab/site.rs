@@ -10,6 +10,7 @@ use kiln_inventory::{NewMachine, Store, UnknownMachines};
 use kiln_types::{Arch, ImageRef};
 
 use super::{ADDRESS, BRIDGE};
+use crate::bake::BakeSettings;
 use crate::loaders;
 use crate::serve::{self, Running};
 use crate::settings::{DhcpMode, Settings, SubnetSettings, TrustSettings};
@@ -19,12 +20,20 @@ use crate::settings::{DhcpMode, Settings, SubnetSettings, TrustSettings};
 pub struct Site {
     directory: PathBuf,
     store: PathBuf,
+    bake: BakeSettings,
 }
 
 impl Site {
     /// Names the folder for what ends with the server, and the artifact store, which stays.
     pub fn new(directory: &Path, store: &Path) -> Self {
-        Self { directory: directory.to_owned(), store: store.to_owned() }
+        let bake = BakeSettings::default();
+        Self { directory: directory.to_owned(), store: store.to_owned(), bake }
+    }
+
+    /// Lets the server bake images by itself.
+    #[must_use]
+    pub fn with_bake(self, bake: BakeSettings) -> Self {
+        Self { bake, ..self }
     }
 
     /// Returns the settings of a server on the bridge of the private network.
@@ -38,7 +47,7 @@ impl Site {
             unknown: UnknownMachines::Ignore,
             loaders_dir: Some(self.cache().join("loaders")),
             mirror: None,
-            bake: crate::bake::BakeSettings::default(),
+            bake: self.bake.clone(),
             trust: TrustSettings::beside(&self.store),
             subnets: vec![SubnetSettings {
                 network: Ipv4Addr::new(10, 77, 0, 0),

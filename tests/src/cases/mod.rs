@@ -6,6 +6,7 @@ mod command;
 mod containers;
 mod crash;
 mod explain;
+mod fresh;
 mod layers;
 mod layouts;
 mod packed;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         uki::cases(),
         explain::cases(),
+        fresh::cases(),
         refusal::cases(),
         build::cases(),
         crash::cases(),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use kiln::bake::BakeSettings;
 use kiln::lab::{Lab, Machine, MachineConfig, MachineKind, Served, Site};
 use kiln_inventory::{Boot, BootEvent, NewMachine, Outcome, Store};
 use kiln_types::{ImageRef, Mac};
@@ -34,8 +35,20 @@ impl Scene {
     where
         F: Future<Output = anyhow::Result<Self>>,
     {
+        Self::play_with(BakeSettings::default(), machines, case)
+    }
+
+    /// The same, with a server that bakes images by itself.
+    pub(crate) fn play_with<F>(
+        bake: BakeSettings,
+        machines: Vec<NewMachine>,
+        case: impl FnOnce(Self) -> F,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<Self>>,
+    {
         let directory = tempfile::Builder::new().prefix("kiln-case-").tempdir()?;
-        let site = Site::new(directory.path(), &store());
+        let site = Site::new(directory.path(), &store()).with_bake(bake);
         let lab = Lab::enter(directory.path())?;
         let inside =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -69,7 +69,7 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Sign(args) => return sign::run(args),
         ImageCommand::Export(args) => return super::export::run(args).await,
         ImageCommand::Check(args) => return check::run(args),
-        ImageCommand::Show(args) => return show::run(args),
+        ImageCommand::Show(args) => return show::run(args).await,
         ImageCommand::Diff(args) => return diff::run(args),
         ImageCommand::Update(args) => return update::run(args).await,
         ImageCommand::Verify(args) => return verify::run(args).await,

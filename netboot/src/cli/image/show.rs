@@ -1,13 +1,19 @@
+use std::path::PathBuf;
+
 use clap::Args;
 use kiln_builder::store::{Store, VersionEntry};
 use kiln_builder::trust::{KeyDir, check_signature};
 use kiln_types::Arch;
 use serde_json::json;
 
+use super::super::bakes::word;
+use super::super::client::{Client, path_part};
 use super::super::table::{ago, size, table, text};
-use super::super::{Failure, KeyDirArg, Output, StoreArg, print_json};
+use super::super::{ClientArgs, Failure, KeyDirArg, Output, StoreArg, print_json};
 use super::change::failure;
+use crate::bake::{ArchState, ImageState, Status};
 use crate::boots::now_ms;
+use crate::settings::DEFAULT_SOCKET;
 
 /// Show what a version is made of
 #[derive(Debug, Args)]
@@ -27,6 +33,9 @@ pub(super) struct ShowArgs {
     store: StoreArg,
     #[command(flatten)]
     keys: KeyDirArg,
+    /// Socket of a running server, which is asked how its own builds of the image went
+    #[arg(long, env = "KILN_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    socket: PathBuf,
 }
 
 /// Finds the versions of an image for the architectures that it has.
@@ -60,14 +69,55 @@ fn signature(store: &Store, version: &VersionEntry, keys: &KeyDir) -> Result<Str
     })
 }
 
-pub(super) fn run(args: &ShowArgs) -> Result<(), Failure> {
+/// Asks a server, if one runs, how its own builds of an image went.
+async fn bakes(args: &ShowArgs) -> Option<ImageState> {
+    let client = ClientArgs { socket: args.socket.clone(), output: args.output };
+    let name = args.image.split([':', '@']).next().unwrap_or_default();
+    Client::new(&client).get(&format!("/api/v1/builds/{}", path_part(name))).await.ok()
+}
+
+/// Says how the server's last build went.
+fn told(state: &ArchState) -> String {
+    let since =
+        |at: Option<i64>| at.map(|at| format!(" {}", ago(at, now_ms()))).unwrap_or_default();
+    match (state.status, &state.error) {
+        (Status::Failed, Some(error)) => {
+            let served =
+                if state.version.is_some() { "; what was built before is served" } else { "" };
+            format!("the build failed{}: {error}{served}", since(state.failed_at))
+        }
+        (Status::Building, _) => match &state.progress {
+            Some(progress) => format!("building, {progress}"),
+            None => "building".to_owned(),
+        },
+        (status, _) => word(status).to_owned(),
+    }
+}
+
+pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
     let store = Store::open(&args.store.store)?;
+    let baked = bakes(args).await;
     let mut all = Vec::new();
-    for (arch, version) in versions(&store, &args.image, args.arch)? {
+    let found = match (versions(&store, &args.image, args.arch), &baked) {
+        (Ok(found), _) => found,
+        // There is none yet, but somebody is at it.
+        (Err(_), Some(_)) => Vec::new(),
+        (Err(error), None) => return Err(error),
+    };
+    if args.output == Output::Table {
+        let states = baked.iter().flat_map(|image| &image.arches);
+        for (arch, state) in states.filter(|(arch, _)| args.arch.is_none_or(|it| it == **arch)) {
+            println!("{:<10} {arch}: {}", "state", told(state));
+        }
+    }
+    for (arch, version) in found {
         let manifest = store.manifest(&version.digest)?;
         let signature = signature(&store, &version, &args.keys.beside(store.dir()))?;
         if args.output == Output::Json {
-            all.push(json!({"version": version, "manifest": manifest, "signature": signature}));
+            let state = baked.as_ref().and_then(|image| image.arches.get(&arch));
+            all.push(json!({
+                "version": version, "manifest": manifest, "signature": signature, "state": state,
+            }));
             continue;
         }
         let index = store.index()?;
