@@ -36,9 +36,13 @@ fn write(folder: &Path, image: &str, words: &str) -> anyhow::Result<()> {
 async fn boot(scene: &mut Scene, kind: MachineKind, mac: Mac) -> anyhow::Result<(String, Machine)> {
     let mut machine = scene.power_on(kind, mac)?;
     scene.healthy(&mut machine, mac).await?;
+    // The server may hear of it before it is on the console.
+    machine.console().wait_for("kiln-init: healthy", Scene::deadline()).await?;
     let console = machine.console().text();
     let said = console.lines().find_map(|line| line.trim_end().split_once("hello: "));
-    let said = said.context("nothing was said")?.1.to_owned();
+    let said =
+        said.with_context(|| format!("nothing was said:\n{}", machine.console().tail(30)))?;
+    let said = said.1.to_owned();
     Ok((said, machine))
 }
 
@@ -63,6 +67,10 @@ fn edits(kind: MachineKind) -> anyhow::Result<()> {
     ])?;
     ensure!(made.code == Some(0), "no lock file: {}", made.stderr);
     fs::copy(&lock, images.join("lazy.lock"))?;
+    // What an earlier run has left in the shared store.
+    for image in ["edited", "lazy"] {
+        kiln(&["image", "rm", image, "--store", &store_text])?;
+    }
     write(images, "edited", "one")?;
     write(images, "lazy", "lazy")?;
     let arch = vec![Arch::X86_64];
