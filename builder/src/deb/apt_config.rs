@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::DebError;
 use super::stanza;
+use crate::fetch::AptSettings;
 
 /// What Kiln takes over from the apt configuration of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,18 +72,10 @@ impl AptConfig {
             None => None,
         };
         let security = security(&sources, suite)?;
-        let mut check_dates = true;
-        let mut files = listing(&dir.join("apt.conf.d"))?;
-        files.push(dir.join("apt.conf"));
-        for path in files {
-            let text = text(&path)?.unwrap_or_default();
-            for value in
-                text.lines().filter_map(|it| it.trim().strip_prefix("Acquire::Check-Valid-Until"))
-            {
-                let value = value.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == ';');
-                check_dates = !matches!(value, "false" | "0" | "no" | "off");
-            }
-        }
+        let settings = AptSettings::read(dir)
+            .map_err(|(path, source)| DebError::ReadConfig { path, source })?;
+        let check = settings.get("Acquire::Check-Valid-Until");
+        let check_dates = !check.is_some_and(|value| matches!(value, "false" | "0" | "no" | "off"));
         Ok(Self { mirror, security, check_dates })
     }
 }
@@ -299,7 +292,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(AptConfig::read(dir.path(), "trixie").unwrap().check_dates);
         fs::create_dir(dir.path().join("apt.conf.d")).unwrap();
-        let text = "// x\nAcquire::Check-Valid-Until \"false\";\n";
+        let text = "// x\nAcquire { Check-Valid-Until \"false\"; };\n";
         fs::write(dir.path().join("apt.conf.d/99frozen"), text).unwrap();
         assert!(!AptConfig::read(dir.path(), "trixie").unwrap().check_dates);
     }

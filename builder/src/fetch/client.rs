@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper::header::{HOST, PROXY_AUTHORIZATION, RANGE, USER_AGENT};
+use hyper::header::{
+    HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, PROXY_AUTHORIZATION, RANGE, USER_AGENT,
+};
 use hyper::{Request, Response, Uri};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -18,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::proxy::Proxies;
-use super::{CONNECT_TIMEOUT, FetchError, SILENCE};
+use super::{CONNECT_TIMEOUT, FetchError, SILENCE, Validators};
 
 type Body = Empty<Bytes>;
 type Https = Client<HttpsConnector<HttpConnector>, Body>;
@@ -45,11 +47,13 @@ impl Clients {
         Self { http, https: OnceLock::new(), tunnelled: OnceLock::new(), proxies }
     }
 
-    /// Sends one request and waits for the head of its answer. `from` is how many bytes are there already.
+    /// Sends one request and waits for the head of its answer. `from` is how many bytes are there already, `known`
+    /// what was said of a whole file that is there.
     pub(super) async fn request(
         &self,
         at: &Uri,
         from: u64,
+        known: &Validators,
     ) -> Result<Response<Incoming>, FetchError> {
         let url = at.to_string();
         let mut request = Request::get(at)
@@ -57,6 +61,12 @@ impl Clients {
             .header(HOST, at.authority().map_or("", |authority| authority.as_str()));
         if from > 0 {
             request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        if let Some(etag) = &known.etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        if let Some(date) = &known.last_modified {
+            request = request.header(IF_MODIFIED_SINCE, date);
         }
         let request = request
             .body(Empty::new())

@@ -1,5 +1,6 @@
 //! Downloads over HTTP and HTTPS into files: hashed on the way, whole or not there at all.
 
+mod apt_conf;
 mod client;
 mod error;
 mod partial;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_RANGE, LOCATION};
+use hyper::header::{CONTENT_RANGE, ETAG, LAST_MODIFIED, LOCATION};
 use hyper::{Response, StatusCode, Uri};
 use kiln_types::Digest;
 use tempfile::NamedTempFile;
@@ -21,6 +22,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+pub(crate) use self::apt_conf::AptSettings;
 use self::client::Clients;
 pub use self::error::FetchError;
 use self::partial::Partial;
@@ -62,6 +64,40 @@ pub struct Download<'a> {
     pub sha256: Option<Digest>,
 }
 
+/// What a server said of a file, to ask later whether it has changed (RFC 9110 §8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// Its `ETag`, as written.
+    pub etag: Option<String>,
+    /// Its `Last-Modified`, as written.
+    pub last_modified: Option<String>,
+}
+
+/// What became of a file that had been fetched before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// It is as it was; nothing was written.
+    Unchanged,
+    /// It was fetched, and this is what the server says of it now.
+    New(Validators),
+}
+
+/// What came of one try.
+enum Attempt {
+    Unchanged,
+    Whole(Digest, Validators),
+}
+
+impl Validators {
+    fn of(response: &Response<Incoming>) -> Self {
+        let header = |name| {
+            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            value.map(str::to_owned)
+        };
+        Self { etag: header(ETAG), last_modified: header(LAST_MODIFIED) }
+    }
+}
+
 impl fmt::Debug for Fetcher<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fetcher").finish_non_exhaustive()
@@ -97,6 +133,34 @@ impl<'p> Fetcher<'p> {
     ///
     /// Dropping the future leaves no file.
     pub async fn download(&self, what: Download<'_>) -> Result<Digest, FetchError> {
+        match self.run(what, &Validators::default()).await? {
+            Attempt::Whole(digest, _) => Ok(digest),
+            // It was not asked whether the file has changed.
+            Attempt::Unchanged => Err(FetchError::Status {
+                url: what.url.to_owned(),
+                status: StatusCode::NOT_MODIFIED,
+            }),
+        }
+    }
+
+    /// Downloads one file again if the server has another one than that of which it said `known`. All else is as
+    /// with [`download`](Self::download).
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download).
+    pub async fn refresh(
+        &self,
+        what: Download<'_>,
+        known: &Validators,
+    ) -> Result<Refreshed, FetchError> {
+        Ok(match self.run(what, known).await? {
+            Attempt::Unchanged => Refreshed::Unchanged,
+            Attempt::Whole(_, validators) => Refreshed::New(validators),
+        })
+    }
+
+    async fn run(&self, what: Download<'_>, known: &Validators) -> Result<Attempt, FetchError> {
         // The semaphore is never closed.
         let _turn = self.turns.acquire().await;
         let failed = FetchError::write(what.path);
@@ -114,10 +178,14 @@ impl<'p> Fetcher<'p> {
         let mut pause = self.first_pause;
         for left in (0..TRIES).rev() {
             let resumed = partial.got > 0;
-            match self.attempt(what, &mut partial).await {
-                Ok(digest) => {
+            match self.attempt(what, &mut partial, known).await {
+                Ok(Attempt::Unchanged) => {
+                    partial.discard();
+                    return Ok(Attempt::Unchanged);
+                }
+                Ok(whole) => {
                     partial.finish(what.path)?;
-                    return Ok(digest);
+                    return Ok(whole);
                 }
                 Err(error) => {
                     // A part of another file had been kept.
@@ -144,13 +212,20 @@ impl<'p> Fetcher<'p> {
         &self,
         what: Download<'_>,
         partial: &mut Partial,
-    ) -> Result<Digest, FetchError> {
+        known: &Validators,
+    ) -> Result<Attempt, FetchError> {
         let url = || what.url.to_owned();
         let failed = FetchError::write(what.path);
         let limit = what.size.unwrap_or(what.limit).min(what.limit);
         let mut task = self.progress.begin(what.name, what.size);
+        let mut validators = Validators::default();
         if partial.got == 0 || what.size != Some(partial.got) {
-            let response = self.open(what.url, partial.got).await?;
+            let response = self.open(what.url, partial.got, known).await?;
+            if response.status() == StatusCode::NOT_MODIFIED {
+                task.finish();
+                return Ok(Attempt::Unchanged);
+            }
+            validators = Validators::of(&response);
             if response.status() != StatusCode::PARTIAL_CONTENT && partial.got > 0 {
                 partial.restart().map_err(&failed)?;
             }
@@ -193,23 +268,29 @@ impl<'p> Fetcher<'p> {
             return Err(FetchError::Hash { url: url(), got: digest, expected });
         }
         task.finish();
-        Ok(digest)
+        Ok(Attempt::Whole(digest, validators))
     }
 
     /// Sends the request and follows redirects. `from` is how many bytes are there already.
-    async fn open(&self, url: &str, from: u64) -> Result<Response<Incoming>, FetchError> {
+    async fn open(
+        &self,
+        url: &str,
+        from: u64,
+        known: &Validators,
+    ) -> Result<Response<Incoming>, FetchError> {
         let mut at = checked(url)?;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.clients.request(&at, from).await?;
+            let response = self.clients.request(&at, from, known).await?;
             let status = response.status();
             let target = response.headers().get(LOCATION).filter(|_| status.is_redirection());
             let Some(target) = target else {
                 return match status {
                     StatusCode::OK => Ok(response),
+                    StatusCode::NOT_MODIFIED if *known != Validators::default() => Ok(response),
                     StatusCode::PARTIAL_CONTENT if goes_on(&response, from) => Ok(response),
                     // The file has become shorter: from the beginning.
                     StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
-                        self.clients.request(&at, 0).await.and_then(|response| {
+                        self.clients.request(&at, 0, known).await.and_then(|response| {
                             let status = response.status();
                             match status {
                                 StatusCode::OK => Ok(response),

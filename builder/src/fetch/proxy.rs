@@ -5,6 +5,8 @@ use std::path::Path;
 use hyper::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
+use super::apt_conf::AptSettings;
+
 const APT: &str = "/etc/apt";
 const VARIABLES: [&str; 6] =
     ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -15,7 +17,7 @@ pub(super) struct Proxies(Matcher);
 
 impl Proxies {
     /// Reads the environment (`http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`); where it names none, the apt
-    /// configuration (`Acquire::http::Proxy`, `Acquire::https::Proxy`).
+    /// configuration (`Acquire::http::Proxy`, `Acquire::https::Proxy`, and hosts that are `DIRECT` below these).
     pub(super) fn of_host() -> Self {
         let named = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         match VARIABLES.iter().any(named) {
@@ -25,28 +27,25 @@ impl Proxies {
     }
 
     fn of_apt(dir: &Path) -> Self {
-        let mut files: Vec<_> = std::fs::read_dir(dir.join("apt.conf.d"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
-        files.sort();
-        files.push(dir.join("apt.conf"));
-        let (mut http, mut https) = (String::new(), String::new());
-        for text in files.iter().filter_map(|path| std::fs::read_to_string(path).ok()) {
-            for line in text.lines().map(str::trim) {
-                for (key, value) in [("http", &mut http), ("https", &mut https)] {
-                    if let Some(found) = setting(line, key) {
-                        *value = found;
-                    }
-                }
-            }
-        }
+        let settings = AptSettings::read(dir).unwrap_or_else(|(path, error)| {
+            tracing::warn!(path = %path.display(), %error, "cannot read the proxy of apt");
+            AptSettings::default()
+        });
+        let proxy = |scheme: &str| {
+            let value = settings.get(&format!("Acquire::{scheme}::Proxy"));
+            value.unwrap_or_default().to_owned()
+        };
+        let (http, https) = (proxy("http"), proxy("https"));
         // Like apt, https goes the way of http unless it has one of its own.
         let https = if https.is_empty() { http.clone() } else { https };
-        let no = std::env::var("no_proxy").unwrap_or_default();
-        Self(Matcher::builder().http(direct(http)).https(direct(https)).no(no).build())
+        let mut no: Vec<_> = std::env::var("no_proxy").into_iter().collect();
+        for scheme in ["http", "https"] {
+            let name = format!("Acquire::{scheme}::Proxy");
+            let hosts = settings.below(&name);
+            no.extend(hosts.filter(|(_, proxy)| is_direct(proxy)).map(|(host, _)| host.to_owned()));
+        }
+        let (http, https) = (direct(http), direct(https));
+        Self(Matcher::builder().http(http).https(https).no(no.join(",")).build())
     }
 
     /// One proxy for everything.
@@ -62,18 +61,12 @@ impl Proxies {
 }
 
 /// `DIRECT` is apt's word for no proxy.
-fn direct(value: String) -> String {
-    if value.eq_ignore_ascii_case("direct") || value.eq_ignore_ascii_case("false") {
-        return String::new();
-    }
-    value
+fn is_direct(value: &str) -> bool {
+    value.eq_ignore_ascii_case("direct") || value.eq_ignore_ascii_case("false")
 }
 
-/// Returns the value in `Acquire::http::Proxy "…";`.
-fn setting(line: &str, scheme: &str) -> Option<String> {
-    let rest = line.strip_prefix("Acquire::")?.strip_prefix(scheme)?.strip_prefix("::Proxy")?;
-    let value = rest.strip_prefix([' ', '\t', '"'])?;
-    Some(value.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == ';').to_owned())
+fn direct(value: String) -> String {
+    if is_direct(&value) { String::new() } else { value }
 }
 
 #[cfg(test)]
@@ -95,7 +88,9 @@ mod tests {
         assert_eq!(find("https://mirror.example/debian").unwrap(), "http://127.0.0.1:3142/");
         std::fs::write(dir.path().join("apt.conf"), "Acquire::https::Proxy \"DIRECT\";\n").unwrap();
         assert_eq!(find("https://mirror.example/debian"), None);
-        // What is said for one host only is not said for all.
-        assert_eq!(setting("Acquire::http::Proxy::mirror.example \"x\";", "http"), None);
+        let text = "Acquire { http { Proxy \"http://127.0.0.1:8\"; Proxy::near.example \"DIRECT\"; }; };\n";
+        std::fs::write(dir.path().join("apt.conf"), text).unwrap();
+        assert_eq!(find("http://mirror.example/debian").unwrap(), "http://127.0.0.1:8/");
+        assert_eq!(find("http://near.example/debian"), None);
     }
 }

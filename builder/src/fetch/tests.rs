@@ -179,6 +179,44 @@ async fn a_later_run_goes_on_and_a_wrong_beginning_is_thrown_away() {
 }
 
 #[tokio::test]
+async fn a_file_that_has_not_changed_is_not_fetched_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let date = "Sat, 21 Nov 2026 02:39:58 GMT";
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 2048];
+            let got = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..got]).into_owned();
+            let known = request.contains("if-none-match: \"a\"\r\n")
+                && request.contains(&format!("if-modified-since: {date}\r\n"));
+            let answer = match known {
+                true => "HTTP/1.1 304 Not Modified\r\nconnection: close\r\n\r\n".to_owned(),
+                false => HELLO.replace(
+                    "connection",
+                    &format!("etag: \"a\"\r\nlast-modified: {date}\r\nconnection"),
+                ),
+            };
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let fetcher = Fetcher::new(&Silent);
+    let what = Download { url: &url, path: &path, name: "x", limit: 5, size: None, sha256: None };
+    let first = fetcher.refresh(what, &Validators::default()).await.unwrap();
+    let Refreshed::New(known) = first else { panic!("{first:?}") };
+    assert_eq!(known.last_modified.as_deref(), Some(date));
+    std::fs::write(&path, "kept").unwrap();
+    assert_eq!(fetcher.refresh(what, &known).await.unwrap(), Refreshed::Unchanged);
+    assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    let other = Validators { etag: Some("\"b\"".to_owned()), ..known };
+    assert!(matches!(fetcher.refresh(what, &other).await.unwrap(), Refreshed::New(_)));
+    assert_eq!(std::fs::read(&path).unwrap(), b"hello");
+}
+
+#[tokio::test]
 async fn a_proxy_is_asked_for_the_whole_address() {
     let (proxy, asked) = serve_pieces(11).await;
     let dir = tempfile::tempdir().unwrap();
