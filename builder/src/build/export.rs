@@ -46,7 +46,8 @@ pub(super) async fn export(
 async fn stub(request: &BuildRequest<'_>, manifest: &Manifest) -> Result<Stub, BuildError> {
     let fetcher = Fetcher::new(request.progress);
     let cache = request.store.cache_dir();
-    let config = ArchiveConfig { mirror: request.mirror.clone(), ..ArchiveConfig::new(cache) };
+    let (mirror, offline) = (request.mirror.clone(), request.offline);
+    let config = ArchiveConfig { mirror, offline, ..ArchiveConfig::new(cache) };
     Ok(Stub::obtain(config, &fetcher, manifest.arch).await?)
 }
 

@@ -5,7 +5,7 @@ use tokio::sync::OnceCell;
 
 use super::request::Update;
 use super::{BuildError, LockUse};
-use crate::deb::{Archive, ArchiveConfig, Package, PackageIndex};
+use crate::deb::{Archive, ArchiveConfig, Package, PackageIndex, Pool};
 use crate::fetch::Fetcher;
 use crate::lock::{ClosureKey, Lock, PackagePin};
 use crate::spec::{DebianSpec, Place};
@@ -35,8 +35,8 @@ impl<'a> Packages<'a> {
             mirror,
             suite: debian.suite.clone(),
             components: debian.components.clone(),
-            keyring: None,
-            cache,
+            offline,
+            ..ArchiveConfig::new(cache)
         };
         let name = format!("{} {}", debian.suite, debian.components.join(" "));
         let (archive, index) = (OnceCell::new(), OnceCell::new());
@@ -73,7 +73,7 @@ impl<'a> Packages<'a> {
     }
 
     async fn resolve(&self, wanted: &Wanted<'_>) -> Result<Vec<PackagePin>, BuildError> {
-        let index = self.index(wanted.component).await?;
+        let index = self.index().await?;
         let found = index.resolve(wanted.names).map_err(|source| BuildError::Resolve {
             place: wanted.place.clone(),
             component: wanted.component.to_owned(),
@@ -88,8 +88,12 @@ impl<'a> Packages<'a> {
         if let Some(path) = crate::deb::cached(&self.config.cache, pin.size, pin.sha256).await? {
             return Ok(path);
         }
-        let archive = self.archive(&pin.name).await?;
-        let fetched = archive.fetch_file(&pin.name, &pin.file, pin.size, pin.sha256).await;
+        if self.offline {
+            return Err(BuildError::Offline { what: format!("package `{}`", pin.name) });
+        }
+        // Its hash is known, so no index is needed.
+        let pool = Pool::new(&self.config, self.fetcher)?;
+        let fetched = pool.fetch(&pin.name, &pin.file, pin.size, pin.sha256).await;
         fetched.map_err(|source| match source.is_gone() {
             true => BuildError::Gone {
                 package: pin.name.clone(),
@@ -105,16 +109,13 @@ impl<'a> Packages<'a> {
         self.archive.get().map(Archive::warnings).unwrap_or_default()
     }
 
-    async fn archive(&self, what: &str) -> Result<&Archive<'a>, BuildError> {
-        if self.offline && !self.archive.initialized() {
-            return Err(BuildError::Offline { what: format!("package `{what}`") });
-        }
+    async fn archive(&self) -> Result<&Archive<'a>, BuildError> {
         let open = || async { Archive::open(self.config.clone(), self.fetcher).await };
         Ok(self.archive.get_or_try_init(open).await?)
     }
 
-    async fn index(&self, component: &str) -> Result<&PackageIndex, BuildError> {
-        let archive = self.archive(component).await?;
+    async fn index(&self) -> Result<&PackageIndex, BuildError> {
+        let archive = self.archive().await?;
         let read = || async { archive.packages(self.arch).await };
         Ok(self.index.get_or_try_init(read).await?)
     }

@@ -1,87 +1,40 @@
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_types::{Arch, Digest};
 
-use super::apt_config::AptConfig;
+use super::blocking::blocking;
+use super::config::{ArchiveConfig, Places, keyring};
 use super::error::DebError;
 use super::index_file::{Packed, bad_index, read_index, unpack_index};
+use super::open::{Open, Suite, Wanted};
 use super::packages::{Package, PackageIndex};
-use super::release::{Release, parse_date};
-use super::signature;
+use super::pool::{APT, Pool};
 use super::suites;
 use crate::fetch::{Download, Fetcher};
-use crate::hash::Hasher;
 
-const APT: &str = "/etc/apt";
-const KEYRINGS: [&str; 2] = [
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/debian-archive-keyring.pgp",
-];
-const MAX_RELEASE: u64 = 16 << 20;
 const MAX_INDEX: u64 = 512 << 20;
-const MAX_PACKAGE: u64 = 4 << 30;
 
-/// Which archive to use, and how.
-#[derive(Clone, Debug)]
-pub struct ArchiveConfig {
-    /// The base address of the mirror; the one of the host's apt configuration when there is none.
-    pub mirror: Option<String>,
-    /// The suite, such as `trixie`.
-    pub suite: String,
-    /// Its components, such as `main`.
-    pub components: Vec<String>,
-    /// The keys that may sign it; the Debian archive keyring of the host when there is none.
-    pub keyring: Option<PathBuf>,
-    /// Where downloads are kept.
-    pub cache: PathBuf,
-}
-
-impl ArchiveConfig {
-    /// The suite that is used when none is named.
-    pub const DEFAULT_SUITE: &str = "trixie";
-
-    /// Returns the usual settings: the mirror and the keyring of the host, `main` of the default suite.
-    pub fn new(cache: impl Into<PathBuf>) -> Self {
-        Self {
-            mirror: None,
-            suite: Self::DEFAULT_SUITE.to_owned(),
-            components: vec!["main".to_owned()],
-            keyring: None,
-            cache: cache.into(),
-        }
-    }
-}
-
-/// A release of a Debian mirror: its suite and those of its updates, whose signatures have been checked.
+/// A release of a Debian mirror: its suite, those of its updates and further sources, whose signatures have been
+/// checked.
 #[derive(Debug)]
 pub struct Archive<'f> {
     fetcher: &'f Fetcher<'f>,
-    config: ArchiveConfig,
-    mirror: String,
+    cache: PathBuf,
+    offline: bool,
+    pool: Pool<'f>,
     suites: Vec<Suite>,
-    /// Security updates that should have been there and are not.
-    lacking: Option<String>,
-}
-
-/// One suite.
-#[derive(Clone, Debug)]
-struct Suite {
-    mirror: String,
-    name: String,
-    release: Release,
-    security: bool,
+    warnings: Vec<String>,
 }
 
 impl<'f> Archive<'f> {
-    /// Fetches the signed index of a suite and checks it.
+    /// Reads the signed index of a suite and checks it. What is in the cache is used when the mirror says that nothing
+    /// is newer, or without asking when the settings say so.
     ///
     /// # Errors
     ///
     /// Fails when no mirror is known or it cannot be reached, and when the index is not signed by the keyring, is of
-    /// another suite or too old.
+    /// another suite or too old. That it is too old is only a warning when nothing newer may be asked for.
     pub async fn open(config: ArchiveConfig, fetcher: &'f Fetcher<'f>) -> Result<Self, DebError> {
         Self::open_with(config, fetcher, Path::new(APT)).await
     }
@@ -91,66 +44,72 @@ impl<'f> Archive<'f> {
         fetcher: &'f Fetcher<'f>,
         apt: &Path,
     ) -> Result<Self, DebError> {
-        let host = AptConfig::read(apt, &config.suite)?;
-        let mirror = config.mirror.clone().or_else(|| host.mirror.clone());
-        let mirror = mirror.ok_or_else(|| DebError::NoMirror { dir: apt.to_owned() })?;
-        let mirror = mirror.trim_end_matches('/').to_owned();
-        let keyring = match &config.keyring {
-            Some(path) => path.clone(),
-            None => KEYRINGS
-                .iter()
-                .map(PathBuf::from)
-                .find(|it| it.exists())
-                .unwrap_or_else(|| KEYRINGS[0].into()),
+        let places = Places::of(&config, apt)?;
+        let own = keyring(config.keyring.as_ref())?;
+        let open = Open { fetcher, cache: &config.cache, offline: config.offline };
+        let main = Wanted {
+            mirror: &places.main,
+            suite: &config.suite,
+            components: &config.components,
+            whole: true,
+            keyring: &own,
+            dates: places.dates,
         };
-        if !keyring.exists() {
-            return Err(DebError::NoKeyring { path: keyring });
-        }
-        let open = Open { config: &config, keyring: &keyring, fetcher, dates: host.check_dates };
-        let mut suites = vec![open.suite(&mirror, &config.suite, false).await?];
-        let mut lacking = None;
-        for extra in suites::extras(&mirror, &config.suite, &host) {
-            match open.suite(&extra.mirror, &extra.suite, extra.security).await {
-                Ok(suite) => suites.push(suite),
+        let (suite, warning) = open.suite(main).await?;
+        let (mut suites, mut warnings) = (vec![suite], Vec::from_iter(warning));
+        for extra in &places.extras {
+            let wanted =
+                Wanted { mirror: &extra.mirror, suite: &extra.suite, whole: false, ..main };
+            match open.suite(wanted).await {
+                Ok((suite, warning)) => {
+                    suites.push(suite);
+                    warnings.extend(warning);
+                }
                 Err(error) if suites::is_missing(&error) && !extra.sure => {
-                    tracing::debug!(
-                        suite = extra.suite,
-                        mirror = extra.mirror,
-                        "there is no such suite"
-                    );
+                    let (suite, mirror) = (&extra.suite, &extra.mirror);
+                    tracing::debug!(suite, mirror, "there is no such suite");
                     if extra.security {
-                        lacking = Some(extra.mirror);
+                        warnings.push(lacking(&config.suite, mirror));
                     }
                 }
                 Err(error) => return Err(error),
             }
         }
-        tracing::debug!(mirror, suite = config.suite, suites = suites.len(), "opened the archive");
-        Ok(Self { fetcher, config, mirror, suites, lacking })
+        for (n, source) in config.sources.iter().enumerate() {
+            let keyring = match &source.keyring {
+                Some(path) => keyring(Some(path))?,
+                None => own.clone(),
+            };
+            let wanted = Wanted {
+                mirror: places.source(n),
+                suite: &source.suite,
+                components: &source.components,
+                whole: true,
+                keyring: &keyring,
+                dates: if source.mirror.is_some() { places.dates_of_sources } else { places.dates },
+            };
+            let (suite, warning) = open.suite(wanted).await?;
+            suites.push(suite);
+            warnings.extend(warning);
+        }
+        tracing::debug!(
+            mirror = places.main,
+            suite = config.suite,
+            suites = suites.len(),
+            "opened the archive"
+        );
+        let pool = Pool::at(places, &config, fetcher);
+        Ok(Self { fetcher, cache: config.cache, offline: config.offline, pool, suites, warnings })
     }
 
     /// Returns what the user should know of the archive, such as that security updates are not included.
     pub fn warnings(&self) -> Vec<String> {
-        let lacking = self.lacking.iter().map(|mirror| {
-            format!(
-                "security updates of {} are not included: {mirror} has none; name their archive in the apt \
-                 configuration of this host",
-                self.config.suite
-            )
-        });
-        lacking.collect()
-    }
-
-    /// Returns the base address of the archive that has a file. Those of security updates are in a pool of their own.
-    fn root(&self, file: &str) -> &str {
-        let updates = file.starts_with("pool/updates/");
-        let security = self.suites.iter().find(|suite| suite.security && updates);
-        security.map_or(&self.mirror, |suite| &suite.mirror)
+        self.warnings.clone()
     }
 
     /// Returns the base address of the mirror.
     pub fn mirror(&self) -> &str {
-        &self.mirror
+        &self.pool.places().main
     }
 
     /// Returns the packages of the suite for one architecture. The index is kept in the cache by its hash, so it is
@@ -161,11 +120,10 @@ impl<'f> Archive<'f> {
     /// Fails when a component does not exist, when its index cannot be fetched or is not the signed one.
     pub async fn packages(&self, arch: Arch) -> Result<PackageIndex, DebError> {
         let mut parts = Vec::new();
-        for (n, suite) in self.suites.iter().enumerate() {
-            for component in &self.config.components {
-                // Updates need not have every component.
+        for suite in &self.suites {
+            for component in &suite.components {
                 let dir = format!("{component}/binary-{}/Packages", arch.debian());
-                if n == 0 || suite.release.file(&dir).is_some() {
+                if suite.whole || suite.release.file(&dir).is_some() {
                     parts.push(self.component(suite, component, arch).await?);
                 }
             }
@@ -197,25 +155,43 @@ impl<'f> Archive<'f> {
             let reason = format!("{plain} has {size} bytes");
             return Err(DebError::Index { url: format!("{base}/InRelease"), reason });
         }
-        let path = self.config.cache.join(format!("deb/index/{}", digest.hex()));
+        let path = self.cache.join(format!("deb/index/{}", digest.hex()));
         let cached = path.clone();
         if let Some(text) = blocking(move || read_index(&cached, size, digest)).await? {
             return Ok(text);
         }
-        let url = match suite.release.by_hash {
-            true => format!("{base}/{dir}/by-hash/SHA256/{}", packed_digest.hex()),
-            false => format!("{base}/{packed}"),
-        };
+        let name = format!("{}/{component} {}", suite.name, arch.debian());
+        if self.offline {
+            return Err(DebError::Offline { what: format!("the list of packages of {name}") });
+        }
+        let by_name = format!("{base}/{packed}");
+        let by_hash = format!("{base}/{dir}/by-hash/SHA256/{}", packed_digest.hex());
         let temp = path.with_extension(form.extension());
         let what = Download {
-            url: &url,
+            url: &by_name,
             path: &temp,
-            name: &format!("{}/{component} {}", suite.name, arch.debian()),
+            name: &name,
             limit: MAX_INDEX,
             size: Some(packed_size),
             sha256: Some(packed_digest),
         };
-        self.fetcher.download(what).await?;
+        let mut url = &by_name;
+        if suite.release.by_hash {
+            url = &by_hash;
+            match self.fetcher.download(Download { url, ..what }).await.map_err(DebError::from) {
+                Ok(_) => {}
+                // Some copies of an archive have no files by hash, whatever its index says.
+                Err(error) if error.is_gone() => {
+                    url = &by_name;
+                    // What the mirror said of the first place is what counts.
+                    self.fetcher.download(what).await.map_err(|_| error)?;
+                }
+                Err(error) => return Err(error),
+            }
+        } else {
+            self.fetcher.download(what).await?;
+        }
+        let url = url.clone();
         blocking(move || {
             let text = unpack_index(form, &temp, &path, size, digest);
             // It has served, or is of no use. Another build may have done the same and removed it first.
@@ -247,130 +223,15 @@ impl<'f> Archive<'f> {
         size: u64,
         sha256: Digest,
     ) -> Result<PathBuf, DebError> {
-        if let Some(path) = cached(&self.config.cache, size, sha256).await? {
-            return Ok(path);
-        }
-        let path = pool_path(&self.config.cache, sha256);
-        let what = Download {
-            url: &format!("{}/{file}", self.root(file)),
-            path: &path,
-            name,
-            limit: MAX_PACKAGE,
-            size: Some(size),
-            sha256: Some(sha256),
-        };
-        self.fetcher.download(what).await?;
-        Ok(path)
+        self.pool.fetch(name, file, size, sha256).await
     }
 }
 
-fn pool_path(cache: &Path, sha256: Digest) -> PathBuf {
-    cache.join(format!("deb/pool/{}.deb", sha256.hex()))
-}
-
-/// Returns the file of a package, if it is in the cache and whole.
-pub(crate) async fn cached(
-    cache: &Path,
-    size: u64,
-    sha256: Digest,
-) -> Result<Option<PathBuf>, DebError> {
-    let path = pool_path(cache, sha256);
-    let file = path.clone();
-    Ok(blocking(move || is_whole(&file, size, sha256)).await?.then_some(path))
-}
-
-/// What opening a suite needs.
-struct Open<'a, 'f> {
-    config: &'a ArchiveConfig,
-    keyring: &'a Path,
-    fetcher: &'f Fetcher<'f>,
-    /// Whether dates count.
-    dates: bool,
-}
-
-impl Open<'_, '_> {
-    /// Fetches and checks the signed index of one suite.
-    async fn suite(&self, mirror: &str, name: &str, security: bool) -> Result<Suite, DebError> {
-        let url = format!("{mirror}/dists/{name}/InRelease");
-        let release = self.release(&url, name).await?;
-        let bad = |reason| DebError::Index { url: url.clone(), reason };
-        if !release.names.iter().any(|known| known == name) {
-            return Err(bad(format!(
-                "it is of the suite `{}`, not `{name}`",
-                release.names.join("`, `"),
-            )));
-        }
-        if let Some(until) = release.valid_until.clone().filter(|_| self.dates) {
-            let limit =
-                parse_date(&until).ok_or_else(|| bad(format!("`{until}` is not a date")))?;
-            if SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| now.as_secs() > limit) {
-                return Err(DebError::Expired { url, until });
-            }
-        }
-        Ok(Suite { mirror: mirror.to_owned(), name: name.to_owned(), release, security })
-    }
-
-    async fn release(&self, url: &str, suite: &str) -> Result<Release, DebError> {
-        let dir = self.config.cache.join("deb");
-        let create = |dir: &Path| fs::create_dir_all(dir).and_then(|()| tempfile::tempdir_in(dir));
-        let temp = create(&dir).map_err(DebError::cache(&dir))?;
-        let path = temp.path().join("InRelease");
-        let name = format!("{suite} InRelease");
-        let what = Download {
-            url,
-            path: &path,
-            name: &name,
-            limit: MAX_RELEASE,
-            size: None,
-            sha256: None,
-        };
-        self.fetcher.download(what).await?;
-        let (url, keyring) = (url.to_owned(), self.keyring.to_owned());
-        blocking(move || {
-            let bad = |reason: String| DebError::Index { url: url.clone(), reason };
-            let file = fs::read(&path).map_err(DebError::cache(&path))?;
-            let file = String::from_utf8(file).map_err(|_| bad("it is not text".to_owned()))?;
-            // Nothing is read out of the file before its signature is known to be good.
-            let text = signature::verify(&url, &file, &keyring)?;
-            drop(temp);
-            Release::parse(&text).map_err(bad)
-        })
-        .await
-    }
-}
-
-/// Returns whether a file is in the cache and has the right bytes.
-fn is_whole(path: &Path, size: u64, digest: Digest) -> Result<bool, DebError> {
-    let failed = DebError::cache(path);
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failed(error)),
-    };
-    if file.metadata().map_err(&failed)?.len() != size {
-        return Ok(false);
-    }
-    let mut hash = Hasher::default();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer).map_err(&failed)? {
-            0 => return Ok(hash.finish() == digest),
-            got => hash.update(&buffer[..got]),
-        }
-    }
-}
-
-/// Runs work that reads or computes for long where it does not hold up other tasks.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, DebError> + Send + 'static,
-) -> Result<T, DebError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => std::future::pending().await,
-        },
-    }
+fn lacking(suite: &str, mirror: &str) -> String {
+    format!(
+        "security updates of {suite} are not included: {mirror} has none; name their archive in the apt configuration \
+         of this host"
+    )
 }
 
 #[cfg(test)]

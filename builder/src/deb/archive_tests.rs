@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::super::config::{Snapshot, Source};
 use super::*;
 use crate::hash::sha256;
 use crate::progress::Silent;
@@ -47,11 +48,16 @@ impl Mirror {
                 let request = String::from_utf8_lossy(&request[..got]).into_owned();
                 let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
                 let body = served.lock().unwrap().get(&path).cloned();
-                log.lock().unwrap().push(path);
-                let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
-                let body = body.unwrap_or_default();
+                let etag = format!("\"{}\"", sha256(body.as_deref().unwrap_or_default()).short());
+                let known = request.contains(&format!("if-none-match: {etag}\r\n"));
+                let (status, body) = match body {
+                    Some(_) if known => ("304 Not Modified", Vec::new()),
+                    Some(body) => ("200 OK", body),
+                    None => ("404 Not Found", Vec::new()),
+                };
+                log.lock().unwrap().push(if known { format!("{path} 304") } else { path });
                 let head = format!(
-                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: {etag}\r\nconnection: close\r\n\r\n",
                     body.len()
                 );
                 let _ = stream.write_all(head.as_bytes()).await;
@@ -84,6 +90,24 @@ impl Mirror {
         archive.fetch(packages[0]).await
     }
 
+    fn count(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        let mut files = self.files.lock().unwrap();
+        let all = std::mem::take(&mut *files);
+        *files = all.into_iter().map(|(path, bytes)| (path.replace(from, to), bytes)).collect();
+    }
+
+    /// Returns the only file of a folder of the cache.
+    fn kept(&self, dir: &str) -> PathBuf {
+        let dir = self.dir.path().join("cache/deb").join(dir);
+        let files: Vec<_> = fs::read_dir(dir).unwrap().map(|it| it.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files[0].clone()
+    }
+
     async fn refusal(&self, config: ArchiveConfig) -> String {
         let error = self.hello(config).await.unwrap_err().to_string();
         // What was refused leaves nothing that a later run would take.
@@ -107,7 +131,7 @@ async fn a_package_comes_down_the_whole_chain_and_stays_in_the_cache() {
     assert_eq!(
         mirror.asked.lock().unwrap()[5..],
         [
-            RELEASE_PATH,
+            &format!("{RELEASE_PATH} 304"),
             "/debian/dists/trixie-updates/InRelease",
             "/debian-security/dists/trixie-security/InRelease",
         ]
@@ -225,4 +249,115 @@ async fn a_package_or_an_index_with_other_bytes_is_refused() {
     mirror.put(&path.unwrap(), bytes);
     let error = mirror.refusal(mirror.config()).await;
     assert!(error.contains("has the hash sha256:"), "{error}");
+}
+
+#[tokio::test]
+async fn an_index_that_rotted_or_changed_is_fetched_anew() {
+    let mirror = Mirror::start().await;
+    mirror.hello(mirror.config()).await.unwrap();
+    let kept = mirror.kept("release");
+    let text = fs::read_to_string(&kept).unwrap();
+    fs::write(&kept, text.replace("184 main", "185 main")).unwrap();
+    let before = mirror.count();
+    mirror.hello(mirror.config()).await.unwrap();
+    let again = [format!("{RELEASE_PATH} 304"), RELEASE_PATH.to_owned()];
+    assert_eq!(mirror.asked.lock().unwrap()[before..before + 2], again);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+    // What is new and bad does not take the place of what is kept.
+    mirror.put(RELEASE_PATH, RELEASE.to_ascii_lowercase());
+    mirror.hello(mirror.config()).await.unwrap_err();
+    assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+    mirror.put(RELEASE_PATH, EXPIRED);
+    let error = mirror.hello(mirror.config()).await.unwrap_err();
+    assert!(matches!(error, DebError::Expired { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn without_the_network_the_cache_serves_or_says_what_it_lacks() {
+    let mirror = Mirror::start().await;
+    mirror.hello(mirror.config()).await.unwrap();
+    let before = mirror.count();
+    let offline = || ArchiveConfig { offline: true, ..mirror.config() };
+    let path = mirror.hello(offline()).await.unwrap();
+    for (kept, what) in [
+        (path, "package `hello`".to_owned()),
+        (mirror.kept("index"), "the list of packages of trixie/main amd64".to_owned()),
+        (
+            mirror.kept("release"),
+            format!("the index of suite `trixie` ({}dists/trixie/InRelease)", mirror.url),
+        ),
+    ] {
+        fs::remove_file(kept).unwrap();
+        let error = mirror.hello(offline()).await.unwrap_err().to_string();
+        let rest = "is not in the cache, and `--offline` is given; build once without it";
+        assert_eq!(error, format!("{what} {rest}"));
+    }
+    assert_eq!(mirror.count(), before);
+}
+
+#[tokio::test]
+async fn without_the_network_an_old_index_is_only_warned_of() {
+    let mirror = Mirror::start().await;
+    mirror.put(RELEASE_PATH, EXPIRED);
+    let apt = mirror.dir.path().join("apt.conf");
+    fs::write(&apt, "Acquire { Check-Valid-Until \"false\"; };\n").unwrap();
+    mirror.hello(mirror.config()).await.unwrap();
+    fs::remove_file(apt).unwrap();
+    let error = mirror.hello(mirror.config()).await.unwrap_err();
+    assert!(matches!(error, DebError::Expired { .. }), "{error}");
+    let fetcher = Fetcher::new(&Silent);
+    let config = ArchiveConfig { offline: true, ..mirror.config() };
+    let archive = Archive::open_with(config, &fetcher, mirror.dir.path()).await.unwrap();
+    let warnings = archive.warnings();
+    let text =
+        "the index of trixie in the cache was valid until Thu, 08 Jan 2026 00:00:00 UTC only";
+    assert!(warnings.iter().any(|it| it.starts_with(text)), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn a_snapshot_is_asked_for_its_moment_and_is_never_too_old() {
+    let mirror = Mirror::start().await;
+    mirror.put(RELEASE_PATH, EXPIRED);
+    let at = "20260101T000000Z";
+    mirror.rename("/debian/", &format!("/debian/archive/debian/{at}/"));
+    // As archives of snapshots do, it has no files by hash.
+    mirror.rename(&format!("by-hash/SHA256/{}", sha256(INDEX).hex()), "Packages.xz");
+    let snapshot = Some(Snapshot { mirror: Some(mirror.url.clone()), at: at.to_owned() });
+    let config = ArchiveConfig { snapshot, ..mirror.config() };
+    let path = mirror.hello(config.clone()).await.unwrap();
+    let asked = mirror.asked.lock().unwrap().clone();
+    let security = format!("/debian/archive/debian-security/{at}/dists/trixie-security/InRelease");
+    assert!(asked.contains(&security), "{asked:?}");
+    // A package whose hash is known needs no index.
+    fs::remove_file(path).unwrap();
+    let fetcher = Fetcher::new(&Silent);
+    let pool = Pool::at(Places::of(&config, mirror.dir.path()).unwrap(), &config, &fetcher);
+    let file = PACKAGE_PATH.strip_prefix("/debian/").unwrap();
+    let fetched = pool.fetch("hello", file, PACKAGE.len() as u64, sha256(PACKAGE)).await;
+    assert_eq!(fs::read(fetched.unwrap()).unwrap(), PACKAGE);
+    assert_eq!(mirror.count(), asked.len() + 1);
+}
+
+#[tokio::test]
+async fn further_sources_are_read_and_have_keys_of_their_own() {
+    let mirror = Mirror::start().await;
+    let all = mirror.files.lock().unwrap().clone();
+    for (path, bytes) in all {
+        mirror.put(&path.replace("/debian/", "/own/"), bytes);
+    }
+    let own = mirror.url.replace("/debian/", "/own");
+    let source = |keyring: &str| Source {
+        mirror: Some(own.clone()),
+        suite: "trixie".to_owned(),
+        components: vec!["main".to_owned()],
+        keyring: Some(mirror.dir.path().join(keyring)),
+    };
+    let config = ArchiveConfig { sources: vec![source("other.gpg")], ..mirror.config() };
+    let error = mirror.refusal(config).await;
+    assert!(error.contains("/own/dists/trixie/InRelease is not signed by a key in"), "{error}");
+    // The main mirror has another file of that name, so the one of the further source is taken.
+    mirror.put(PACKAGE_PATH, vec![1; PACKAGE.len()]);
+    let config = ArchiveConfig { sources: vec![source("keyring.gpg")], ..mirror.config() };
+    let path = mirror.hello(config).await.unwrap();
+    assert_eq!(fs::read(path).unwrap(), PACKAGE);
 }

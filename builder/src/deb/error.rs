@@ -16,6 +16,20 @@ pub enum DebError {
         /// Where the apt configuration was looked for.
         dir: PathBuf,
     },
+    /// A snapshot is named, and not where it is.
+    #[error(
+        "the snapshot {at} is asked for and no archive of snapshots is known; name one by `snapshot-mirror` in [debian] of kiln.toml"
+    )]
+    NoSnapshotMirror {
+        /// The moment.
+        at: String,
+    },
+    /// The network would be needed, and must not be used.
+    #[error("{what} is not in the cache, and `--offline` is given; build once without it")]
+    Offline {
+        /// What is missing.
+        what: String,
+    },
     /// The apt configuration cannot be read.
     #[error("cannot read {}", path.display())]
     ReadConfig {
@@ -125,6 +139,15 @@ impl DebError {
             true => Self::Fetch(FetchError::DiskFull { path: path.to_owned() }),
             false => Self::Cache { path: path.to_owned(), source },
         }
+    }
+
+    /// Returns whether what came is not what was asked for.
+    pub(crate) fn is_about_content(&self) -> bool {
+        let Self::Fetch(error) = self else { return false };
+        matches!(
+            error,
+            FetchError::Hash { .. } | FetchError::TooLarge { .. } | FetchError::Short { .. }
+        )
     }
 
     /// Returns whether the server no longer has what was asked for.

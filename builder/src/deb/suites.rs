@@ -49,8 +49,12 @@ pub(super) fn extras(mirror: &str, suite: &str, host: &AptConfig) -> Vec<Extra> 
     vec![updates, security]
 }
 
-/// Returns whether an error only says that there is no such suite.
+/// Returns whether an error only says that there is no such suite, as far as is known.
 pub(super) fn is_missing(error: &DebError) -> bool {
+    // The cache has every suite that was there when the mirror was asked.
+    if matches!(error, DebError::Offline { .. }) {
+        return true;
+    }
     // Servers that hide what they do not have answer 403.
     let DebError::Fetch(FetchError::Status { status, .. }) = error else { return false };
     matches!(status.as_u16(), 403 | 404 | 410)
