@@ -10,7 +10,7 @@ use super::document::{
 };
 use super::local::Local;
 use super::registry::{Registries, RegistryError, RegistrySettings};
-use super::{ImageConfig, LayerFile, LayerRef, OciError, Reference, select};
+use super::{ImageConfig, ImagePolicy, LayerFile, LayerRef, OciError, Reference, select};
 use crate::hash::sha256;
 use crate::progress::Progress;
 
@@ -26,6 +26,8 @@ pub struct ImageSettings {
     pub registries: Vec<RegistrySettings>,
     /// Ask no registry.
     pub offline: bool,
+    /// Which images may be used.
+    pub policy: ImagePolicy,
 }
 
 /// An image for one architecture, of which nothing but its description need be here yet.
@@ -48,9 +50,10 @@ pub struct Image {
 /// The sources of images.
 #[derive(Debug)]
 pub struct Images<'p> {
-    local: Vec<Local>,
-    blobs: Blobs,
-    registries: Option<Registries>,
+    pub(super) local: Vec<Local>,
+    pub(super) blobs: Blobs,
+    pub(super) registries: Option<Registries>,
+    pub(super) policy: ImagePolicy,
     progress: &'p dyn Progress,
 }
 
@@ -69,7 +72,8 @@ impl<'p> Images<'p> {
         let blobs = Blobs::new(cache);
         blobs.clean_up();
         let registries = (!settings.offline).then(|| Registries::new(settings.registries.clone()));
-        Ok(Self { local, blobs, registries, progress })
+        let policy = settings.policy.clone();
+        Ok(Self { local, blobs, registries, policy, progress })
     }
 
     /// Finds an image for an architecture. With a pin, the manifest is the pinned one and nobody is asked what a tag
@@ -77,22 +81,21 @@ impl<'p> Images<'p> {
     ///
     /// # Errors
     ///
-    /// Fails when no source has the image for the architecture, and when what it has makes no sense.
+    /// Fails when no source has the image for the architecture, when what it has makes no sense, and when the policy
+    /// does not let it be used.
     pub async fn resolve(
         &self,
         reference: &Reference,
         arch: Arch,
         pin: Option<Digest>,
     ) -> Result<Image, OciError> {
-        let (digest, document, index) = match pin {
-            Some(pin) => (pin, self.document(reference, &pin).await?, None),
-            None => {
-                let (digest, document) = self.root(reference).await?;
-                (digest, document, None)
-            }
+        self.check_rejected(reference)?;
+        let (digest, document) = match pin {
+            Some(pin) => (pin, self.document(reference, &pin).await?),
+            None => self.root(reference).await?,
         };
         let (digest, manifest, index, attestations) = match document {
-            Document::Manifest(manifest) => (digest, manifest, index, Vec::new()),
+            Document::Manifest(manifest) => (digest, manifest, None, Vec::new()),
             Document::Index(entries) => {
                 let entry = select::pick(&entries, arch).map_err(|there| OciError::NotForArch {
                     reference: reference.to_string(),
@@ -114,6 +117,7 @@ impl<'p> Images<'p> {
                 }
             }
         };
+        self.check_signed(reference, &digest, index.as_ref()).await?;
         self.image(reference, arch, digest, *manifest, index, attestations).await
     }
 
@@ -197,7 +201,7 @@ impl<'p> Images<'p> {
     }
 
     /// Returns what a name means: in local sources, at the registry, or in the cache if it is a digest.
-    async fn root(&self, reference: &Reference) -> Result<(Digest, Document), OciError> {
+    pub(super) async fn root(&self, reference: &Reference) -> Result<(Digest, Document), OciError> {
         if let Some(digest) = reference.digest() {
             return Ok((digest, self.document(reference, &digest).await?));
         }
@@ -213,7 +217,11 @@ impl<'p> Images<'p> {
     }
 
     /// Returns a manifest or index that is known by its digest.
-    async fn document(&self, reference: &Reference, digest: &Digest) -> Result<Document, OciError> {
+    pub(super) async fn document(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<Document, OciError> {
         if let Some(bytes) = self.here(digest) {
             return self.parsed(reference, &bytes);
         }
@@ -246,7 +254,7 @@ impl<'p> Images<'p> {
         })
     }
 
-    fn here(&self, digest: &Digest) -> Option<Vec<u8>> {
+    pub(super) fn here(&self, digest: &Digest) -> Option<Vec<u8>> {
         let local = self.local.iter().find_map(|local| local.read(digest));
         local.or_else(|| self.blobs.read(digest, MAX_DOCUMENT))
     }
@@ -309,12 +317,12 @@ fn malformed(reference: &Reference, problem: String) -> OciError {
     OciError::Malformed { reference: reference.to_string(), problem }
 }
 
-fn failed(reference: &Reference, source: RegistryError) -> OciError {
+pub(super) fn failed(reference: &Reference, source: RegistryError) -> OciError {
     OciError::Registry { reference: reference.to_string(), source: Box::new(source) }
 }
 
 /// Waits for locks and disks where that holds nothing else up.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work)

@@ -20,6 +20,9 @@ use crate::hash::sha256;
 /// Names that tools give an image in a layout, in the order of trust.
 const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 
+/// The most documents about an image that are looked at.
+const MAX_ABOUT: usize = 16;
+
 /// One folder or archive.
 #[derive(Debug)]
 pub(crate) struct Local {
@@ -92,6 +95,17 @@ impl Local {
         let named = |entry: &&Entry| entry.name.as_deref() == Some(wanted.as_str());
         // What was added last replaces what was there.
         self.entries.iter().rev().find(named).map(|entry| entry.descriptor.digest)
+    }
+
+    /// Returns what is named as something about a manifest or index: its signatures as cosign tags them, and what
+    /// refers to it under the tag that stands in for referrers.
+    pub(crate) fn about(&self, subject: &Digest) -> Vec<Digest> {
+        let tag = format!("sha256-{}", subject.hex());
+        // Some tools write the whole name, some the tag alone.
+        let about =
+            |name: &str| name.contains(&format!("{tag}.sig")) || name.ends_with(&format!(":{tag}"));
+        let named = self.entries.iter().filter(|entry| entry.name.as_deref().is_some_and(about));
+        named.map(|entry| entry.descriptor.digest).take(MAX_ABOUT).collect()
     }
 
     /// Returns whether a part is here.

@@ -7,6 +7,7 @@
 
 mod blobs;
 mod config;
+mod cosign;
 mod document;
 mod error;
 mod images;
@@ -15,8 +16,11 @@ mod local;
 mod reference;
 mod registry;
 mod select;
+#[cfg(test)]
+mod testing;
 
 pub use self::config::ImageConfig;
+pub use self::cosign::{ImagePolicy, ImageRule, Verdict};
 pub use self::error::OciError;
 pub use self::images::{Image, ImageSettings, Images};
 pub use self::layer::{Compression, LayerFile, LayerRef};

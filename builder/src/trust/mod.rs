@@ -13,7 +13,7 @@ mod dsse;
 mod error;
 mod folder;
 mod key;
-mod pem;
+pub(crate) mod pem;
 mod signature;
 mod version;
 

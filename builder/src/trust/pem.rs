@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 /// Wraps DER bytes; lines have 64 characters.
-pub(super) fn encode(label: &str, der: &[u8]) -> String {
+pub(crate) fn encode(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let mut text = format!("-----BEGIN {label}-----\n");
     for line in body.as_bytes().chunks(64) {
@@ -16,7 +16,7 @@ pub(super) fn encode(label: &str, der: &[u8]) -> String {
 }
 
 /// Returns the bytes of the first block with this label. What stands around it is skipped.
-pub(super) fn decode(label: &str, text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(label: &str, text: &str) -> Option<Vec<u8>> {
     let (_, rest) = text.split_once(&format!("-----BEGIN {label}-----"))?;
     let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
     let body: String = body.split_ascii_whitespace().collect();

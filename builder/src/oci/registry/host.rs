@@ -38,6 +38,8 @@ pub(super) enum Object<'a> {
     Manifest(&'a str),
     /// A blob.
     Blob(&'a Digest),
+    /// The index of what refers to a manifest.
+    Referrers(&'a Digest),
 }
 
 /// One registry or mirror.
@@ -305,6 +307,7 @@ impl Host {
         let path = match object {
             Object::Manifest(name) => format!("manifests/{name}"),
             Object::Blob(digest) => format!("blobs/{digest}"),
+            Object::Referrers(digest) => format!("referrers/{digest}"),
         };
         let mut request = self.http.get(format!("{scheme}://{host}/v2/{repository}/{path}"));
         if !matches!(object, Object::Blob(_)) {

@@ -18,7 +18,7 @@ pub use self::settings::RegistrySettings;
 
 use self::host::{Host, Object};
 use super::Reference;
-use super::document::{Descriptor, MAX_DOCUMENT};
+use super::document::{Descriptor, Document, MAX_DOCUMENT, parse};
 use crate::hash::sha256;
 use crate::progress::Task;
 
@@ -70,6 +70,51 @@ impl Registries {
             }
         }
         Err(last(first))
+    }
+
+    /// Returns the manifest or index of another tag in the repository of the reference.
+    pub(crate) async fn tagged(
+        &self,
+        reference: &Reference,
+        tag: &str,
+    ) -> Result<Bytes, RegistryError> {
+        let mut first = None;
+        for place in self.places(reference).await? {
+            let what = format!("{}:{tag}", place.repository);
+            let object = Object::Manifest(tag);
+            match place.host.document(&place.repository, object, &what, MAX_DOCUMENT).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => note(&mut first, error),
+            }
+        }
+        Err(last(first))
+    }
+
+    /// Returns what says something about a manifest, signatures for example. Registries that do not know the call have
+    /// an index under a tag (OCI distribution specification 1.1, "Referrers Tag Schema").
+    pub(crate) async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+    ) -> Result<Vec<Descriptor>, RegistryError> {
+        for place in self.places(reference).await? {
+            let what = format!("list of what refers to {subject}");
+            let object = Object::Referrers(subject);
+            let found = place.host.document(&place.repository, object, &what, MAX_DOCUMENT).await;
+            if let Ok(Ok(Document::Index(all))) = found.as_deref().map(parse)
+                && !all.is_empty()
+            {
+                return Ok(all);
+            }
+        }
+        match self.tagged(reference, &format!("sha256-{}", subject.hex())).await {
+            Ok(bytes) => match parse(&bytes) {
+                Ok(Document::Index(all)) => Ok(all),
+                _ => Ok(Vec::new()),
+            },
+            Err(RegistryError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Appends a blob to a file, from where that ends. What comes is counted, not checked.
