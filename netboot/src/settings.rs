@@ -16,7 +16,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use self::registries::registries;
-pub use self::trust::TrustSettings;
+pub use self::trust::{TrustSettings, image_policy};
 use crate::bake::BakeSettings;
 
 /// Where `kiln serve` looks for its settings unless told otherwise.

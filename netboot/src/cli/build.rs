@@ -145,13 +145,8 @@ impl SourceArgs {
         progress: &'a dyn Progress,
         arch: Arch,
     ) -> Result<BuildRequest<'a>, Failure> {
-        let registries = match &self.config {
-            Some(path) => crate::settings::registries(path)
-                .map_err(|error| Failure::new(Failure::CONFIG, error))?,
-            None => Vec::new(),
-        };
-        let images =
-            ImageSettings { dirs: self.images.clone(), registries, ..ImageSettings::default() };
+        let mut images = image_settings(self.config.as_deref())?;
+        images.dirs.clone_from(&self.images);
         Ok(BuildRequest {
             name: self.name.clone(),
             mirror: self.mirror.clone(),
@@ -162,6 +157,15 @@ impl SourceArgs {
             ..BuildRequest::new(store, self.specs.clone(), arch)
         })
     }
+}
+
+/// Reads what the settings say about registries and images; without a file, they say nothing.
+pub(super) fn image_settings(config: Option<&Path>) -> Result<ImageSettings, Failure> {
+    let Some(path) = config else { return Ok(ImageSettings::default()) };
+    let wrong = |error| Failure::new(Failure::CONFIG, error);
+    let registries = crate::settings::registries(path).map_err(wrong)?;
+    let policy = crate::settings::image_policy(path).map_err(wrong)?;
+    Ok(ImageSettings { registries, policy, ..ImageSettings::default() })
 }
 
 impl BuildArgs {
