@@ -12,6 +12,25 @@ pub enum RegistryError {
         /// Why.
         problem: String,
     },
+    /// Nobody that is trusted vouches for it.
+    #[error(
+        "the certificate of {host} is not one that is trusted ({problem}); name the file of its authority in `ca` \
+         under `[[registry]]`"
+    )]
+    Certificate {
+        /// The host.
+        host: String,
+        /// Why.
+        problem: String,
+    },
+    /// It talks without encryption.
+    #[error(
+        "{host} does not encrypt; if that is meant, set `plain-http = true` for it under `[[registry]]`"
+    )]
+    Plain {
+        /// The host.
+        host: String,
+    },
     /// It wants to know who asks, or does not accept who does.
     #[error(
         "{host} wants a login for {what}, {who}; log in with `docker login`, or set `username` and `password-file` \

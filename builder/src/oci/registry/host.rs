@@ -24,7 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long a registry may be silent: before its answer and between two pieces of it.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration =
+    if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 const MAX_REDIRECTS: usize = 5;
 
 /// What manifests may be.
@@ -321,10 +322,19 @@ impl Host {
             Some(Login::Basic(name, password)) => request.basic_auth(name, Some(password)),
             None => request,
         };
-        request.send().await.map_err(|error| RegistryError::Unreachable {
-            host: self.name.clone(),
-            problem: cause(&error),
-        })
+        request.send().await.map_err(|error| self.unreachable(cause(&error)))
+    }
+
+    /// Tells what is no matter of the network from what is, by the words that rustls has for it.
+    fn unreachable(&self, problem: String) -> RegistryError {
+        let host = self.name.clone();
+        if problem.starts_with("invalid peer certificate") {
+            RegistryError::Certificate { host, problem }
+        } else if problem.contains("InvalidContentType") {
+            RegistryError::Plain { host }
+        } else {
+            RegistryError::Unreachable { host, problem }
+        }
     }
 
     fn parsed(&self, repository: &str) -> Parsed {

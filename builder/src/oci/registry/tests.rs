@@ -221,3 +221,49 @@ async fn a_host_that_is_not_there_is_told_by_its_name() {
     let error = Registries::new(vec![settings]).manifest(&reference, None).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("cannot reach {host}: ")), "{error}");
 }
+
+#[tokio::test]
+async fn a_registry_that_stalls_is_told_and_what_came_is_kept_for_the_next_try() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // Half an answer for the first, and silence for all others.
+            if open.is_empty() {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let half = b"HTTP/1.1 200 X\r\ncontent-length: 10\r\n\r\n01234";
+                stream.write_all(half).await.unwrap();
+            }
+            open.push(stream);
+        }
+    });
+    let settings =
+        RegistrySettings { host: host.clone(), plain_http: true, ..RegistrySettings::default() };
+    let reference = format!("{host}/team/web:1").parse().unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    let mut task = Silent.begin("web", None);
+    let registries = Registries::new(vec![settings]);
+    let blob = blob(b"0123456789");
+    let pull = registries.blob(&reference, &blob, &mut file, &mut *task);
+    let error = pull.await.unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("cannot reach {host}: it does not answer in time")),
+        "{error}"
+    );
+    assert_eq!(file.metadata().unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_encrypt_is_told_apart_from_one_that_is_not_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let reference = format!("{}/team/web:1", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(&answer(400, "", "")).await;
+        }
+    });
+    let error = Registries::new(Vec::new()).manifest(&reference, None).await.unwrap_err();
+    assert!(error.to_string().contains("does not encrypt; if that is meant, set"), "{error}");
+}
