@@ -11,6 +11,7 @@ mod layers;
 mod layouts;
 mod packed;
 mod refusal;
+mod registry;
 mod uki;
 
 use crate::rig::Case;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Case> {
         containers::cases(),
         layouts::cases(),
         packed::cases(),
+        registry::cases(),
         command::cases(),
     ]
     .into_iter()

@@ -3,9 +3,12 @@
 mod dnsmasq;
 mod http;
 mod image;
+pub(crate) mod layout;
 mod needs;
 mod plan_server;
 mod program;
+mod proxy;
+mod registry;
 mod scene;
 
 pub(crate) use dnsmasq::Dnsmasq;
@@ -14,6 +17,8 @@ pub(crate) use image::{IMAGE, image, loaders, store, stub, work_folder};
 pub(crate) use needs::Need;
 pub(crate) use plan_server::PlanServer;
 pub(crate) use program::{kiln, program};
+pub(crate) use proxy::Proxy;
+pub(crate) use registry::{PASSWORD, Registry, USER, free};
 pub(crate) use scene::{Scene, until};
 
 use libtest_mimic::{Failed, Trial};
