@@ -7,6 +7,7 @@ mod containers;
 mod crash;
 mod explain;
 mod fresh;
+mod images;
 mod layers;
 mod layouts;
 mod packed;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
         uki::cases(),
         explain::cases(),
         fresh::cases(),
+        images::cases(),
         refusal::cases(),
         build::cases(),
         crash::cases(),

@@ -1,5 +1,6 @@
 //! What the cases stand on: needs, images that are built once, private networks, deadlines.
 
+mod direct;
 mod dnsmasq;
 mod http;
 mod image;
@@ -11,6 +12,7 @@ mod proxy;
 mod registry;
 mod scene;
 
+pub(crate) use direct::Direct;
 pub(crate) use dnsmasq::Dnsmasq;
 pub(crate) use http::fetch;
 pub(crate) use image::{IMAGE, image, loaders, store, stub, work_folder};
