@@ -2,6 +2,7 @@ use kiln_types::{Arch, Digest};
 
 use super::BuildError;
 use super::blocking::blocking;
+use super::component::init_images;
 use super::pack::{Packer, unpack};
 use super::resolve::Resolved;
 use crate::hash::{Hasher, sha256};
@@ -10,7 +11,7 @@ use crate::lock::PackagePin;
 use crate::manifest::{KernelEntry, PackageEntry};
 use crate::oci::Image;
 use crate::sbom::{self, About, ComponentSbom, DebianPackage, Origin};
-use crate::spec::Spec;
+use crate::spec::{InitSpec, Spec};
 use crate::store::{Store, StoreError};
 use crate::tree::Tree;
 
@@ -27,23 +28,54 @@ impl Packer<'_, '_> {
         resolved: &Resolved,
     ) -> Result<Digest, BuildError> {
         let arch: Arch = self.packages.arch;
-        let mut all = vec![sbom::of_init("init", sha256(&init_binary::load(arch)?))];
-        let mut modules = self.packages_of("kernel-modules", &resolved.kernel).await?;
+        let mut all = Vec::new();
+        if spec.init.iter().any(|entry| **entry == InitSpec::Kiln) {
+            all.push(sbom::of_init("init", sha256(&init_binary::load(arch)?)));
+        }
+        let mut modules = match spec.kernel.image.as_deref().and_then(|it| resolved.image(it)) {
+            Some(image) => self.image_of("kernel-modules", image).await?,
+            None => self.packages_of("kernel-modules", &resolved.kernel).await?,
+        };
         sbom::add_kernel(&mut modules, &kernel.release, kernel.digest);
         all.push(modules);
+        for image in init_images(spec, resolved) {
+            all.push(self.image_of("init", &image).await?);
+        }
+        for volume in &spec.volumes {
+            if let Some(image) = volume.image.as_deref().and_then(|it| resolved.image(it)) {
+                all.push(self.image_of(&format!("volume-{}", volume.name.as_str()), image).await?);
+            }
+        }
         for container in spec.containers() {
             let name = container.name.as_str();
             if let Some(image) = container.image.as_deref().and_then(|it| resolved.image(it)) {
-                let known: Option<ComponentSbom> = self.store.remembered(&image_key(image));
-                let mut found = known.unwrap_or_else(|| describe_image(image, &Tree::new()));
-                name.clone_into(&mut found.component);
-                all.push(found);
+                all.push(self.image_of(name, image).await?);
             } else if let Some(pins) = resolved.containers.get(&container.deb) {
                 all.push(self.packages_of(name, pins).await?);
             }
         }
         let about = About { image, arch, created: u64::from(self.packing.mtime) };
         Ok(self.store.put(&sbom::spdx(&about, &all).map_err(BuildError::Manifest)?)?)
+    }
+
+    /// Describes a component that is made of an image.
+    async fn image_of(&self, component: &str, image: &Image) -> Result<ComponentSbom, BuildError> {
+        let mut found: ComponentSbom = match self.store.remembered(&image_key(image)) {
+            Some(known) => known,
+            None => {
+                // It was packed under another name, or is not a container.
+                let layers = self.layers(image).await?;
+                let (store, image) = (self.store.clone(), image.clone());
+                blocking(move || -> Result<_, BuildError> {
+                    let found = describe_image(&image, &layers.flatten(&store)?);
+                    store.remember(&image_key(&image), &found)?;
+                    Ok(found)
+                })
+                .await??
+            }
+        };
+        component.clone_into(&mut found.component);
+        Ok(found)
     }
 
     /// Describes a component that is made of packages, as it was found when they were unpacked.
@@ -107,7 +139,7 @@ fn describe(pins: &[PackagePin], root: &Tree) -> ComponentSbom {
     sbom::of_component("", &Origin::Debian(&packages), root)
 }
 
-fn entry(pin: &PackagePin) -> PackageEntry {
+pub(super) fn entry(pin: &PackagePin) -> PackageEntry {
     PackageEntry {
         name: pin.name.clone(),
         version: pin.version.clone(),

@@ -4,18 +4,20 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{BuildError, BuildRequest};
-use crate::deb::ArchiveConfig;
+use super::packages::Packages;
+use super::{BuildError, BuildRequest, contents};
 use crate::disk::is_full;
-use crate::fetch::Fetcher;
+use crate::lock::PackagePin;
 use crate::manifest::Manifest;
-use crate::output::{self, Bootable, Format, Options, Stub};
+use crate::output::{self, Bootable, Format, Options, Stub, StubError};
 use crate::store::{Store, persist};
 
 /// Writes a version into a directory in every format that is asked for, and returns the files.
 pub(super) async fn export(
     request: &BuildRequest<'_>,
     manifest: &Manifest,
+    packages: &Packages<'_>,
+    pin: Option<&PackagePin>,
     dir: &Path,
 ) -> Result<Vec<PathBuf>, BuildError> {
     let mut written = Vec::new();
@@ -31,7 +33,7 @@ pub(super) async fn export(
             efi if efi.is_efi() => {
                 let stub = match &stub {
                     Some(stub) => stub,
-                    None => stub.insert(self::stub(request, manifest).await?),
+                    None => stub.insert(self::stub(manifest, packages, pin).await?),
                 };
                 let bootable = Bootable { manifest, store, cmdline: &manifest.cmdline };
                 written.push(output::write(efi, &bootable, &Options::new(stub), dir)?);
@@ -42,13 +44,20 @@ pub(super) async fn export(
     Ok(written)
 }
 
+/// Returns whether something that is asked for begins with systemd's stub.
+pub(super) fn needs_stub(request: &BuildRequest<'_>) -> bool {
+    request.out.is_some() && request.formats.iter().any(|format| format.is_efi())
+}
+
 /// Fetches systemd's stub.
-async fn stub(request: &BuildRequest<'_>, manifest: &Manifest) -> Result<Stub, BuildError> {
-    let fetcher = Fetcher::new(request.progress);
-    let cache = request.store.cache_dir();
-    let (mirror, offline) = (request.mirror.clone(), request.offline);
-    let config = ArchiveConfig { mirror, offline, ..ArchiveConfig::new(cache) };
-    Ok(Stub::obtain(config, &fetcher, manifest.arch).await?)
+async fn stub(
+    manifest: &Manifest,
+    packages: &Packages<'_>,
+    pin: Option<&PackagePin>,
+) -> Result<Stub, BuildError> {
+    let pin = pin.ok_or(StubError::NoPackage(manifest.arch))?;
+    let file = packages.fetch(pin).await?;
+    Ok(Stub::from_package(&file, contents::entry(pin), manifest.arch)?)
 }
 
 /// Writes `kernel`, `initrd.img` and `cmdline` into a directory, for other ways to boot.

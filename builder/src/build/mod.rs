@@ -23,6 +23,7 @@ mod packages;
 mod report;
 mod request;
 mod resolve;
+mod settings;
 mod signing;
 
 use std::path::Path;
@@ -39,6 +40,7 @@ use self::report::Steps;
 pub use self::report::{BuildReport, ComponentReport, StepReport};
 pub use self::request::{BuildRequest, LockUse, Update, UpdateKind};
 use self::resolve::Resolved;
+pub use self::settings::BuildSettings;
 use crate::fetch::Fetcher;
 use crate::kernel::{Load, memory_of, min_ram};
 use crate::lock::{Change, Lock, LockError};
@@ -62,7 +64,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let spec = spec::load(&request.specs)?;
     not_yet::check(&spec)?;
     let image = image_name(&request)?;
-    let epoch = source_date_epoch()?;
+    let epoch = request.epoch.map_or_else(source_date_epoch, |epoch| Ok(Some(epoch)))?;
     let (arch, store) = (request.arch, request.store);
     // Before anything is fetched: without a key nothing can be published.
     let key = request.keys.as_ref().map(KeyDir::site_key).transpose()?;
@@ -71,7 +73,10 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let sources = sources(&request)?;
     let mut warnings = spec.warnings();
     let old = old_lock(&request)?;
-    let resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
+    let mut resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
+    resolved
+        .add_stub(&spec, &packages, export::needs_stub(&request), &old, &request.lock_use)
+        .await?;
     let locked = check_lock(&request, &old, &resolved.lock)?;
     warnings.extend(packages.warnings());
     steps.end("resolve");
@@ -118,12 +123,14 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     };
     let canonical = manifest.to_canonical_json().map_err(BuildError::Manifest)?;
     let version = store.put(&canonical)?;
+    let settings = BuildSettings { release: request.release, epoch: packer.packing.mtime };
     let created = epoch.map_or_else(now, u64::from);
     let mut entry = VersionEntry::new(version, created, manifest.download_size())
         .with(SPEC, store.put(spec.to_yaml()?.as_bytes())?)
-        .with(LOCK, store.put(resolved.lock.only(arch).to_text()?.as_bytes())?);
+        .with(LOCK, store.put(resolved.lock.only(arch).to_text()?.as_bytes())?)
+        .with(SETTINGS, store.put(&settings.to_json().map_err(BuildError::Manifest)?)?);
     if let Some(key) = &key {
-        let recipe = signing::recipe(&request.specs, &manifest, created);
+        let recipe = signing::recipe(&request.specs, &manifest, &settings, created);
         entry = signing::sign(entry, store, key, &manifest, &recipe)?;
     }
     store.publish(&image, arch, entry)?;
@@ -135,7 +142,10 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     steps.end("publish");
     let mut written = Vec::new();
     if let Some(dir) = &request.out {
-        written = export::export(&request, &manifest, dir).await?;
+        written = {
+            let stub = resolved.stub.as_ref();
+            export::export(&request, &manifest, &packages, stub, dir).await?
+        };
         steps.end("export");
     }
     let reports = packer.reports.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +178,8 @@ pub async fn update(request: BuildRequest<'_>) -> Result<Vec<Change>, BuildError
     let packages = packages(&request, &spec, &fetcher);
     let sources = sources(&request)?;
     let old = old_lock(&request)?;
-    let resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
+    let mut resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
+    resolved.add_stub(&spec, &packages, false, &old, &request.lock_use).await?;
     let changes = old.only(request.arch).changes_to(&resolved.lock.only(request.arch));
     if let Some(path) = &request.lock {
         let mut new = old.without(request.arch);
@@ -185,6 +196,9 @@ pub async fn update(request: BuildRequest<'_>) -> Result<Vec<Change>, BuildError
 pub const SPEC: &str = "spec";
 /// The attachment of a version that holds its lock.
 pub const LOCK: &str = "lock";
+
+/// The attachment of a version that holds its [`BuildSettings`].
+pub const SETTINGS: &str = "settings";
 
 /// How well segments are compressed with zstd.
 mod segment_level {

@@ -51,11 +51,7 @@ impl<'a> Packages<'a> {
         lock_use: &LockUse,
         new: &mut Lock,
     ) -> Result<Vec<PackagePin>, BuildError> {
-        let mut names = wanted.names.to_vec();
-        if wanted.keep.is_some() {
-            names.iter_mut().for_each(|name| name.push_str(" (kernel)"));
-        }
-        let key = ClosureKey::new(self.arch, &self.name, &names);
+        let key = self.key(wanted);
         let known = old.closure(&key);
         let update = match lock_use {
             LockUse::Update(update) if update.takes_packages() => Some(update),
@@ -70,6 +66,19 @@ impl<'a> Packages<'a> {
         };
         new.pin_closure(key, pins.clone());
         Ok(pins)
+    }
+
+    /// Returns whether a lock says what names mean.
+    pub(super) fn knows(&self, wanted: &Wanted<'_>, lock: &Lock) -> bool {
+        lock.closure(&self.key(wanted)).is_some()
+    }
+
+    fn key(&self, wanted: &Wanted<'_>) -> ClosureKey {
+        let mut names = wanted.names.to_vec();
+        if wanted.keep.is_some() {
+            names.iter_mut().for_each(|name| name.push_str(&format!(" ({})", wanted.component)));
+        }
+        ClosureKey::new(self.arch, &self.name, &names)
     }
 
     async fn resolve(&self, wanted: &Wanted<'_>) -> Result<Vec<PackagePin>, BuildError> {

@@ -35,6 +35,8 @@ pub struct BuildRequest<'a> {
     pub offline: bool,
     /// Compress as well as possible, which takes far longer.
     pub release: bool,
+    /// Time of all files, in seconds since 1970; where there is none, that of `SOURCE_DATE_EPOCH` in the environment.
+    pub epoch: Option<u32>,
     /// Keys to sign the version with; none signs nothing.
     pub keys: Option<KeyDir>,
     /// Where to show how far it is.
@@ -93,6 +95,7 @@ impl<'a> BuildRequest<'a> {
             lock_use: LockUse::Extend,
             offline: false,
             release: false,
+            epoch: None,
             keys: None,
             progress: &Silent,
         }

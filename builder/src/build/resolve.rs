@@ -8,6 +8,7 @@ use super::{BuildError, LockUse};
 use crate::lock::{Lock, PackagePin};
 use crate::manifest::PackageEntry;
 use crate::oci::{Image, Images, Reference};
+use crate::output::Stub;
 use crate::spec::{Placed, Spec};
 
 /// Packages that a kernel is made of; the others that it depends on make an initrd and boot loader entries.
@@ -21,6 +22,8 @@ pub(super) struct Resolved {
     pub(super) images: BTreeMap<String, Image>,
     /// Packages of each container, by the names it asks for.
     pub(super) containers: BTreeMap<Vec<String>, Vec<PackagePin>>,
+    /// The package of systemd's stub, where it was asked for.
+    pub(super) stub: Option<PackagePin>,
     /// All of that.
     pub(super) lock: Lock,
 }
@@ -66,7 +69,30 @@ impl Resolved {
             let found = packages.closure(&wanted, old, lock_use, &mut lock).await?;
             containers.insert(container.deb.clone(), found);
         }
-        Ok(Self { kernel, images, containers, lock })
+        Ok(Self { kernel, images, containers, stub: None, lock })
+    }
+
+    /// Resolves the package of systemd's stub: if it is needed, or if only the lock is to be brought up to date.
+    pub(super) async fn add_stub(
+        &mut self,
+        spec: &Spec,
+        packages: &Packages<'_>,
+        needed: bool,
+        old: &Lock,
+        lock_use: &LockUse,
+    ) -> Result<(), BuildError> {
+        let names = [Stub::PACKAGE.to_owned()];
+        let wanted = Wanted {
+            component: "stub",
+            place: &spec.place,
+            names: &names,
+            keep: Some(&|name| name == Stub::PACKAGE),
+        };
+        if needed || packages.knows(&wanted, old) {
+            let found = packages.closure(&wanted, old, lock_use, &mut self.lock).await?;
+            self.stub = found.into_iter().next();
+        }
+        Ok(())
     }
 
     /// Returns an image by its name. Every image of the specification is there.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::BuildError;
+use super::{BuildError, BuildSettings};
 use crate::hash::sha256;
 use crate::manifest::Manifest;
 use crate::provenance::{self, Material, Recipe};
@@ -11,7 +11,12 @@ use crate::store::{Store, VersionEntry};
 use crate::trust::{PROVENANCE, SIGNATURE, SiteKey, sign_version};
 
 /// Says what a version was built from. Files are named by their last part only: where they are is of no use to others.
-pub(super) fn recipe(specs: &[PathBuf], manifest: &Manifest, finished: u64) -> Recipe {
+pub(super) fn recipe(
+    specs: &[PathBuf],
+    manifest: &Manifest,
+    settings: &BuildSettings,
+    finished: u64,
+) -> Recipe {
     let mut materials: Vec<_> = manifest.packages.iter().map(Material::package).collect();
     let images = &manifest.sources;
     materials.extend(images.iter().map(|image| Material::image(&image.reference, &image.digest)));
@@ -26,6 +31,7 @@ pub(super) fn recipe(specs: &[PathBuf], manifest: &Manifest, finished: u64) -> R
         ("image".to_owned(), json!(manifest.image)),
         ("arch".to_owned(), json!(manifest.arch)),
         ("specifications".to_owned(), json!(specs)),
+        ("settings".to_owned(), json!(settings)),
     ]);
     Recipe { parameters, materials, finished }
 }

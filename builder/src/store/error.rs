@@ -43,6 +43,12 @@ pub enum StoreError {
         /// The file or directory.
         path: PathBuf,
     },
+    /// The store cannot be changed.
+    #[error("`{}` is on a file system that is read-only; choose another store with --store", path.display())]
+    ReadOnly {
+        /// The file or directory.
+        path: PathBuf,
+    },
     /// A file is not what it should be.
     #[error("`{path}` is damaged; remove it and build the image again")]
     Damaged {
@@ -81,9 +87,10 @@ pub enum StoreError {
 
 impl StoreError {
     pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| match is_full(&source) {
-            true => Self::DiskFull { path: path.to_owned() },
-            false => Self::Write { path: path.to_owned(), source },
+        move |source| match source.kind() {
+            _ if is_full(&source) => Self::DiskFull { path: path.to_owned() },
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path: path.to_owned() },
+            _ => Self::Write { path: path.to_owned(), source },
         }
     }
 }

@@ -218,7 +218,8 @@ pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
     if args.dry_run {
         let spec = kiln_builder::spec::load(&args.source.specs);
         let spec = spec.map_err(|error| failure(error.into()))?;
-        return print_json(&spec);
+        print!("{}", spec.to_yaml().map_err(|error| failure(error.into()))?);
+        return Ok(());
     }
     let store = Store::open(&args.source.store.store)?;
     let progress = args.source.progress();

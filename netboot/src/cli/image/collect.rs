@@ -3,16 +3,17 @@ use std::time::Duration;
 
 use clap::Args;
 use kiln_builder::store::{GcOptions, Store};
+use kiln_inventory::Machine;
 use kiln_types::Digest;
 
-use super::super::client::Client;
+use super::super::client::{Client, path_part};
 use super::super::table::{size, table, text};
 use super::super::{ClientArgs, Failure, Output, StoreArg, print_json};
 
 /// Free the space of versions, artifacts and downloads that nothing needs any more
 ///
-/// Kept are the versions that a channel names, that a machine of the running server has booted or is to boot, and the
-/// newest of each image; and what was made or used lately, so that running builds lose nothing.
+/// Kept are the versions that a channel names, that a machine of the running server has booted or would boot now, even
+/// if it never has, and the newest of each image; and what was made or used lately, so that running builds lose nothing.
 #[derive(Debug, Args)]
 pub(super) struct GcArgs {
     /// Versions to keep of each image and architecture besides those in use
@@ -72,20 +73,45 @@ pub(super) async fn run(args: &GcArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks the running server for every version that a boot of its machines was of: what a machine runs, and what it
-/// could be sent back to.
+/// Asks the running server which versions its machines use: what they have booted, which is also what they could be
+/// sent back to, and what each would boot now, whether it ever has or not.
 async fn used_versions(client: &ClientArgs) -> Result<BTreeSet<Digest>, Failure> {
-    let boots: serde_json::Value = Client::new(client).get("/api/v1/boots").await?;
+    let client = Client::new(client);
     let mut found = BTreeSet::new();
-    collect(&boots, &mut found);
+    collect(&client.get("/api/v1/boots").await?, &mut found);
+    let machines: Vec<Machine> = client.get("/api/v1/machines").await?;
+    for machine in machines {
+        let path = format!("/api/v1/machines/{}/explain", path_part(&machine.spec.name));
+        collect(&client.get(&path).await?, &mut found);
+    }
     Ok(found)
 }
 
+/// Collects every digest that is a word of a text.
 fn collect(value: &serde_json::Value, found: &mut BTreeSet<Digest>) {
     match value {
-        serde_json::Value::String(text) => found.extend(text.parse::<Digest>()),
+        serde_json::Value::String(text) => {
+            found.extend(text.split_whitespace().filter_map(|word| word.parse::<Digest>().ok()));
+        }
         serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
         serde_json::Value::Object(map) => map.values().for_each(|item| collect(item, found)),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_boots_and_in_what_machines_would_boot() {
+        let [one, two] = ["1", "2"].map(|digit| format!("sha256:{}", digit.repeat(64)));
+        let boots = serde_json::json!([{"id": "b1", "version": one}]);
+        let plan = format!("web:stable x86_64 {two}");
+        let explained = serde_json::json!({"steps": [{"plan": "boot", "version": plan}]});
+        let mut found = BTreeSet::new();
+        collect(&boots, &mut found);
+        collect(&explained, &mut found);
+        assert_eq!(found, [one, two].map(|text| text.parse().unwrap()).into());
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use kiln_builder::BuildRequest;
-use kiln_builder::build::{LOCK, LockUse, SPEC};
+use kiln_builder::build::{BuildSettings, LOCK, LockUse, SETTINGS, SPEC};
 use kiln_builder::oci::ImageSettings;
 use kiln_builder::progress::Bars;
 use kiln_builder::store::{Store, VersionEntry};
@@ -18,7 +18,8 @@ use super::show::versions;
 /// Check that a version is what was built
 ///
 /// Reads every artifact and compares it with its digest, and checks the signature. With --rebuild the version is also
-/// built again, from the specification and the lock that were recorded with it, and compared.
+/// built again, from the specification and the lock that were recorded with it, and compared. Files that the
+/// specification takes from this computer by `source` are looked for in the working directory.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// NAME, NAME:CHANNEL or NAME@DIGEST; a beginning of the digest is enough
@@ -35,6 +36,9 @@ pub(super) struct VerifyArgs {
     /// OCI layout or archive that has images to rebuild from; may be repeated
     #[arg(long, value_name = "DIR")]
     images: Vec<PathBuf>,
+    /// Use no network to rebuild
+    #[arg(long)]
+    offline: bool,
     #[command(flatten)]
     store: StoreArg,
     #[command(flatten)]
@@ -102,6 +106,11 @@ async fn rebuild(
             other.cache_dir().join(part),
         );
     }
+    // Versions of old have no record of their settings: they were built with the usual ones.
+    let settings = match version.attachments.get(SETTINGS) {
+        Some(_) => BuildSettings::from_json(&attached(SETTINGS)?).map_err(anyhow::Error::from)?,
+        None => BuildSettings::default(),
+    };
     let manifest = store.manifest(&version.digest)?;
     let progress = Bars::new();
     let request = BuildRequest {
@@ -110,6 +119,9 @@ async fn rebuild(
         images: ImageSettings { dirs: args.images.clone(), ..ImageSettings::default() },
         lock: Some(lock),
         lock_use: LockUse::Locked,
+        release: settings.release,
+        epoch: Some(settings.epoch),
+        offline: args.offline,
         progress: &progress,
         ..BuildRequest::new(&other, vec![spec], arch)
     };
