@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod containers;
 mod crash;
+mod disk;
 mod explain;
 mod fresh;
 mod images;
@@ -13,6 +14,7 @@ mod layouts;
 mod packed;
 mod refusal;
 mod registry;
+mod reproducible;
 mod uki;
 
 use crate::rig::Case;
@@ -27,6 +29,8 @@ pub(crate) fn all() -> Vec<Case> {
         images::cases(),
         refusal::cases(),
         build::cases(),
+        reproducible::cases(),
+        disk::cases(),
         crash::cases(),
         layers::cases(),
         containers::cases(),
