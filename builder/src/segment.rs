@@ -264,4 +264,61 @@ mod tests {
         assert_eq!(unpacked.len() as u64, first.0.unpacked);
         assert!(unpacked.starts_with(b"070701"));
     }
+
+    /// A segment of a tree in a store of its own: what is stored, and what that unpacks to by itself.
+    fn segment_of(tree: &Tree, compression: SegmentCompression) -> (SegmentEntry, Vec<u8>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let packing = Packing { compression, ..Packing::default() };
+        let entry = write(&store, "x", &sha256(b"key"), tree, packing).unwrap();
+        let bytes = std::fs::read(store.artifact(&entry.digest)).unwrap();
+        (entry, bytes)
+    }
+
+    #[test]
+    fn every_compression_gives_the_same_archive_and_ends_at_a_multiple_of_four() {
+        for len in 0..5 {
+            let mut tree = Tree::new();
+            let path = TreePath::new("file").unwrap();
+            tree.insert(path, Node::file(0o644, vec![7_u8; 1000 * len + len]));
+            let (plain, archive) = segment_of(&tree, SegmentCompression::None);
+            assert_eq!(plain.unpacked, archive.len() as u64);
+            let (gzip, bytes) = segment_of(&tree, SegmentCompression::Gzip);
+            let mut unpacked = Vec::new();
+            flate2::bufread::GzDecoder::new(&bytes[..]).read_to_end(&mut unpacked).unwrap();
+            assert!(unpacked == archive, "gzip of {len}");
+            let (zstd, bytes) = segment_of(&tree, SegmentCompression::Zstd);
+            let mut unpacked = Vec::new();
+            let mut frame = zstd::Decoder::new(&bytes[..]).unwrap().single_frame();
+            frame.read_to_end(&mut unpacked).unwrap();
+            assert!(unpacked == archive, "zstd of {len}");
+            for entry in [plain, gzip, zstd] {
+                assert_eq!((entry.size % 4, entry.unpacked), (0, archive.len() as u64));
+            }
+        }
+    }
+
+    #[test]
+    fn gzip_says_neither_when_nor_where_it_was_made() {
+        let mut tree = Tree::new();
+        tree.insert(TreePath::new("file").unwrap(), Node::file(0o644, vec![7; 10_000]));
+        let (entry, bytes) = segment_of(&tree, SegmentCompression::Gzip);
+        // RFC 1952 §2.3: no name and no comment, time 0, system 255, "unknown".
+        assert_eq!(bytes[..8], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[9], 255);
+        assert_eq!(segment_of(&tree, SegmentCompression::Gzip), (entry, bytes));
+    }
+
+    #[test]
+    fn an_archive_that_is_stored_as_it_is_is_only_padded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let content = Content::Bytes((*b"070701 microcode").into());
+        let entry = write_raw(&store, "ucode", &content).unwrap();
+        assert_eq!((entry.size, entry.compression), (16, SegmentCompression::None));
+        let content = Content::Bytes((*b"070701 microcode!").into());
+        let entry = write_raw(&store, "ucode", &content).unwrap();
+        let bytes = std::fs::read(store.artifact(&entry.digest)).unwrap();
+        assert_eq!((bytes.as_slice(), entry.unpacked), (&b"070701 microcode!\0\0\0"[..], 17));
+    }
 }

@@ -8,11 +8,14 @@ use super::pack::{Packer, unpack};
 use super::resolve::Resolved;
 use super::{BuildError, ComponentReport, contents};
 use crate::lock::PackagePin;
-use crate::manifest::{KernelEntry, SegmentEntry};
-use crate::modules::ModulesError;
+use crate::manifest::{KernelEntry, SegmentCompression, SegmentEntry};
+use crate::modules::{self, ModulesError};
 use crate::oci::Image;
-use crate::spec::{ModuleSelection, Placed, Spec};
-use crate::{hash, kernel, modules, segment};
+use crate::segment::Packing;
+use crate::spec::{KernelSpec, Layout, Placed, Spec};
+use crate::store::Store;
+use crate::tree::Tree;
+use crate::{hash, kernel, segment};
 
 /// What is remembered of a kernel.
 #[derive(Clone, Serialize, Deserialize)]
@@ -20,155 +23,201 @@ pub(super) struct KernelParts {
     pub(super) kernel: KernelEntry,
     pub(super) modules: SegmentEntry,
     /// Microcode, which goes first.
-    #[serde(default)]
     pub(super) ucode: Option<SegmentEntry>,
+    /// Digest and length of the text of its configuration.
+    config: Option<(Digest, u64)>,
     pub(super) at_start: Vec<String>,
+    /// How the initrd is compressed, so that this kernel can unpack it.
+    pub(super) compression: SegmentCompression,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What a kernel is made from.
+struct Source<'a> {
+    spec: &'a KernelSpec,
+    origin: Origin<'a>,
+    /// Whether some container has a packed root file system.
+    packed: bool,
+}
+
+enum Origin<'a> {
+    Packages(&'a [PackagePin]),
+    Image(&'a Image),
+}
+
+impl KernelParts {
+    /// Returns the digest of the text of its configuration.
+    pub(super) fn config(&self) -> Option<Digest> {
+        self.config.map(|(digest, _)| digest)
+    }
+
+    fn is_there(&self, store: &Store) -> bool {
+        let entries = [&self.modules].into_iter().chain(&self.ucode);
+        let entries = entries.map(|entry| (entry.digest, entry.size));
+        let all = entries.chain([(self.kernel.digest, self.kernel.size)]).chain(self.config);
+        all.into_iter().all(|(digest, size)| store.holds(&digest, size))
+    }
+}
+
+impl<'a> Source<'a> {
+    fn new(spec: &'a Spec, resolved: &'a Resolved) -> Self {
+        let image = spec.kernel.image.as_deref().and_then(|reference| resolved.image(reference));
+        Self {
+            spec: &spec.kernel,
+            origin: image.map_or(Origin::Packages(&resolved.kernel), Origin::Image),
+            packed: spec.containers().any(|it| spec.layout_of(it) == Layout::Packed),
+        }
+    }
+
+    fn key(&self, packing: Packing) -> Digest {
+        let mut key = key("kernel", packing);
+        let spec = self.spec;
+        match self.origin {
+            Origin::Packages(packages) => add_packages(&mut key, packages),
+            Origin::Image(image) => {
+                key.update(Digest::as_bytes(&image.digest));
+                key.field(&format!("{:?} {:?} {:?}", spec.binary, spec.tar, spec.ucode));
+            }
+        }
+        key.field(&format!("{:?} {}", spec.modules.as_deref(), self.packed));
+        key.finish()
+    }
 }
 
 impl Packer<'_, '_> {
-    /// Takes the kernel and its modules out of packages.
+    /// Returns the kernel if it was packed before.
+    pub(super) fn known_kernel(&self, spec: &Spec, resolved: &Resolved) -> Option<KernelParts> {
+        let key = Source::new(spec, resolved).key(self.packing);
+        let known: KernelParts = self.store.remembered(&key)?;
+        known.is_there(&self.store).then_some(known)
+    }
+
+    /// Takes the kernel and its modules out of packages or an image, unless that was done before or is being done
+    /// elsewhere.
     pub(super) async fn kernel(
         &self,
         spec: &Spec,
         resolved: &Resolved,
     ) -> Result<KernelParts, BuildError> {
-        if let Some(image) =
-            spec.kernel.image.as_deref().and_then(|reference| resolved.image(reference))
-        {
-            return self.kernel_of_image(spec, image).await;
+        let started = Instant::now();
+        let (parts, reused) = match self.known_kernel(spec, resolved) {
+            Some(known) => (known, true),
+            None => {
+                let key = Source::new(spec, resolved).key(self.packing);
+                let _lock = self.lock(&key).await?;
+                match self.known_kernel(spec, resolved) {
+                    Some(known) => (known, true),
+                    None => (self.new_kernel(spec, resolved, key).await?, false),
+                }
+            }
+        };
+        self.report(ComponentReport::kernel(&parts.kernel, reused, started));
+        for segment in [&parts.modules].into_iter().chain(&parts.ucode) {
+            self.report(ComponentReport::segment(segment, reused, started));
         }
-        let packages = resolved.kernel.as_slice();
-        let modules = spec.kernel.modules.as_ref();
-        let selection = modules.map(|modules| (**modules).clone()).unwrap_or_default();
-        self.kernel_of(packages, selection).await.map_err(|error| match error {
+        self.warn(parts.warnings.iter().cloned());
+        Ok(parts)
+    }
+
+    async fn new_kernel(
+        &self,
+        spec: &Spec,
+        resolved: &Resolved,
+        key: Digest,
+    ) -> Result<KernelParts, BuildError> {
+        let Source { spec: wanted, origin, packed } = Source::new(spec, resolved);
+        let needs = if packed { modules::FOR_PACKED } else { &[] };
+        let (store, packing, wanted) = (self.store.clone(), self.packing, wanted.clone());
+        let selection = wanted.modules.as_deref().cloned();
+        let result = match origin {
+            Origin::Packages(packages) => {
+                let paths = self.fetch(packages).await?;
+                let task = self.progress.begin("packing kernel", None);
+                let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();
+                let (name, pins) = (names.join(", "), packages.to_vec());
+                let result = blocking(move || -> Result<_, BuildError> {
+                    let tree = unpack(&paths)?;
+                    contents::remember(&store, &pins, &tree)?;
+                    let found = kernel::from_packages(&tree, &name)?;
+                    let (release, selection) = (&found.release, selection.unwrap_or_default());
+                    let dir = store.tmp_dir();
+                    let modules = modules::collect(&tree, release, &selection, needs, &dir)?;
+                    store_kernel(&store, &key, &found, &modules, packed, packing)
+                })
+                .await?;
+                task.finish();
+                result
+            }
+            Origin::Image(image) => {
+                let layers = self.layers(image).await?;
+                let task = self.progress.begin("packing kernel", None);
+                let result = blocking(move || -> Result<_, BuildError> {
+                    let mut found = kernel::from_image(&layers.flatten(&store)?, &wanted)?;
+                    let tree = std::mem::replace(&mut found.modules, Tree::new());
+                    let (release, selection) = (&found.release, selection.as_ref());
+                    let dir = store.tmp_dir();
+                    let modules = modules::complete(tree, release, selection, needs, &dir)?;
+                    store_kernel(&store, &key, &found, &modules, packed, packing)
+                })
+                .await?;
+                task.finish();
+                result
+            }
+        };
+        result.map_err(|error| match error {
             BuildError::Modules(ModulesError::Unknown { name, release }) => BuildError::NoModule {
-                place: modules.map_or(&spec.place, Placed::place).clone(),
+                place: spec.kernel.modules.as_ref().map_or(&spec.place, Placed::place).clone(),
                 name,
                 release,
             },
             other => other,
         })
     }
+}
 
-    async fn kernel_of(
-        &self,
-        packages: &[PackagePin],
-        selection: ModuleSelection,
-    ) -> Result<KernelParts, BuildError> {
-        let started = Instant::now();
-        let mut key = key("kernel", self.packing);
-        add_packages(&mut key, packages);
-        key.field(&format!("{selection:?}"));
-        let key = key.finish();
-        if let Some(known) = self.known_kernel(&key) {
-            self.report(ComponentReport::kernel(&known.kernel, true, started));
-            self.report(ComponentReport::segment(&known.modules, true, started));
-            return Ok(known);
+/// Puts a kernel and what comes with it into the store, and remembers it.
+fn store_kernel(
+    store: &Store,
+    key: &Digest,
+    found: &kernel::KernelParts,
+    modules: &modules::Modules,
+    packed: bool,
+    mut packing: Packing,
+) -> Result<KernelParts, BuildError> {
+    packing.compression = found.initrd_compression();
+    let kernel = KernelEntry {
+        digest: store.put(&found.bytes)?,
+        size: found.bytes.len() as u64,
+        release: found.release.clone(),
+        efi_stub: found.efi_stub,
+    };
+    let mut segment_key = hash::Hasher::default();
+    segment_key.field("kernel-modules");
+    segment_key.update(key.as_bytes());
+    let segment_key = segment_key.finish();
+    let mut segment =
+        segment::write(store, "kernel-modules", &segment_key, &modules.tree, packing)?;
+    if modules.tree.is_empty() {
+        segment.unpacked = 0;
+    }
+    let ucode = found.ucode.as_ref();
+    let ucode = ucode.map(|content| segment::write_raw(store, "ucode", content)).transpose()?;
+    let config = match &found.config {
+        Some(config) => {
+            let text = config.to_text();
+            Some((store.put(text.as_bytes())?, text.len() as u64))
         }
-        let _lock = self.lock(&key).await?;
-        if let Some(known) = self.known_kernel(&key) {
-            self.report(ComponentReport::kernel(&known.kernel, true, started));
-            self.report(ComponentReport::segment(&known.modules, true, started));
-            return Ok(known);
-        }
-        let paths = self.fetch(packages).await?;
-        let task = self.progress.begin("packing kernel", None);
-        let (store, packing) = (self.store.clone(), self.packing);
-        let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();
-        let (name, pins) = (names.join(", "), packages.to_vec());
-        let packed = blocking(move || -> Result<_, BuildError> {
-            let tree = unpack(&paths)?;
-            contents::remember(&store, &pins, &tree)?;
-            let found = kernel::from_packages(&tree, &name)?;
-            let modules = modules::collect(&tree, &found.release, &selection, &store.tmp_dir())?;
-            let entry = KernelEntry {
-                digest: store.put(&found.bytes)?,
-                size: found.bytes.len() as u64,
-                release: found.release,
-                efi_stub: found.efi_stub,
-            };
-            let mut segment_key = hash::Hasher::default();
-            segment_key.field("kernel-modules");
-            segment_key.update(key.as_bytes());
-            let segment_key = segment_key.finish();
-            let mut segment =
-                segment::write(&store, "kernel-modules", &segment_key, &modules.tree, packing)?;
-            if modules.tree.is_empty() {
-                segment.unpacked = 0;
-            }
-            let parts = KernelParts {
-                kernel: entry,
-                modules: segment,
-                ucode: None,
-                at_start: modules.at_start,
-            };
-            store.remember(&key, &parts)?;
-            Ok(parts)
-        })
-        .await??;
-        task.finish();
-        self.report(ComponentReport::kernel(&packed.kernel, false, started));
-        self.report(ComponentReport::segment(&packed.modules, false, started));
-        Ok(packed)
-    }
-
-    /// Takes the kernel and all of its modules out of an image made for LinuxKit.
-    async fn kernel_of_image(&self, spec: &Spec, image: &Image) -> Result<KernelParts, BuildError> {
-        let started = Instant::now();
-        let mut key = key("kernel-image", self.packing);
-        key.update(Digest::as_bytes(&image.digest));
-        let wanted = &spec.kernel;
-        key.field(&format!("{:?} {:?} {:?}", wanted.binary, wanted.tar, wanted.ucode));
-        let key = key.finish();
-        let _lock = self.lock(&key).await?;
-        let known = self.known_kernel(&key);
-        let reused = known.is_some();
-        let parts = match known {
-            Some(known) => known,
-            None => {
-                let layers = self.layers(image).await?;
-                let task = self.progress.begin("packing kernel", None);
-                let (store, packing, wanted) = (self.store.clone(), self.packing, wanted.clone());
-                let parts = blocking(move || -> Result<_, BuildError> {
-                    let found = kernel::from_image(&layers.flatten(&store)?, &wanted)?;
-                    let ucode = match found.ucode {
-                        None => None,
-                        Some(content) => Some(segment::write_raw(&store, "ucode", &content)?),
-                    };
-                    let mut segment_key = hash::Hasher::default();
-                    segment_key.field("kernel-modules");
-                    segment_key.update(key.as_bytes());
-                    let name = "kernel-modules";
-                    let segment_key = segment_key.finish();
-                    let mut modules =
-                        segment::write(&store, name, &segment_key, &found.modules, packing)?;
-                    if found.modules.is_empty() {
-                        modules.unpacked = 0;
-                    }
-                    let kernel = KernelEntry {
-                        digest: store.put(&found.bytes)?,
-                        size: found.bytes.len() as u64,
-                        release: found.release,
-                        efi_stub: found.efi_stub,
-                    };
-                    let parts = KernelParts { kernel, modules, ucode, at_start: Vec::new() };
-                    store.remember(&key, &parts)?;
-                    Ok(parts)
-                })
-                .await??;
-                task.finish();
-                parts
-            }
-        };
-        self.report(ComponentReport::kernel(&parts.kernel, reused, started));
-        self.report(ComponentReport::segment(&parts.modules, reused, started));
-        Ok(parts)
-    }
-
-    fn known_kernel(&self, key: &Digest) -> Option<KernelParts> {
-        let known: KernelParts = self.store.remembered(key)?;
-        let there = self.store.holds(&known.kernel.digest, known.kernel.size)
-            && self.store.holds(&known.modules.digest, known.modules.size);
-        there.then_some(known)
-    }
+        None => None,
+    };
+    let parts = KernelParts {
+        kernel,
+        modules: segment,
+        ucode,
+        config,
+        at_start: modules.at_start.clone(),
+        compression: packing.compression,
+        warnings: found.shortcomings(packed),
+    };
+    store.remember(key, &parts)?;
+    Ok(parts)
 }

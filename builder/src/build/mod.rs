@@ -17,6 +17,7 @@ mod files;
 mod init;
 mod kernel;
 mod key;
+mod losses;
 mod not_yet;
 mod pack;
 mod packages;
@@ -34,6 +35,7 @@ use kiln_types::ImageRef;
 
 use self::component::{Component, Components, What};
 pub use self::error::BuildError;
+use self::kernel::KernelParts;
 use self::pack::Packer;
 use self::packages::Packages;
 use self::report::Steps;
@@ -44,12 +46,10 @@ pub use self::settings::BuildSettings;
 use crate::fetch::Fetcher;
 use crate::kernel::{Load, memory_of, min_ram};
 use crate::lock::{Change, Lock, LockError};
-use crate::manifest::{
-    KernelEntry, Manifest, SCHEMA, SegmentCompression, SegmentEntry, SourceEntry,
-};
+use crate::manifest::{Manifest, SCHEMA, SegmentCompression, SegmentEntry, SourceEntry};
 use crate::oci::{Images, Reference};
 use crate::segment::Packing;
-use crate::spec::{self, InitSpec, Layout, Spec};
+use crate::spec::{self, Container, InitSpec, Spec};
 use crate::store::VersionEntry;
 use crate::trust::KeyDir;
 
@@ -93,8 +93,11 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         images: &sources,
         packing,
         reports: Mutex::default(),
+        warnings: Mutex::default(),
     };
     let (kernel, segments) = assemble(&packer, &spec, &image, &resolved).await?;
+    let (kernel, config) = (kernel.kernel.clone(), kernel.config());
+    warnings.extend(packer.warnings());
     steps.end("pack");
 
     let cmdline = spec.kernel.cmdline.as_ref().and_then(|line| line.get(arch)).unwrap_or_default();
@@ -129,6 +132,9 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         .with(SPEC, store.put(spec.to_yaml()?.as_bytes())?)
         .with(LOCK, store.put(resolved.lock.only(arch).to_text()?.as_bytes())?)
         .with(SETTINGS, store.put(&settings.to_json().map_err(BuildError::Manifest)?)?);
+    if let Some(config) = config {
+        entry = entry.with(KERNEL_CONFIG, config);
+    }
     if let Some(key) = &key {
         let recipe = signing::recipe(&request.specs, &manifest, &settings, created);
         entry = signing::sign(entry, store, key, &manifest, &recipe)?;
@@ -200,6 +206,9 @@ pub const LOCK: &str = "lock";
 /// The attachment of a version that holds its [`BuildSettings`].
 pub const SETTINGS: &str = "settings";
 
+/// The attachment of a version that holds the configuration of its kernel, where that is known.
+pub const KERNEL_CONFIG: &str = "kernel-config";
+
 /// How well segments are compressed with zstd.
 mod segment_level {
     /// Fast to pack and to unpack.
@@ -214,42 +223,62 @@ async fn assemble(
     spec: &Spec,
     image: &ImageRef,
     resolved: &Resolved,
-) -> Result<(KernelEntry, Vec<SegmentEntry>), BuildError> {
+) -> Result<(KernelParts, Vec<SegmentEntry>), BuildError> {
     let arch = packer.packages.arch;
     let containers = component::settle(spec, resolved)?;
-    let components = Components { spec, arch, resolved, packing: packer.packing };
-    let mut list = components.list(&containers)?;
+    let known = packer.known_kernel(spec, resolved);
+    // While the kernel is still to come, it is taken for one that can unpack what most can.
+    let usual = packer.packing.compression;
+    let meant = known.map_or(usual, |kernel| kernel.compression);
+    let (kernel, mut packed) = tokio::try_join!(
+        packer.kernel(spec, resolved),
+        parts(packer, meant, spec, resolved, &containers)
+    )?;
+    if kernel.compression != meant {
+        packer.forget_segments();
+        packed = parts(packer, kernel.compression, spec, resolved, &containers).await?;
+    }
+    let packing = Packing { compression: kernel.compression, ..packer.packing };
+    let services = containers.get(containers.len() - spec.services.len()..).unwrap_or_default();
+    let onboot = containers.get(..spec.onboot.len()).unwrap_or_default();
+    let tree = init::tree(image.name(), arch, onboot, services, &kernel.at_start)?;
+    let mut segments: Vec<_> = kernel.ucode.iter().cloned().collect();
+    let images = component::init_images(spec, resolved);
+    let name = if images.is_empty() { "init" } else { "kiln-init" }.to_owned();
+    if !images.is_empty() {
+        let mut key = key::key("init-images", packing);
+        images.iter().for_each(|image| key.update(image.digest.as_bytes()));
+        let what = What::Init { images, key: key.finish() };
+        let name = "init".to_owned();
+        segments.push(packer.one(Component { name, what }, packing).await?);
+    }
+    if spec.init.iter().any(|entry| **entry == InitSpec::Kiln) {
+        segments.push(packer.one(Component { name, what: What::Tree(tree) }, packing).await?);
+    }
+    if kernel.modules.unpacked > 0 {
+        segments.push(kernel.modules.clone());
+    }
+    segments.extend(packed);
+    Ok((kernel, segments))
+}
+
+/// Packs volumes, containers and files.
+async fn parts(
+    packer: &Packer<'_, '_>,
+    compression: SegmentCompression,
+    spec: &Spec,
+    resolved: &Resolved,
+    containers: &[Container],
+) -> Result<Vec<SegmentEntry>, BuildError> {
+    let packing = Packing { compression, ..packer.packing };
+    let components = Components { spec, arch: packer.packages.arch, resolved, packing };
+    let mut list = components.list(containers)?;
     if !spec.files.is_empty() {
         let (files, ids) = (spec.files.clone(), component::ids(spec));
         let tree = blocking::blocking(move || files::tree(&files, &ids)).await??;
         list.push(Component { name: "files".to_owned(), what: What::Tree(tree) });
     }
-    let (kernel, packed) = tokio::try_join!(packer.kernel(spec, resolved), packer.pack(list))?;
-    let services = containers.get(containers.len() - spec.services.len()..).unwrap_or_default();
-    let mut modules = kernel.at_start.clone();
-    if spec.containers().any(|container| spec.layout_of(container) == Layout::Packed) {
-        modules.extend(["loop", "squashfs"].map(str::to_owned));
-    }
-    let onboot = containers.get(..spec.onboot.len()).unwrap_or_default();
-    let tree = init::tree(image.name(), arch, onboot, services, &modules)?;
-    let mut segments: Vec<_> = kernel.ucode.into_iter().collect();
-    let images = component::init_images(spec, resolved);
-    if !images.is_empty() {
-        let mut key = key::key("init-images", packer.packing);
-        images.iter().for_each(|image| key.update(image.digest.as_bytes()));
-        let what = What::Init { images, key: key.finish() };
-        let name = "init".to_owned();
-        segments.push(packer.one(Component { name, what }).await?);
-    }
-    if spec.init.iter().any(|entry| **entry == InitSpec::Kiln) {
-        let name = if segments.is_empty() { "init" } else { "kiln-init" }.to_owned();
-        segments.push(packer.one(Component { name, what: What::Tree(tree) }).await?);
-    }
-    if kernel.modules.unpacked > 0 {
-        segments.push(kernel.modules);
-    }
-    segments.extend(packed);
-    Ok((kernel.kernel, segments))
+    packer.pack(list, packing).await
 }
 
 fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a>) -> Packages<'a> {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +10,7 @@ use super::blocking::blocking;
 use super::component::{Component, Files, Root, What};
 use super::key::{add_tree, key};
 use super::packages::Packages;
-use super::{BuildError, ComponentReport, contents};
+use super::{BuildError, ComponentReport, contents, losses};
 use crate::bundle::{self, RootFiles, VolumeFiles};
 use crate::deb;
 use crate::layer::{Limits, flatten, for_container, for_init};
@@ -23,6 +24,9 @@ use crate::spec::Layout;
 use crate::store::{KeyLock, Store};
 use crate::tree::Tree;
 
+/// The names of what comes with a kernel, in reports.
+const KERNEL_PARTS: [&str; 3] = ["kernel", "kernel-modules", "ucode"];
+
 /// Turns components into segments, several at a time, and each of them at most once.
 pub(super) struct Packer<'a, 'p> {
     pub(super) store: Store,
@@ -31,6 +35,7 @@ pub(super) struct Packer<'a, 'p> {
     pub(super) images: &'a Images<'a>,
     pub(super) packing: Packing,
     pub(super) reports: Mutex<Vec<ComponentReport>>,
+    pub(super) warnings: Mutex<BTreeSet<String>>,
 }
 
 impl Packer<'_, '_> {
@@ -38,19 +43,24 @@ impl Packer<'_, '_> {
     pub(super) async fn pack(
         &self,
         components: Vec<Component>,
+        packing: Packing,
     ) -> Result<Vec<SegmentEntry>, BuildError> {
         let at_a_time = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
-        let work = components.into_iter().map(|component| self.one(component));
+        let work = components.into_iter().map(|component| self.one(component, packing));
         stream::iter(work).buffered(at_a_time).try_collect().await
     }
 
     /// Packs a component, unless that was done before or is being done elsewhere.
-    pub(super) async fn one(&self, component: Component) -> Result<SegmentEntry, BuildError> {
+    pub(super) async fn one(
+        &self,
+        component: Component,
+        mut packing: Packing,
+    ) -> Result<SegmentEntry, BuildError> {
         let started = Instant::now();
         let Component { name, what } = component;
         let (what, key) = match what {
             What::Tree(tree) => {
-                let (packing, label) = (self.packing, name.clone());
+                let label = name.clone();
                 blocking(move || -> Result<_, BuildError> {
                     let mut key = key(&label, packing);
                     add_tree(&mut key, &tree)?;
@@ -64,6 +74,7 @@ impl Packer<'_, '_> {
         };
         let known = |entry: SegmentEntry| {
             self.report(ComponentReport::segment(&entry, true, started));
+            self.warn(losses::known(&self.store, &key));
             entry
         };
         if let Some(entry) = segment::find(&self.store, &name, &key) {
@@ -89,12 +100,13 @@ impl Packer<'_, '_> {
             What::Container { .. } | What::Tree(_) => {}
         }
         let task = self.progress.begin(&format!("packing {name}"), None);
-        let (store, mut packing, label) = (self.store.clone(), self.packing, name.clone());
+        let (store, label) = (self.store.clone(), name.clone());
         if what.is_packed() {
             // It is compressed in itself, and read in place.
             packing.compression = SegmentCompression::None;
         }
-        let entry = blocking(move || -> Result<_, BuildError> {
+        let (entry, lost) = blocking(move || -> Result<_, BuildError> {
+            let mut lost = Vec::new();
             let place = |source| BuildError::Place { component: label.clone(), source };
             let tree = match what {
                 What::Tree(tree) => tree,
@@ -103,6 +115,7 @@ impl Packer<'_, '_> {
                     for layers in &layers {
                         root.merge(for_container(layers.flatten(&store)?).map_err(place)?);
                     }
+                    lost = losses::of_archive(&label, &root, false);
                     let files = VolumeFiles::Own(root);
                     bundle::write_volume(&name, readonly, files).map_err(place)?
                 }
@@ -111,6 +124,7 @@ impl Packer<'_, '_> {
                     for layers in &layers {
                         root.merge(for_init(layers.flatten(&store)?).map_err(place)?);
                     }
+                    lost = losses::of_archive(&label, &root, false);
                     root
                 }
                 What::Container { container, config, path, files, layout, .. } => {
@@ -135,13 +149,18 @@ impl Packer<'_, '_> {
                             }
                             .map_err(place)?;
                             match layout {
-                                Layout::Cpio => RootFiles::Own(root),
+                                Layout::Cpio => {
+                                    lost = losses::of_archive(&label, &root, true);
+                                    RootFiles::Own(root)
+                                }
                                 Layout::Packed => {
                                     bundle::add_mount_points(&container, &mut root)
                                         .map_err(place)?;
                                     let options = packed::Options::new(packing.mtime);
-                                    let spooled = packed::spool(&root, &options, &store.tmp_dir());
-                                    RootFiles::Packed(spooled?.0)
+                                    let (content, packed) =
+                                        packed::spool(&root, &options, &store.tmp_dir())?;
+                                    lost = losses::of_packed(&label, &packed);
+                                    RootFiles::Packed(content)
                                 }
                             }
                         }
@@ -149,16 +168,34 @@ impl Packer<'_, '_> {
                     bundle::write(&container, config, &path, files)?
                 }
             };
-            Ok(segment::write(&store, &label, &key, &tree, packing)?)
+            losses::remember(&store, &key, &lost)?;
+            Ok((segment::write(&store, &label, &key, &tree, packing)?, lost))
         })
         .await??;
         task.finish();
+        self.warn(lost);
         self.report(ComponentReport::segment(&entry, false, started));
         Ok(entry)
     }
 
     pub(super) fn report(&self, report: ComponentReport) {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+    }
+
+    /// Adds to what the report warns of.
+    pub(super) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(warnings);
+    }
+
+    /// Returns what was warned of, sorted.
+    pub(super) fn warnings(&self) -> BTreeSet<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leaves all but the kernel out of the reports: it is to be packed in another way.
+    pub(super) fn forget_segments(&self) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.retain(|report| KERNEL_PARTS.contains(&report.name.as_str()));
     }
 
     /// Waits until nobody else makes what belongs to a key.

@@ -155,6 +155,12 @@ impl KernelConfig {
         }
     }
 
+    /// Returns it as text that [`read`](Self::read) reads: a line for each option that is on, sorted.
+    pub fn to_text(&self) -> String {
+        let lines = self.options.iter().map(|(name, value)| format!("CONFIG_{name}={value}\n"));
+        lines.collect()
+    }
+
     /// Returns the value of an option, whose name may begin with `CONFIG_`: `y`, `m`, a number or a text in quotes.
     /// What is off has none.
     pub fn get(&self, option: &str) -> Option<&str> {
@@ -202,6 +208,14 @@ mod tests {
         }
         assert_eq!(config.get("CONFIG_HZ"), Some("250"));
         assert_eq!(config.get("LOCALVERSION"), Some("\"-x\""));
+    }
+
+    #[test]
+    fn what_is_written_reads_as_the_same() {
+        let config = KernelConfig::read(TEXT.as_bytes()).unwrap().unwrap();
+        let text = config.to_text();
+        assert!(text.starts_with("CONFIG_BLK_DEV_INITRD=y\nCONFIG_HZ=250\n"), "{text}");
+        assert_eq!(KernelConfig::read(text.as_bytes()).unwrap(), Some(config));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod archive;
 mod config;
 mod form;
+mod initrd;
 pub mod kspp;
 mod ram;
 

@@ -1,6 +1,7 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::manifest::SegmentCompression;
 use crate::tree::{Kind, Node};
 
 fn pe() -> Vec<u8> {
@@ -251,4 +252,41 @@ fn damage_to_a_kernel_is_an_error_or_another_kernel_but_never_a_panic() {
             ));
         }
     }
+}
+
+#[test]
+fn an_initrd_is_compressed_as_the_kernel_can_unpack_it() {
+    let with = |release: &str, config: &str| {
+        let config = KernelConfig::read(config.as_bytes()).unwrap();
+        let parts = KernelParts { config, ..parts(release.to_owned(), pe(), None) };
+        parts.initrd_compression()
+    };
+    let both = "CONFIG_BLK_DEV_INITRD=y\nCONFIG_RD_GZIP=y\nCONFIG_RD_ZSTD=y\n";
+    assert_eq!(with("6.12", both), SegmentCompression::Zstd);
+    assert_eq!(
+        with("6.12", "CONFIG_BLK_DEV_INITRD=y\nCONFIG_RD_GZIP=y\n"),
+        SegmentCompression::Gzip
+    );
+    assert_eq!(with("6.12", "CONFIG_BLK_DEV_INITRD=y\n"), SegmentCompression::None);
+    // Nothing is known but the release.
+    assert_eq!(with("5.10.0-28-amd64", ""), SegmentCompression::Zstd);
+    assert_eq!(with("6.1", ""), SegmentCompression::Zstd);
+    assert_eq!(with("5.4.302-linuxkit", ""), SegmentCompression::Gzip);
+    assert_eq!(with("unknown", ""), SegmentCompression::Gzip);
+}
+
+#[test]
+fn what_an_image_needs_and_a_kernel_lacks_is_said() {
+    let config = "CONFIG_BLK_DEV_INITRD=y\nCONFIG_TMPFS=y\nCONFIG_DEVTMPFS=y\nCONFIG_CGROUPS=y\nCONFIG_MEMCG=y\n\
+        CONFIG_CGROUP_PIDS=y\nCONFIG_CGROUP_BPF=y\nCONFIG_PID_NS=y\nCONFIG_NET_NS=y\nCONFIG_UTS_NS=y\nCONFIG_IPC_NS=y\n\
+        CONFIG_USER_NS=y\nCONFIG_SECCOMP=y\nCONFIG_SECCOMP_FILTER=y\nCONFIG_OVERLAY_FS=m\nCONFIG_SQUASHFS=m\n\
+        CONFIG_SQUASHFS_ZSTD=y\n";
+    let config = KernelConfig::read(config.as_bytes()).unwrap();
+    let mut parts = KernelParts { config, ..parts("6.12".to_owned(), pe(), None) };
+    assert_eq!(parts.shortcomings(false), Vec::<String>::new());
+    let packed = parts.shortcomings(true);
+    assert_eq!(packed.len(), 1, "{packed:?}");
+    assert!(packed[0].starts_with("kernel 6.12 has no loop devices"), "{packed:?}");
+    parts.config = None;
+    assert_eq!(parts.shortcomings(true), Vec::<String>::new());
 }

@@ -3,24 +3,17 @@
 
 mod info;
 mod lists;
+mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use self::info::ModuleInfo;
+use self::unpack::{Spool, read};
 use crate::disk::is_full;
 use crate::spec::ModuleSelection;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
-
-/// No module comes near this.
-const MAX_MODULE: u64 = 128 << 20;
-/// Memory that unpacking one module may take.
-const XZ_MEMORY: u64 = 256 << 20;
-const WINDOW_LOG: u32 = 27;
 
 /// What `auto` takes: directories and single modules below `kernel/`.
 const AUTO: &[&str] = &[
@@ -143,8 +136,9 @@ impl ModulesError {
     }
 }
 
-/// Takes modules out of the tree of a kernel package, with all that they depend on. They are unpacked into a file
-/// without a name in the given directory.
+/// Takes modules out of the tree of a kernel, with all that they depend on, and those that the image needs whatever the
+/// selection says, such as [`FOR_PACKED`]: what this kernel has built in, or not at all, is left out. They are unpacked
+/// into a file without a name in the given directory.
 ///
 /// # Errors
 ///
@@ -153,79 +147,165 @@ pub fn collect(
     package: &Tree,
     release: &str,
     selection: &ModuleSelection,
-    dir: &Path,
-) -> Result<Modules, ModulesError> {
-    collect_with(package, release, selection, &[], dir)
-}
-
-/// As [`collect`], with modules that the image needs whatever the selection says, such as [`FOR_PACKED`]. What this
-/// kernel has built in, or not at all, is left out.
-///
-/// # Errors
-///
-/// As [`collect`].
-pub fn collect_with(
-    package: &Tree,
-    release: &str,
-    selection: &ModuleSelection,
     needs: &[&str],
     dir: &Path,
 ) -> Result<Modules, ModulesError> {
-    let base = format!("usr/lib/modules/{release}/");
-    let all = available(package, &base);
-    let builtin = builtin_names(package, &base);
-    let mut wanted: Vec<String> = match selection {
-        ModuleSelection::None => Vec::new(),
-        ModuleSelection::Auto => all
-            .iter()
-            .filter(|(_, file)| AUTO.iter().any(|part| file["kernel/".len()..].starts_with(part)))
-            .map(|(name, _)| name.clone())
-            .collect(),
+    let source = Source::new(package, release);
+    let mut auto = false;
+    let mut wanted = Vec::new();
+    match selection {
+        ModuleSelection::None => {}
+        ModuleSelection::Auto => auto = true,
         ModuleSelection::Named(names) => {
-            let names: Vec<_> = names.iter().map(|name| normal(name)).collect();
-            for name in &names {
-                if !all.contains_key(name) && !builtin.contains(name) {
-                    return Err(ModulesError::Unknown {
-                        name: name.clone(),
-                        release: release.to_owned(),
-                    });
+            for name in names.iter().map(|name| normal(name)) {
+                if name == ModuleSelection::AUTO {
+                    auto = true;
+                } else if source.all.contains_key(&name) || source.builtin.contains(&name) {
+                    wanted.push(name);
+                } else {
+                    return Err(ModulesError::Unknown { name, release: release.to_owned() });
                 }
             }
-            names
+        }
+    }
+    let mut at_start = wanted.clone();
+    if auto {
+        let usual = |file: &str| {
+            file.strip_prefix("kernel/")
+                .is_some_and(|f| AUTO.iter().any(|part| f.starts_with(part)))
+        };
+        let all = source.all.iter().filter(|(_, file)| usual(file));
+        wanted.extend(all.map(|(name, _)| name.clone()));
+        at_start.extend(AT_START.iter().map(|&name| name.to_owned()));
+    }
+    for name in needs.iter().map(|name| normal(name)) {
+        wanted.push(name.clone());
+        at_start.push(name);
+    }
+    let chosen = source.close(wanted, dir)?;
+    let mut seen = BTreeSet::new();
+    at_start.retain(|name| chosen.contains_key(name) && seen.insert(name.clone()));
+    Ok(Modules { tree: source.place(&chosen)?, at_start })
+}
+
+/// Takes everything that comes with a kernel: its modules, all of them unless some are selected, and whatever lies
+/// beside them. The lists are kept as they are, unless they are missing, or the modules are not all there as kiln-init
+/// finds and loads them: uncompressed, below `lib/modules`.
+///
+/// # Errors
+///
+/// As [`collect`]; when the lists are kept, no module is read.
+pub fn complete(
+    mut tree: Tree,
+    release: &str,
+    selection: Option<&ModuleSelection>,
+    needs: &[&str],
+    dir: &Path,
+) -> Result<Modules, ModulesError> {
+    let source = Source::new(&tree, release);
+    let base = TreePath::new(source.base.trim_end_matches('/'));
+    let modules = match selection {
+        Some(selection) => collect(&tree, release, selection, needs, dir)?,
+        None => {
+            let mut at_start: Vec<_> =
+                AT_START.iter().chain(needs).map(|name| normal(name)).collect();
+            let mut seen = BTreeSet::new();
+            at_start.retain(|name| source.all.contains_key(name) && seen.insert(name.clone()));
+            if source.is_ready()? {
+                return Ok(Modules { tree, at_start });
+            }
+            let chosen = source.close(source.all.keys().cloned().collect(), dir)?;
+            Modules { tree: source.place(&chosen)?, at_start }
         }
     };
-    let named = wanted.clone();
-    wanted.extend(needs.iter().map(|name| normal(name)));
+    tree.remove(&base?);
+    tree.merge(modules.tree);
+    Ok(Modules { tree, ..modules })
+}
 
-    let mut spool = Spool::new(dir)?;
-    let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
-    let mut aliases = Aliases { package, base: &base, all: &all, known: None };
-    while let Some(name) = wanted.pop() {
-        // What is not there as a file is built in.
-        let Some(file) = all.get(&name).filter(|_| !chosen.contains_key(&name)) else { continue };
-        let mut module = spool.unpack(package, &base, file)?;
-        for line in &mut module.info.softdeps {
-            *line = aliases.resolve(line, &builtin)?;
-        }
-        wanted.extend(module.info.depends.iter().cloned());
-        wanted.extend(module.info.soft_names());
-        chosen.insert(name, module);
+/// The modules that a kernel comes with.
+struct Source<'a> {
+    package: &'a Tree,
+    release: &'a str,
+    /// Where they are, with a slash at its end.
+    base: String,
+    /// Their files below that, by name.
+    all: BTreeMap<String, String>,
+    /// Names of those that are part of the kernel itself.
+    builtin: BTreeSet<String>,
+}
+
+impl<'a> Source<'a> {
+    fn new(package: &'a Tree, release: &'a str) -> Self {
+        // Debian has them below `usr`, LinuxKit at the root.
+        let places = ["usr/lib/modules/", "lib/modules/"].map(|dir| format!("{dir}{release}/"));
+        let mut found = places.into_iter().map(|base| (available(package, &base), base));
+        let first = found.next().filter(|(all, _)| !all.is_empty());
+        let (all, base) = first.or_else(|| found.next()).unwrap_or_default();
+        let builtin = builtin_names(package, &base);
+        Self { package, release, base, all, builtin }
     }
 
-    let at_start = match selection {
-        ModuleSelection::Named(_) => named,
-        _ => AT_START.iter().map(|&name| name.to_owned()).collect(),
-    };
-    let at_start = at_start.into_iter().filter(|name| chosen.contains_key(name)).collect();
-    let tree = place(package, &base, release, &chosen)?;
-    Ok(Modules { tree, at_start })
+    /// Returns whether a machine can use everything as it is.
+    fn is_ready(&self) -> Result<bool, ModulesError> {
+        let listed = |file: &str| TreePath::new(&format!("{}{file}", self.base));
+        Ok(self.all.is_empty()
+            || self.base.starts_with("lib/")
+                && self.all.values().all(|file| plain(file) == file)
+                && self.package.contains(&listed("modules.dep")?)
+                && self.package.contains(&listed("modules.alias")?))
+    }
+
+    /// Reads modules and all that they depend on. What is not there as a file is built in.
+    fn close(
+        &self,
+        mut wanted: Vec<String>,
+        dir: &Path,
+    ) -> Result<BTreeMap<String, Chosen>, ModulesError> {
+        let mut spool = Spool::new(dir)?;
+        let mut chosen: BTreeMap<String, Chosen> = BTreeMap::new();
+        let mut aliases = Aliases { source: self, known: None };
+        while let Some(name) = wanted.pop() {
+            let file = self.all.get(&name).filter(|_| !chosen.contains_key(&name));
+            let Some(file) = file else { continue };
+            let mut module = spool.unpack(self.package, &self.base, file)?;
+            for line in &mut module.info.softdeps {
+                *line = aliases.resolve(line)?;
+            }
+            wanted.extend(module.info.depends.iter().cloned());
+            wanted.extend(module.info.soft_names());
+            chosen.insert(name, module);
+        }
+        Ok(chosen)
+    }
+
+    /// Writes the modules and their lists where the kernel's tools look for them.
+    fn place(&self, chosen: &BTreeMap<String, Chosen>) -> Result<Tree, ModulesError> {
+        let mut tree = Tree::new();
+        if chosen.is_empty() {
+            return Ok(tree);
+        }
+        let (base, release) = (&self.base, self.release);
+        let at = |file: &str| TreePath::new(&format!("lib/modules/{release}/{file}"));
+        for module in chosen.values() {
+            let node = Node::new(0o644, Kind::File(module.content.clone()));
+            tree.insert(at(&module.file)?, node);
+        }
+        for file in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+            if let Some(content) = self.package.content(&TreePath::new(&format!("{base}{file}"))?) {
+                tree.insert(at(file)?, Node::new(0o644, Kind::File(content.clone())));
+            }
+        }
+        tree.insert(at("modules.dep")?, Node::file(0o644, lists::dependencies(chosen)));
+        tree.insert(at("modules.alias")?, Node::file(0o644, lists::aliases(chosen)));
+        tree.insert(at("modules.softdep")?, Node::file(0o644, lists::soft_dependencies(chosen)));
+        Ok(tree)
+    }
 }
 
 /// The modules that say they serve a name, such as `crypto-crc32c`.
 struct Aliases<'a> {
-    package: &'a Tree,
-    base: &'a str,
-    all: &'a BTreeMap<String, String>,
+    source: &'a Source<'a>,
     /// Read when it is first asked for: few modules depend on anything by such a name, and it takes all of them.
     known: Option<BTreeMap<String, Vec<String>>>,
 }
@@ -233,12 +313,12 @@ struct Aliases<'a> {
 impl Aliases<'_> {
     /// Puts the modules in the place of each alias: kiln-init looks for soft dependencies by the names of modules.
     /// What this kernel has nothing of stays as it is.
-    fn resolve(&mut self, line: &str, builtin: &BTreeSet<String>) -> Result<String, ModulesError> {
+    fn resolve(&mut self, line: &str) -> Result<String, ModulesError> {
         let mut words = Vec::new();
         for word in line.split_whitespace() {
             let name = normal(word);
             // `pre:` and `post:` stand between the names.
-            let real = self.all.contains_key(&name) || builtin.contains(&name);
+            let real = self.source.all.contains_key(&name) || self.source.builtin.contains(&name);
             if real || word.ends_with(':') {
                 words.push(word.to_owned());
                 continue;
@@ -254,8 +334,8 @@ impl Aliases<'_> {
     fn known(&mut self) -> Result<&BTreeMap<String, Vec<String>>, ModulesError> {
         if self.known.is_none() {
             let mut known: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for (module, file) in self.all {
-                let (_, info) = read(self.package, self.base, file)?;
+            for (module, file) in &self.source.all {
+                let (_, info) = read(self.source.package, &self.source.base, file)?;
                 for alias in &info.aliases {
                     known.entry(normal(alias)).or_default().push(module.clone());
                 }
@@ -266,41 +346,13 @@ impl Aliases<'_> {
     }
 }
 
-/// Writes the modules and their lists where the kernel's tools look for them.
-fn place(
-    package: &Tree,
-    base: &str,
-    release: &str,
-    chosen: &BTreeMap<String, Chosen>,
-) -> Result<Tree, ModulesError> {
-    let mut tree = Tree::new();
-    if chosen.is_empty() {
-        return Ok(tree);
-    }
-    let at = |file: &str| TreePath::new(&format!("lib/modules/{release}/{file}"));
-    for module in chosen.values() {
-        let node = Node::new(0o644, Kind::File(module.content.clone()));
-        tree.insert(at(&module.file)?, node);
-    }
-    for file in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
-        if let Some(content) = package.content(&TreePath::new(&format!("{base}{file}"))?) {
-            tree.insert(at(file)?, Node::new(0o644, Kind::File(content.clone())));
-        }
-    }
-    tree.insert(at("modules.dep")?, Node::file(0o644, lists::dependencies(chosen)));
-    tree.insert(at("modules.alias")?, Node::file(0o644, lists::aliases(chosen)));
-    tree.insert(at("modules.softdep")?, Node::file(0o644, lists::soft_dependencies(chosen)));
-    Ok(tree)
-}
-
 /// Returns the files of all modules below the release's directory, by module name.
 fn available(package: &Tree, base: &str) -> BTreeMap<String, String> {
     package
         .iter()
         .filter_map(|(path, _)| {
             let file = path.as_str().strip_prefix(base)?;
-            let name = module_name(file).filter(|_| file.starts_with("kernel/"))?;
-            Some((name, file.to_owned()))
+            Some((module_name(file)?, file.to_owned()))
         })
         .collect()
 }
@@ -328,66 +380,6 @@ fn plain(file: &str) -> &str {
 /// In the name of a module `-` and `_` are the same.
 fn normal(name: &str) -> String {
     name.replace('-', "_")
-}
-
-/// Unpacked modules, in one file that has no name.
-struct Spool<'a> {
-    dir: &'a Path,
-    file: Arc<File>,
-    end: u64,
-}
-
-impl<'a> Spool<'a> {
-    fn new(dir: &'a Path) -> Result<Self, ModulesError> {
-        let file = tempfile::tempfile_in(dir).map_err(ModulesError::spool(dir))?;
-        Ok(Self { dir, file: Arc::new(file), end: 0 })
-    }
-
-    fn unpack(&mut self, package: &Tree, base: &str, file: &str) -> Result<Chosen, ModulesError> {
-        let (bytes, info) = read(package, base, file)?;
-        let offset = self.end;
-        self.file.write_all_at(&bytes, offset).map_err(ModulesError::spool(self.dir))?;
-        let len = bytes.len() as u64;
-        self.end += len;
-        let content = Content::Span { file: Arc::clone(&self.file), offset, len };
-        let file = plain(file).to_owned();
-        Ok(Chosen { file, info, content })
-    }
-}
-
-/// Reads a module and what it says about itself.
-fn read(package: &Tree, base: &str, file: &str) -> Result<(Vec<u8>, ModuleInfo), ModulesError> {
-    let path = TreePath::new(&format!("{base}{file}"))?;
-    let failed = |source| ModulesError::Read { path: path.clone(), source };
-    let content = package.content(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-    let bytes = unpack(file, content).map_err(failed)?;
-    let info = ModuleInfo::parse(&bytes)
-        .map_err(|source| ModulesError::NotModule { path: path.clone(), source })?;
-    Ok((bytes, info))
-}
-
-/// Unpacks a module: inside a segment, which is compressed as a whole, it takes less room that way.
-fn unpack(file: &str, content: &Content) -> io::Result<Vec<u8>> {
-    let packed = content.reader();
-    let reader: Box<dyn Read + '_> = match file.rsplit('.').next() {
-        Some("xz") => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
-            Box::new(liblzma::read::XzDecoder::new_stream(packed, stream))
-        }
-        Some("zst") => {
-            let mut decoder = zstd::Decoder::new(packed)?;
-            decoder.window_log_max(WINDOW_LOG)?;
-            Box::new(decoder)
-        }
-        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-        _ => Box::new(packed),
-    };
-    let mut bytes = Vec::new();
-    reader.take(MAX_MODULE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_MODULE {
-        return Err(io::Error::other("it unpacks to more than 128 MiB"));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ fn package() -> Tree {
 }
 
 fn gather(package: &Tree, selection: &ModuleSelection) -> Result<Modules, ModulesError> {
-    collect(package, "6", selection, &std::env::temp_dir())
+    collect(package, "6", selection, &[], &std::env::temp_dir())
 }
 
 fn text(modules: &Modules, file: &str) -> String {
@@ -119,13 +119,88 @@ fn what_the_image_needs_comes_along_whatever_is_selected() {
     let needed = |selection| {
         let needs = ["overlay", "virtio_pci", "not-there"];
         let dir = std::env::temp_dir();
-        let modules = collect_with(&package(), "6", &selection, &needs, &dir).unwrap();
+        let modules = collect(&package(), "6", &selection, &needs, &dir).unwrap();
         assert!(text(&modules, "modules.dep").contains("overlay.ko:"), "{selection:?}");
         modules.at_start
     };
     assert_eq!(needed(ModuleSelection::None), ["overlay"]);
     let named = ModuleSelection::Named(vec!["net_failover".to_owned()]);
-    assert_eq!(needed(named), ["net_failover"]);
+    assert_eq!(needed(named), ["net_failover", "overlay"]);
+}
+
+#[test]
+fn names_may_stand_beside_auto() {
+    let names = ["other", "auto"].map(str::to_owned).to_vec();
+    let modules = gather(&package(), &ModuleSelection::Named(names)).unwrap();
+    assert_eq!(modules.at_start, ["other", "overlay"]);
+    let files = text(&modules, "modules.dep");
+    for file in ["sound/other.ko:", "net/virtio_net.ko:", "overlayfs/overlay.ko:"] {
+        assert!(files.contains(file), "{files}");
+    }
+}
+
+/// What a kernel image brings: the modules of the package and a file beside them, at this place.
+fn image(base: &str, plain: bool) -> Tree {
+    let mut tree = Tree::new();
+    for (path, node) in package() {
+        let file = path.as_str().strip_prefix("usr/lib/modules/").map(str::to_owned);
+        let packed = path.as_str().ends_with(".xz");
+        if let Some(file) = file.filter(|_| !(plain && packed)) {
+            tree.insert(TreePath::new(&format!("{base}{file}")).unwrap(), node);
+        }
+    }
+    tree.insert(TreePath::new("lib/firmware/blob").unwrap(), Node::file(0o644, *b"blob"));
+    tree
+}
+
+#[test]
+fn all_that_a_kernel_image_brings_is_kept_with_its_own_lists() {
+    let mut tree = image("lib/modules/", true);
+    for list in ["modules.dep", "modules.alias"] {
+        let path = TreePath::new(&format!("lib/modules/6/{list}")).unwrap();
+        tree.insert(path, Node::file(0o644, *b"its own\n"));
+    }
+    let before = tree.len();
+    let modules =
+        complete(tree, "6", None, &["loop", "sound-core"], &std::env::temp_dir()).unwrap();
+    assert_eq!(modules.tree.len(), before);
+    assert_eq!(text(&modules, "modules.dep"), "its own\n");
+    assert_eq!(modules.at_start, ["overlay", "sound_core"]);
+}
+
+#[test]
+fn lists_are_written_where_a_kernel_image_has_none_or_packs_its_modules() {
+    for (base, plain) in
+        [("lib/modules/", true), ("lib/modules/", false), ("usr/lib/modules/", true)]
+    {
+        let tree = image(base, plain);
+        let modules = complete(tree, "6", None, &[], &std::env::temp_dir()).unwrap();
+        assert!(text(&modules, "modules.dep").contains("kernel/sound/other.ko:\n"));
+        let names: Vec<_> = modules.tree.iter().map(|(path, _)| path.as_str()).collect();
+        assert!(names.contains(&"lib/firmware/blob"), "{names:?}");
+        assert!(!names.iter().any(|name| name.ends_with(".xz")), "{names:?}");
+        assert!(!names.contains(&"usr/lib/modules/6"), "{names:?}");
+    }
+}
+
+#[test]
+fn modules_of_a_kernel_image_can_be_selected() {
+    let dir = std::env::temp_dir();
+    let named = ModuleSelection::Named(vec!["other".to_owned()]);
+    let modules = complete(image("lib/modules/", false), "6", Some(&named), &[], &dir).unwrap();
+    assert_eq!(text(&modules, "modules.dep"), "kernel/sound/other.ko:\n");
+    assert_eq!(modules.at_start, ["other"]);
+    let none = ModuleSelection::None;
+    let modules = complete(image("lib/modules/", false), "6", Some(&none), &[], &dir).unwrap();
+    assert!(!modules.tree.iter().any(|(path, _)| path.as_str().ends_with(".ko")));
+    assert!(modules.tree.contains(&TreePath::new("lib/firmware/blob").unwrap()));
+}
+
+#[test]
+fn a_kernel_image_without_modules_stays_without() {
+    let modules = complete(Tree::new(), "6", None, FOR_PACKED, &std::env::temp_dir()).unwrap();
+    assert!(modules.tree.is_empty());
+    assert!(modules.at_start.is_empty());
 }
 
 #[test]
@@ -155,7 +230,8 @@ fn a_full_disk_is_told_in_one_sentence() {
     let path = TreePath::new("usr/lib/modules/6/kernel/fs/overlayfs/overlay.ko").unwrap();
     package.insert(path, Node::file(0o644, large));
     crate::disk::with_small_disk(1 << 20, |dir| {
-        let text = collect(&package, "6", &ModuleSelection::Auto, dir).unwrap_err().to_string();
+        let text =
+            collect(&package, "6", &ModuleSelection::Auto, &[], dir).unwrap_err().to_string();
         assert!(
             text.starts_with("no space is left on the disk to unpack kernel modules in "),
             "{text}"

@@ -23,7 +23,7 @@ pub struct KernelSpec {
     /// text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deb: Option<Placed<PerArch>>,
-    /// Which of its modules the image holds: `auto`, `none`, or a list of names.
+    /// Which of its modules the image holds: `auto`, `none`, or a list of names, among which `auto` may be too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modules: Option<Placed<ModuleSelection>>,
     /// Arguments; a text, or a map from architecture to text.
@@ -116,8 +116,13 @@ pub enum ModuleSelection {
     Auto,
     /// None at all.
     None,
-    /// These, and what they depend on.
+    /// These, and what they depend on; the name `auto` stands for what [`Auto`](Self::Auto) takes.
     Named(Vec<String>),
+}
+
+impl ModuleSelection {
+    /// The word for what is needed.
+    pub const AUTO: &str = "auto";
 }
 
 impl Serialize for ModuleSelection {
@@ -169,7 +174,12 @@ impl<'de> Deserialize<'de> for ModuleSelection {
                 mut list: A,
             ) -> Result<ModuleSelection, A::Error> {
                 let mut names = Vec::new();
-                while let Some(name) = list.next_element()? {
+                while let Some(name) = list.next_element::<String>()? {
+                    if name == "none" {
+                        return Err(de::Error::custom(
+                            "`none` cannot be in a list of modules; write `modules: none` or leave it out",
+                        ));
+                    }
                     names.push(name);
                 }
                 Ok(ModuleSelection::Named(names))

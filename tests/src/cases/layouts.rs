@@ -126,7 +126,7 @@ fn both_layouts(arch: Arch) -> anyhow::Result<()> {
 }
 
 /// Boots until the machine is healthy, ends or runs out of patience, and returns its console and how long it took.
-fn boot(arch: Arch, out: &Path, megabytes: u64) -> anyhow::Result<(String, Duration)> {
+pub(super) fn boot(arch: Arch, out: &Path, megabytes: u64) -> anyhow::Result<(String, Duration)> {
     let console = out.join("console");
     let begin = Instant::now();
     let mut machine = Machine(start(arch, out, megabytes, &console)?);

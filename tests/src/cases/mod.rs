@@ -9,6 +9,7 @@ mod disk;
 mod explain;
 mod fresh;
 mod images;
+mod kernel_image;
 mod layers;
 mod layouts;
 mod packed;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Vec<Case> {
         layers::cases(),
         containers::cases(),
         layouts::cases(),
+        kernel_image::cases(),
         packed::cases(),
         registry::cases(),
         command::cases(),
