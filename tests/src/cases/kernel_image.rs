@@ -109,7 +109,7 @@ fn write_layout(layout: &Path, root: &Path, name: &str) -> anyhow::Result<()> {
     fs::create_dir_all(&blobs)?;
     let blob = |kind: &str, bytes: &[u8]| -> anyhow::Result<Value> {
         let digest = sha256(bytes);
-        fs::write(blobs.join(digest.hex().to_string()), bytes)?;
+        fs::write(blobs.join(digest.hex()), bytes)?;
         let kind = format!("application/vnd.oci.image.{kind}");
         Ok(json!({"mediaType": kind, "digest": digest.to_string(), "size": bytes.len()}))
     };
