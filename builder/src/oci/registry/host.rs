@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -54,6 +55,7 @@ pub(super) struct Host {
     /// By repository.
     tokens: Mutex<HashMap<String, Login>>,
     first_pause: Duration,
+    down: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,11 +120,24 @@ impl Host {
             client,
             tokens: Mutex::default(),
             first_pause: if cfg!(test) { Duration::from_millis(1) } else { FIRST_PAUSE },
+            down: AtomicBool::default(),
         })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns whether it could not be reached, however often that was tried.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    fn noted<T>(&self, done: Result<T, RegistryError>) -> Result<T, RegistryError> {
+        if matches!(done, Err(RegistryError::Unreachable { .. })) {
+            self.down.store(true, Ordering::Relaxed);
+        }
+        done
     }
 
     /// Fetches something small.
@@ -146,7 +161,7 @@ impl Host {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     tries += 1;
                 }
-                done => return done,
+                done => return self.noted(done),
             }
         }
     }
@@ -175,7 +190,7 @@ impl Host {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     tries += 1;
                 }
-                done => return done,
+                done => return self.noted(done),
             }
         }
     }

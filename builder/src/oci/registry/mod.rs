@@ -144,7 +144,11 @@ impl Registries {
             let (host, path) = mirror.split_once('/').unwrap_or((mirror, ""));
             let repository = format!("{path}/{}", reference.repository());
             let repository = repository.trim_start_matches('/').to_owned();
-            places.push(Place { host: self.host(host).await?, repository });
+            let host = self.host(host).await?;
+            // Each part of an image would wait for it as long as the first one has.
+            if !host.is_down() {
+                places.push(Place { host, repository });
+            }
         }
         let repository = reference.repository().to_owned();
         places.push(Place { host: self.host(registry).await?, repository });
