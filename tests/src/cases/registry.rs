@@ -1,8 +1,11 @@
 //! Images from a registry as people run it: logins, authorities, mirrors, and lines that break.
 
+mod build;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kiln_builder::layer::{Limits, flatten};
@@ -13,9 +16,10 @@ use kiln_builder::progress::Silent;
 use kiln_builder::tree::{Kind, Tree, TreePath};
 use kiln_types::{Arch, Digest};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::rig::layout::{self, CAPABILITY, Sample};
-use crate::rig::{Case, PASSWORD, Proxy, Registry, USER, free, work_folder};
+use crate::rig::{Case, Need, PASSWORD, Proxy, Registry, USER, free, work_folder};
 
 /// What the layer has that lines break in.
 const LARGE: usize = 3 << 20;
@@ -32,7 +36,13 @@ pub(super) fn cases() -> Vec<Case> {
         case("an_architecture_that_an_image_lacks_is_refused_with_those_it_has", wrong_arch),
         case("a_download_that_breaks_off_goes_on_where_it_was", resume),
         case("a_registry_that_dies_leaves_no_half_blob_and_the_next_pull_goes_on", dies),
+        case("bytes_that_are_not_what_was_promised_are_thrown_away", damaged),
         case("two_builds_at_a_time_share_every_download", shared),
+        Case::new(
+            "registry::two_builds_at_a_time_pull_once_and_build_the_same",
+            &[&needs[..], &[Need::Program, Need::KilnInit(Arch::X86_64)]].concat(),
+            build::builds,
+        ),
         Case::new("registry::images_of_a_folder_need_no_network", &[], folder_without_network),
     ]
 }
@@ -229,9 +239,11 @@ fn mirror() -> anyhow::Result<()> {
     let lines = seen_registry.lines();
     ensure!(lines.is_empty(), "the registry was asked {lines:?}");
 
-    // One that is not there is no obstacle.
+    // One that is not there is no obstacle, and is waited for only once.
     let gone = with(free()?.to_string());
+    let begin = Instant::now();
     check(&pull(&gone, &bench.at("third"), &name, Arch::X86_64)??.1, "amd64")?;
+    ensure!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());
     Ok(())
 }
 
@@ -268,6 +280,12 @@ fn resume() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the requests for blobs.
+fn blobs_asked(wire: &Proxy) -> Vec<String> {
+    let lines = wire.lines().into_iter();
+    lines.filter(|line| line.starts_with("get /v2/team/web/blobs/")).collect()
+}
+
 /// Returns where downloads went on.
 fn ranges(wire: &Proxy) -> Vec<u64> {
     let lines = wire.lines();
@@ -300,6 +318,24 @@ fn dies() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn damaged() -> anyhow::Result<()> {
+    let bench = Bench::new(&Sample::new("web"))?;
+    let registry = bench.open("registry")?;
+    let settings = settings(&[plain_http(registry.address())]);
+    let name = format!("{}/team/web:1", registry.address());
+    let (image, _) = pull(&settings, &bench.at("before"), &name, Arch::X86_64)??;
+    let layer = image.layers.last().context("no layers")?;
+    let path = registry.blob(&layer.digest);
+    let good = fs::read(&path)?;
+    fs::write(&path, good.iter().rev().copied().collect::<Vec<_>>())?;
+    let text = refused(&settings, &bench.at("cache"), &name, Arch::X86_64)?;
+    let expected = format!("where {} was promised; it is damaged or was tampered", layer.digest);
+    ensure!(text.contains(&expected), "it said {text}");
+    whole(&bench.at("cache"))?;
+    fs::write(&path, good)?;
+    check(&pull(&settings, &bench.at("cache"), &name, Arch::X86_64)??.1, "amd64")
+}
+
 fn shared() -> anyhow::Result<()> {
     let bench = Bench::new(&Sample::new("web").with_large_layer(LARGE))?;
     let registry = bench.open("registry")?;
@@ -316,11 +352,7 @@ fn shared() -> anyhow::Result<()> {
         }
         Ok(())
     })?;
-    let mut blobs: Vec<_> = wire
-        .lines()
-        .into_iter()
-        .filter(|line| line.starts_with("get /v2/team/web/blobs/"))
-        .collect();
+    let mut blobs = blobs_asked(&wire);
     let all = blobs.len();
     blobs.sort();
     blobs.dedup();

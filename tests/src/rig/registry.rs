@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use kiln_types::Digest;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::time::Instant;
 
@@ -95,6 +96,13 @@ impl Registry {
     /// Returns the certificate of the authority that vouches for it, if it has one.
     pub(crate) fn ca(&self) -> PathBuf {
         self.dir.join("certs/ca.crt")
+    }
+
+    /// Returns the file that has a blob (storage driver `filesystem`).
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let name = format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
+        self.dir.join(name)
     }
 
     /// Copies an image of a layout, for all architectures, to a repository with a tag.
