@@ -15,6 +15,7 @@ mod apt_config;
 mod ar;
 mod archive;
 mod blocking;
+mod chosen;
 mod config;
 mod error;
 mod index_file;

@@ -1,5 +1,6 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use super::chosen::Chosen;
 use super::packages::{Package, PackageIndex, Relation};
 
 /// Why packages cannot be installed together.
@@ -44,36 +45,33 @@ impl PackageIndex {
     ///
     /// Fails when a name is unknown, when a dependency cannot be met, or when two packages conflict.
     pub fn resolve(&self, names: &[String]) -> Result<Vec<&Package>, ResolveError> {
-        let mut chosen = BTreeMap::new();
+        let mut chosen = Chosen::default();
         let mut queue = VecDeque::new();
         let mut names: Vec<_> = names.iter().map(|it| it.trim()).collect();
         names.sort_unstable();
         // What is asked for comes first: it may settle alternatives of the rest.
         for name in names {
             let package = self.asked(name)?;
-            if chosen.insert(package.name.as_str(), package).is_none() {
+            if chosen.insert(package) {
                 queue.push_back(package);
             }
         }
         while let Some(package) = queue.pop_front() {
             for group in &package.depends {
-                if chosen.values().any(|it| group.iter().any(|relation| relation.holds(it))) {
+                if group.iter().any(|relation| chosen.meets(relation)) {
                     continue;
                 }
                 let found =
                     self.choose(group, &chosen).ok_or_else(|| unmet(package, group, &chosen))?;
-                chosen.insert(found.name.as_str(), found);
+                chosen.insert(found);
                 queue.push_back(found);
             }
         }
-        for (first, second) in chosen.values().flat_map(|a| chosen.values().map(move |b| (*a, *b)))
-        {
-            if conflict(first, second) {
-                let (first, second) = (first.name.clone(), second.name.clone());
-                return Err(ResolveError::Conflict { first, second });
-            }
+        if let Some((first, second)) = chosen.conflicts() {
+            let (first, second) = (first.name.clone(), second.name.clone());
+            return Err(ResolveError::Conflict { first, second });
         }
-        Ok(chosen.into_values().collect())
+        Ok(chosen.into_packages())
     }
 
     fn asked(&self, name: &str) -> Result<&Package, ResolveError> {
@@ -98,13 +96,13 @@ impl PackageIndex {
     }
 
     /// Takes the first alternative that can be had: the package of that name, else one that provides it.
-    fn choose(&self, group: &[Relation], chosen: &BTreeMap<&str, &Package>) -> Option<&Package> {
+    fn choose(&self, group: &[Relation], chosen: &Chosen<'_>) -> Option<&Package> {
         group.iter().find_map(|relation| {
             let fits = |it: &&Package| {
                 relation.holds(it)
                     // One version of a package only.
-                    && !chosen.contains_key(it.name.as_str())
-                    && !chosen.values().any(|other| conflict(it, other) || conflict(other, it))
+                    && chosen.get(&it.name).is_none()
+                    && chosen.conflict(it).is_none()
             };
             let named = self.versions(&relation.name).filter(fits);
             named
@@ -133,14 +131,9 @@ fn best<'a>(providers: impl Iterator<Item = &'a Package>) -> Option<&'a Package>
     })
 }
 
-fn conflict(a: &Package, b: &Package) -> bool {
-    // A package may conflict with a name that it provides itself, to be the only one.
-    a.name != b.name && a.conflicts.iter().any(|relation| relation.holds(b))
-}
-
-fn unmet(package: &Package, group: &[Relation], chosen: &BTreeMap<&str, &Package>) -> ResolveError {
+fn unmet(package: &Package, group: &[Relation], chosen: &Chosen<'_>) -> ResolveError {
     let needs: Vec<_> = group.iter().map(ToString::to_string).collect();
-    let other = group.iter().find_map(|it| chosen.get(it.name.as_str()));
+    let other = group.iter().find_map(|it| chosen.get(&it.name));
     ResolveError::Unmet {
         package: package.name.clone(),
         needs: needs.join(" | "),
@@ -219,6 +212,54 @@ mod tests {
             resolve(text, &["x=2"]).unwrap_err(),
             "there is no package `x=2` for amd64; there is version 1"
         );
+    }
+
+    #[test]
+    fn a_provided_name_has_the_version_that_is_said_and_no_other() {
+        let text = "Package: a\nDepends: v (>= 2)\n\nPackage: p\nVersion: 9\nProvides: v\n\n\
+                    Package: q\nVersion: 9\nProvides: v (= 1)\n\nPackage: r\nProvides: v (= 1), v (= 3)\n\n\
+                    Package: b\nDepends: v (>= 4)\n\nPackage: c\nDepends: p:any, q:native (>= 9)\n\n\
+                    Package: d\nDepends: none:arm64 | p";
+        assert_eq!(resolve(text, &["a"]).unwrap(), "a r");
+        assert_eq!(resolve(text, &["a", "p", "q"]).unwrap(), "a p q r");
+        assert_eq!(
+            resolve(text, &["b", "r"]).unwrap_err(),
+            "`b` needs `v (>= 4)`, which nothing in this suite can give"
+        );
+        assert_eq!(resolve(text, &["c"]).unwrap(), "c p q");
+        assert_eq!(resolve(text, &["d"]).unwrap(), "d p");
+    }
+
+    #[test]
+    fn conflicts_count_from_both_sides_and_by_provided_names() {
+        let text = "Package: a\nBreaks: mta (<< 3)\n\nPackage: b\nProvides: mta (= 2)\n\n\
+                    Package: c\nProvides: mta\n\nPackage: d\nVersion: 3\nProvides: mta (= 3)\n\n\
+                    Package: needs\nDepends: mta\n\nPackage: old\n\nPackage: old\nVersion: 2\nConflicts: a";
+        let together = |first, second| {
+            format!("`{first}` and `{second}` cannot be installed together; leave one of them out")
+        };
+        assert_eq!(resolve(text, &["b", "a"]).unwrap_err(), together("a", "b"));
+        assert_eq!(resolve(text, &["a", "old"]).unwrap_err(), together("a", "old"));
+        // A bound says nothing of a name that is provided without a version.
+        assert_eq!(resolve(text, &["a", "c"]).unwrap(), "a c");
+        assert_eq!(resolve(text, &["needs"]).unwrap(), "b needs");
+        assert_eq!(resolve(text, &["needs", "a"]).unwrap(), "a c needs");
+    }
+
+    #[test]
+    fn a_closure_of_thousands_among_a_hundred_thousand_packages_is_no_trouble() {
+        // Each of the first ones needs the next, the last of them the first.
+        let (count, circle) = (100_000, 10_000);
+        let mut text = String::new();
+        for n in 0..count {
+            let next = (n + 1) % circle;
+            text.push_str(&format!(
+                "Package: p{n}\nDepends: none | v{next} (>= 1), p0\nProvides: v{n} (= 1)\nBreaks: x{next} (<< 1)\n\n"
+            ));
+        }
+        let index = index(text.trim());
+        assert_eq!(index.len(), count);
+        assert_eq!(index.resolve(&["p7".to_owned()]).unwrap().len(), circle);
     }
 
     #[test]
