@@ -1,5 +1,6 @@
 //! `kiln.toml`: what is written there, and the checked [`Settings`] it becomes.
 
+mod debian;
 mod images;
 mod registries;
 mod trust;
@@ -15,6 +16,7 @@ use kiln_inventory::UnknownMachines;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use self::debian::{DebianSettings, debian};
 pub use self::registries::registries;
 pub use self::trust::{TrustSettings, image_policy};
 use crate::bake::BakeSettings;
@@ -217,7 +219,7 @@ struct Wire {
     #[serde(default)]
     loaders: WireLoaders,
     #[serde(default)]
-    debian: WireDebian,
+    debian: debian::WireDebian,
     #[serde(default)]
     images: images::WireImages,
     #[serde(default)]
@@ -260,12 +262,6 @@ struct WireDiscovery {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WireLoaders {
     dir: Option<PathBuf>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct WireDebian {
-    mirror: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -317,7 +313,7 @@ impl Wire {
             tftp_port: self.tftp.port.unwrap_or(69),
             unknown: self.discovery.unknown,
             loaders_dir: self.loaders.dir,
-            mirror: self.debian.mirror,
+            mirror: self.debian.check(problems).mirror,
             bake,
             trust,
             subnets,

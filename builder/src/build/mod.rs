@@ -282,8 +282,7 @@ async fn parts(
 }
 
 fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a>) -> Packages<'a> {
-    let (mirror, cache) = (request.mirror.clone(), request.store.cache_dir());
-    Packages::new(request.arch, &spec.debian, mirror, cache, fetcher, request.offline)
+    Packages::new(request, &spec.debian, fetcher)
 }
 
 fn sources<'a>(request: &BuildRequest<'a>) -> Result<Images<'a>, BuildError> {

@@ -4,8 +4,8 @@ use kiln_types::Arch;
 use tokio::sync::OnceCell;
 
 use super::request::Update;
-use super::{BuildError, LockUse};
-use crate::deb::{Archive, ArchiveConfig, Package, PackageIndex, Pool};
+use super::{BuildError, BuildRequest, LockUse};
+use crate::deb::{Archive, ArchiveConfig, Package, PackageIndex, Pool, Snapshot, Source};
 use crate::fetch::Fetcher;
 use crate::lock::{ClosureKey, Lock, PackagePin};
 use crate::spec::{DebianSpec, Place};
@@ -24,22 +24,13 @@ pub(super) struct Packages<'a> {
 
 impl<'a> Packages<'a> {
     pub(super) fn new(
-        arch: Arch,
+        request: &BuildRequest<'_>,
         debian: &DebianSpec,
-        mirror: Option<String>,
-        cache: PathBuf,
         fetcher: &'a Fetcher<'a>,
-        offline: bool,
     ) -> Self {
-        let config = ArchiveConfig {
-            mirror,
-            suite: debian.suite.clone(),
-            components: debian.components.clone(),
-            offline,
-            ..ArchiveConfig::new(cache)
-        };
-        let name = format!("{} {}", debian.suite, debian.components.join(" "));
         let (archive, index) = (OnceCell::new(), OnceCell::new());
+        let (arch, offline) = (request.arch, request.offline);
+        let (config, name) = (config(request, debian), debian.archive_name());
         Self { arch, config, name, fetcher, offline, archive, index }
     }
 
@@ -127,6 +118,29 @@ impl<'a> Packages<'a> {
         let archive = self.archive().await?;
         let read = || async { archive.packages(self.arch).await };
         Ok(self.index.get_or_try_init(read).await?)
+    }
+}
+
+/// Returns which archive a build uses.
+fn config(request: &BuildRequest<'_>, debian: &DebianSpec) -> ArchiveConfig {
+    let snapshot = debian
+        .snapshot
+        .as_ref()
+        .map(|moment| Snapshot { mirror: request.snapshot_mirror.clone(), at: moment.to_string() });
+    let sources = debian.sources.iter().map(|source| Source {
+        mirror: source.mirror.clone(),
+        suite: source.suite.clone(),
+        components: source.components.clone(),
+        keyring: source.keyring.clone(),
+    });
+    ArchiveConfig {
+        mirror: request.mirror.clone(),
+        suite: debian.suite.clone(),
+        components: debian.components.clone(),
+        snapshot,
+        sources: sources.collect(),
+        offline: request.offline,
+        ..ArchiveConfig::new(request.store.cache_dir())
     }
 }
 

@@ -27,6 +27,8 @@ pub struct BuildRequest<'a> {
     pub mirror: Option<String>,
     /// Where images come from.
     pub images: ImageSettings,
+    /// Base address of the archive of Debian snapshots, for specifications that name one.
+    pub snapshot_mirror: Option<String>,
     /// The lock file; none keeps no record of what tags and packages meant.
     pub lock: Option<PathBuf>,
     /// What to do with the lock file.
@@ -90,6 +92,7 @@ impl<'a> BuildRequest<'a> {
             out: None,
             formats: Vec::new(),
             mirror: None,
+            snapshot_mirror: None,
             images: ImageSettings::default(),
             lock: None,
             lock_use: LockUse::Extend,

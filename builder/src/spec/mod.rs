@@ -7,6 +7,7 @@
 mod caps;
 mod check;
 mod container;
+mod debian;
 mod device;
 mod error;
 mod fields;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use self::caps::Capabilities;
 pub use self::check::KernelSource;
 pub use self::container::{ContainerSpec, OnFailure, RestartPolicy};
+pub use self::debian::{DebianSource, DebianSpec, Moment};
 pub use self::device::{DeviceKind, DeviceSpec, IdMapping};
 pub use self::error::SpecError;
 pub use self::fields::{
@@ -98,22 +100,6 @@ pub struct Spec {
     /// Where it begins: the place of what is not there.
     #[serde(skip)]
     pub place: Place,
-}
-
-/// Where packages come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DebianSpec {
-    /// Release, by its code name.
-    pub suite: String,
-    /// Parts of the archive.
-    pub components: Vec<String>,
-}
-
-impl Default for DebianSpec {
-    fn default() -> Self {
-        Self { suite: "trixie".to_owned(), components: vec!["main".to_owned()] }
-    }
 }
 
 /// A disk partition that is kept from image to image, mounted at `/var/lib/state`.

@@ -146,7 +146,7 @@ impl Store {
                 report.bytes += remove(&entry, options)?;
             }
         }
-        for folder in ["deb/index", "oci"] {
+        for folder in ["deb/index", "deb/release", "oci"] {
             for entry in deep_files(&self.cache_dir().join(folder)) {
                 if old(&entry, options.downloads) {
                     report.cached += 1;

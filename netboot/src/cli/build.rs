@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::table::{size, table, text};
 use super::{Failure, KeyDirArg, StoreArg, print_json};
+use crate::settings::DebianSettings;
 
 /// Bake an image: kernel and initrd from a YAML file
 ///
@@ -147,9 +148,11 @@ impl SourceArgs {
     ) -> Result<BuildRequest<'a>, Failure> {
         let mut images = image_settings(self.config.as_deref())?;
         images.dirs.clone_from(&self.images);
+        let debian = debian_settings(self.config.as_deref())?;
         Ok(BuildRequest {
             name: self.name.clone(),
-            mirror: self.mirror.clone(),
+            mirror: self.mirror.clone().or(debian.mirror),
+            snapshot_mirror: debian.snapshot_mirror,
             images,
             lock: self.lock_file(),
             offline: self.offline,
@@ -166,6 +169,12 @@ pub(super) fn image_settings(config: Option<&Path>) -> Result<ImageSettings, Fai
     let registries = crate::settings::registries(path).map_err(wrong)?;
     let policy = crate::settings::image_policy(path).map_err(wrong)?;
     Ok(ImageSettings { registries, policy, ..ImageSettings::default() })
+}
+
+/// Reads what the settings say about Debian archives; without a file, they say nothing.
+pub(super) fn debian_settings(config: Option<&Path>) -> Result<DebianSettings, Failure> {
+    let Some(path) = config else { return Ok(DebianSettings::default()) };
+    crate::settings::debian(path).map_err(|error| Failure::new(Failure::CONFIG, error))
 }
 
 impl BuildArgs {

@@ -107,6 +107,14 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         check_file(file).map_err(|problem| SpecError::wrong(file.path.place(), problem))?;
     }
     owners::check(spec)?;
+    if let Some(problem) = spec.debian.problem() {
+        return Err(SpecError::wrong(&spec.place, problem));
+    }
+    for source in &spec.debian.sources {
+        if let Some(problem) = source.problem() {
+            return Err(SpecError::wrong(source.place(), problem));
+        }
+    }
     if let Some(state) = &spec.state
         && let Some(problem) = state_problem(state)
     {

@@ -127,7 +127,7 @@ files:
   - {path: etc/d, metadata: json}
   - {path: etc/e, contents: ""}
 layout: packed
-debian: {suite: forky, components: [main, non-free-firmware]}
+debian: {suite: forky, components: [main, non-free-firmware], snapshot: 20261101T000000Z, sources: [{suite: forky-backports, mirror: 'http://mirror.example/debian', components: [main], keyring: /etc/keys.gpg}]}
 state: {label: data, format: xfs, min-size: 2G, schema: 3}
 trust: {org: [linuxkit], image: [a]}
 "##;
