@@ -53,7 +53,7 @@ impl Open<'_, '_> {
     ) -> Result<(Suite, Option<String>), DebError> {
         let Wanted { mirror, suite: name, .. } = wanted;
         let url = format!("{mirror}/dists/{name}/InRelease");
-        let release = self.release(&url, name, wanted.keyring).await?;
+        let (release, mut warning) = self.release(&url, name, wanted.keyring).await?;
         let bad = |reason| DebError::Index { url: url.clone(), reason };
         if !release.names.iter().any(|known| known == name) {
             return Err(bad(format!(
@@ -61,7 +61,6 @@ impl Open<'_, '_> {
                 release.names.join("`, `"),
             )));
         }
-        let mut warning = None;
         if let Some(until) = release.valid_until.clone().filter(|_| wanted.dates) {
             let limit =
                 parse_date(&until).ok_or_else(|| bad(format!("`{until}` is not a date")))?;
@@ -85,13 +84,18 @@ impl Open<'_, '_> {
         Ok((suite, warning))
     }
 
-    async fn release(&self, url: &str, suite: &str, keyring: &Path) -> Result<Release, DebError> {
+    async fn release(
+        &self,
+        url: &str,
+        suite: &str,
+        keyring: &Path,
+    ) -> Result<(Release, Option<String>), DebError> {
         let (cache, at) = (self.cache.to_owned(), url.to_owned());
         let kept = blocking(move || Ok(Kept::read(&cache, &at, MAX_RELEASE))).await?;
         if self.offline {
             let what = || format!("the index of suite `{suite}` ({url})");
             let kept = kept.ok_or_else(|| DebError::Offline { what: what() })?;
-            return parse(url, keyring, kept.text).await;
+            return Ok((parse(url, keyring, kept.text).await?, None));
         }
         let known = kept.as_ref().map(|kept| kept.validators.clone()).unwrap_or_default();
         match self.refresh(url, suite, &known).await {
@@ -99,11 +103,11 @@ impl Open<'_, '_> {
                 // Nothing new is asked for only when there is a kept one.
                 let text = kept.map(|kept| kept.text).unwrap_or_default();
                 if let Ok(release) = parse(url, keyring, text).await {
-                    return Ok(release);
+                    return Ok((release, None));
                 }
                 tracing::debug!(url, "the kept index is of no use");
             }
-            Ok(Some(new)) => return self.keep(url, keyring, new).await,
+            Ok(Some(new)) => return self.newest(url, keyring, kept, new).await,
             Err(error) => {
                 if error.is_gone() {
                     Kept::remove(self.cache, url);
@@ -112,7 +116,7 @@ impl Open<'_, '_> {
             }
         }
         match self.refresh(url, suite, &Validators::default()).await? {
-            Some(new) => self.keep(url, keyring, new).await,
+            Some(new) => self.newest(url, keyring, None, new).await,
             None => Err(DebError::Index {
                 url: url.to_owned(),
                 reason: "the server says that it has not changed, without being asked".to_owned(),
@@ -120,13 +124,31 @@ impl Open<'_, '_> {
         }
     }
 
-    /// Keeps an index, once its signature is known to be good.
-    async fn keep(&self, url: &str, keyring: &Path, new: Kept) -> Result<Release, DebError> {
+    /// Keeps an index, once its signature is known to be good, unless it is older than the one that was kept before:
+    /// then a mirror has fallen behind, or somebody hides updates behind an old signature.
+    async fn newest(
+        &self,
+        url: &str,
+        keyring: &Path,
+        kept: Option<Kept>,
+        new: Kept,
+    ) -> Result<(Release, Option<String>), DebError> {
         let release = parse(url, keyring, new.text.clone()).await?;
+        if let Some(kept) = kept
+            && let Ok(kept) = parse(url, keyring, kept.text).await
+            && release.is_older_than(&kept)
+        {
+            let warning = format!(
+                "{url} is of {} and older than the one in the cache, which is used; the mirror is out of date or has been \
+                 tampered with",
+                release.date.as_deref().unwrap_or_default()
+            );
+            return Ok((kept, Some(warning)));
+        }
         let (cache, url) = (self.cache.to_owned(), url.to_owned());
         blocking(move || {
             new.write(&cache, &url).map_err(DebError::cache(&Kept::dir(&cache)))?;
-            Ok(release)
+            Ok((release, None))
         })
         .await
     }

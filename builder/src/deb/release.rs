@@ -13,6 +13,8 @@ pub(crate) struct Release {
     pub(crate) names: Vec<String>,
     /// Whether files can be fetched by their hash, which does not race with an update of the mirror.
     pub(crate) by_hash: bool,
+    /// `Date` as written.
+    pub(crate) date: Option<String>,
     /// `Valid-Until` as written.
     pub(crate) valid_until: Option<String>,
 }
@@ -35,8 +37,15 @@ impl Release {
             files,
             names: names.map(str::to_owned).collect(),
             by_hash: field(text, "Acquire-By-Hash") == Some("yes"),
+            date: field(text, "Date").map(str::to_owned),
             valid_until: field(text, "Valid-Until").map(str::to_owned),
         })
+    }
+
+    /// Returns whether it was made before another one. Where a date is missing, nobody knows.
+    pub(crate) fn is_older_than(&self, other: &Self) -> bool {
+        let seconds = |it: &Self| it.date.as_deref().and_then(parse_date);
+        seconds(self).zip(seconds(other)).is_some_and(|(ours, others)| ours < others)
     }
 
     pub(crate) fn file(&self, path: &str) -> Option<(u64, Digest)> {
@@ -105,6 +114,13 @@ mod tests {
         assert!(
             release.by_hash && release.valid_until.is_none() && release.file("main/x").is_none()
         );
+        let dated = |date: &str| Release::parse(&format!("{date}\n{text}")).unwrap();
+        let (old, new) =
+            ("Date: Sat, 21 Nov 2026 02:39:58 UTC", "Date: Sat, 21 Nov 2026 08:39:58 UTC");
+        assert!(dated(old).is_older_than(&dated(new)));
+        for (one, other) in [(new, old), (old, old), ("X: y", new), (old, "X: y")] {
+            assert!(!dated(one).is_older_than(&dated(other)), "{one}");
+        }
         for bad in ["", "SHA256:\n zz 1 x", "SHA256:\n 00", "Suite: x"] {
             assert!(Release::parse(bad).is_err());
         }

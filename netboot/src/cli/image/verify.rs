@@ -5,13 +5,12 @@ use anyhow::anyhow;
 use clap::Args;
 use kiln_builder::BuildRequest;
 use kiln_builder::build::{BuildSettings, LOCK, LockUse, SETTINGS, SPEC};
-use kiln_builder::oci::ImageSettings;
 use kiln_builder::progress::Bars;
 use kiln_builder::store::{Store, VersionEntry};
 use kiln_builder::trust::verify_version;
 use kiln_types::Arch;
 
-use super::super::build::failure;
+use super::super::build::{debian_settings, failure, image_settings};
 use super::super::{Failure, KeyDirArg, StoreArg};
 use super::show::versions;
 
@@ -39,6 +38,9 @@ pub(super) struct VerifyArgs {
     /// Use no network to rebuild
     #[arg(long)]
     offline: bool,
+    /// Settings of the places to rebuild from
+    #[arg(long, env = "KILN_CONFIG", value_name = "kiln.toml")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     store: StoreArg,
     #[command(flatten)]
@@ -112,11 +114,15 @@ async fn rebuild(
         None => BuildSettings::default(),
     };
     let manifest = store.manifest(&version.digest)?;
+    let mut images = image_settings(args.config.as_deref())?;
+    images.dirs.clone_from(&args.images);
+    let debian = debian_settings(args.config.as_deref())?;
     let progress = Bars::new();
     let request = BuildRequest {
         name: Some(manifest.image.clone()),
-        mirror: args.mirror.clone(),
-        images: ImageSettings { dirs: args.images.clone(), ..ImageSettings::default() },
+        mirror: args.mirror.clone().or(debian.mirror),
+        snapshot_mirror: debian.snapshot_mirror,
+        images,
         lock: Some(lock),
         lock_use: LockUse::Locked,
         release: settings.release,
