@@ -7,10 +7,12 @@ use tempfile::NamedTempFile;
 use super::packages::Packages;
 use super::{BuildError, BuildRequest, contents};
 use crate::disk::is_full;
+use crate::hash::sha256;
 use crate::lock::PackagePin;
 use crate::manifest::Manifest;
+use crate::oci;
 use crate::output::{self, Bootable, Format, Options, Stub, StubError};
-use crate::store::{Store, persist};
+use crate::store::{Store, VersionEntry, persist};
 
 /// Writes a version into a directory in every format that is asked for, and returns the files.
 pub(super) async fn export(
@@ -38,6 +40,7 @@ pub(super) async fn export(
                 let bootable = Bootable { manifest, store, cmdline: &manifest.cmdline };
                 written.push(output::write(efi, &bootable, &Options::new(stub), dir)?);
             }
+            Format::Oci => written.push(archive(store, manifest, dir)?),
             other => return Err(BuildError::Format { format: other }),
         }
     }
@@ -47,6 +50,21 @@ pub(super) async fn export(
 /// Returns whether something that is asked for begins with systemd's stub.
 pub(super) fn needs_stub(request: &BuildRequest<'_>) -> bool {
     request.out.is_some() && request.formats.iter().any(|format| format.is_efi())
+}
+
+/// Writes a version with what belongs to it as an archive of an OCI layout.
+fn archive(store: &Store, manifest: &Manifest, dir: &Path) -> Result<PathBuf, BuildError> {
+    let version = sha256(&manifest.to_canonical_json().map_err(BuildError::Manifest)?);
+    let index = store.index()?;
+    let entry = index.images.get(&manifest.image).and_then(|arches| arches.get(&manifest.arch));
+    let known = entry.and_then(|entry| entry.versions.iter().find(|it| it.digest == version));
+    let bare = VersionEntry::new(version, 0, manifest.download_size());
+    let name = format!("{}{}", manifest.image, Format::Oci.suffix(manifest.arch));
+    let path = dir.join(name);
+    fs::create_dir_all(dir)
+        .map_err(|source| BuildError::Export { path: dir.to_owned(), source })?;
+    oci::write_archive(store, manifest.arch, known.unwrap_or(&bare), &path)
+        .map_err(|source| BuildError::Sources(Box::new(source)))
 }
 
 /// Fetches systemd's stub.

@@ -96,6 +96,39 @@ pub enum OciError {
         #[source]
         source: io::Error,
     },
+    /// A registry does not take a version.
+    #[error("cannot push to `{reference}`")]
+    Push {
+        /// Where to.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// What should be pulled into the store is no version of an image.
+    #[error(
+        "`{reference}` is no image that Kiln has built and pushed; an image of containers is used by `image:` in a \
+         specification"
+    )]
+    NotBuilt {
+        /// What was asked for.
+        reference: String,
+    },
+    /// A part of a version cannot be read, or an archive of one not be written.
+    #[error("cannot use {}", path.display())]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// A document has no JSON form.
+    #[error("cannot write the manifest of a registry")]
+    Json(#[source] serde_json::Error),
     /// The image is not signed as the policy wants.
     #[error("image `{reference}` is not trusted: {problem}")]
     Untrusted {

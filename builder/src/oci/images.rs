@@ -260,7 +260,11 @@ impl<'p> Images<'p> {
     }
 
     /// Pulls a blob into the cache. Two builds that want the same share one download.
-    async fn pull(&self, reference: &Reference, blob: &Descriptor) -> Result<PathBuf, OciError> {
+    pub(super) async fn pull(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+    ) -> Result<PathBuf, OciError> {
         let Some(registries) = &self.registries else {
             return Err(self.offline(reference));
         };
@@ -313,7 +317,7 @@ impl<'p> Images<'p> {
     }
 }
 
-fn malformed(reference: &Reference, problem: String) -> OciError {
+pub(super) fn malformed(reference: &Reference, problem: String) -> OciError {
     OciError::Malformed { reference: reference.to_string(), problem }
 }
 

@@ -81,6 +81,11 @@ impl Local {
         Ok(Self { path: path.to_owned(), entries: images.entries, parts })
     }
 
+    /// Returns what its index names, in the order in which it does.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
+        self.entries.iter().map(|entry| &entry.descriptor)
+    }
+
     /// Returns the folder or file.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -5,6 +5,7 @@
 //!            └► cache by digest ─► mirrors ─► registry ────────────────┴─► Image ─► LayerFile…
 //! ```
 
+mod artifact;
 mod blobs;
 mod config;
 mod cosign;
@@ -19,6 +20,7 @@ mod select;
 #[cfg(test)]
 mod testing;
 
+pub use self::artifact::{PullFrom, Pulled, Pushed, pull, push, write_archive};
 pub use self::config::ImageConfig;
 pub use self::cosign::{ImagePolicy, ImageRule, Verdict};
 pub use self::error::OciError;

@@ -1,6 +1,7 @@
 //! A registry in memory, for tests.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use kiln_types::Digest;
@@ -15,6 +16,8 @@ use crate::hash::sha256;
 pub(super) struct Held {
     pub(super) objects: BTreeMap<String, (String, Vec<u8>)>,
     pub(super) lines: Vec<String>,
+    /// What has come of the upload under way.
+    upload: Vec<u8>,
     /// The user and password it wants for writing, as in the header.
     pub(super) login: Option<String>,
 }
@@ -50,6 +53,15 @@ impl Registry {
         ImageSettings { registries: vec![registry], ..ImageSettings::default() }
     }
 
+    /// Returns settings with a login, whose password is written to a file.
+    pub(super) fn settings_with_login(&self, password_file: PathBuf) -> ImageSettings {
+        std::fs::write(&password_file, "secret\n").unwrap();
+        let mut settings = self.settings();
+        settings.registries[0].username = Some("me".to_owned());
+        settings.registries[0].password_file = Some(password_file);
+        settings
+    }
+
     pub(super) fn put(&self, path: &str, bytes: &[u8]) -> Digest {
         self.held.lock().unwrap().objects.insert(path.to_owned(), (String::new(), bytes.to_vec()));
         sha256(bytes)
@@ -61,6 +73,10 @@ impl Registry {
 
     pub(super) fn put_manifest(&self, bytes: &[u8]) -> Digest {
         self.put(&format!("manifests/{}", sha256(bytes)), bytes)
+    }
+
+    pub(super) fn get(&self, path: &str) -> Option<Vec<u8>> {
+        self.held.lock().unwrap().objects.get(path).map(|(_, bytes)| bytes.clone())
     }
 
     /// Returns how many requests began like this.
@@ -120,9 +136,20 @@ fn answer(
     let path = path.strip_prefix("/v2/team/web/").unwrap_or_default();
     match method {
         "POST" => {
+            held.upload.clear();
+            (202, "location: /v2/team/web/blobs/uploads/7?state=a\r\n".to_owned(), Vec::new())
+        }
+        "PATCH" => {
+            let range = header("content-range").unwrap_or_default();
+            if range.split('-').next() != Some(held.upload.len().to_string().as_str()) {
+                return (416, String::new(), Vec::new());
+            }
+            held.upload.extend(body);
             (202, "location: /v2/team/web/blobs/uploads/7?state=a\r\n".to_owned(), Vec::new())
         }
         "PUT" if path.starts_with("blobs/uploads/") => {
+            held.upload.extend(body);
+            let body = std::mem::take(&mut held.upload);
             let wanted = query.split("digest=").nth(1).unwrap_or_default().replace("%3A", ":");
             if !query.contains("state=a") || sha256(&body).to_string() != wanted {
                 return (400, String::new(), Vec::new());

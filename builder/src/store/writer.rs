@@ -28,6 +28,11 @@ impl ArtifactWriter<'_> {
         io::copy(&mut io::repeat(0).take(gap), self).map(drop)
     }
 
+    /// Returns the digest of what was written until now.
+    pub(crate) fn digest(&self) -> Digest {
+        self.out.hasher.clone().finish()
+    }
+
     /// Makes the artifact durable under its digest and returns that and its length.
     ///
     /// # Errors

@@ -92,7 +92,7 @@ pub(super) struct SourceArgs {
     /// Debian mirror
     #[arg(long, value_name = "URL")]
     pub(super) mirror: Option<String>,
-    /// Settings, of which `[[registry]]` counts here
+    /// Settings, of which `[[registry]]` and `[[trust.image]]` count here
     #[arg(long, visible_alias = "settings", env = "KILN_CONFIG", value_name = "kiln.toml")]
     pub(super) config: Option<PathBuf>,
     /// How to show progress on standard error
@@ -132,11 +132,7 @@ impl SourceArgs {
     }
 
     pub(super) fn progress(&self) -> Box<dyn Progress> {
-        match self.progress {
-            Show::Bars => Box::new(Bars::new()),
-            Show::Json => Box::new(Events::new()),
-            Show::None => Box::new(Silent),
-        }
+        progress(self.progress)
     }
 
     /// Asks for what is the same for builds and updates.
@@ -159,6 +155,15 @@ impl SourceArgs {
             progress,
             ..BuildRequest::new(store, self.specs.clone(), arch)
         })
+    }
+}
+
+/// Makes what shows progress.
+pub(super) fn progress(show: Show) -> Box<dyn Progress> {
+    match show {
+        Show::Bars => Box::new(Bars::new()),
+        Show::Json => Box::new(Events::new()),
+        Show::None => Box::new(Silent),
     }
 }
 

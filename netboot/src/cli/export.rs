@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use kiln_builder::Store;
 use kiln_builder::deb::ArchiveConfig;
 use kiln_builder::fetch::Fetcher;
+use kiln_builder::oci;
 use kiln_builder::output::{self, Bootable, Format};
 use kiln_builder::progress::Bars;
 use kiln_types::Arch;
@@ -14,7 +15,7 @@ use kiln_types::Arch;
 use super::efi::EfiArgs;
 use super::{Failure, StoreArg};
 
-/// Write a version as a file that UEFI boots: program, CD or disk
+/// Write a version as a file: UEFI program, CD, disk, or archive for a registry
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,7 +27,7 @@ docs/outputs.md tells what each format is for, and how to sign.")]
 pub(super) struct ExportArgs {
     /// NAME, NAME:CHANNEL or NAME@DIGEST
     image: String,
-    /// What to write: uki, iso-efi, raw-efi, qcow2-efi
+    /// What to write: uki, iso-efi, raw-efi, qcow2-efi, oci
     #[arg(short, long, value_name = "FORMAT", value_delimiter = ',', required = true)]
     format: Vec<Format>,
     /// Folder to write to
@@ -48,7 +49,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) async fn run(args: &ExportArgs) -> Result<(), Failure> {
-    if let Some(other) = args.format.iter().find(|format| !format.is_efi()) {
+    if let Some(other) = args.format.iter().find(|it| !it.is_efi() && **it != Format::Oci) {
         let error =
             anyhow!("`{other}` is written by `kiln build`, while it has the parts of the image");
         return Err(Failure::new(Failure::USAGE, error));
@@ -61,6 +62,16 @@ pub(super) async fn run(args: &ExportArgs) -> Result<(), Failure> {
     let version = store.find(&args.image, arch)?;
     let manifest = store.manifest(&version.digest)?;
 
+    if args.format.contains(&Format::Oci) {
+        let dir = &args.out;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let path = dir.join(format!("{}{}", manifest.image, Format::Oci.suffix(arch)));
+        println!("{}", oci::write_archive(&store, arch, &version, &path)?.display());
+    }
+    let formats: Vec<_> = args.format.iter().filter(|it| it.is_efi()).collect();
+    if formats.is_empty() {
+        return Ok(());
+    }
     let settings = args.efi.settings();
     let signer = settings.signer()?;
     let progress = Bars::new();
@@ -71,7 +82,7 @@ pub(super) async fn run(args: &ExportArgs) -> Result<(), Failure> {
     let options = settings.options(&stub, signer.as_deref());
     let cmdline = args.cmdline.as_deref().unwrap_or(&manifest.cmdline);
     let bootable = Bootable { manifest: &manifest, store: &store, cmdline };
-    for format in &args.format {
+    for format in formats {
         println!("{}", output::write(*format, &bootable, &options, &args.out)?.display());
     }
     Ok(())

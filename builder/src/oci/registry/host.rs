@@ -1,5 +1,8 @@
 //! One registry or mirror, over HTTP.
 
+mod access;
+mod push;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
@@ -9,13 +12,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use kiln_types::Digest;
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference as Parsed, RegistryOperation};
 use reqwest::header::{ACCEPT, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use tokio::sync::Mutex;
 
-use super::{RegistryError, RegistrySettings, login};
+use super::{RegistryError, RegistrySettings};
 use crate::oci::document::Descriptor;
 use crate::progress::Task;
 
@@ -45,7 +47,7 @@ pub(super) enum Object<'a> {
 }
 
 /// One registry or mirror.
-pub(super) struct Host {
+pub(in crate::oci) struct Host {
     name: String,
     settings: Option<RegistrySettings>,
     plain: bool,
@@ -280,7 +282,7 @@ impl Host {
             match status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(response),
                 StatusCode::UNAUTHORIZED if !logged_in => {
-                    self.log_in(repository).await?;
+                    self.log_in(repository, RegistryOperation::Pull).await?;
                     logged_in = true;
                 }
                 StatusCode::UNAUTHORIZED => return Err(self.login_refused(repository).await),
@@ -354,45 +356,6 @@ impl Host {
 
     fn parsed(&self, repository: &str) -> Parsed {
         Parsed::with_tag(self.name.clone(), repository.to_owned(), "latest".to_owned())
-    }
-
-    async fn log_in(&self, repository: &str) -> Result<(), RegistryError> {
-        let auth = self.auth(repository).await?;
-        let operation = RegistryOperation::Pull;
-        let token = match self.client.auth(&self.parsed(repository), &auth, operation).await {
-            Ok(token) => token,
-            Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    host = self.name,
-                    "login failed"
-                );
-                return Err(self.login_refused(repository).await);
-            }
-        };
-        let login = match (token, auth) {
-            (Some(token), _) | (None, RegistryAuth::Bearer(token)) => Login::Token(token),
-            (None, RegistryAuth::Basic(name, password)) => Login::Basic(name, password),
-            (None, RegistryAuth::Anonymous) => return Err(self.login_refused(repository).await),
-        };
-        self.tokens.lock().await.insert(repository.to_owned(), login);
-        Ok(())
-    }
-
-    /// Finds who to log in as. Helpers are programs that may take a while.
-    async fn auth(&self, repository: &str) -> Result<RegistryAuth, RegistryError> {
-        let (settings, name, repository) =
-            (self.settings.clone(), self.name.clone(), repository.to_owned());
-        let find = move || login::find(settings.as_ref(), &name, &repository);
-        tokio::task::spawn_blocking(find).await.unwrap_or(Ok(RegistryAuth::Anonymous))
-    }
-
-    async fn login_refused(&self, repository: &str) -> RegistryError {
-        let who = match self.auth(repository).await {
-            Ok(RegistryAuth::Anonymous) => "and none is known",
-            _ => "and does not accept the one that is known",
-        };
-        RegistryError::Login { host: self.name.clone(), what: repository.to_owned(), who }
     }
 
     fn broken(&self, what: &str, error: &reqwest::Error) -> RegistryError {

@@ -136,6 +136,14 @@ impl Registries {
         Err(last(first))
     }
 
+    /// Returns the registry itself, for pushing. Mirrors are for pulling.
+    pub(in crate::oci) async fn home(
+        &self,
+        reference: &Reference,
+    ) -> Result<Arc<Host>, RegistryError> {
+        self.host(reference.registry()).await
+    }
+
     /// Returns where to ask: the mirrors in order, then the registry.
     async fn places(&self, reference: &Reference) -> Result<Vec<Place>, RegistryError> {
         let registry = reference.registry();

@@ -3,6 +3,8 @@
 mod change;
 mod collect;
 mod diff;
+mod pull;
+mod push;
 mod show;
 mod update;
 mod verify;
@@ -15,6 +17,8 @@ use kiln_builder::store::Store;
 use self::change::{RmArgs, TagArgs};
 use self::collect::GcArgs;
 use self::diff::DiffArgs;
+use self::pull::PullArgs;
+use self::push::PushArgs;
 use self::show::ShowArgs;
 use self::update::UpdateArgs;
 use self::verify::VerifyArgs;
@@ -55,6 +59,8 @@ enum ImageCommand {
     Diff(DiffArgs),
     Update(UpdateArgs),
     Verify(VerifyArgs),
+    Push(PushArgs),
+    Pull(PullArgs),
     Tag(TagArgs),
     #[command(alias = "remove")]
     Rm(RmArgs),
@@ -73,6 +79,8 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Diff(args) => return diff::run(args),
         ImageCommand::Update(args) => return update::run(args).await,
         ImageCommand::Verify(args) => return verify::run(args).await,
+        ImageCommand::Push(args) => return push::run(args).await,
+        ImageCommand::Pull(args) => return pull::run(args).await,
         ImageCommand::Tag(args) => return change::tag(args),
         ImageCommand::Rm(args) => return change::rm(args),
         ImageCommand::Gc(args) => return collect::run(args).await,
