@@ -144,7 +144,36 @@ fn two_hosts() -> anyhow::Result<()> {
     for (name, path) in &built {
         ensure!(same(path, &again[name])?, "{name} differs");
     }
+    collected(&here)?;
     rebuilt(&here)
+}
+
+/// Publishes a second version, and asks what would be freed.
+fn collected(host: &Host) -> anyhow::Result<()> {
+    let version = |output: &Output| -> anyhow::Result<String> {
+        let report: serde_json::Value = serde_json::from_str(&succeeds(output)?)?;
+        Ok(report["version"].as_str().context("the report names no version")?.to_owned())
+    };
+    let images = host.images.display().to_string();
+    let build = ["build", "web.yml", "--arch", "x86_64", "--images", &images, "--offline"];
+    let build = [&build[..], &["--no-sign", "--report", "json", "--progress", "none"]].concat();
+    let old = version(&host.kiln(&build)?)?;
+    fs::write(host.specs.join("files/copied"), "another")?;
+    let new = version(&host.kiln(&build)?)?;
+    ensure!(old != new, "another file gave the same version");
+    let before = fs::read(host.store.join("index.json"))?;
+    let collect = ["image", "gc", "--dry-run", "--no-server", "--keep", "1", "-o", "json"];
+    let said = succeeds(&host.kiln(&collect)?)?;
+    let report: serde_json::Value = serde_json::from_str(&said)?;
+    ensure!(
+        report["versions"] == json!([{"image": "web", "arch": "x86_64", "version": old}]),
+        "it said {said}"
+    );
+    let said = succeeds(&host.kiln(&[&collect[..], &["--pin", &old]].concat())?)?;
+    let report: serde_json::Value = serde_json::from_str(&said)?;
+    ensure!(report["versions"] == json!([]), "it said {said}");
+    ensure!(fs::read(host.store.join("index.json"))? == before, "the index has changed");
+    Ok(())
 }
 
 /// Builds what is in the store once more, and damages it.
