@@ -10,7 +10,11 @@ use crate::tree::{Content, Kind};
 const AT: &str = "/containers/onboot/000-a";
 
 fn container(extra: &str) -> Container {
-    let yaml = format!("onboot:\n- {{name: a, image: x/y:1, command: [/bin/true]{extra}}}\n");
+    // The specification has more than the surroundings below, so that what those lack is found by the bundle.
+    let yaml = format!(
+        "onboot:\n- {{name: a, image: x/y:1, command: [/bin/true]{extra}}}\n- {{name: b, image: x/y:1}}\n\
+         - {{name: c, image: x/y:1}}\nvolumes:\n- {{name: data}}\n- {{name: fixed}}\n- {{name: other}}\n"
+    );
     parse("a.yml", &yaml).unwrap().onboot[0].settle(None, None)
 }
 
