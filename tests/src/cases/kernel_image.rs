@@ -33,7 +33,7 @@ kernel:
 init: [kiln]
 onboot:
   - name: writer
-    deb: busybox
+    deb: [busybox]
     # Its root is writable, which takes the kernel's module for it.
     command: [busybox, sh, -c, \"echo kept > /new && busybox cat /new && busybox uname -r\"]
 ";
