@@ -72,9 +72,6 @@ impl Workshop {
             list.push("--locked".to_owned());
         }
         list.extend(self.common(job));
-        if let Some(mirror) = &self.mirror {
-            list.extend(["--mirror".to_owned(), mirror.clone()]);
-        }
         list
     }
 
@@ -95,6 +92,9 @@ impl Workshop {
         list.extend(["--lock".to_owned(), lock]);
         if let Some(config) = &self.settings.config {
             list.extend(["--config".to_owned(), config.display().to_string()]);
+        }
+        if let Some(mirror) = &self.mirror {
+            list.extend(["--mirror".to_owned(), mirror.clone()]);
         }
         list
     }

@@ -87,3 +87,20 @@ async fn a_build_that_takes_too_long_is_ended() {
     }
     panic!("the build goes on");
 }
+
+#[test]
+fn what_a_build_is_told_is_what_the_command_line_understands() {
+    use clap::Parser as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut workshop = workshop(dir.path(), "");
+    workshop.settings.config = Some("/etc/kiln/kiln.toml".into());
+    workshop.mirror = Some("http://mirror.example/debian".to_owned());
+    for job in [job(None, UpdatePolicy::Security), job(Some("/images/web.lock"), UpdatePolicy::All)]
+    {
+        for arguments in [workshop.build_arguments(&job), workshop.update_arguments(&job)] {
+            let line = std::iter::once("kiln".to_owned()).chain(arguments);
+            crate::cli::Cli::try_parse_from(line).unwrap();
+        }
+    }
+}
