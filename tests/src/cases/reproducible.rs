@@ -41,7 +41,7 @@ files:
   - {path: /etc/link, symlink: text}
   - {path: /etc/empty, directory: true}
 ";
-const FORMATS: &str = "kernel+initrd,uki,iso-efi,raw-efi";
+const FORMATS: &str = "kernel+initrd,uki,iso-efi,raw-efi,oci";
 
 pub(super) fn cases() -> Vec<Case> {
     let needs = [Need::Root, Need::Program, Need::KilnInit(Arch::X86_64)];
@@ -138,7 +138,13 @@ fn two_hosts() -> anyhow::Result<()> {
     let again = there.build(&["--locked", "--offline"])?;
     let names = |files: &BTreeMap<String, PathBuf>| files.keys().cloned().collect::<Vec<_>>();
     ensure!(names(&built) == names(&again), "{:?} and {:?}", names(&built), names(&again));
-    for name in ["web-x86_64.efi", "web-x86_64-efi.iso", "web-x86_64-efi.img", "initrd.img"] {
+    for name in [
+        "web-x86_64.oci.tar",
+        "web-x86_64.efi",
+        "web-x86_64-efi.iso",
+        "web-x86_64-efi.img",
+        "initrd.img",
+    ] {
         ensure!(built.contains_key(name), "there is no {name} in {:?}", names(&built));
     }
     for (name, path) in &built {
