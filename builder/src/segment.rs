@@ -11,7 +11,7 @@ use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
 use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::store::{ArtifactWriter, Store, StoreError};
-use crate::tree::{Content, Tree};
+use crate::tree::{Content, Kind, Tree};
 
 /// The kernel looks for an archive at every multiple of four and skips zeros before it.
 const ALIGNMENT: u64 = 4;
@@ -83,11 +83,17 @@ struct Remembered {
     size: u64,
     unpacked: u64,
     compression: SegmentCompression,
+    /// Its directories for which it says owner and mode, those of containers and volumes left out.
+    #[serde(default)]
+    directories: Vec<String>,
 }
+
+/// Where containers and volumes are: no other component puts anything there.
+const CONTAINERS: &str = "containers/";
 
 /// Returns the segment that was made from the same inputs before, if it is still there.
 pub fn find(store: &Store, component: &str, key: &Digest) -> Option<SegmentEntry> {
-    let Remembered { digest, size, unpacked, compression } = store.remembered(key)?;
+    let Remembered { digest, size, unpacked, compression, .. } = store.remembered(key)?;
     store.holds(&digest, size).then(|| SegmentEntry {
         component: component.to_owned(),
         digest,
@@ -95,6 +101,12 @@ pub fn find(store: &Store, component: &str, key: &Digest) -> Option<SegmentEntry
         unpacked,
         compression,
     })
+}
+
+/// Returns the directories for whose owner and mode the segment that is remembered under a key speaks, those of
+/// containers and volumes left out.
+pub fn directories(store: &Store, key: &Digest) -> Vec<String> {
+    store.remembered(key).map(|known: Remembered| known.directories).unwrap_or_default()
 }
 
 /// Archives, compresses and stores a tree. It is remembered under the key.
@@ -132,7 +144,14 @@ pub fn write(
     writer.pad(ALIGNMENT).map_err(compress)?;
     let (digest, size) = writer.commit().map_err(stored)?;
     let compression = packing.compression;
-    store.remember(key, &Remembered { digest, size, unpacked, compression }).map_err(stored)?;
+    let directories = tree
+        .iter()
+        .filter(|(path, node)| matches!(node.kind, Kind::Dir) && !tree.is_implied(path))
+        .map(|(path, _)| path.as_str().to_owned())
+        .filter(|path| !path.starts_with(CONTAINERS))
+        .collect();
+    let remembered = Remembered { digest, size, unpacked, compression, directories };
+    store.remember(key, &remembered).map_err(stored)?;
     Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
 }
 

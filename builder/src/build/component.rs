@@ -14,12 +14,18 @@ use crate::spec::{self, Container, ContainerSpec, InitSpec, LABEL, Layout, Spec}
 use crate::tree::Tree;
 
 /// A part of an image that becomes one segment.
+#[derive(Clone)]
 pub(super) struct Component {
     pub(super) name: String,
+    /// The image or packages it is made from.
+    pub(super) source: String,
+    /// Where the specification has it, in LinuxKit's words: `services[0]`.
+    pub(super) location: String,
     pub(super) what: What,
 }
 
 /// What a component is made of.
+#[derive(Clone)]
 pub(super) enum What {
     /// These files; what is in them is the key.
     Tree(Tree),
@@ -58,6 +64,7 @@ impl What {
 }
 
 /// Where the files of a container come from.
+#[derive(Clone)]
 pub(super) enum Files {
     Own(Root),
     /// A directory or packed file of the machine that another component brings.
@@ -98,7 +105,9 @@ impl Components<'_> {
         let ids = ids(spec);
         let volumes = Volumes::new(spec.volumes.iter().map(|v| (v.name.as_str(), v.readonly)));
         let mut list = Vec::new();
-        for volume in &spec.volumes {
+        for (number, volume) in spec.volumes.iter().enumerate() {
+            let location = format!("volume[{number}]");
+            let source = volume.image.as_deref().map(ToString::to_string).unwrap_or_default();
             let name = volume.name.as_str();
             if let Some(reference) = volume.image.as_deref() {
                 let image =
@@ -110,17 +119,21 @@ impl Components<'_> {
                 let (key, image) = (key.finish(), Box::new(image));
                 let readonly = volume.readonly;
                 let what = What::Volume { name: name.to_owned(), readonly, image, key };
-                list.push(Component { name: format!("volume-{name}"), what });
+                let name = format!("volume-{name}");
+                list.push(Component { name, source, location, what });
                 continue;
             }
             let tree = bundle::write_volume(name, volume.readonly, VolumeFiles::Empty).map_err(
                 |source| BuildError::Place { component: format!("volume-{name}"), source },
             )?;
-            list.push(Component { name: format!("volume-{name}"), what: What::Tree(tree) });
+            let (name, what) = (format!("volume-{name}"), What::Tree(tree));
+            list.push(Component { name, source, location, what });
         }
         // Directories that hold the same files, with the same mount points: a second container takes them from there.
         let mut roots = BTreeMap::new();
-        for ((path, written), container) in places(spec).into_iter().zip(containers) {
+        for ((Place { path, location }, written), container) in
+            places(spec).into_iter().zip(containers)
+        {
             let profile = Profile::load(&container.seccomp)?;
             let around = Surroundings {
                 arch: self.arch,
@@ -168,6 +181,11 @@ impl Components<'_> {
             let config = bundle::config_json(&container, around)?;
             list.push(Component {
                 name: container.name.as_str().to_owned(),
+                source: match written.image.as_deref() {
+                    Some(image) => image.to_string(),
+                    None => written.deb.join(", "),
+                },
+                location,
                 what: What::Container {
                     container: Box::new(container),
                     config,
@@ -209,19 +227,29 @@ pub(super) fn ids(spec: &Spec) -> Ids {
     Ids::new(spec.containers().map(|container| container.name.as_str()))
 }
 
-/// Every container, with the place of its bundle.
-fn places(spec: &Spec) -> Vec<(String, &ContainerSpec)> {
-    let numbered = |section: &'static str| {
-        move |(n, container): (usize, &'_ ContainerSpec)| {
-            format!("/containers/{section}/{n:03}-{}", container.name.as_str())
-        }
+/// Where a container is: its bundle in the machine, and itself in the specification.
+struct Place {
+    path: String,
+    location: String,
+}
+
+/// Every container, with its place.
+fn places(spec: &Spec) -> Vec<(Place, &ContainerSpec)> {
+    let sections =
+        [("onboot", &spec.onboot), ("onshutdown", &spec.onshutdown), ("services", &spec.services)];
+    let place = |section: &str, n: usize, container: &ContainerSpec| {
+        let (name, location) = (container.name.as_str(), format!("{section}[{n}]"));
+        let path = match section {
+            "services" => format!("/containers/services/{name}"),
+            _ => format!("/containers/{section}/{n:03}-{name}"),
+        };
+        Place { path, location }
     };
-    let with = |section, containers: &'_ [ContainerSpec]| {
-        containers.iter().enumerate().map(numbered(section)).collect::<Vec<_>>()
-    };
-    let paths =
-        with("onboot", &spec.onboot).into_iter().chain(with("onshutdown", &spec.onshutdown));
-    let services =
-        spec.services.iter().map(|c| format!("/containers/services/{}", c.name.as_str()));
-    paths.chain(services).zip(spec.containers()).collect()
+    sections
+        .into_iter()
+        .flat_map(|(section, containers)| {
+            let numbered = containers.iter().enumerate();
+            numbered.map(move |(n, container)| (place(section, n, container), container))
+        })
+        .collect()
 }

@@ -11,6 +11,7 @@ use crate::layer::LayerError;
 use crate::lock::LockError;
 use crate::modules::ModulesError;
 use crate::oci::OciError;
+use crate::output::tar::TarError;
 use crate::output::{Format, OutputError, StubError};
 use crate::packed::PackedError;
 use crate::segment::SegmentError;
@@ -193,6 +194,9 @@ pub enum BuildError {
     /// A format could not be written.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The tar could not be written.
+    #[error(transparent)]
+    Tar(#[from] TarError),
     /// The program is ending.
     #[error("the build was interrupted")]
     Interrupted,

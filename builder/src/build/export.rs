@@ -31,6 +31,8 @@ pub(super) async fn export(
     let mut stub = None;
     for format in formats {
         match format {
+            // Written by who knows the components.
+            Format::Tar => {}
             Format::KernelInitrd => written.extend(kernel_and_initrd(store, manifest, dir)?),
             efi if efi.is_efi() => {
                 let stub = match &stub {

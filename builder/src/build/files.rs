@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::BuildError;
 use crate::bundle::Ids;
-use crate::spec::{FileSpec, Placed, SpecError, UserId};
+use crate::spec::{FileSpec, MetadataFormat, Placed, Spec, SpecError, UserId};
 use crate::tree::{Content, Kind, Node, Tree, TreePath};
 
-/// Makes the tree of `files`.
-pub(super) fn tree(files: &[FileSpec], ids: &Ids) -> Result<Tree, BuildError> {
+/// Makes the tree of `files`. Directories above them that nothing else brings are for those who may read them, as
+/// LinuxKit has it: `root/.ssh` is as private as the keys in it.
+pub(super) fn tree(spec: &Spec, files: &[FileSpec], ids: &Ids) -> Result<Tree, BuildError> {
     let mut tree = Tree::new();
     for file in files {
         let (default_mode, kind) = if file.directory {
@@ -26,8 +27,12 @@ pub(super) fn tree(files: &[FileSpec], ids: &Ids) -> Result<Tree, BuildError> {
                 }
             }
         } else {
-            let text = file.contents.as_deref().unwrap_or_default();
-            (0o600, Kind::File(Content::Bytes(text.as_bytes().into())))
+            let text = match file.metadata {
+                None => file.contents.clone().unwrap_or_default(),
+                Some(MetadataFormat::Yaml) => spec.to_yaml()?,
+                Some(MetadataFormat::Json) => spec.to_json()?,
+            };
+            (0o600, Kind::File(Content::Bytes(text.into_bytes().into())))
         };
         let mode = file.mode.map_or(default_mode, |mode| mode.bits());
         let number = |id: &Option<Placed<UserId>>| match id {
@@ -38,9 +43,22 @@ pub(super) fn tree(files: &[FileSpec], ids: &Ids) -> Result<Tree, BuildError> {
             }),
         };
         let (uid, gid) = (number(&file.uid)?, number(&file.gid)?);
+        let above = Node { uid, gid, ..Node::new(searchable(mode), Kind::Dir) };
+        let mut dirs: Vec<_> =
+            std::iter::successors(file.path.parent(), TreePath::parent).collect();
+        dirs.reverse();
+        for dir in &dirs {
+            tree.imply(dir, above.clone());
+        }
         tree.insert(TreePath::clone(&file.path), Node { uid, gid, ..Node::new(mode, kind) });
     }
     Ok(tree)
+}
+
+/// Lets those search a directory who have any right to a file in it.
+fn searchable(mode: u32) -> u32 {
+    let rights = [0o100, 0o010, 0o001];
+    rights.into_iter().filter(|x| mode & (7 * x) != 0).fold(mode & 0o777, |mode, x| mode | x)
 }
 
 fn open(path: &Path) -> std::io::Result<Content> {
@@ -60,9 +78,41 @@ mod tests {
     fn a_source_that_is_not_there_is_told_with_its_place_unless_it_is_optional() {
         let made = |rest: &str| {
             let yaml = format!("files:\n  - {{path: /a, source: /nowhere/a{rest}}}\n");
-            tree(&crate::spec::parse("web.yml", &yaml).unwrap().files, &Ids::default())
+            let spec = crate::spec::parse("web.yml", &yaml).unwrap();
+            tree(&spec, &spec.files, &Ids::default())
         };
         assert!(made(", optional: true").unwrap().is_empty());
         assert_eq!(made("").unwrap_err().to_string(), "web.yml:2:12: cannot read `/nowhere/a`");
+    }
+
+    #[test]
+    fn directories_above_a_file_are_as_private_as_it_is_and_leave_others_as_they_are() {
+        let yaml = "files:\n  - {path: root/.ssh/keys, contents: k, uid: 7}\n  - {path: srv/a/b, contents: b, mode: '0644'}\n";
+        let spec = crate::spec::parse("web.yml", yaml).unwrap();
+        let made = tree(&spec, &spec.files, &Ids::default()).unwrap();
+        let mut over = Tree::new();
+        over.insert(TreePath::new("srv").unwrap(), Node::dir());
+        over.merge(made);
+        let of = |path: &str| {
+            let node = over.get(&TreePath::new(path).unwrap()).unwrap();
+            (node.mode, node.uid)
+        };
+        assert_eq!(of("root"), (0o700, 7));
+        assert_eq!(of("root/.ssh"), (0o700, 7));
+        assert_eq!(of("srv/a"), (0o755, 0));
+        assert_eq!(of("srv"), (0o755, 0));
+    }
+
+    #[test]
+    fn metadata_is_the_specification_and_reads_as_the_same() {
+        let yaml = "onboot:\n  - {name: a, image: 'busybox:1'}\nfiles:\n  - {path: a, metadata: yaml}\n  - {path: b, metadata: json}\n";
+        let spec = crate::spec::parse("web.yml", yaml).unwrap();
+        let made = tree(&spec, &spec.files, &Ids::default()).unwrap();
+        for path in ["a", "b"] {
+            let bytes = made.content(&TreePath::new(path).unwrap()).unwrap().read_all(9999);
+            let text = String::from_utf8(bytes.unwrap()).unwrap();
+            let again = crate::spec::parse("again", &text).unwrap();
+            assert_eq!(again.to_yaml().unwrap(), spec.to_yaml().unwrap());
+        }
     }
 }

@@ -26,6 +26,7 @@ mod request;
 mod resolve;
 mod settings;
 mod signing;
+mod tar;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -48,6 +49,7 @@ use crate::kernel::{Load, memory_of, min_ram};
 use crate::lock::{Change, Lock, LockError};
 use crate::manifest::{Manifest, SCHEMA, SegmentCompression, SegmentEntry, SourceEntry};
 use crate::oci::{Images, Reference};
+use crate::output::Format;
 use crate::segment::Packing;
 use crate::spec::{self, Container, InitSpec, Spec};
 use crate::store::VersionEntry;
@@ -94,8 +96,10 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         packing,
         reports: Mutex::default(),
         warnings: Mutex::default(),
+        directories: Mutex::default(),
     };
-    let (kernel, segments) = assemble(&packer, &spec, &image, &resolved).await?;
+    let Assembled { kernel, segments, components } =
+        assemble(&packer, &spec, &image, &resolved).await?;
     let (kernel, config) = (kernel.kernel.clone(), kernel.config());
     warnings.extend(packer.warnings());
     steps.end("pack");
@@ -152,6 +156,10 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
             let stub = resolved.stub.as_ref();
             export::export(&request, &manifest, &packages, stub, dir).await?
         };
+        if request.formats.contains(&Format::Tar) {
+            let path = dir.join(format!("{}{}", image.name(), Format::Tar.suffix(arch)));
+            written.push(packer.tar(&spec, &resolved, components, path).await?);
+        }
         steps.end("export");
     }
     let reports = packer.reports.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -217,68 +225,91 @@ mod segment_level {
     pub(super) const RELEASE: i32 = 19;
 }
 
-/// Packs everything and returns the kernel and the segments in the order in which it reads them.
+/// Everything, packed.
+struct Assembled {
+    kernel: KernelParts,
+    /// In the order in which the kernel reads them.
+    segments: Vec<SegmentEntry>,
+    /// What they were made from, but for the kernel.
+    components: Vec<Component>,
+}
+
+/// Packs everything.
 async fn assemble(
     packer: &Packer<'_, '_>,
     spec: &Spec,
     image: &ImageRef,
     resolved: &Resolved,
-) -> Result<(KernelParts, Vec<SegmentEntry>), BuildError> {
+) -> Result<Assembled, BuildError> {
     let arch = packer.packages.arch;
     let containers = component::settle(spec, resolved)?;
     let known = packer.known_kernel(spec, resolved);
     // While the kernel is still to come, it is taken for one that can unpack what most can.
     let usual = packer.packing.compression;
     let meant = known.map_or(usual, |kernel| kernel.compression);
-    let (kernel, mut packed) = tokio::try_join!(
+    let (kernel, (mut all, mut packed)) = tokio::try_join!(
         packer.kernel(spec, resolved),
         parts(packer, meant, spec, resolved, &containers)
     )?;
     if kernel.compression != meant {
         packer.forget_segments();
-        packed = parts(packer, kernel.compression, spec, resolved, &containers).await?;
+        (all, packed) = parts(packer, kernel.compression, spec, resolved, &containers).await?;
     }
     let packing = Packing { compression: kernel.compression, ..packer.packing };
     let services = containers.get(containers.len() - spec.services.len()..).unwrap_or_default();
     let onboot = containers.get(..spec.onboot.len()).unwrap_or_default();
-    let tree = init::tree(image.name(), arch, onboot, services, &kernel.at_start)?;
     let mut segments: Vec<_> = kernel.ucode.iter().cloned().collect();
+    let part = |name: &str, location: String, what| {
+        let (name, source) = (name.to_owned(), String::new());
+        Component { name, source, location, what }
+    };
     let images = component::init_images(spec, resolved);
-    let name = if images.is_empty() { "init" } else { "kiln-init" }.to_owned();
+    let name = if images.is_empty() { "init" } else { "kiln-init" };
     if !images.is_empty() {
         let mut key = key::key("init-images", packing);
         images.iter().for_each(|image| key.update(image.digest.as_bytes()));
         let what = What::Init { images, key: key.finish() };
-        let name = "init".to_owned();
-        segments.push(packer.one(Component { name, what }, packing).await?);
+        let component = part("init", "init[0]".to_owned(), what);
+        segments.push(packer.one(component.clone(), packing).await?);
+        all.push(component);
     }
-    if spec.init.iter().any(|entry| **entry == InitSpec::Kiln) {
-        segments.push(packer.one(Component { name, what: What::Tree(tree) }, packing).await?);
+    if let Some(number) = spec.init.iter().position(|entry| **entry == InitSpec::Kiln) {
+        let tree = init::tree(image.name(), arch, onboot, services, &kernel.at_start)?;
+        let component = part(name, format!("init[{number}]"), What::Tree(tree));
+        segments.push(packer.one(component.clone(), packing).await?);
+        all.push(component);
     }
     if kernel.modules.unpacked > 0 {
         segments.push(kernel.modules.clone());
     }
     segments.extend(packed);
-    Ok((kernel, segments))
+    if !spec.files.is_empty() {
+        let (whole, ids) = (spec.clone(), component::ids(spec));
+        let tree = blocking::blocking(move || files::tree(&whole, &whole.files, &ids)).await??;
+        let mut component = part("files", "files".to_owned(), What::Tree(tree));
+        all.push(component.clone());
+        if let What::Tree(tree) = &mut component.what {
+            // The kernel would take owner and mode of a directory from the last segment that has it.
+            let brought = packer.directories();
+            tree.leave_out_implied(|path| brought.contains(path.as_str()));
+        }
+        segments.push(packer.one(component, packing).await?);
+    }
+    Ok(Assembled { kernel, segments, components: all })
 }
 
-/// Packs volumes, containers and files.
+/// Packs volumes and containers.
 async fn parts(
     packer: &Packer<'_, '_>,
     compression: SegmentCompression,
     spec: &Spec,
     resolved: &Resolved,
     containers: &[Container],
-) -> Result<Vec<SegmentEntry>, BuildError> {
+) -> Result<(Vec<Component>, Vec<SegmentEntry>), BuildError> {
     let packing = Packing { compression, ..packer.packing };
     let components = Components { spec, arch: packer.packages.arch, resolved, packing };
-    let mut list = components.list(containers)?;
-    if !spec.files.is_empty() {
-        let (files, ids) = (spec.files.clone(), component::ids(spec));
-        let tree = blocking::blocking(move || files::tree(&files, &ids)).await??;
-        list.push(Component { name: "files".to_owned(), what: What::Tree(tree) });
-    }
-    packer.pack(list, packing).await
+    let list = components.list(containers)?;
+    Ok((list.clone(), packer.pack(list, packing).await?))
 }
 
 fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a>) -> Packages<'a> {

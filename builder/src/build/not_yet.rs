@@ -19,11 +19,6 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
             );
         }
     }
-    for file in &spec.files {
-        if file.metadata.is_some() {
-            return no(file.path.place(), "`metadata`");
-        }
-    }
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::packages::Packages;
 use super::{BuildError, ComponentReport, contents, losses};
 use crate::bundle::{self, RootFiles, VolumeFiles};
 use crate::deb;
-use crate::layer::{Limits, flatten, for_container, for_init};
+use crate::layer::{ApkDatabases, Limits, flatten, for_container, for_init};
 use crate::lock::PackagePin;
 use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::oci::{Image, Images, LayerFile};
@@ -36,6 +36,8 @@ pub(super) struct Packer<'a, 'p> {
     pub(super) packing: Packing,
     pub(super) reports: Mutex<Vec<ComponentReport>>,
     pub(super) warnings: Mutex<BTreeSet<String>>,
+    /// The directories of what is packed, those of containers and volumes left out.
+    pub(super) directories: Mutex<BTreeSet<String>>,
 }
 
 impl Packer<'_, '_> {
@@ -57,7 +59,7 @@ impl Packer<'_, '_> {
         mut packing: Packing,
     ) -> Result<SegmentEntry, BuildError> {
         let started = Instant::now();
-        let Component { name, what } = component;
+        let Component { name, what, .. } = component;
         let (what, key) = match what {
             What::Tree(tree) => {
                 let label = name.clone();
@@ -73,6 +75,7 @@ impl Packer<'_, '_> {
             }
         };
         let known = |entry: SegmentEntry| {
+            self.note_directories(&key);
             self.report(ComponentReport::segment(&entry, true, started));
             self.warn(losses::known(&self.store, &key));
             entry
@@ -84,21 +87,7 @@ impl Packer<'_, '_> {
         if let Some(entry) = segment::find(&self.store, &name, &key) {
             return Ok(known(entry));
         }
-        let mut paths = Vec::new();
-        let mut layers = Vec::new();
-        match &what {
-            What::Container { files: Files::Own(Root::Packages(packages)), .. } => {
-                paths = self.fetch(packages).await?;
-            }
-            What::Container { files: Files::Own(Root::Image(image)), .. }
-            | What::Volume { image, .. } => layers.push(self.layers(image).await?),
-            What::Init { images, .. } => {
-                for image in images {
-                    layers.push(self.layers(image).await?);
-                }
-            }
-            What::Container { .. } | What::Tree(_) => {}
-        }
+        let parts = self.parts(&what).await?;
         let task = self.progress.begin(&format!("packing {name}"), None);
         let (store, label) = (self.store.clone(), name.clone());
         if what.is_packed() {
@@ -107,75 +96,43 @@ impl Packer<'_, '_> {
         }
         let (entry, lost) = blocking(move || -> Result<_, BuildError> {
             let mut lost = Vec::new();
-            let place = |source| BuildError::Place { component: label.clone(), source };
-            let tree = match what {
-                What::Tree(tree) => tree,
-                What::Volume { name, readonly, .. } => {
-                    let mut root = Tree::new();
-                    for layers in &layers {
-                        root.merge(for_container(layers.flatten(&store)?).map_err(place)?);
-                    }
-                    lost = losses::of_archive(&label, &root, false);
-                    let files = VolumeFiles::Own(root);
-                    bundle::write_volume(&name, readonly, files).map_err(place)?
-                }
-                What::Init { .. } => {
-                    let mut root = Tree::new();
-                    for layers in &layers {
-                        root.merge(for_init(layers.flatten(&store)?).map_err(place)?);
-                    }
-                    lost = losses::of_archive(&label, &root, false);
-                    root
-                }
-                What::Container { container, config, path, files, layout, .. } => {
-                    let files = match (files, layout) {
-                        (Files::Shared(other), Layout::Packed) => RootFiles::SharedPacked(other),
-                        (Files::Shared(other), Layout::Cpio) => RootFiles::Shared(other),
-                        (Files::Own(root), layout) => {
-                            let mut root = match root {
-                                Root::Packages(packages) => {
-                                    let unpacked = unpack(&paths)?;
-                                    contents::remember(&store, &packages, &unpacked)?;
-                                    bundle::complete_packages(unpacked)
-                                }
-                                Root::Image(image) => {
-                                    let mut root = Tree::new();
-                                    for layers in &layers {
-                                        root.merge(layers.flatten(&store)?);
-                                    }
-                                    contents::remember_image(&store, &image, &root)?;
-                                    for_container(root)
-                                }
-                            }
-                            .map_err(place)?;
-                            match layout {
-                                Layout::Cpio => {
-                                    lost = losses::of_archive(&label, &root, true);
-                                    RootFiles::Own(root)
-                                }
-                                Layout::Packed => {
-                                    bundle::add_mount_points(&container, &mut root)
-                                        .map_err(place)?;
-                                    let options = packed::Options::new(packing.mtime);
-                                    let (content, packed) =
-                                        packed::spool(&root, &options, &store.tmp_dir())?;
-                                    lost = losses::of_packed(&label, &packed);
-                                    RootFiles::Packed(content)
-                                }
-                            }
-                        }
-                    };
-                    bundle::write(&container, config, &path, files)?
-                }
-            };
+            let tree = tree(&store, &label, what, &parts, packing.mtime, &mut lost)?;
             losses::remember(&store, &key, &lost)?;
             Ok((segment::write(&store, &label, &key, &tree, packing)?, lost))
         })
         .await??;
         task.finish();
+        self.note_directories(&key);
         self.warn(lost);
         self.report(ComponentReport::segment(&entry, false, started));
         Ok(entry)
+    }
+
+    /// Makes the tree of a component again, whether it is packed already or not.
+    pub(super) async fn tree(&self, component: Component) -> Result<Tree, BuildError> {
+        let Component { name, what, .. } = component;
+        let parts = self.parts(&what).await?;
+        let (store, mtime) = (self.store.clone(), self.packing.mtime);
+        blocking(move || tree(&store, &name, what, &parts, mtime, &mut Vec::new())).await?
+    }
+
+    /// Fetches what a component is made of.
+    async fn parts(&self, what: &What) -> Result<Parts, BuildError> {
+        let mut parts = Parts::default();
+        match what {
+            What::Container { files: Files::Own(Root::Packages(packages)), .. } => {
+                parts.packages = self.fetch(packages).await?;
+            }
+            What::Container { files: Files::Own(Root::Image(image)), .. }
+            | What::Volume { image, .. } => parts.images.push(self.layers(image).await?),
+            What::Init { images, .. } => {
+                for image in images {
+                    parts.images.push(self.layers(image).await?);
+                }
+            }
+            What::Container { .. } | What::Tree(_) => {}
+        }
+        Ok(parts)
     }
 
     pub(super) fn report(&self, report: ComponentReport) {
@@ -196,6 +153,16 @@ impl Packer<'_, '_> {
     pub(super) fn forget_segments(&self) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         reports.retain(|report| KERNEL_PARTS.contains(&report.name.as_str()));
+    }
+
+    fn note_directories(&self, key: &Digest) {
+        let found = segment::directories(&self.store, key);
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+    }
+
+    /// Returns the directories of the machine's root file system that are packed so far.
+    pub(super) fn directories(&self) -> BTreeSet<String> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until nobody else makes what belongs to a key.
@@ -219,6 +186,98 @@ impl Packer<'_, '_> {
         let work = packages.iter().map(|package| self.packages.fetch(package));
         stream::iter(work).buffered(AT_A_TIME).try_collect().await
     }
+}
+
+/// What a component is made of, on disk.
+#[derive(Default)]
+struct Parts {
+    packages: Vec<PathBuf>,
+    images: Vec<Layers>,
+}
+
+impl Parts {
+    /// Lays the layers of all images over each other; the function changes each image first.
+    fn flatten(
+        &self,
+        store: &Store,
+        each: impl Fn(Tree) -> Result<Tree, BuildError>,
+    ) -> Result<Tree, BuildError> {
+        let mut root = Tree::new();
+        for layers in &self.images {
+            root.merge(each(layers.flatten(store)?)?);
+        }
+        Ok(root)
+    }
+}
+
+/// Makes the tree of a component, and says what its archive cannot hold.
+fn tree(
+    store: &Store,
+    label: &str,
+    what: What,
+    parts: &Parts,
+    mtime: u32,
+    lost: &mut Vec<String>,
+) -> Result<Tree, BuildError> {
+    let place = |source| BuildError::Place { component: label.to_owned(), source };
+    Ok(match what {
+        What::Tree(tree) => tree,
+        What::Volume { name, readonly, .. } => {
+            let root = parts.flatten(store, |root| for_init(root).map_err(place))?;
+            *lost = losses::of_archive(label, &root, false);
+            bundle::write_volume(&name, readonly, VolumeFiles::Own(root)).map_err(place)?
+        }
+        What::Init { .. } => {
+            let mut databases = ApkDatabases::default();
+            let mut root = Tree::new();
+            for layers in &parts.images {
+                let image = for_init(layers.flatten(store)?).map_err(place)?;
+                databases
+                    .add(&image)
+                    .map_err(|source| BuildError::Source { path: "lib/apk".into(), source })?;
+                root.merge(image);
+            }
+            databases.put(&mut root).map_err(place)?;
+            *lost = losses::of_archive(label, &root, false);
+            root
+        }
+        What::Container { container, config, path, files, layout, .. } => {
+            let files = match (files, layout) {
+                (Files::Shared(other), Layout::Packed) => RootFiles::SharedPacked(other),
+                (Files::Shared(other), Layout::Cpio) => RootFiles::Shared(other),
+                (Files::Own(root), layout) => {
+                    let mut root = match root {
+                        Root::Packages(packages) => {
+                            let unpacked = unpack(&parts.packages)?;
+                            contents::remember(store, &packages, &unpacked)?;
+                            bundle::complete_packages(unpacked)
+                        }
+                        Root::Image(image) => {
+                            let root = parts.flatten(store, Ok)?;
+                            contents::remember_image(store, &image, &root)?;
+                            for_container(root)
+                        }
+                    }
+                    .map_err(place)?;
+                    match layout {
+                        Layout::Cpio => {
+                            *lost = losses::of_archive(label, &root, true);
+                            RootFiles::Own(root)
+                        }
+                        Layout::Packed => {
+                            bundle::add_mount_points(&container, &mut root).map_err(place)?;
+                            let options = packed::Options::new(mtime);
+                            let (content, packed) =
+                                packed::spool(&root, &options, &store.tmp_dir())?;
+                            *lost = losses::of_packed(label, &packed);
+                            RootFiles::Packed(content)
+                        }
+                    }
+                }
+            };
+            bundle::write(&container, config, &path, files)?
+        }
+    })
 }
 
 /// The layers of one image, on disk.

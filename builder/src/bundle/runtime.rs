@@ -46,8 +46,8 @@ fn root_mounts(container: &Container, bundle: &str, files: &RootFiles) -> Vec<Mo
     if container.readonly {
         return match (packed, files) {
             (Some(file), _) => vec![mount_packed(file, &rootfs)],
-            (None, RootFiles::Shared(other)) => vec![mount(&rootfs, "bind", other, &["bind"])],
-            (None, _) => vec![mount(&rootfs, "bind", &rootfs, &["bind"])],
+            (None, RootFiles::Shared(other)) => vec![bind(&rootfs, other)],
+            (None, _) => vec![bind(&rootfs, &rootfs)],
         };
     }
     let below = match files {
@@ -72,6 +72,11 @@ fn root_mounts(container: &Container, bundle: &str, files: &RootFiles) -> Vec<Mo
             mount(&rootfs, "overlay", "overlay", &layers.each_ref().map(String::as_str)),
         ])
         .collect()
+}
+
+/// As LinuxKit writes it: its options say what it is, without a type.
+fn bind(destination: &str, source: &str) -> MountSpec {
+    MountSpec { kind: None, ..mount(destination, "", source, &["bind"]) }
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> MountSpec {

@@ -34,11 +34,8 @@ pub fn for_init(tree: Tree) -> Result<Tree, TreePathError> {
 }
 
 fn prepare(mut tree: Tree, resolv_conf: Node) -> Result<Tree, TreePathError> {
-    let replaced = [
-        ("etc/hosts", Node::file(0o644, HOSTS.as_bytes())),
-        ("etc/mtab", Node::symlink("/proc/mounts")),
-        ("etc/resolv.conf", resolv_conf),
-    ];
+    let replaced =
+        [("etc/hosts", Node::file(0o644, HOSTS.as_bytes())), ("etc/resolv.conf", resolv_conf)];
     let mut gone = Vec::new();
     for path in LEFT_OUT.into_iter().chain(replaced.iter().map(|(path, _)| *path)) {
         gone.push(TreePath::new(path)?);
@@ -53,6 +50,10 @@ fn prepare(mut tree: Tree, resolv_conf: Node) -> Result<Tree, TreePathError> {
     }
     for (path, node) in replaced {
         tree.insert(TreePath::new(path)?, node);
+    }
+    let mtab = TreePath::new("etc/mtab")?;
+    if !tree.contains(&mtab) {
+        tree.insert(mtab, Node::symlink("/proc/mounts"));
     }
     Ok(tree)
 }
@@ -90,6 +91,12 @@ mod tests {
         assert_eq!(text(&root, "etc/hosts").lines().count(), 6);
         assert_eq!(text(&root, "etc/resolv.conf"), "\n# no resolv.conf configured\n");
         assert_eq!(root.get(&path("proc")).unwrap().mode, 0o555);
+        // Alpine's images have one of their own.
+        let mut alpine = image();
+        alpine.insert(path("etc/mtab"), Node::symlink("../proc/mounts"));
+        let alpine = for_container(alpine).unwrap();
+        let mtab = &alpine.get(&path("etc/mtab")).unwrap().kind;
+        assert!(matches!(mtab, Kind::Symlink(to) if to == "../proc/mounts"));
         let init = for_init(image()).unwrap();
         let target = &init.get(&path("etc/resolv.conf")).unwrap().kind;
         assert!(matches!(target, Kind::Symlink(to) if to == "/run/resolvconf/resolv.conf"));

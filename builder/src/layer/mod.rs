@@ -8,6 +8,7 @@
 //! A layer comes from anywhere. Nothing is ever created under a name that it gives: the archive goes into one unlinked
 //! file as it is, and the tree points into it.
 
+mod apk;
 mod entry;
 mod error;
 mod filter;
@@ -17,6 +18,7 @@ mod stream;
 
 use std::path::Path;
 
+pub use self::apk::ApkDatabases;
 pub use self::error::LayerError;
 pub use self::filter::{for_container, for_init};
 

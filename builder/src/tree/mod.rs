@@ -109,6 +109,27 @@ impl Tree {
         self.nodes.insert(path, node)
     }
 
+    /// Puts a directory in of which nothing is sure but that something lies below it: where this tree is laid over
+    /// another one that has it, it leaves that one's owner and mode. What is here stays.
+    pub fn imply(&mut self, path: &TreePath, node: Node) {
+        if !self.get(path).is_some_and(|node| matches!(node.kind, Kind::Dir)) {
+            self.insert(path.clone(), node);
+            self.implied.insert(path.clone());
+        }
+    }
+
+    /// Takes directories out that are implied and that something else brings for sure. What lies below them stays.
+    pub(crate) fn leave_out_implied(&mut self, brought: impl Fn(&TreePath) -> bool) {
+        let (implied, nodes) = (&mut self.implied, &mut self.nodes);
+        implied.retain(|path| {
+            let leave = brought(path);
+            if leave {
+                nodes.remove(path);
+            }
+            !leave
+        });
+    }
+
     /// Returns whether a directory is here only because something lies below it: nothing is known of its owner and
     /// mode.
     pub fn is_implied(&self, path: &TreePath) -> bool {

@@ -12,6 +12,7 @@ mod images;
 mod kernel_image;
 mod layers;
 mod layouts;
+mod linuxkit_tar;
 mod packed;
 mod refusal;
 mod registry;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Case> {
         disk::cases(),
         crash::cases(),
         layers::cases(),
+        linuxkit_tar::cases(),
         containers::cases(),
         layouts::cases(),
         kernel_image::cases(),

@@ -1,6 +1,6 @@
 use std::env;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
@@ -24,8 +24,16 @@ pub(crate) fn program() -> PathBuf {
 
 /// Runs `kiln` with these arguments.
 pub(crate) fn kiln(arguments: &[impl AsRef<OsStr>]) -> anyhow::Result<Finished> {
-    let output = Command::new(program())
-        .args(arguments)
+    run(Command::new(program()).args(arguments))
+}
+
+/// Runs `kiln` with these arguments in a folder, which is also the user's home.
+pub(crate) fn kiln_in(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> anyhow::Result<Finished> {
+    run(Command::new(program()).args(arguments).current_dir(folder).env("HOME", folder))
+}
+
+fn run(command: &mut Command) -> anyhow::Result<Finished> {
+    let output = command
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .output()
