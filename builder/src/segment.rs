@@ -6,12 +6,20 @@ use std::path::PathBuf;
 use flate2::write::GzEncoder;
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
+use zstd::zstd_safe::CParameter;
 
 use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
 use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::store::{ArtifactWriter, Store, StoreError};
 use crate::tree::{Content, Kind, Tree};
+
+/// How many bytes a worker of zstd compresses at a time, up to this level. Left to itself it takes twice as many and
+/// with them twice the memory, for 0.3 % less; higher levels lose more, since they look back further.
+const JOB: u32 = 4 << 20;
+const SMALL_JOBS: i32 = 3;
+/// A single segment that is packed anew has both cores of a small host.
+const WORKERS: u32 = 2;
 
 /// The kernel looks for an archive at every multiple of four and skips zeros before it.
 const ALIGNMENT: u64 = 4;
@@ -187,13 +195,7 @@ impl<'a> Encoder<'a> {
     fn new(out: ArtifactWriter<'a>, packing: Packing) -> io::Result<Self> {
         Ok(match packing.compression {
             SegmentCompression::None => Self::Plain(out),
-            SegmentCompression::Zstd => {
-                let mut encoder = zstd::Encoder::new(out, packing.level)?;
-                // Any number of workers gives the same bytes, but none at all gives others: never leave this to a
-                // default.
-                encoder.multithread(1)?;
-                Self::Zstd(encoder)
-            }
+            SegmentCompression::Zstd => Self::Zstd(zstd(out, packing.level, WORKERS)?),
             SegmentCompression::Gzip => {
                 let level = u32::try_from(packing.level.clamp(1, 9)).unwrap_or(6).max(6);
                 Self::Gzip(GzEncoder::new(out, flate2::Compression::new(level)))
@@ -208,6 +210,16 @@ impl<'a> Encoder<'a> {
             Self::Gzip(encoder) => encoder.finish(),
         }
     }
+}
+
+/// Any number of workers gives the same bytes, but none at all gives others: never leave it to a default.
+fn zstd<W: Write>(out: W, level: i32, workers: u32) -> io::Result<zstd::Encoder<'static, W>> {
+    let mut encoder = zstd::Encoder::new(out, level)?;
+    encoder.multithread(workers)?;
+    if level <= SMALL_JOBS {
+        encoder.set_parameter(CParameter::JobSize(JOB))?;
+    }
+    Ok(encoder)
 }
 
 impl Write for Encoder<'_> {
@@ -339,5 +351,21 @@ mod tests {
         let entry = write_raw(&store, "ucode", &content).unwrap();
         let bytes = std::fs::read(store.artifact(&entry.digest)).unwrap();
         assert_eq!((bytes.as_slice(), entry.unpacked), (&b"070701 microcode!\0\0\0"[..], 17));
+    }
+
+    #[test]
+    fn any_number_of_workers_gives_the_same_bytes() {
+        // Several jobs, with what can be compressed across their borders.
+        let text: Vec<u8> = (0..400_000_u32)
+            .flat_map(|n| sha256(&(n % 70_000).to_le_bytes()).as_bytes()[..24].to_vec())
+            .collect();
+        assert!(text.len() > 2 * JOB as usize);
+        let packed = |workers| {
+            let mut out = zstd(Vec::new(), Packing::default().level, workers).unwrap();
+            out.write_all(&text).unwrap();
+            out.finish().unwrap()
+        };
+        let one = packed(1);
+        assert!(one.len() < text.len() / 2 && packed(WORKERS) == one && packed(5) == one);
     }
 }

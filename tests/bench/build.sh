@@ -61,17 +61,14 @@ spec_of_big() {
     printf '    layout: %s\n' "$2" >>"$1"
 }
 
-# row NAME BYTES_IN OUT COMMAND...: runs it and prints a line: time, processor time, peak memory, bytes in and out.
-# What it writes to OUT counts as out.
+# row NAME BYTES_IN COMMAND...: runs it and prints a line: time, processor time, peak memory, bytes in and out. The
+# command prints the bytes out.
 row() {
-    name=$1 bytes_in=$2 out=$3
-    shift 3
-    rm -rf "$out"
-    mkdir -p "$out"
+    name=$1 bytes_in=$2
+    shift 2
     sync
-    /usr/bin/time -q -o "$work/time" -f '%e %U %S %M' "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
-    # Of the files only what a machine loads: a list of contents or a lock is none of it.
-    bytes_out=$(find "$out" -type f \( -name '*initrd*' -o -name '*.img' \) -exec cat {} + | wc -c)
+    bytes_out=$(/usr/bin/time -q -o "$work/time" -f '%e %U %S %M' "$@" 2>"$work/log" | python3 "$here/out.py") ||
+        { cat "$work/log" >&2; exit 1; }
     awk -v name="$name" -v in_="$bytes_in" -v out="$bytes_out" \
         '{ printf "| %s | %.2f | %.2f | %.0f | %.1f | %.1f |\n", name, $1, $2 + $3, $4 / 1000, in_ / 1e6, out / 1e6 }' "$work/time"
 }
@@ -103,7 +100,7 @@ spec_of_big "$work/big-packed.yml" packed
 # Everything runs as a command of its own, so that what is measured is one process.
 cat >"$work/run" <<END
 #!/bin/sh
-exec "$kiln" build "\$@" --out "$work/out" --progress none --name bench
+exec "$kiln" build "\$@" --report json --progress none --name bench
 END
 chmod +x "$work/run"
 offline="--images $images --offline"
@@ -130,25 +127,31 @@ END
     done
     printf '[[registry]]\nhost = "127.0.0.1:%s"\nplain-http = true\n' "$port" >"$work/kiln.toml"
     spec "$work/remote.yml" "127.0.0.1:$port/bench" one
-    row "empty store, from a registry on the same host" "$all" "$work/out" "$work/run" "$work/remote.yml" --store "$work/cold" \
+    row "empty store, from a registry on the same host" "$all" "$work/run" "$work/remote.yml" --store "$work/cold" \
         --config "$work/kiln.toml"
     kill "$registry"
     registry=
 fi
 # shellcheck disable=SC2086
 {
-    row "layers here, nothing packed (first build)" "$all" "$work/out" "$work/run" "$work/local.yml" --store "$work/store" $offline
-    row "nothing changed" 0 "$work/out" "$work/run" "$work/local.yml" --store "$work/store" $offline
+    row "layers here, nothing packed (first build)" "$all" "$work/run" "$work/local.yml" --store "$work/store" $offline
+    row "nothing changed" 0 "$work/run" "$work/local.yml" --store "$work/store" $offline
     spec "$work/local.yml" "$local" two
-    row "one service changed" "$(layers service8)" "$work/out" "$work/run" "$work/local.yml" --store "$work/store" $offline
-    row "one service of $big MiB" "$(layers big)" "$work/out" "$work/run" "$work/big-cpio.yml" --store "$work/store-big" $offline
-    row "the same, packed" "$(layers big)" "$work/out" "$work/run" "$work/big-packed.yml" --store "$work/store-big" $offline
+    row "one service changed" "$(layers service8)" "$work/run" "$work/local.yml" --store "$work/store" $offline
+    row "one service of $big MiB" "$(layers big)" "$work/run" "$work/big-cpio.yml" --store "$work/store-big" $offline
+    row "the same, packed" "$(layers big)" "$work/run" "$work/big-packed.yml" --store "$work/store-big" $offline
 }
 if command -v linuxkit >/dev/null; then
     # Its cache is an OCI layout as well; what it has in there it does not look for elsewhere.
     spec "$work/local.yml" "$local" one
-    row "linuxkit, layers here" "$all" "$work/linuxkit" linuxkit -q --cache "$images" build --no-sbom \
-        --format kernel+initrd --dir "$work/linuxkit" "$work/local.yml"
+    mkdir "$work/linuxkit"
+    cat >"$work/run-linuxkit" <<END
+#!/bin/sh
+linuxkit build --cache "$images" --no-sbom --format kernel+initrd --dir "$work/linuxkit" "$work/local.yml" >&2
+stat -c '{"initrd": %s}' "$work/linuxkit/"*initrd*
+END
+    chmod +x "$work/run-linuxkit"
+    row "linuxkit, layers here" "$all" "$work/run-linuxkit"
 else
     echo
     echo "Without \`linuxkit\`, which is not on the PATH."

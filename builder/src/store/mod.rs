@@ -13,6 +13,7 @@ mod writer;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +29,7 @@ pub use self::key_lock::KeyLock;
 pub use self::verify::Fault;
 pub use self::writer::ArtifactWriter;
 pub(crate) use self::writer::persist;
+use self::writer::sync_dir;
 use crate::hash::{Hasher, HashingWriter, sha256};
 use crate::manifest::Manifest;
 
@@ -180,7 +182,11 @@ impl Store {
         let mut index = before.clone();
         let result = change(&mut index)?;
         if index != before {
-            self.replace(&self.index_path(), &index)?;
+            // What it names must be there after a crash: every artifact is durable but for its name.
+            let blobs = self.blob_dir();
+            sync_dir(&blobs).map_err(StoreError::write(&blobs))?;
+            let path = self.index_path();
+            persist(self.json(&index, &path)?, &path, 0o644).map_err(StoreError::write(&path))?;
         }
         Ok(result)
     }
@@ -195,7 +201,8 @@ impl Store {
         found
     }
 
-    /// Remembers something under a key, so that it need not be made again.
+    /// Remembers something under a key, so that it need not be made again. A crash of the machine may lose it, or
+    /// leave it damaged, which counts as lost: waiting for the disk is not worth it.
     ///
     /// # Errors
     ///
@@ -205,17 +212,21 @@ impl Store {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(StoreError::write(dir))?;
         }
-        self.replace(&path, value)
+        let file = self.json(value, &path)?;
+        let named = file.as_file().set_permissions(fs::Permissions::from_mode(0o644));
+        named
+            .and_then(|()| file.persist(&path).map(drop).map_err(|error| error.error))
+            .map_err(StoreError::write(&path))
     }
 
-    /// Replaces a JSON file at once.
-    fn replace(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    /// Writes a document into a temporary file, which is to get a name.
+    fn json(&self, value: &impl Serialize, path: &Path) -> Result<NamedTempFile, StoreError> {
         let failed = StoreError::write(path);
         let mut file = NamedTempFile::new_in(self.tmp_dir()).map_err(&failed)?;
         let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| failed(e.into()))?;
         bytes.push(b'\n');
-        file.write_all(&bytes).map_err(&failed)?;
-        persist(file, path, 0o644).map_err(failed)
+        file.write_all(&bytes).map_err(failed)?;
+        Ok(file)
     }
 
     fn blob_dir(&self) -> PathBuf {

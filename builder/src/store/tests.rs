@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::*;
 use crate::manifest::{KernelEntry, SCHEMA, SegmentCompression, SegmentEntry};
 
@@ -77,4 +75,23 @@ fn publishing_moves_the_channel_and_keeps_older_versions() {
     fs::remove_file(store.artifact(&sha256(b"kernel b"))).unwrap();
     let incomplete = store.publish(&image, Arch::Arm64, VersionEntry::new(b, 4, 4));
     assert!(matches!(incomplete, Err(StoreError::Incomplete { .. })), "{incomplete:?}");
+}
+
+#[test]
+fn what_a_crash_left_of_a_memory_counts_as_forgotten_and_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let key = sha256(b"key");
+    store.remember(&key, &["a segment"]).unwrap();
+    let path = store.memory_path(&key);
+    let whole = fs::read(&path).unwrap();
+    // A name may outlive a crash of the machine without the bytes, or with zeros in their place.
+    for left in [Vec::new(), vec![0; whole.len()], whole[..whole.len() / 2].to_vec()] {
+        fs::write(&path, left).unwrap();
+        assert_eq!(store.remembered::<Vec<String>>(&key), None);
+    }
+    store.remember(&key, &["a segment"]).unwrap();
+    assert_eq!(store.remembered::<Vec<String>>(&key).unwrap(), ["a segment"]);
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o644);
+    assert_eq!(fs::read_dir(store.tmp_dir()).unwrap().count(), 0);
 }

@@ -33,7 +33,8 @@ impl ArtifactWriter<'_> {
         self.out.hasher.clone().finish()
     }
 
-    /// Makes the artifact durable under its digest and returns that and its length.
+    /// Gives the artifact its name, its digest, and returns that and its length. Its bytes are durable before; its
+    /// name is once a version with it is published.
     ///
     /// # Errors
     ///
@@ -47,7 +48,7 @@ impl ArtifactWriter<'_> {
         if fs::metadata(&path).is_ok_and(|known| known.len() == size) {
             return Ok((digest, size));
         }
-        persist(file, &path, 0o444).map_err(failed)?;
+        persist_bytes(file, &path, 0o444).map_err(failed)?;
         Ok((digest, size))
     }
 }
@@ -64,10 +65,21 @@ impl Write for ArtifactWriter<'_> {
 
 /// Makes a temporary file durable and gives it its name and mode.
 pub(crate) fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
+    persist_bytes(file, path, mode)?;
     // The rename is durable once the directory is.
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    sync_dir(dir.unwrap_or_else(|| Path::new(".")))
+}
+
+/// Makes the bytes of a temporary file durable and gives it its name and mode. After a crash the name may be missing,
+/// but never names anything else.
+fn persist_bytes(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|e| e.error)
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
