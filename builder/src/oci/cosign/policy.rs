@@ -120,11 +120,10 @@ impl ImageRule {
 fn plain_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let plain = [":443", ":80"].iter().find_map(|port| host.strip_suffix(port));
-    match plain.unwrap_or(&host) {
-        // Other names of the same registry.
-        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
-        plain => plain.to_owned(),
-    }
+    let plain = plain.unwrap_or(&host);
+    // Other names under which a registry answers: those of its index and of its first server.
+    let bare = ["index.", "registry-1."].iter().find_map(|start| plain.strip_prefix(start));
+    bare.filter(|bare| bare.contains('.')).unwrap_or(plain).to_owned()
 }
 
 #[cfg(test)]
@@ -149,13 +148,16 @@ mod tests {
             ("registry.example/base/we*", "registry.example/base/web", true),
             ("registry.example/base", "registry.example/base/a", false),
             ("registry.example/base", "registry.example/base:2", true),
-            ("docker.io/library/*", "alpine", true),
-            ("docker.io", "index.docker.io/library/alpine", true),
+            ("registry.example", "registry-1.registry.example/a", true),
+            ("registry.example", "index.registry.example/a", true),
             ("*", "linuxkit/init:v1", true),
         ] {
             let rule = rule(&format!("images = \"{pattern}\"\naccept = true")).unwrap();
             assert_eq!(rule.fits(&name.parse().unwrap()), expected, "{pattern} {name}");
         }
+        let short: Reference = "alpine".parse().unwrap();
+        let whole = format!("images = \"{}/library/*\"\naccept = true", short.registry());
+        assert!(rule(&whole).unwrap().fits(&short));
     }
 
     #[test]
