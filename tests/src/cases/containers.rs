@@ -85,8 +85,19 @@ fn what_they_see(arch: Arch) -> anyhow::Result<()> {
     let (store, out) = (folder.path().join("store"), folder.path().join("out"));
     link(&rig::store().join("cache/deb"), &store.join("cache/deb"))?;
     let [store, out_text] = [&store, &out].map(|path| path.display().to_string());
-    let finished =
-        kiln(&["build", SPEC, "--arch", arch.as_str(), "--store", &store, "--out", &out_text])?;
+    let lock = folder.path().join("containers.lock").display().to_string();
+    let finished = kiln(&[
+        "build",
+        SPEC,
+        "--arch",
+        arch.as_str(),
+        "--lock",
+        &lock,
+        "--store",
+        &store,
+        "--out",
+        &out_text,
+    ])?;
     ensure!(finished.code == Some(0), "the build failed: {}", finished.stderr);
 
     let console = folder.path().join("console");
