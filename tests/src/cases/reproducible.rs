@@ -41,7 +41,7 @@ files:
   - {path: /etc/link, symlink: text}
   - {path: /etc/empty, directory: true}
 ";
-const FORMATS: &str = "kernel+initrd,uki,iso-efi,raw-efi,oci";
+const FORMATS: &str = "kernel+initrd,tar,uki,iso-efi,raw-efi,oci";
 
 pub(super) fn cases() -> Vec<Case> {
     let needs = [Need::Root, Need::Program, Need::KilnInit(Arch::X86_64)];
@@ -140,6 +140,7 @@ fn two_hosts() -> anyhow::Result<()> {
     ensure!(names(&built) == names(&again), "{:?} and {:?}", names(&built), names(&again));
     for name in [
         "web-x86_64.oci.tar",
+        "web-x86_64.tar",
         "web-x86_64.efi",
         "web-x86_64-efi.iso",
         "web-x86_64-efi.img",
