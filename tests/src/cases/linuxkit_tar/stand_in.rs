@@ -79,6 +79,8 @@ impl StandIn {
             ("lib".to_owned(), Entry::dir(0o755)),
             ("lib/modules".to_owned(), Entry::dir(0o755)),
             (modules.clone(), Entry::dir(0o750)),
+            // With both lists it is a kernel as LinuxKit's are, which nothing has to be added to.
+            (format!("{modules}/modules.alias"), Entry::file(0o640, "# aliases\n")),
             (format!("{modules}/modules.dep"), Entry::file(0o640, "kernel/a.ko:\n")),
             (format!("{modules}/kernel"), Entry::dir(0o755)),
             (format!("{modules}/kernel/a.ko"), Entry::file(0o644, format!("{arch} {tag}"))),
