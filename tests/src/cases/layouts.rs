@@ -38,9 +38,12 @@ pub(super) fn cases() -> Vec<Case> {
 fn build(spec: &str, arch: Arch, out: &Path) -> anyhow::Result<String> {
     // Fetches the kernel into the shared store.
     image(arch)?;
-    let [store, out] = [store(), out.to_owned()].map(|path| path.display().to_string());
+    // Beside the output, not beside the specification.
+    let lock = out.with_extension("lock");
+    let [store, out, lock] = [store(), out.to_owned(), lock].map(|path| path.display().to_string());
     let arch = arch.as_str();
-    let finished = kiln(&["build", spec, "--arch", arch, "--store", &store, "--out", &out])?;
+    let finished =
+        kiln(&["build", spec, "--arch", arch, "--lock", &lock, "--store", &store, "--out", &out])?;
     ensure!(finished.code == Some(0), "the build failed: {}", finished.stderr);
     Ok(finished.stdout)
 }
