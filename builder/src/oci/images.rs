@@ -94,31 +94,41 @@ impl<'p> Images<'p> {
             Some(pin) => (pin, self.document(reference, &pin).await?),
             None => self.root(reference).await?,
         };
-        let (digest, manifest, index, attestations) = match document {
-            Document::Manifest(manifest) => (digest, manifest, None, Vec::new()),
-            Document::Index(entries) => {
-                let entry = select::pick(&entries, arch).map_err(|there| OciError::NotForArch {
-                    reference: reference.to_string(),
-                    arch,
-                    there,
-                })?;
-                let about = |it: &&Descriptor| {
-                    let subject = it.annotations.get("vnd.docker.reference.digest");
-                    is_attestation(it) && subject.is_some_and(|it| *it == entry.digest.to_string())
-                };
-                let attestations = entries.iter().filter(about).map(|it| it.digest).collect();
-                match self.document(reference, &entry.digest).await? {
-                    Document::Manifest(manifest) => {
-                        (entry.digest, manifest, Some(digest), attestations)
-                    }
-                    Document::Index(_) => {
-                        return Err(malformed(reference, "its index names an index".to_owned()));
-                    }
-                }
-            }
-        };
+        let (digest, manifest, index, attestations) =
+            self.manifest_for(reference, arch, digest, document).await?;
         self.check_signed(reference, &digest, index.as_ref()).await?;
         self.image(reference, arch, digest, *manifest, index, attestations).await
+    }
+
+    /// Returns the manifest for an architecture: the document itself, or the one that an index names, with the digest
+    /// of that index and what it attests of the image.
+    pub(super) async fn manifest_for(
+        &self,
+        reference: &Reference,
+        arch: Arch,
+        digest: Digest,
+        document: Document,
+    ) -> Result<(Digest, Box<Manifest>, Option<Digest>, Vec<Digest>), OciError> {
+        let entries = match document {
+            Document::Manifest(manifest) => return Ok((digest, manifest, None, Vec::new())),
+            Document::Index(entries) => entries,
+        };
+        let entry = select::pick(&entries, arch).map_err(|there| OciError::NotForArch {
+            reference: reference.to_string(),
+            arch,
+            there,
+        })?;
+        let about = |it: &&Descriptor| {
+            let subject = it.annotations.get("vnd.docker.reference.digest");
+            is_attestation(it) && subject.is_some_and(|it| *it == entry.digest.to_string())
+        };
+        let attestations = entries.iter().filter(about).map(|it| it.digest).collect();
+        match self.document(reference, &entry.digest).await? {
+            Document::Manifest(manifest) => {
+                Ok((entry.digest, manifest, Some(digest), attestations))
+            }
+            Document::Index(_) => Err(malformed(reference, "its index names an index".to_owned())),
+        }
     }
 
     async fn image(

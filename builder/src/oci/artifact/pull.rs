@@ -7,7 +7,7 @@ use kiln_types::{Arch, Digest, ImageRef};
 
 use super::{ARTIFACT, ATTACHMENT_NAME};
 use crate::manifest::Manifest;
-use crate::oci::document::{self, Descriptor, Document, MAX_DOCUMENT};
+use crate::oci::document::{self, Descriptor, MAX_DOCUMENT};
 use crate::oci::images::{blocking, malformed};
 use crate::oci::{ImageSettings, Images, OciError, Reference, select};
 use crate::progress::Progress;
@@ -69,22 +69,8 @@ pub async fn pull(
         Some(digest) => (digest, images.document(&reference, &digest).await?),
         None => images.root(&reference).await?,
     };
-    let (digest, manifest, index) = match document {
-        Document::Manifest(manifest) => (digest, manifest, None),
-        Document::Index(entries) => {
-            let entry = select::pick(&entries, arch).map_err(|there| OciError::NotForArch {
-                reference: reference.to_string(),
-                arch,
-                there,
-            })?;
-            match images.document(&reference, &entry.digest).await? {
-                Document::Manifest(manifest) => (entry.digest, manifest, Some(digest)),
-                Document::Index(_) => {
-                    return Err(malformed(&reference, "its index names an index".to_owned()));
-                }
-            }
-        }
-    };
+    let (digest, manifest, index, _) =
+        images.manifest_for(&reference, arch, digest, document).await?;
     images.check_signed(&reference, &digest, index.as_ref()).await?;
     if manifest.artifact_type.as_deref() != Some(ARTIFACT) {
         return Err(OciError::NotBuilt { reference: reference.to_string() });
