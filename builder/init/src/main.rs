@@ -22,6 +22,8 @@ mod container;
 mod devices;
 mod error;
 mod health;
+#[cfg_attr(not(test), expect(dead_code, reason = "streaming is for what orders fetch"))]
+mod http;
 mod logs;
 mod modules;
 mod mounts;

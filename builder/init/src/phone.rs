@@ -1,7 +1,6 @@
 //! Tells the server how far this boot has come.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -11,13 +10,15 @@ use crate::clock::uptime_millis;
 use crate::config::Machine;
 use crate::console::say;
 use crate::error::BootError;
+use crate::http::{self, Limits, Request};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 /// More than this is only kept in part while the server cannot be reached.
 const MOST_WAITING: usize = 256;
 const LONGEST_DETAIL: usize = 512;
+/// The server has a line to say at most.
+const LARGEST_ANSWER: usize = 4096;
 
 /// How far the boot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,7 +52,7 @@ impl Phone {
     /// Starts the thread that tells the server.
     pub(crate) fn start(machine: Option<&Machine>) -> Result<Self, BootError> {
         let Some(machine) = machine else { return Ok(Self(None)) };
-        let Some(server) = address_of(&machine.server) else {
+        let Some(server) = http::address_of(&machine.server) else {
             say(&format!("the server {:?} is not http://ADDRESS:PORT", machine.server));
             return Ok(Self(None));
         };
@@ -126,72 +127,31 @@ impl Caller {
                 continue;
             }
             match self.send(&waiting) {
-                Ok(status) if (200..300).contains(&status) => {
+                Some(status) if (200..300).contains(&status) => {
                     waiting.clear();
                     retry = FIRST_RETRY;
                 }
-                Ok(status) if (400..500).contains(&status) && status != 408 && status != 429 => {
+                Some(status) if (400..500).contains(&status) && status != 408 && status != 429 => {
                     say(&format!("the server does not take the events of this boot: {status}"));
                     return;
                 }
-                Ok(_) | Err(_) => retry = (retry * 2).min(LONGEST_RETRY),
+                Some(_) | None => retry = (retry * 2).min(LONGEST_RETRY),
             }
         }
     }
 
     /// Returns the status of the answer.
-    fn send(&self, events: &[Event]) -> io::Result<u16> {
-        let body = serde_json::to_vec(events)?;
-        let mut stream = TcpStream::connect_timeout(&self.server, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        let mut request = format!(
-            "POST /phone-home/{} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            self.boot,
-            self.server,
-            self.token,
-            body.len()
-        )
-        .into_bytes();
-        request.extend(body);
-        stream.write_all(&request)?;
-        let mut start = Vec::new();
-        stream.take(64).read_to_end(&mut start)?;
-        status_of(&start).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    fn send(&self, events: &[Event]) -> Option<u16> {
+        let body = serde_json::to_vec(events).ok()?;
+        let path = format!("/phone-home/{}", self.boot);
+        let request = Request::post(&path, &self.token, &body);
+        http::ask(self.server, &request, Limits::SHORT, LARGEST_ANSWER).ok().map(|a| a.status)
     }
-}
-
-fn status_of(response: &[u8]) -> Option<u16> {
-    let line = response.split(|&byte| byte == b'\r').next()?;
-    let line = std::str::from_utf8(line).ok()?;
-    line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()
-}
-
-/// There is no resolver this early, so the server is told by address.
-fn address_of(server: &str) -> Option<SocketAddr> {
-    let host = server.strip_prefix("http://")?.trim_end_matches('/');
-    host.parse().ok().or_else(|| Some(SocketAddr::new(host.parse().ok()?, 80)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_address_of_the_server_is_read() {
-        assert_eq!(address_of("http://10.0.0.1:8080"), "10.0.0.1:8080".parse().ok());
-        assert_eq!(address_of("http://10.0.0.1/"), "10.0.0.1:80".parse().ok());
-        assert_eq!(address_of("https://10.0.0.1"), None);
-        assert_eq!(address_of("http://server:80"), None);
-    }
-
-    #[test]
-    fn the_status_of_an_answer_is_read() {
-        assert_eq!(status_of(b"HTTP/1.1 204 No Content\r\n\r\n"), Some(204));
-        assert_eq!(status_of(b"HTTP/1.0 500\r\n"), Some(500));
-        assert_eq!(status_of(b"nonsense"), None);
-    }
 
     #[test]
     fn events_are_written_as_the_server_reads_them() {
