@@ -33,6 +33,7 @@ mod power;
 mod process;
 mod report;
 mod restart;
+mod ring;
 mod root;
 mod runtime;
 mod seccomp;
