@@ -93,6 +93,21 @@ struct Header {
 /// Fails when a file is too large for the format, when a hard link is broken and when bytes cannot be read or
 /// written.
 pub fn write(tree: &Tree, mtime: u32, out: &mut impl Write) -> Result<u64, CpioError> {
+    write_with_mark(tree, mtime, None, out)
+}
+
+/// As [`write`], with an empty file after everything else: where it is, the archive was unpacked to its end. The kernel
+/// goes on after files that it could not make, and stops at one that it could not fill.
+///
+/// # Errors
+///
+/// As [`write`].
+pub fn write_with_mark(
+    tree: &Tree,
+    mtime: u32,
+    mark: Option<&TreePath>,
+    out: &mut impl Write,
+) -> Result<u64, CpioError> {
     let links = Links::find(tree)?;
     let mut out = Counter { out, written: 0, buffer: Vec::new() };
     let mut inodes: HashMap<&TreePath, u32> = HashMap::new();
@@ -104,6 +119,16 @@ pub fn write(tree: &Tree, mtime: u32, out: &mut impl Write) -> Result<u64, CpioE
             next_ino
         });
         write_member(&mut out, &links, path, node, Header { ino, mtime, ..Header::default() })?;
+    }
+    if let Some(mark) = mark {
+        let mut end = Tree::new();
+        end.insert(mark.clone(), Node::file(0o400, *b""));
+        let links = Links::find(&end)?;
+        for (path, node) in &end {
+            next_ino += 1;
+            let header = Header { ino: next_ino, mtime, ..Header::default() };
+            write_member(&mut out, &links, path, node, header)?;
+        }
     }
     let trailer = Header { nlink: 1, ..Header::default() };
     out.header("TRAILER!!!", &trailer).and_then(|()| out.flush()).map_err(CpioError::End)?;

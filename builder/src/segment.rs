@@ -12,7 +12,7 @@ use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
 use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::store::{ArtifactWriter, Store, StoreError};
-use crate::tree::{Content, Kind, Tree};
+use crate::tree::{Content, Kind, Tree, TreePath};
 
 /// How many bytes a worker of zstd compresses at a time, up to this level. Left to itself it takes twice as many and
 /// with them twice the memory, for 0.3 % less; higher levels lose more, since they look back further.
@@ -76,11 +76,13 @@ pub struct Packing {
     pub compression: SegmentCompression,
     /// How well, in zstd's levels.
     pub level: i32,
+    /// Whether each ends with a file by which kiln-init sees that it is there to its end.
+    pub marked: bool,
 }
 
 impl Default for Packing {
     fn default() -> Self {
-        Self { mtime: 0, compression: SegmentCompression::Zstd, level: 3 }
+        Self { mtime: 0, compression: SegmentCompression::Zstd, level: 3, marked: false }
     }
 }
 
@@ -117,6 +119,14 @@ pub fn directories(store: &Store, key: &Digest) -> Vec<String> {
     store.remembered(key).map(|known: Remembered| known.directories).unwrap_or_default()
 }
 
+/// Where the marks of segments are.
+pub const MARKS: &str = ".kiln/parts";
+
+/// Returns the name of the mark at the end of the segment with this key: half of it, which no other segment has.
+pub fn mark(key: &Digest) -> String {
+    key.hex().chars().take(32).collect()
+}
+
 /// Archives, compresses and stores a tree. It is remembered under the key.
 ///
 /// # Errors
@@ -145,7 +155,10 @@ pub fn write(
     };
     let out = Encoder::new(store.writer().map_err(stored)?, packing).map_err(compress)?;
     let mut buffered = io::BufWriter::with_capacity(1 << 17, out);
-    let unpacked = cpio::write(tree, packing.mtime, &mut buffered).map_err(archive)?;
+    let mark = packing.marked.then(|| TreePath::new(&format!("{MARKS}/{}", mark(key))));
+    let mark = mark.transpose().map_err(|source| compress(io::Error::other(source)))?;
+    let unpacked = cpio::write_with_mark(tree, packing.mtime, mark.as_ref(), &mut buffered)
+        .map_err(archive)?;
     buffered.flush().map_err(compress)?;
     let out = buffered.into_inner().map_err(|e| compress(e.into_error()))?;
     let mut writer = out.finish().map_err(compress)?;
@@ -327,6 +340,29 @@ mod tests {
                 assert_eq!((entry.size % 4, entry.unpacked), (0, archive.len() as u64));
             }
         }
+    }
+
+    #[test]
+    fn a_mark_comes_after_everything_else_and_has_the_name_of_the_key() {
+        let mut tree = Tree::new();
+        for path in ["a", "zz", "~"] {
+            tree.insert(TreePath::new(path).unwrap(), Node::file(0o644, *b"x"));
+        }
+        let (dir, key) = (tempfile::tempdir().unwrap(), sha256(b"key"));
+        let store = Store::open(dir.path()).unwrap();
+        let none = SegmentCompression::None;
+        let packing = Packing { compression: none, marked: true, ..Packing::default() };
+        let entry = write(&store, "x", &key, &tree, packing).unwrap();
+        let bytes = std::fs::read(store.artifact(&entry.digest)).unwrap();
+        assert_eq!(entry.unpacked, bytes.len() as u64);
+        let name = format!(".kiln/parts/{}\0", &key.hex().to_string()[..32]);
+        let text = String::from_utf8_lossy(&bytes);
+        let after = text.split_once(&name).unwrap().1;
+        assert!(
+            after.trim_start_matches('\0').starts_with("070701") && after.contains("TRAILER!!!")
+        );
+        assert!(text.find("~\0").unwrap() < text.find(&name).unwrap());
+        assert_eq!(after.matches("070701").count(), 1, "something comes after the mark");
     }
 
     #[test]

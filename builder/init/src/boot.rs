@@ -16,7 +16,7 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, network, root, services, volumes};
+use crate::{clock, network, parts, root, services, volumes};
 
 /// How long the boot waits for an address before it goes on without.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(60);
@@ -32,12 +32,22 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     let children = Arc::new(Children::default());
     watch_signals(&children)?;
 
-    let image: Image = told(config::read(config::IMAGE)).unwrap_or_default();
-    let machine: Option<Machine> = told(config::read(config::MACHINE));
+    let mut faults = Vec::new();
+    let image: Option<Image> =
+        told(config::read(config::IMAGE), &mut faults).unwrap_or_else(|| Some(Image::guess()));
+    let lack = parts::missing(image.as_ref());
+    let image = image.unwrap_or_default();
+    let machine: Option<Machine> = told(config::read(config::MACHINE), &mut faults).flatten();
     greet(&image, machine.as_ref());
     set_hostname(machine.as_ref());
     let phone = Phone::start(machine.as_ref())?;
     phone.tell(Phase::Init, image.image.as_str());
+    for fault in faults {
+        phone.tell(Phase::Failed, fault);
+    }
+    if let Some(lack) = lack {
+        stop_before_it_starts(&lack, machine.as_ref(), &phone)?;
+    }
 
     let mut loader = Loader::open();
     loader.load_named(&image.modules);
@@ -68,12 +78,31 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     }
 }
 
-/// A file that cannot be read is told, and the boot goes on as if it were not there.
-fn told<T>(result: Result<Option<T>, BootError>) -> Option<T> {
-    result.unwrap_or_else(|error| {
-        say(&chain(&error));
-        None
-    })
+/// A file that cannot be read is told, and the boot goes on without.
+fn told<T>(result: Result<T, BootError>, faults: &mut Vec<String>) -> Option<T> {
+    result
+        .inspect_err(|error| {
+            let text = chain(error);
+            say(&text);
+            faults.push(text);
+        })
+        .ok()
+}
+
+/// Half a system must not run: says what is missing, to the server as well where that can be reached, and stops.
+fn stop_before_it_starts(
+    lack: &str,
+    machine: Option<&Machine>,
+    phone: &Phone,
+) -> Result<Infallible, BootError> {
+    say(lack);
+    phone.tell(Phase::Failed, lack);
+    if machine.is_some() {
+        let mut loader = Loader::open();
+        loader.load_for_hardware();
+        bring_network_up(machine, &mut loader, phone)?;
+    }
+    power::give_up()
 }
 
 fn greet(image: &Image, machine: Option<&Machine>) {

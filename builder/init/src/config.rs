@@ -27,6 +27,19 @@ pub(crate) struct Image {
     pub(crate) services: BTreeMap<String, Service>,
     /// What happens when a container of `onboot` fails, by its name.
     pub(crate) onboot: BTreeMap<String, OnFailure>,
+    /// The component that the mark at the end of each archive of the initrd stands for.
+    pub(crate) parts: BTreeMap<String, String>,
+    /// The least memory of a machine that boots this image, in bytes.
+    #[serde(rename = "min-ram")]
+    pub(crate) min_ram: Option<u64>,
+}
+
+impl Image {
+    /// What is done when nobody knows what the image wants: everything that is there is started.
+    pub(crate) fn guess() -> Self {
+        let modules = ["overlay", "af_packet", "loop", "squashfs"].map(str::to_owned);
+        Self { modules: modules.into(), ..Self::default() }
+    }
 }
 
 /// What happens when a container of `onboot` fails.

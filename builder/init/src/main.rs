@@ -28,6 +28,7 @@ mod logs;
 mod modules;
 mod mounts;
 mod network;
+mod parts;
 mod phone;
 mod power;
 mod process;

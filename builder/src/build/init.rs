@@ -8,54 +8,75 @@ use crate::init_binary;
 use crate::spec::{Container, OnFailure};
 use crate::tree::{Kind, Node, Tree, TreePath, TreePathError};
 
-/// Makes the root file system around the containers: kiln-init and what it needs.
-pub(super) fn tree(
-    image: &str,
-    arch: Arch,
-    onboot: &[Container],
-    services: &[Container],
-    at_start: &[String],
-) -> Result<Tree, BuildError> {
+/// Where kiln-init reads what the image says of itself.
+const ABOUT: &str = "etc/kiln/image.json";
+
+/// Makes the root file system around the containers: kiln-init and what it needs. It is the same for every image.
+pub(super) fn tree(arch: Arch) -> Result<Tree, BuildError> {
     let binary = init_binary::load(arch)?;
-    let about = about(image, arch, onboot, services, at_start);
-    let about = serde_json::to_vec(&about).map_err(BuildError::Manifest)?;
-    init_tree(&binary, about)
-        .map_err(|source| BuildError::Place { component: "init".to_owned(), source })
+    init_tree(&binary).map_err(|source| BuildError::Place { component: "init".to_owned(), source })
 }
 
-/// What kiln-init reads about the image: `/etc/kiln/image.json`.
-fn about(
-    image: &str,
-    arch: Arch,
-    onboot: &[Container],
-    services: &[Container],
-    at_start: &[String],
-) -> Value {
-    let services: BTreeMap<_, _> = services
-        .iter()
-        .map(|it| {
-            let mut kept = json!({"restart": it.restart, "after": it.after});
-            if let Some(health) = &it.health {
-                kept["health"] = json!(health);
-            }
-            (it.name.as_str(), kept)
-        })
-        .collect();
-    let failures: BTreeMap<_, _> = onboot
-        .iter()
-        .filter(|it| it.on_failure != OnFailure::Continue)
-        .map(|it| (it.name.as_str(), it.on_failure))
-        .collect();
-    let mut about =
-        json!({"image": image, "arch": arch, "modules": at_start, "services": services});
-    if !failures.is_empty() {
-        about["onboot"] = json!(failures);
+/// What kiln-init reads about the image.
+pub(super) struct About<'a> {
+    pub(super) image: &'a str,
+    pub(super) arch: Arch,
+    pub(super) onboot: &'a [Container],
+    pub(super) services: &'a [Container],
+    /// Modules to load at start.
+    pub(super) modules: &'a [String],
+    /// The component that the mark of each segment stands for; without all of them the machine must not go on.
+    pub(super) parts: BTreeMap<String, String>,
+    /// The least memory to boot with, in bytes.
+    pub(super) min_ram: Option<u64>,
+}
+
+impl About<'_> {
+    /// Returns the file system with only this in it.
+    pub(super) fn tree(&self) -> Result<Tree, BuildError> {
+        let text = serde_json::to_vec(&self.value()).map_err(BuildError::Manifest)?;
+        let place = |source| BuildError::Place { component: "image".to_owned(), source };
+        let mut tree = Tree::new();
+        tree.insert(TreePath::new(ABOUT).map_err(place)?, Node::file(0o644, text));
+        Ok(tree)
     }
-    about
+
+    fn value(&self) -> Value {
+        let services: BTreeMap<_, _> = self
+            .services
+            .iter()
+            .map(|it| {
+                let mut kept = json!({"restart": it.restart, "after": it.after});
+                if let Some(health) = &it.health {
+                    kept["health"] = json!(health);
+                }
+                (it.name.as_str(), kept)
+            })
+            .collect();
+        let failures: BTreeMap<_, _> = self
+            .onboot
+            .iter()
+            .filter(|it| it.on_failure != OnFailure::Continue)
+            .map(|it| (it.name.as_str(), it.on_failure))
+            .collect();
+        let Self { image, arch, modules, .. } = self;
+        let mut about =
+            json!({"image": image, "arch": arch, "modules": modules, "services": services});
+        if !failures.is_empty() {
+            about["onboot"] = json!(failures);
+        }
+        if !self.parts.is_empty() {
+            about["parts"] = json!(self.parts);
+        }
+        if let Some(bytes) = self.min_ram {
+            about["min-ram"] = json!(bytes);
+        }
+        about
+    }
 }
 
 /// The root file system without anything in it but kiln-init.
-fn init_tree(binary: &[u8], about: Vec<u8>) -> Result<Tree, TreePathError> {
+fn init_tree(binary: &[u8]) -> Result<Tree, TreePathError> {
     let mut tree = Tree::new();
     let private = || Node::new(0o700, Kind::Dir);
     let nodes = [
@@ -67,7 +88,6 @@ fn init_tree(binary: &[u8], about: Vec<u8>) -> Result<Tree, TreePathError> {
         ("dev/null", Node::new(0o666, Kind::CharDevice(1, 3))),
         ("etc", Node::dir()),
         ("etc/hosts", Node::file(0o644, *b"127.0.0.1 localhost\n::1 localhost ip6-localhost\n")),
-        ("etc/kiln/image.json", Node::file(0o644, about)),
         ("etc/resolv.conf", Node::symlink("/run/resolvconf/resolv.conf")),
         ("init", Node::file(0o755, binary)),
         ("mnt", Node::dir()),
@@ -98,10 +118,25 @@ mod tests {
         let settle = |all: &[crate::spec::ContainerSpec]| -> Vec<_> {
             all.iter().map(|it| it.settle(None, None)).collect()
         };
-        let about = about("web", Arch::Arm64, &settle(&spec.onboot), &settle(&spec.services), &[]);
+        let (onboot, services) = (settle(&spec.onboot), settle(&spec.services));
+        let mut said = About {
+            image: "web",
+            arch: Arch::Arm64,
+            onboot: &onboot,
+            services: &services,
+            modules: &[],
+            parts: BTreeMap::new(),
+            min_ram: None,
+        };
+        let about = said.value();
+        assert_eq!(about.as_object().unwrap().len(), 5);
         assert_eq!(about["onboot"], json!({"a": "reboot"}));
         let health = &about["services"]["c"]["health"];
         assert_eq!((&health["tcp"], &health["interval"]), (&json!("127.0.0.1:80"), &json!(2000)));
         assert_eq!(about["services"]["d"], json!({"restart": "never", "after": ["c"]}));
+        said.parts.insert("00ff".to_owned(), "web".to_owned());
+        said.min_ram = Some(1 << 27);
+        let about = said.value();
+        assert_eq!((&about["parts"]["00ff"], &about["min-ram"]), (&json!("web"), &json!(1 << 27)));
     }
 }

@@ -112,6 +112,8 @@ impl Packer<'_, '_> {
             }
         };
         self.report(ComponentReport::kernel(&parts.kernel, reused, started));
+        let mark = modules_key(&Source::new(spec, resolved).key(self.packing));
+        self.note_mark(&mark, &parts.modules.component);
         for segment in [&parts.modules].into_iter().chain(&parts.ucode) {
             self.report(ComponentReport::segment(segment, reused, started));
         }
@@ -175,6 +177,14 @@ impl Packer<'_, '_> {
     }
 }
 
+/// Returns the key of the modules of the kernel with this key.
+fn modules_key(kernel: &Digest) -> Digest {
+    let mut key = hash::Hasher::default();
+    key.field("kernel-modules");
+    key.update(kernel.as_bytes());
+    key.finish()
+}
+
 /// Puts a kernel and what comes with it into the store, and remembers it.
 fn store_kernel(
     store: &Store,
@@ -191,10 +201,7 @@ fn store_kernel(
         release: found.release.clone(),
         efi_stub: found.efi_stub,
     };
-    let mut segment_key = hash::Hasher::default();
-    segment_key.field("kernel-modules");
-    segment_key.update(key.as_bytes());
-    let segment_key = segment_key.finish();
+    let segment_key = modules_key(key);
     let mut segment =
         segment::write(store, "kernel-modules", &segment_key, &modules.tree, packing)?;
     if modules.tree.is_empty() {

@@ -9,13 +9,13 @@ use crate::segment::Packing;
 use crate::tree::{Kind, Tree};
 
 /// Changed whenever the same inputs would give other bytes.
-const RECIPE: &str = "9";
+const RECIPE: &str = "10";
 
 /// Begins the key that a result is remembered under.
 pub(super) fn key(what: &str, packing: Packing) -> Hasher {
     let mut hasher = Hasher::default();
-    let Packing { mtime, compression, level } = packing;
-    let numbers = format!("{mtime} {compression} {level}");
+    let Packing { mtime, compression, level, marked } = packing;
+    let numbers = format!("{mtime} {compression} {level} {marked}");
     for field in [what, RECIPE, env!("CARGO_PKG_VERSION"), &numbers] {
         hasher.field(field);
     }

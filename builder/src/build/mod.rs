@@ -28,6 +28,7 @@ mod settings;
 mod signing;
 mod tar;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -87,6 +88,8 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         mtime: epoch.unwrap_or(0),
         compression: SegmentCompression::Zstd,
         level: if request.release { segment_level::RELEASE } else { segment_level::USUAL },
+        // LinuxKit's own init would leave the marks in the root file system.
+        marked: has_kiln_init(&spec),
     };
     let packer = Packer {
         store: store.clone(),
@@ -97,8 +100,9 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         reports: Mutex::default(),
         warnings: Mutex::default(),
         directories: Mutex::default(),
+        marks: Mutex::default(),
     };
-    let Assembled { kernel, segments, components } =
+    let Assembled { kernel, memory, segments, components } =
         assemble(&packer, &spec, &image, &resolved).await?;
     let (kernel, config) = (kernel.kernel.clone(), kernel.config());
     warnings.extend(packer.warnings());
@@ -116,11 +120,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         schema: SCHEMA,
         image: image.name().to_owned(),
         arch,
-        min_ram: min_ram(&Load {
-            arch,
-            kernel: memory_of(&store.artifact(&kernel.digest)).unwrap_or(5 * kernel.size),
-            segments: &segments,
-        }),
+        min_ram: min_ram(&Load { arch, kernel: memory, segments: &segments }),
         kernel,
         segments,
         cmdline: cmdline.to_owned(),
@@ -228,6 +228,8 @@ mod segment_level {
 /// Everything, packed.
 struct Assembled {
     kernel: KernelParts,
+    /// What the kernel takes for itself, in bytes.
+    memory: u64,
     /// In the order in which the kernel reads them.
     segments: Vec<SegmentEntry>,
     /// What they were made from, but for the kernel.
@@ -256,8 +258,8 @@ async fn assemble(
         (all, packed) = parts(packer, kernel.compression, spec, resolved, &containers).await?;
     }
     let packing = Packing { compression: kernel.compression, ..packer.packing };
-    let services = containers.get(containers.len() - spec.services.len()..).unwrap_or_default();
-    let onboot = containers.get(..spec.onboot.len()).unwrap_or_default();
+    let artifact = packer.store.artifact(&kernel.kernel.digest);
+    let memory = memory_of(&artifact).unwrap_or(5 * kernel.kernel.size);
     let mut segments: Vec<_> = kernel.ucode.iter().cloned().collect();
     let part = |name: &str, location: String, what| {
         let (name, source) = (name.to_owned(), String::new());
@@ -273,12 +275,14 @@ async fn assemble(
         segments.push(packer.one(component.clone(), packing).await?);
         all.push(component);
     }
-    if let Some(number) = spec.init.iter().position(|entry| **entry == InitSpec::Kiln) {
-        let tree = init::tree(image.name(), arch, onboot, services, &kernel.at_start)?;
-        let component = part(name, format!("init[{number}]"), What::Tree(tree));
+    let kiln = spec.init.iter().position(|entry| **entry == InitSpec::Kiln);
+    if let Some(number) = kiln {
+        let component = part(name, format!("init[{number}]"), What::Tree(init::tree(arch)?));
         segments.push(packer.one(component.clone(), packing).await?);
         all.push(component);
     }
+    // What the image says of itself goes here: before anything large, so that kiln-init has it when the rest is missing.
+    let about = segments.len();
     if kernel.modules.unpacked > 0 {
         segments.push(kernel.modules.clone());
     }
@@ -295,7 +299,28 @@ async fn assemble(
         }
         segments.push(packer.one(component, packing).await?);
     }
-    Ok(Assembled { kernel, segments, components: all })
+    if let Some(number) = kiln {
+        let containers = containers.as_slice();
+        let mut said = init::About {
+            image: image.name(),
+            arch,
+            onboot: containers.get(..spec.onboot.len()).unwrap_or_default(),
+            services: containers.get(containers.len() - spec.services.len()..).unwrap_or_default(),
+            modules: &kernel.at_start,
+            parts: BTreeMap::new(),
+            min_ram: None,
+        };
+        let part = |said: &init::About<'_>| -> Result<_, BuildError> {
+            Ok(part("image", format!("init[{number}]"), What::Tree(said.tree()?)))
+        };
+        // Other forms than an initrd do not arrive in parts.
+        all.push(part(&said)?);
+        said.parts = packer.marks();
+        said.parts.retain(|_, name| segments.iter().any(|segment| segment.component == *name));
+        said.min_ram = Some(min_ram(&Load { arch, kernel: memory, segments: &segments }));
+        segments.insert(about, packer.one(part(&said)?, packing).await?);
+    }
+    Ok(Assembled { kernel, memory, segments, components: all })
 }
 
 /// Packs volumes and containers.
@@ -310,6 +335,10 @@ async fn parts(
     let components = Components { spec, arch: packer.packages.arch, resolved, packing };
     let list = components.list(containers)?;
     Ok((list.clone(), packer.pack(list, packing).await?))
+}
+
+fn has_kiln_init(spec: &Spec) -> bool {
+    spec.init.iter().any(|entry| **entry == InitSpec::Kiln)
 }
 
 fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a>) -> Packages<'a> {

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -38,6 +38,8 @@ pub(super) struct Packer<'a, 'p> {
     pub(super) warnings: Mutex<BTreeSet<String>>,
     /// The directories of what is packed, those of containers and volumes left out.
     pub(super) directories: Mutex<BTreeSet<String>>,
+    /// The component that the mark of each segment stands for.
+    pub(super) marks: Mutex<BTreeMap<String, String>>,
 }
 
 impl Packer<'_, '_> {
@@ -74,6 +76,7 @@ impl Packer<'_, '_> {
                 (what, key)
             }
         };
+        self.note_mark(&key, &name);
         let known = |entry: SegmentEntry| {
             self.note_directories(&key);
             self.report(ComponentReport::segment(&entry, true, started));
@@ -153,6 +156,19 @@ impl Packer<'_, '_> {
     pub(super) fn forget_segments(&self) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         reports.retain(|report| KERNEL_PARTS.contains(&report.name.as_str()));
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.retain(|_, name| KERNEL_PARTS.contains(&name.as_str()));
+    }
+
+    /// Remembers which segment has which mark at its end.
+    pub(super) fn note_mark(&self, key: &Digest, name: &str) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.insert(segment::mark(key), name.to_owned());
+    }
+
+    /// Returns the component that each mark stands for.
+    pub(super) fn marks(&self) -> BTreeMap<String, String> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note_directories(&self, key: &Digest) {

@@ -11,6 +11,8 @@ use crate::manifest::SegmentCompression;
 
 const HEADER: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
+/// Where the marks at the ends of segments are.
+const OWN: &str = ".kiln";
 /// `PATH_MAX`, of names and of targets.
 const MAX_NAME: u64 = 4096;
 
@@ -94,7 +96,10 @@ fn members(input: impl Read, all: &mut BTreeMap<String, Entry>) -> io::Result<()
             }
             names.push(name.clone());
         }
-        all.insert(name, entry);
+        // What kiln-init takes away before anything can see it.
+        if name != OWN && !name.strip_prefix(OWN).is_some_and(|rest| rest.starts_with('/')) {
+            all.insert(name, entry);
+        }
     }
 }
 

@@ -85,6 +85,7 @@ fn boots() -> anyhow::Result<()> {
     let expected = [
         ("ucode", SegmentCompression::None),
         ("init", gzip),
+        ("image", gzip),
         ("kernel-modules", gzip),
         ("writer", gzip),
     ];

@@ -17,6 +17,7 @@ mod packed;
 mod refusal;
 mod registry;
 mod reproducible;
+mod start;
 mod uki;
 
 use crate::rig::Case;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Case> {
         layers::cases(),
         linuxkit_tar::cases(),
         containers::cases(),
+        start::cases(),
         layouts::cases(),
         kernel_image::cases(),
         packed::cases(),
