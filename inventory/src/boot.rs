@@ -67,6 +67,9 @@ pub struct Boot {
     pub outcome: Outcome,
     /// When it ended, in milliseconds since 1970.
     pub ended: Option<i64>,
+    /// When its kernel started by the clock of the server, in milliseconds since 1970. Known once the system reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_start: Option<i64>,
 }
 
 /// How far a boot came, or how it ended.
@@ -86,7 +89,8 @@ pub enum Outcome {
 /// One line of the timeline of a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootEvent {
-    /// When the server saw it, in milliseconds since 1970.
+    /// When it was, by the clock of the server, in milliseconds since 1970. What the machine reports is put where it
+    /// belongs by the time since its kernel started.
     pub at: i64,
     /// What happened.
     pub phase: Phase,
@@ -99,11 +103,24 @@ pub struct BootEvent {
     /// Milliseconds it took, for a transfer; milliseconds since the kernel started, for what the machine reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub millis: Option<u64>,
+    /// Milliseconds that what the machine reports lasted; it ended at `millis`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<u64>,
+}
+
+impl BootEvent {
+    /// Returns an event of which nothing more is known.
+    pub fn new(at: i64, phase: Phase, detail: impl Into<String>) -> Self {
+        Self { at, phase, detail: detail.into(), bytes: None, millis: None, took: None }
+    }
 }
 
 /// The phases of a boot, in the order in which they come.
+///
+/// What the server sees for itself comes before [`Init`](Self::Init), what the machine reports from there on. A word
+/// that a newer Kiln wrote is read as [`Other`](Self::Other).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", from = "String")]
 pub enum Phase {
     /// The firmware or the loader asked for an address.
     Dhcp,
@@ -117,8 +134,16 @@ pub enum Phase {
     Segment,
     /// kiln-init runs as process 1.
     Init,
+    /// Something that this Kiln has no word for.
+    Other,
+    /// The modules that the image names and the hardware asks for are loaded.
+    Modules,
+    /// The network card is there and has a link.
+    Link,
     /// The network is up in the booted system.
     Network,
+    /// Volumes, or the state partition, are ready.
+    Volumes,
     /// One `onboot` container ended well.
     Onboot,
     /// One service was started.
@@ -130,6 +155,24 @@ pub enum Phase {
 }
 
 impl Phase {
+    const ALL: [Self; 15] = [
+        Self::Dhcp,
+        Self::Loader,
+        Self::Script,
+        Self::Kernel,
+        Self::Segment,
+        Self::Init,
+        Self::Other,
+        Self::Modules,
+        Self::Link,
+        Self::Network,
+        Self::Volumes,
+        Self::Onboot,
+        Self::Service,
+        Self::Healthy,
+        Self::Failed,
+    ];
+
     /// Returns the word that listings show.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -139,12 +182,22 @@ impl Phase {
             Self::Kernel => "kernel",
             Self::Segment => "segment",
             Self::Init => "init",
+            Self::Other => "other",
+            Self::Modules => "modules",
+            Self::Link => "link",
             Self::Network => "network",
+            Self::Volumes => "volumes",
             Self::Onboot => "onboot",
             Self::Service => "service",
             Self::Healthy => "healthy",
             Self::Failed => "failed",
         }
+    }
+}
+
+impl From<String> for Phase {
+    fn from(word: String) -> Self {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == word).unwrap_or(Self::Other)
     }
 }
 

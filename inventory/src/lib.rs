@@ -3,7 +3,7 @@
 //! ```text
 //!  Sighting ──▶ decide(&Snapshot, &Sighting) ──▶ Decision { plan, reasons }
 //!                       ▲                                  pure: no I/O, no clock, no log
-//!  Store (SQLite) ──────┘ machines, leases, boots and their events, sightings
+//!  Store (SQLite) ──────┘ machines, leases, boots and their events, facts
 //! ```
 //!
 //! [`decide`] is the only place where it is settled what a machine gets. DHCP, TFTP and HTTP call it and so
@@ -29,4 +29,4 @@ pub use plan::{Artifact, BootPlan, Decision, Plan};
 pub use reason::Reason;
 pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{ImageVersion, Snapshot, UnknownMachines};
-pub use store::{Store, StoreError};
+pub use store::{Store, StoreError, StoredFacts};

@@ -13,9 +13,11 @@ use sqlx::sqlite::{
 use sqlx::{Sqlite, Transaction};
 
 pub use error::StoreError;
+pub use facts::StoredFacts;
 
 mod boots;
 mod error;
+mod facts;
 mod leases;
 mod machines;
 mod row;

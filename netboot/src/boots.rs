@@ -4,6 +4,8 @@
 //! servers hand it what they see through a bounded queue and never wait for the disk; when the queue is full,
 //! sightings are dropped (the machine repeats itself), while scripts, failures and reports wait for a place.
 
+mod align;
+mod pending;
 mod secret;
 mod tracker;
 
@@ -28,15 +30,48 @@ pub struct Boots {
 
 /// One line that a booted system reports about itself.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(from = "ReportText")]
 pub struct Report {
     /// How far it is.
     pub phase: Phase,
     /// More about it.
-    #[serde(default)]
     pub detail: String,
     /// Milliseconds since its kernel started.
-    #[serde(default)]
     pub millis: Option<u64>,
+    /// Milliseconds that it lasted, until then.
+    pub took: Option<u64>,
+}
+
+/// A report as it comes: a newer kiln-init may have words that this server does not know, and they go into the detail.
+#[derive(Deserialize)]
+struct ReportText {
+    phase: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    millis: Option<u64>,
+    #[serde(default)]
+    took: Option<u64>,
+}
+
+impl From<ReportText> for Report {
+    fn from(text: ReportText) -> Self {
+        let ReportText { phase: word, mut detail, millis, took } = text;
+        let phase = Phase::from(word.clone());
+        if phase == Phase::Other {
+            detail = format!("{word} {detail}").trim_end().to_owned();
+        }
+        Self { phase, detail, millis, took }
+    }
+}
+
+/// What a booted system reports at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Reports {
+    /// How long its kernel had run when it sent them, in milliseconds.
+    pub uptime: Option<u64>,
+    /// The lines.
+    pub reports: Vec<Report>,
 }
 
 /// One file that was sent to its end.
@@ -76,9 +111,22 @@ pub enum BootsError {
     /// The secret is wrong, used up, or comes from another address.
     #[error("the secret of this boot is wrong, used up, or comes from another address")]
     Forbidden,
+    /// It told more than a boot may.
+    #[error("this boot has told enough")]
+    TooOften,
+    /// The inventory cannot be written.
+    #[error("the server cannot keep this now; try again later")]
+    NotKept,
     /// The server stops.
     #[error("the server stops")]
     Stopping,
+}
+
+/// What a machine tells besides its timeline.
+#[derive(Debug)]
+enum Told {
+    Facts(String),
+    KernelLog(String),
 }
 
 #[derive(Debug)]
@@ -125,7 +173,15 @@ enum Message {
         peer: Ipv4Addr,
         boot: BootId,
         token: String,
-        reports: Vec<Report>,
+        reports: Reports,
+        reply: oneshot::Sender<Result<(), BootsError>>,
+    },
+    Told {
+        at: i64,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: String,
+        told: Told,
         reply: oneshot::Sender<Result<(), BootsError>>,
     },
 }
@@ -204,21 +260,66 @@ impl Boots {
         answer.await.unwrap_or(Err(BootsError::Stopping))
     }
 
-    /// Takes what a booted system reports.
+    /// Takes what a booted system reports. `at` is when it arrived.
     ///
     /// # Errors
     ///
     /// Fails for a boot that is not under way, and for anything that is not the machine.
     pub async fn reports(
         &self,
+        at: i64,
         peer: Ipv4Addr,
         boot: BootId,
         token: &str,
-        reports: Vec<Report>,
+        reports: Reports,
     ) -> Result<(), BootsError> {
         let (reply, answer) = oneshot::channel();
         let token = token.to_owned();
-        let message = Message::Reports { at: now_ms(), peer, boot, token, reports, reply };
+        let message = Message::Reports { at, peer, boot, token, reports, reply };
+        self.queue.send(message).await.map_err(|_| BootsError::Stopping)?;
+        answer.await.unwrap_or(Err(BootsError::Stopping))
+    }
+
+    /// Keeps what a machine says about itself: JSON that was looked through already.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a boot that is not under way, for anything that is not the machine, and when it cannot be written.
+    pub async fn facts(
+        &self,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: &str,
+        facts: String,
+    ) -> Result<(), BootsError> {
+        self.told(peer, boot, token, Told::Facts(facts)).await
+    }
+
+    /// Keeps the last words of the kernel of a boot that failed.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a boot that is not under way, for anything that is not the machine, and when it cannot be written.
+    pub async fn kernel_log(
+        &self,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: &str,
+        log: String,
+    ) -> Result<(), BootsError> {
+        self.told(peer, boot, token, Told::KernelLog(log)).await
+    }
+
+    async fn told(
+        &self,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: &str,
+        told: Told,
+    ) -> Result<(), BootsError> {
+        let (reply, answer) = oneshot::channel();
+        let token = token.to_owned();
+        let message = Message::Told { at: now_ms(), peer, boot, token, told, reply };
         self.queue.send(message).await.map_err(|_| BootsError::Stopping)?;
         answer.await.unwrap_or(Err(BootsError::Stopping))
     }

@@ -20,6 +20,7 @@ struct BootRow {
     started: i64,
     outcome: String,
     ended: Option<i64>,
+    kernel_start: Option<i64>,
 }
 
 impl BootRow {
@@ -37,6 +38,7 @@ impl BootRow {
             started: self.started,
             outcome: parse_word("an outcome", &self.outcome)?,
             ended: self.ended,
+            kernel_start: self.kernel_start,
         })
     }
 }
@@ -48,6 +50,7 @@ struct EventRow {
     detail: String,
     bytes: Option<i64>,
     millis: Option<i64>,
+    took: Option<i64>,
 }
 
 impl EventRow {
@@ -58,6 +61,7 @@ impl EventRow {
             detail: self.detail,
             bytes: parse_count("a number of bytes", self.bytes)?,
             millis: parse_count("milliseconds", self.millis)?,
+            took: parse_count("milliseconds", self.took)?,
         })
     }
 }
@@ -101,6 +105,7 @@ impl Store {
             started: new.started,
             outcome,
             ended: None,
+            kernel_start: None,
         })
     }
 
@@ -112,7 +117,7 @@ impl Store {
     pub async fn update_boot(&self, boot: &Boot) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE boots SET firmware = $1, image = $2, version = $3, arch = $4, address = $5, \
-             outcome = $6, ended = $7 WHERE id = $8",
+             outcome = $6, ended = $7, kernel_start = $8 WHERE id = $9",
         )
         .bind(text(boot.firmware.as_ref()))
         .bind(text(boot.image.as_ref()))
@@ -121,6 +126,7 @@ impl Store {
         .bind(text(boot.address.as_ref()))
         .bind(word(&boot.outcome))
         .bind(boot.ended)
+        .bind(boot.kernel_start)
         .bind(boot.id.0)
         .execute(&self.pool)
         .await
@@ -158,8 +164,8 @@ impl Store {
         let mut tx = self.write(EVENTS).await?;
         for event in events {
             sqlx::query(
-                "INSERT INTO boot_events (boot, at, phase, detail, bytes, millis) \
-                 VALUES ($1, $2, $3, $4, $5, $6)",
+                "INSERT INTO boot_events (boot, at, phase, detail, bytes, millis, took) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
             )
             .bind(boot.0)
             .bind(event.at)
@@ -167,6 +173,7 @@ impl Store {
             .bind(&event.detail)
             .bind(count(event.bytes))
             .bind(count(event.millis))
+            .bind(count(event.took))
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
@@ -182,13 +189,38 @@ impl Store {
     pub async fn boots(&self, limit: u32) -> Result<Vec<Boot>, StoreError> {
         let rows: Vec<BootRow> = sqlx::query_as(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
-             started, outcome, ended FROM boots ORDER BY id DESC LIMIT $1",
+             started, outcome, ended, kernel_start FROM boots ORDER BY id DESC LIMIT $1",
         )
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await
         .map_err(StoreError::reading(BOOTS))?;
         rows.into_iter().map(BootRow::read).collect()
+    }
+
+    /// Returns healthy boots of a machine that began before a boot, newest first, at most as many as asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn healthy_boots_before(
+        &self,
+        machine: MachineId,
+        before: BootId,
+        limit: u32,
+    ) -> Result<Vec<BootId>, StoreError> {
+        let rows: Vec<(i64,)> = sqlx::query_as(
+            "SELECT id FROM boots WHERE machine = $1 AND id < $2 AND outcome = $3 \
+             ORDER BY id DESC LIMIT $4",
+        )
+        .bind(machine.0)
+        .bind(before.0)
+        .bind(word(&Outcome::Healthy))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::reading(BOOTS))?;
+        Ok(rows.into_iter().map(|(id,)| BootId(id)).collect())
     }
 
     /// Returns one boot with its timeline, in the order in which it was written.
@@ -201,7 +233,7 @@ impl Store {
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         let row: Option<BootRow> = sqlx::query_as(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
-             started, outcome, ended FROM boots WHERE id = $1",
+             started, outcome, ended, kernel_start FROM boots WHERE id = $1",
         )
         .bind(id.0)
         .fetch_optional(&mut *tx)
@@ -209,7 +241,8 @@ impl Store {
         .map_err(&failed)?;
         let Some(row) = row else { return Ok(None) };
         let events: Vec<EventRow> = sqlx::query_as(
-            "SELECT at, phase, detail, bytes, millis FROM boot_events WHERE boot = $1 ORDER BY id",
+            "SELECT at, phase, detail, bytes, millis, took FROM boot_events WHERE boot = $1 \
+             ORDER BY id",
         )
         .bind(id.0)
         .fetch_all(&mut *tx)

@@ -145,6 +145,20 @@ impl StoreError {
         )
     }
 
+    /// Returns whether the same operation will never work, because of what it writes.
+    pub fn is_lasting(&self) -> bool {
+        use sqlx::error::ErrorKind::{
+            CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
+        };
+        let Self::Write { source, .. } = self else { return false };
+        source.as_database_error().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                CheckViolation | ForeignKeyViolation | NotNullViolation | UniqueViolation
+            )
+        })
+    }
+
     pub(super) fn reading(what: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| Self::Read { what, source }
     }

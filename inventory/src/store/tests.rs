@@ -186,13 +186,14 @@ async fn a_boot_and_its_timeline_are_read_back() {
     let second = store.open_boot(&new_boot()).await.unwrap();
     assert_eq!(boot.outcome, Outcome::Booting);
     let events = [
-        BootEvent { at: 5, phase: Phase::Dhcp, detail: String::new(), bytes: None, millis: None },
+        BootEvent::new(5, Phase::Dhcp, ""),
         BootEvent {
             at: 4,
             phase: Phase::Kernel,
             detail: "vmlinuz".to_owned(),
             bytes: Some(1 << 40),
             millis: Some(u64::MAX),
+            took: Some(7),
         },
     ];
     store.add_events(boot.id, &events[..1]).await.unwrap();
@@ -200,12 +201,14 @@ async fn a_boot_and_its_timeline_are_read_back() {
     boot.outcome = Outcome::Healthy;
     boot.ended = Some(9);
     boot.firmware = None;
+    boot.kernel_start = Some(6);
     store.update_boot(&boot).await.unwrap();
 
     let (read, timeline) = store.boot(boot.id).await.unwrap().unwrap();
     assert_eq!(read, boot);
     assert_eq!(timeline[0], events[0]);
     assert_eq!(timeline[1].bytes, events[1].bytes);
+    assert_eq!(timeline[1].took, Some(7));
     assert_eq!(
         timeline[1].millis,
         Some(9_223_372_036_854_775_807),
@@ -214,23 +217,33 @@ async fn a_boot_and_its_timeline_are_read_back() {
     assert_eq!(store.boots(1).await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(store.boots(10).await.unwrap(), [second, boot]);
     assert_eq!(store.boot(BootId(99)).await.unwrap(), None);
-    store.add_events(BootId(99), &events).await.unwrap_err();
+    let error = store.add_events(BootId(99), &events).await.unwrap_err();
+    assert!(error.is_lasting(), "trying again does not help: {error:?}");
 }
 
 #[tokio::test]
 async fn every_phase_and_outcome_is_read_back() {
     use Phase::{
-        Dhcp, Failed, Healthy, Init, Kernel, Loader, Network, Onboot, Script, Segment, Service,
+        Dhcp, Failed, Healthy, Init, Kernel, Link, Loader, Modules, Network, Onboot, Other, Script,
+        Segment, Service, Volumes,
     };
     let (_dir, store) = store().await;
     let mut boot = store.open_boot(&new_boot()).await.unwrap();
-    let phases =
-        [Dhcp, Loader, Script, Kernel, Segment, Init, Network, Onboot, Service, Healthy, Failed];
-    let event =
-        |phase| BootEvent { at: 1, phase, detail: String::new(), bytes: None, millis: None };
+    let phases = [
+        Dhcp, Loader, Script, Kernel, Segment, Init, Other, Modules, Link, Network, Volumes,
+        Onboot, Service, Healthy, Failed,
+    ];
+    assert!(phases.is_sorted());
+    let event = |phase| BootEvent::new(1, phase, "");
     store.add_events(boot.id, &phases.map(event)).await.unwrap();
     let (_, events) = store.boot(boot.id).await.unwrap().unwrap();
     assert_eq!(events.iter().map(|event| event.phase).collect::<Vec<_>>(), phases);
+    sqlx::query("UPDATE boot_events SET phase = 'later' WHERE phase = 'init'")
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    let (_, events) = store.boot(boot.id).await.unwrap().unwrap();
+    assert_eq!(events[5].phase, Other, "a newer program wrote it");
     for outcome in [Outcome::Healthy, Outcome::Failed, Outcome::Abandoned, Outcome::Booting] {
         boot.outcome = outcome;
         store.update_boot(&boot).await.unwrap();
@@ -319,4 +332,69 @@ async fn a_row_that_makes_no_sense_names_the_value() {
         "the database holds `sparc` where an architecture belongs; \
          correct it or put a backup in its place"
     );
+}
+
+#[tokio::test]
+async fn facts_are_the_last_that_a_machine_told_and_go_with_it() {
+    let (_dir, store) = store().await;
+    let id = store.add_machine(&machine("n1", &[1])).await.unwrap().id;
+    assert_eq!(store.facts(id).await.unwrap(), None);
+    for (boot, facts) in [(1, "{}"), (2, r#"{"cpu":{}}"#)] {
+        let told = StoredFacts { boot: BootId(boot), at: boot * 10, facts: facts.to_owned() };
+        store.set_facts(id, &told).await.unwrap();
+        assert_eq!(store.facts(id).await.unwrap(), Some(told.clone()));
+        store.set_facts(MachineId(99), &told).await.unwrap();
+    }
+    assert_eq!(store.facts(MachineId(99)).await.unwrap(), None);
+    store.remove_machine(id).await.unwrap();
+    assert_eq!(store.facts(id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_boot_keeps_its_first_kernel_log_and_a_machine_only_its_last_ones() {
+    let (_dir, store) = store().await;
+    let other = store.open_boot(&NewBoot { machine: MachineId(4), ..new_boot() }).await.unwrap();
+    store.add_kernel_log(other.id, 1, "other").await.unwrap();
+    let mut boots = Vec::new();
+    for number in 0..7 {
+        let boot = store.open_boot(&new_boot()).await.unwrap().id;
+        store.add_kernel_log(boot, 1, &format!("log {number}")).await.unwrap();
+        store.add_kernel_log(boot, 2, "again").await.unwrap();
+        boots.push(boot);
+    }
+    let mut kept = Vec::new();
+    for boot in boots {
+        kept.push(store.kernel_log(boot).await.unwrap());
+    }
+    let expected = [None, None, Some("log 2"), Some("log 3"), Some("log 4"), Some("log 5")];
+    assert_eq!(kept[..6], expected.map(|log| log.map(str::to_owned)));
+    assert_eq!(store.kernel_log(other.id).await.unwrap().as_deref(), Some("other"));
+    store.add_kernel_log(BootId(99), 1, "").await.unwrap_err();
+
+    for number in 0..facts::LOGS {
+        let machine = MachineId(100 + number);
+        let boot = store.open_boot(&NewBoot { machine, ..new_boot() }).await.unwrap().id;
+        store.add_kernel_log(boot, 1, "").await.unwrap();
+    }
+    assert_eq!(store.kernel_log(other.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn healthy_boots_of_a_machine_are_found_from_the_newest_on() {
+    let (_dir, store) = store().await;
+    let mut ids = Vec::new();
+    for (machine, outcome) in
+        [(3, Outcome::Healthy), (3, Outcome::Failed), (4, Outcome::Healthy), (3, Outcome::Healthy)]
+    {
+        let new = NewBoot { machine: MachineId(machine), ..new_boot() };
+        let mut boot = store.open_boot(&new).await.unwrap();
+        boot.outcome = outcome;
+        store.update_boot(&boot).await.unwrap();
+        ids.push(boot.id);
+    }
+    let before =
+        async |limit| store.healthy_boots_before(MachineId(3), BootId(99), limit).await.unwrap();
+    assert_eq!(before(10).await, [ids[3], ids[0]]);
+    assert_eq!(before(1).await, [ids[3]]);
+    assert!(store.healthy_boots_before(MachineId(3), ids[0], 9).await.unwrap().is_empty());
 }

@@ -91,6 +91,22 @@ impl Rig {
     }
 }
 
+fn report(phase: Phase, millis: Option<u64>) -> Report {
+    Report { phase, detail: String::new(), millis, took: None }
+}
+
+/// Reports as an older kiln-init does, which does not say how long its kernel has run.
+async fn reports(
+    rig: &Rig,
+    peer: Ipv4Addr,
+    boot: BootId,
+    token: &str,
+    reports: Vec<Report>,
+) -> Result<(), BootsError> {
+    let reports = Reports { uptime: None, reports };
+    rig.boots.reports(now_ms(), peer, boot, token, reports).await
+}
+
 #[tokio::test]
 async fn one_boot_asks_many_times_and_is_told_once_per_asker() {
     let rig = Rig::start(None).await;
@@ -156,8 +172,8 @@ async fn a_server_that_starts_ends_what_the_one_before_left_and_nothing_else() {
     let rig = Rig::start(None).await;
     let healthy = rig.script().await.unwrap();
     let identity = rig.boots.identity(MACHINE, healthy.boot, &healthy.machine_key).await.unwrap();
-    let report = vec![Report { phase: Phase::Healthy, detail: String::new(), millis: None }];
-    rig.boots.reports(MACHINE, healthy.boot, &identity.token, report).await.unwrap();
+    let told = vec![report(Phase::Healthy, None)];
+    reports(&rig, MACHINE, healthy.boot, &identity.token, told).await.unwrap();
     let left = rig.script().await.unwrap();
     let (snapshot, mac) = (rig.snapshot.clone(), rig.mac);
     let Rig { dir, store, boots, tracker, .. } = rig;
@@ -203,10 +219,10 @@ async fn secrets_work_from_the_address_of_the_machine_only() {
     assert_eq!(rig.boots.identity(MACHINE, boot, "").await, forbidden);
     let identity = rig.boots.identity(MACHINE, boot, key).await.unwrap();
     assert_eq!(identity.token.len(), 64);
-    let report = || vec![Report { phase: Phase::Healthy, detail: String::new(), millis: None }];
-    let stolen = rig.boots.reports(other, boot, &identity.token, report()).await;
+    let told = || vec![report(Phase::Healthy, None)];
+    let stolen = reports(&rig, other, boot, &identity.token, told()).await;
     assert_eq!(stolen, Err(BootsError::Forbidden));
-    rig.boots.reports(MACHINE, boot, &identity.token, report()).await.unwrap();
+    reports(&rig, MACHINE, boot, &identity.token, told()).await.unwrap();
     assert_eq!(rig.stop().await[0].0.outcome, Outcome::Healthy);
 }
 
@@ -215,8 +231,8 @@ async fn nothing_that_runs_on_a_machine_can_pose_as_its_loader() {
     let rig = Rig::start(None).await;
     let ticket = rig.script().await.unwrap();
     let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
-    let report = vec![Report { phase: Phase::Init, detail: String::new(), millis: Some(1) }];
-    rig.boots.reports(MACHINE, ticket.boot, &identity.token, report).await.unwrap();
+    let told = vec![report(Phase::Init, Some(1))];
+    reports(&rig, MACHINE, ticket.boot, &identity.token, told).await.unwrap();
     rig.boots.loader_failed(MACHINE, ticket.boot, "forged".to_owned()).await;
     let boots = rig.stop().await;
     assert_eq!(boots[0].1, [Phase::Script, Phase::Init]);
@@ -232,8 +248,9 @@ async fn a_machine_cannot_report_what_the_server_sees_for_itself() {
         phase,
         detail: "a\u{1b}[2Jb".to_owned(),
         millis: Some(1),
+        took: None,
     });
-    rig.boots.reports(MACHINE, ticket.boot, &identity.token, report.into()).await.unwrap();
+    reports(&rig, MACHINE, ticket.boot, &identity.token, report.into()).await.unwrap();
     let (store, _dir) = (rig.store.clone(), rig.dir.clone());
     let boots = rig.stop().await;
     assert_eq!(boots[0].1, [Phase::Script, Phase::Init, Phase::Failed]);
@@ -257,4 +274,90 @@ async fn a_refused_machine_has_one_boot_that_says_why() {
     let (_, events) = store.boot(boots[0].0.id).await.unwrap().unwrap();
     assert!(events[0].detail.starts_with("refused: "), "{events:?}");
     assert!(events[0].detail.contains("arm64"), "{events:?}");
+}
+
+#[tokio::test]
+async fn what_a_machine_reports_late_is_put_where_it_belongs() {
+    let rig = Rig::start(None).await;
+    let ticket = rig.script().await.unwrap();
+    let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
+    // The times of the case lie ahead of those at which its messages are sent.
+    let now = now_ms() + 60_000;
+    let send = async |arrived, uptime, reports| {
+        let told = Reports { uptime, reports };
+        rig.boots.reports(arrived, MACHINE, ticket.boot, &identity.token, told).await.unwrap();
+    };
+    // Its first words waited for the network: they come after 3 s, and 40 ms late.
+    let first = vec![report(Phase::Init, Some(1_000)), report(Phase::Network, Some(2_900))];
+    send(now + 3_040, Some(3_000), first).await;
+    let took = Report { took: Some(250), ..report(Phase::Onboot, Some(3_500)) };
+    send(now + 4_000, Some(4_000), vec![took, report(Phase::Healthy, Some(3_990))]).await;
+    // What comes after the end changes nothing about when it was.
+    send(now + 5_000, Some(9_000), vec![report(Phase::Service, Some(4_500))]).await;
+    let (store, _dir) = (rig.store.clone(), rig.dir.clone());
+    rig.stop().await;
+    let (boot, events) = store.boot(ticket.boot).await.unwrap().unwrap();
+    assert_eq!(boot.kernel_start, Some(now));
+    assert_eq!(boot.ended, Some(now + 3_990));
+    let told: Vec<_> = events.iter().skip(1).map(|e| (e.phase, e.at - now, e.took)).collect();
+    let expected = [
+        (Phase::Init, 1_040, None),
+        (Phase::Network, 2_940, None),
+        (Phase::Onboot, 3_500, Some(250)),
+        (Phase::Healthy, 3_990, None),
+        (Phase::Service, 4_500, None),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_word_of_a_newer_system_is_kept_in_the_detail() {
+    let reports: Vec<Report> = serde_json::from_str(
+        r#"[{"phase":"attest","detail":"pcr 7","millis":5,"took":2,"more":1},{"phase":"attest"}]"#,
+    )
+    .unwrap();
+    assert_eq!((reports[0].phase, reports[0].took), (Phase::Other, Some(2)));
+    assert_eq!(reports[0].detail, "attest pcr 7");
+    assert_eq!(reports[1].detail, "attest");
+    assert!(serde_json::from_str::<Vec<Report>>(r#"[{"detail":"x"}]"#).is_err());
+}
+
+#[tokio::test]
+async fn a_service_that_fails_for_ever_does_not_fill_the_disk() {
+    let rig = Rig::start(None).await;
+    let ticket = rig.script().await.unwrap();
+    let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
+    for _ in 0..50 {
+        let told = vec![report(Phase::Failed, Some(1)); 10];
+        reports(&rig, MACHINE, ticket.boot, &identity.token, told).await.unwrap();
+    }
+    let told = vec![report(Phase::Healthy, Some(2))];
+    reports(&rig, MACHINE, ticket.boot, &identity.token, told).await.unwrap();
+    let boots = rig.stop().await;
+    assert_eq!(boots[0].1.len(), 401);
+    assert_eq!(boots[0].0.outcome, Outcome::Healthy, "it came up after all");
+}
+
+#[tokio::test]
+async fn only_the_machine_tells_about_itself_and_not_without_end() {
+    let rig = Rig::start(None).await;
+    let ticket = rig.script().await.unwrap();
+    let boot = ticket.boot;
+    let identity = rig.boots.identity(MACHINE, boot, &ticket.machine_key).await.unwrap();
+    let token = identity.token.as_str();
+    let facts = |peer, token| rig.boots.facts(peer, boot, token, "{}".to_owned());
+    let other = Ipv4Addr::new(10, 0, 0, 101);
+    assert_eq!(facts(other, token).await, Err(BootsError::Forbidden));
+    assert_eq!(facts(MACHINE, "00").await, Err(BootsError::Forbidden));
+    facts(MACHINE, token).await.unwrap();
+    rig.boots.kernel_log(MACHINE, boot, token, "oops".to_owned()).await.unwrap();
+    let machine = rig.store.boots(1).await.unwrap()[0].machine;
+    assert_eq!(rig.store.facts(machine).await.unwrap().unwrap().boot, boot);
+    assert_eq!(rig.store.kernel_log(boot).await.unwrap().as_deref(), Some("oops"));
+    let mut last = Ok(());
+    for _ in 0..32 {
+        last = facts(MACHINE, token).await;
+    }
+    assert_eq!(last, Err(BootsError::TooOften));
+    rig.stop().await;
 }

@@ -5,19 +5,23 @@ use std::net::Ipv4Addr;
 
 use kiln_inventory::{
     Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Outcome, Phase, Plan, Sighting,
-    Store, StoreError,
+    Store, StoreError, StoredFacts,
 };
 use kiln_ipxe::BootTicket;
-use kiln_types::Mac;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::align;
+use super::pending::Pending;
 use super::secret::{same, secret};
-use super::{BootsError, Identity, Message, Report, Transfer};
+use super::{BootsError, Identity, Message, Report, Reports, Told, Transfer};
 
 /// Messages that are written in one go.
 const BATCH: usize = 256;
 /// Events kept of one boot, so that a machine in a loop does not fill the disk.
 const MAX_EVENTS: usize = 400;
+/// Times that one boot may tell something besides its timeline.
+const MAX_TOLD: usize = 32;
 /// A machine that is refused asks again and again; this long it counts as the same attempt.
 const REFUSED_MS: i64 = 60_000;
 
@@ -28,11 +32,15 @@ struct Active {
     key: String,
     /// The furthest phase.
     phase: Phase,
+    /// When the firmware or the loader was seen at work for the last time.
+    loading: i64,
     /// Whether it was refused, so that nothing more is expected of it.
     refused: bool,
     /// Which programs of the machine asked for an address, each told once.
     askers: HashSet<Asker>,
     events: usize,
+    /// How often it told something besides its timeline.
+    told: usize,
 }
 
 impl Active {
@@ -47,9 +55,7 @@ pub(super) struct Tracker {
     active: HashMap<MachineId, Active>,
     by_boot: HashMap<BootId, MachineId>,
     by_address: HashMap<Ipv4Addr, MachineId>,
-    events: HashMap<BootId, Vec<BootEvent>>,
-    changed: HashSet<MachineId>,
-    sightings: HashMap<(Mac, Asker), (Sighting, i64)>,
+    pending: Pending,
 }
 
 impl Tracker {
@@ -59,9 +65,7 @@ impl Tracker {
             active: HashMap::new(),
             by_boot: HashMap::new(),
             by_address: HashMap::new(),
-            events: HashMap::new(),
-            changed: HashSet::new(),
-            sightings: HashMap::new(),
+            pending: Pending::new(),
         }
     }
 
@@ -71,19 +75,21 @@ impl Tracker {
             tracing::error!(error, "cannot end the boots of the server before");
         }
         let mut batch = Vec::with_capacity(BATCH);
-        while messages.recv_many(&mut batch, BATCH).await > 0 {
+        loop {
+            let again = self.pending.again();
+            let retry = tokio::time::sleep_until(again.unwrap_or_else(Instant::now));
+            tokio::select! {
+                taken = messages.recv_many(&mut batch, BATCH) => if taken == 0 { break },
+                () = retry, if again.is_some() => {}
+            }
             for message in batch.drain(..) {
                 if let Err(error) = self.take(message).await {
                     tracing::error!(error = &error as &dyn std::error::Error, "cannot open a boot");
                 }
             }
-            if let Err(error) = self.write().await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot keep the timeline"
-                );
-            }
+            self.pending.write(&self.store).await;
         }
+        self.pending.write_at_last(&self.store).await;
     }
 
     /// Ends every boot that the server before left under way, however young: its secrets were in that server's
@@ -100,7 +106,7 @@ impl Tracker {
     async fn take(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
             Message::Seen { at, sighting, decision, fresh, address } => {
-                self.sightings.insert((sighting.mac, sighting.asker), (sighting.clone(), at));
+                self.pending.sighting(sighting.clone(), at);
                 if let Some(decision) = decision {
                     self.seen(at, &sighting, &decision, fresh, address).await?;
                 }
@@ -136,6 +142,9 @@ impl Tracker {
             Message::Reports { at, peer, boot, token, reports, reply } => {
                 let _ = reply.send(self.reports(at, peer, boot, &token, reports));
             }
+            Message::Told { at, peer, boot, token, told, reply } => {
+                let _ = reply.send(self.told(at, peer, boot, &token, told).await);
+            }
         }
         Ok(())
     }
@@ -162,11 +171,11 @@ impl Tracker {
         let Some(active) = self.active.get_mut(&id) else { return Ok(()) };
         if address.is_some() && active.boot.address != address {
             active.boot.address = address;
-            self.changed.insert(id);
+            self.pending.boot(&active.boot);
         }
         if active.boot.firmware.is_none() && sighting.firmware.is_some() {
             active.boot.firmware = sighting.firmware;
-            self.changed.insert(id);
+            self.pending.boot(&active.boot);
         }
         if active.boot.ended.is_none() && active.askers.insert(sighting.asker) {
             let asker = match sighting.asker {
@@ -178,7 +187,10 @@ impl Tracker {
                 Some(address) => format!("{asker} gets {address}"),
                 None => asker.to_owned(),
             };
-            self.event(id, BootEvent { at, phase: Phase::Dhcp, detail, bytes: None, millis: None });
+            if sighting.asker != Asker::System {
+                active.loading = active.loading.max(at);
+            }
+            self.event(id, BootEvent::new(at, Phase::Dhcp, detail));
         }
         Ok(())
     }
@@ -195,17 +207,12 @@ impl Tracker {
             Plan::Boot(plan) => Some(plan),
             _ => None,
         };
-        if let Some(old) = self.active.get_mut(&machine.id) {
-            let mut changed = self.changed.contains(&machine.id);
-            if old.boot.ended.is_none() {
-                old.boot.outcome = Outcome::Abandoned;
-                old.boot.ended = Some(at);
-                changed = true;
-            }
-            // It makes room for the new boot below; what it came to would not be written with the rest.
-            if changed {
-                self.store.update_boot(&old.boot).await?;
-            }
+        if let Some(old) = self.active.get_mut(&machine.id)
+            && old.boot.ended.is_none()
+        {
+            old.boot.outcome = Outcome::Abandoned;
+            old.boot.ended = Some(at);
+            self.pending.boot(&old.boot);
         }
         let boot = self
             .store
@@ -231,9 +238,11 @@ impl Tracker {
                 token: secret(),
                 key: secret(),
                 phase: Phase::Dhcp,
+                loading: at,
                 refused: plan.is_none(),
                 askers: HashSet::new(),
                 events: 0,
+                told: 0,
             },
         );
         if let Some(old) = old {
@@ -241,8 +250,8 @@ impl Tracker {
         }
         if plan.is_none() {
             let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
-            let (phase, detail) = (Phase::Failed, format!("refused: {}", why.join("; ")));
-            self.event(machine.id, BootEvent { at, phase, detail, bytes: None, millis: None });
+            let detail = format!("refused: {}", why.join("; "));
+            self.event(machine.id, BootEvent::new(at, Phase::Failed, detail));
         }
         Ok(())
     }
@@ -273,18 +282,20 @@ impl Tracker {
         active.boot.firmware = active.boot.firmware.or(sighting.firmware);
         active.boot.address = Some(peer);
         let ticket = BootTicket { boot: active.boot.id, machine_key: active.key.clone() };
-        self.changed.insert(machine.id);
+        active.loading = active.loading.max(at);
+        self.pending.boot(&active.boot);
         self.by_address.insert(peer, machine.id);
-        let detail = plan.image.to_string();
-        let phase = Phase::Script;
-        self.event(machine.id, BootEvent { at, phase, detail, bytes: None, millis: None });
+        self.event(machine.id, BootEvent::new(at, Phase::Script, plan.image.to_string()));
         Ok(Some(ticket))
     }
 
     fn sent(&mut self, at: i64, id: MachineId, transfer: Transfer) {
         let Transfer { phase, detail, bytes, millis } = transfer;
+        if let Some(active) = self.active.get_mut(&id) {
+            active.loading = active.loading.max(at);
+        }
         let (bytes, millis) = (Some(bytes), Some(millis));
-        self.event(id, BootEvent { at, phase, detail, bytes, millis });
+        self.event(id, BootEvent { bytes, millis, ..BootEvent::new(at, phase, detail) });
     }
 
     /// Ends a boot that its loader gave up. Once the system has reported, no loader runs there any more, and nothing
@@ -293,8 +304,7 @@ impl Tracker {
         let Some(id) = self.by_boot.get(&boot).copied() else { return };
         let Some(active) = self.active.get(&id) else { return };
         if active.is_from(peer) && active.boot.ended.is_none() && active.phase < Phase::Init {
-            let phase = Phase::Failed;
-            self.event(id, BootEvent { at, phase, detail, bytes: None, millis: None });
+            self.event(id, BootEvent::new(at, Phase::Failed, detail));
         }
     }
 
@@ -317,70 +327,110 @@ impl Tracker {
         })
     }
 
+    /// Returns the machine and the boot that a token stands for.
+    fn holder(
+        &mut self,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: &str,
+    ) -> Result<(MachineId, &mut Active), BootsError> {
+        let id = self.by_boot.get(&boot).copied().ok_or(BootsError::Unknown)?;
+        let active = self.active.get_mut(&id).ok_or(BootsError::Unknown)?;
+        if !active.is_from(peer) || !same(&active.token, token) {
+            return Err(BootsError::Forbidden);
+        }
+        Ok((id, active))
+    }
+
     fn reports(
         &mut self,
         at: i64,
         peer: Ipv4Addr,
         boot: BootId,
         token: &str,
-        reports: Vec<Report>,
+        Reports { uptime, reports }: Reports,
     ) -> Result<(), BootsError> {
-        let id = self.by_boot.get(&boot).copied().ok_or(BootsError::Unknown)?;
-        let active = self.active.get(&id).ok_or(BootsError::Unknown)?;
-        if !active.is_from(peer) || !same(&active.token, token) {
-            return Err(BootsError::Forbidden);
+        let (id, active) = self.holder(peer, boot, token)?;
+        // An older kiln-init does not say how long its kernel has run; it was at least as long as to its last report.
+        let uptime = uptime.or_else(|| reports.iter().filter_map(|report| report.millis).max());
+        let mut start = active.boot.kernel_start;
+        if let Some(uptime) = uptime
+            && active.boot.outcome == Outcome::Booting
+        {
+            let better = Some(align::kernel_start(start, at, uptime, active.loading));
+            if better != start {
+                start = better;
+                active.boot.kernel_start = better;
+                let boot = active.boot.clone();
+                self.pending.boot(&boot);
+            }
         }
         // What the server sees for itself is not the machine's to say.
         for report in reports.into_iter().filter(|report| report.phase >= Phase::Init) {
-            let detail = report.detail.chars().filter(|c| !c.is_control()).take(300).collect();
-            let (phase, millis) = (report.phase, report.millis);
-            self.event(id, BootEvent { at, phase, detail, bytes: None, millis });
+            let detail: String =
+                report.detail.chars().filter(|c| !c.is_control()).take(300).collect();
+            let Report { phase, millis, took, .. } = report;
+            let at = start.zip(millis).map_or(at, |(start, m)| align::place(start, m, at));
+            self.event(id, BootEvent { millis, took, ..BootEvent::new(at, phase, detail) });
         }
         Ok(())
+    }
+
+    /// Keeps what a machine tells besides its timeline. Not more often than an honest one does.
+    async fn told(
+        &mut self,
+        at: i64,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: &str,
+        told: Told,
+    ) -> Result<(), BootsError> {
+        let (machine, active) = self.holder(peer, boot, token)?;
+        active.told += 1;
+        if active.told > MAX_TOLD {
+            return Err(BootsError::TooOften);
+        }
+        let result = match told {
+            Told::Facts(facts) => {
+                self.store.set_facts(machine, &StoredFacts { boot, at, facts }).await
+            }
+            Told::KernelLog(log) => self.store.add_kernel_log(boot, at, &log).await,
+        };
+        result.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, boot = boot.0, "not kept");
+            BootsError::NotKept
+        })
     }
 
     /// Adds one event to the boot that a machine is in, and lets it end the boot.
     fn event(&mut self, id: MachineId, event: BootEvent) {
         let Some(active) = self.active.get_mut(&id) else { return };
-        let ends = matches!(event.phase, Phase::Healthy | Phase::Failed);
+        let ends = matches!(
+            (event.phase, active.boot.outcome),
+            (Phase::Healthy, Outcome::Booting | Outcome::Failed)
+                | (Phase::Failed, Outcome::Booting)
+        );
         active.events += 1;
         if active.events > MAX_EVENTS && !ends {
             return;
         }
         let (boot, machine) = (active.boot.id.0, &active.boot.machine_name);
-        match (event.phase, active.boot.outcome) {
-            (Phase::Healthy, Outcome::Booting | Outcome::Failed) => {
-                let took = event.at - active.boot.started;
-                tracing::info!(boot, machine, took_ms = took, "healthy");
-                active.boot.outcome = Outcome::Healthy;
-                active.boot.ended = Some(event.at);
-                self.changed.insert(id);
-            }
-            (Phase::Failed, Outcome::Booting) => {
-                tracing::warn!(boot, machine, reason = event.detail, "boot failed");
-                active.boot.outcome = Outcome::Failed;
-                active.boot.ended = Some(event.at);
-                self.changed.insert(id);
-            }
-            _ => tracing::debug!(boot, machine, phase = %event.phase, detail = event.detail),
+        if !ends {
+            tracing::debug!(boot, machine, phase = %event.phase, detail = event.detail);
+        } else if event.phase == Phase::Healthy {
+            let took = event.at - active.boot.started;
+            tracing::info!(boot, machine, took_ms = took, "healthy");
+            active.boot.outcome = Outcome::Healthy;
+        } else {
+            tracing::warn!(boot, machine, reason = event.detail, "boot failed");
+            active.boot.outcome = Outcome::Failed;
+        }
+        if ends {
+            active.boot.ended = Some(event.at);
+            self.pending.boot(&active.boot);
         }
         active.phase = active.phase.max(event.phase);
-        self.events.entry(active.boot.id).or_default().push(event);
-    }
-
-    async fn write(&mut self) -> Result<(), StoreError> {
-        for (_, (sighting, at)) in self.sightings.drain() {
-            self.store.record_sighting(&sighting, at).await?;
-        }
-        for (boot, events) in self.events.drain() {
-            self.store.add_events(boot, &events).await?;
-        }
-        for id in self.changed.drain() {
-            if let Some(active) = self.active.get(&id) {
-                self.store.update_boot(&active.boot).await?;
-            }
-        }
-        Ok(())
+        self.pending.event(active.boot.id, event);
     }
 }
 

@@ -134,6 +134,7 @@ mod tests {
             started: 1_000,
             outcome: Outcome::Booting,
             ended: None,
+            kernel_start: None,
         };
         let event = BootEvent {
             at: 3_500,
@@ -141,6 +142,7 @@ mod tests {
             detail: "init".to_owned(),
             bytes: Some(2_500_000),
             millis: Some(500),
+            took: None,
         };
         assert_eq!(step(&boot, &event), "   2.5 s  segment   init  2.5 MB at 5.0 MB/s");
         let event =

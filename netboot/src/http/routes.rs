@@ -16,12 +16,15 @@ use tokio::time::Instant;
 use super::body::{Body, Done};
 use super::file::{Ask, Content, answer as answer_file};
 use super::{Plane, machine};
-use crate::boots::{BootsError, Report, Transfer};
+use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
 
 /// The largest report that is read.
 const MAX_REPORT: usize = 64 << 10;
 /// How long a report may take to arrive.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the kernel of a machine had run when it sent its reports, in milliseconds.
+const UPTIME: &str = "kiln-uptime";
 
 const BINARY: &str = "application/octet-stream";
 /// EDK2 takes a file for a program by this type.
@@ -230,14 +233,13 @@ async fn phone_home(
     boot: &str,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    // Its own clock starts from here; a body that takes its time must not make the kernel younger.
+    let arrived = now_ms();
     let Ok(boot) = boot.parse().map(BootId) else { return not_found() };
-    let token = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .map(str::to_owned);
-    let Some(token) = token else { return refused(peer, boot, BootsError::Forbidden) };
+    let Some(token) = bearer(&request) else {
+        return refused(peer, boot, BootsError::Forbidden);
+    };
+    let uptime = request.headers().get(UPTIME).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = Limited::new(request.into_body(), MAX_REPORT).collect();
     let body = match tokio::time::timeout(REPORT_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -248,10 +250,17 @@ async fn phone_home(
         Ok(reports) => reports,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
-    match plane.boots.reports(peer, boot, &token, reports).await {
+    let reports = Reports { uptime, reports };
+    match plane.boots.reports(arrived, peer, boot, &token, reports).await {
         Ok(()) => no_content(),
         Err(error) => refused(peer, boot, error),
     }
+}
+
+/// Returns the token that a request brings.
+fn bearer(request: &Request<Incoming>) -> Option<String> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").map(str::to_owned)
 }
 
 fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
@@ -259,7 +268,8 @@ fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
     let status = match error {
         BootsError::Unknown => StatusCode::NOT_FOUND,
         BootsError::Forbidden => StatusCode::FORBIDDEN,
-        BootsError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        BootsError::TooOften => StatusCode::TOO_MANY_REQUESTS,
+        BootsError::NotKept | BootsError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     text(status, format!("{error}\n"))
 }

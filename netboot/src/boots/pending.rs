@@ -1,0 +1,224 @@
+//! What waits to be written to the inventory: a disk that is full or a backup that holds the database for a while must
+//! not cost a boot its timeline.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kiln_inventory::{Asker, Boot, BootEvent, BootId, Sighting, Store, StoreError};
+use kiln_types::Mac;
+use tokio::time::Instant;
+
+/// Events that may wait; more are lost, and how many is told.
+const MOST_EVENTS: usize = 20_000;
+/// Sightings that may wait: a machine that is not remembered now repeats itself.
+const MOST_SIGHTINGS: usize = 4096;
+/// The first wait after a failure, doubled up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Sightings, events and boots that are not on disk yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    events: HashMap<BootId, Vec<BootEvent>>,
+    boots: HashMap<BootId, Boot>,
+    sightings: HashMap<(Mac, Asker), (Sighting, i64)>,
+    waiting: usize,
+    lost: usize,
+    retry: Duration,
+    /// When to try again after a failure.
+    again: Option<Instant>,
+}
+
+impl Pending {
+    pub(super) fn new() -> Self {
+        Self {
+            events: HashMap::new(),
+            boots: HashMap::new(),
+            sightings: HashMap::new(),
+            waiting: 0,
+            lost: 0,
+            retry: FIRST_RETRY,
+            again: None,
+        }
+    }
+
+    pub(super) fn sighting(&mut self, sighting: Sighting, at: i64) {
+        let key = (sighting.mac, sighting.asker);
+        if self.sightings.len() < MOST_SIGHTINGS || self.sightings.contains_key(&key) {
+            self.sightings.insert(key, (sighting, at));
+        }
+    }
+
+    pub(super) fn event(&mut self, boot: BootId, event: BootEvent) {
+        if self.waiting >= MOST_EVENTS {
+            self.lost += 1;
+            return;
+        }
+        self.waiting += 1;
+        self.events.entry(boot).or_default().push(event);
+    }
+
+    /// Remembers how far a boot is now.
+    pub(super) fn boot(&mut self, boot: &Boot) {
+        self.boots.insert(boot.id, boot.clone());
+    }
+
+    /// Returns when to write without being asked by anything new.
+    pub(super) const fn again(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Writes what it can. What cannot be written now is kept and tried again later, the wait growing.
+    pub(super) async fn write(&mut self, store: &Store) {
+        if self.again.is_some_and(|again| Instant::now() < again) {
+            return;
+        }
+        match self.try_to_write(store).await {
+            Ok(()) => {
+                if self.again.take().is_some() {
+                    tracing::info!(lost = self.lost, "the timelines of boots are written again");
+                }
+                (self.retry, self.lost) = (FIRST_RETRY, 0);
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    events = self.waiting,
+                    lost = self.lost,
+                    again_in_ms = self.retry.as_millis(),
+                    "cannot keep the timelines of boots"
+                );
+                self.again = Some(Instant::now() + self.retry);
+                self.retry = (self.retry * 2).min(LONGEST_RETRY);
+            }
+        }
+    }
+
+    /// Tries a last time, whatever failed before.
+    pub(super) async fn write_at_last(&mut self, store: &Store) {
+        if let Some(again) = self.again {
+            tokio::time::sleep_until(again.min(Instant::now() + FIRST_RETRY)).await;
+            self.again = None;
+            self.write(store).await;
+        }
+        if self.waiting > 0 {
+            tracing::error!(events = self.waiting, "lost, as the server stops");
+        }
+    }
+
+    async fn try_to_write(&mut self, store: &Store) -> Result<(), StoreError> {
+        while let Some(key) = self.sightings.keys().next().copied() {
+            if let Some((sighting, at)) = self.sightings.get(&key) {
+                kept(store.record_sighting(sighting, *at).await)?;
+            }
+            self.sightings.remove(&key);
+        }
+        while let Some(boot) = self.events.keys().next().copied() {
+            let events = self.events.get(&boot).map_or(&[][..], Vec::as_slice);
+            kept(store.add_events(boot, events).await)?;
+            self.waiting -= events.len();
+            self.events.remove(&boot);
+        }
+        while let Some(id) = self.boots.keys().next().copied() {
+            if let Some(boot) = self.boots.get(&id) {
+                kept(store.update_boot(boot).await)?;
+            }
+            self.boots.remove(&id);
+        }
+        Ok(())
+    }
+}
+
+/// What the database will never take, such as events of a boot that was deleted, must not hold up the rest.
+fn kept(result: Result<(), StoreError>) -> Result<(), StoreError> {
+    match result {
+        Err(error) if error.is_lasting() => {
+            tracing::error!(error = &error as &dyn std::error::Error, "not written, and given up");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_inventory::{MachineId, NewBoot, Phase};
+
+    use super::*;
+
+    async fn store() -> (tempfile::TempDir, Store, Boot) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        let boot = NewBoot {
+            machine: MachineId(1),
+            machine_name: "n1".to_owned(),
+            mac: Mac::new([2; 6]),
+            firmware: None,
+            image: None,
+            version: None,
+            arch: None,
+            address: None,
+            started: 1,
+        };
+        let boot = store.open_boot(&boot).await.unwrap();
+        (dir, store, boot)
+    }
+
+    /// Another connection to the same database, which makes it fail.
+    async fn saboteur(dir: &tempfile::TempDir) -> sqlx::SqlitePool {
+        let options = sqlx::sqlite::SqliteConnectOptions::new();
+        let pool =
+            sqlx::SqlitePool::connect_with(options.filename(dir.path().join("inventory.db")));
+        pool.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn events_that_cannot_be_written_are_kept_in_order_and_written_later() {
+        let (dir, store, boot) = store().await;
+        let other = saboteur(&dir).await;
+        let fail = "CREATE TRIGGER full BEFORE INSERT ON boot_events \
+                    BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+        sqlx::query(fail).execute(&other).await.unwrap();
+        let mut pending = Pending::new();
+        pending.event(boot.id, BootEvent::new(1, Phase::Dhcp, "a"));
+        pending.write(&store).await;
+        let again = pending.again().unwrap();
+        pending.event(boot.id, BootEvent::new(2, Phase::Script, "b"));
+        pending.write(&store).await;
+        assert_eq!(pending.again(), Some(again), "it does not try before its time");
+        sqlx::query("DROP TRIGGER full").execute(&other).await.unwrap();
+        tokio::time::sleep_until(again).await;
+        pending.write(&store).await;
+        assert_eq!((pending.again(), pending.waiting), (None, 0));
+        let (_, events) = store.boot(boot.id).await.unwrap().unwrap();
+        assert_eq!(events.iter().map(|e| e.detail.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn events_of_a_boot_that_is_gone_do_not_hold_up_others() {
+        let (_dir, store, boot) = store().await;
+        let mut pending = Pending::new();
+        pending.event(BootId(99), BootEvent::new(1, Phase::Dhcp, ""));
+        pending.event(boot.id, BootEvent::new(1, Phase::Dhcp, ""));
+        pending.write(&store).await;
+        assert_eq!((pending.again(), pending.waiting), (None, 0));
+        assert_eq!(store.boot(boot.id).await.unwrap().unwrap().1.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded() {
+        let mut pending = Pending::new();
+        for number in 0..MOST_EVENTS + 5 {
+            let boot = BootId(i64::try_from(number % 100).unwrap());
+            pending.event(boot, BootEvent::new(1, Phase::Dhcp, ""));
+        }
+        assert_eq!((pending.waiting, pending.lost), (MOST_EVENTS, 5));
+        for number in 0..=MOST_SIGHTINGS {
+            let number = u32::try_from(number).unwrap().to_be_bytes();
+            let mac = Mac::new([2, 0, number[0], number[1], number[2], number[3]]);
+            let sighting = Sighting { mac, asker: Asker::Ipxe, firmware: None, uuid: None };
+            pending.sighting(sighting, 1);
+        }
+        assert_eq!(pending.sightings.len(), MOST_SIGHTINGS);
+    }
+}
