@@ -24,6 +24,7 @@ const OPEN_FILES: u64 = 1 << 20;
 
 /// Boots and keeps the machine until it is asked to stop.
 pub(crate) fn run() -> Result<Infallible, BootError> {
+    let start = clock::uptime();
     root::enter()?;
     console::attach();
     // Ctrl-Alt-Del becomes a signal to us instead of an immediate reset.
@@ -41,7 +42,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     greet(&image, machine.as_ref());
     set_hostname(machine.as_ref());
     let phone = Phone::start(machine.as_ref())?;
-    phone.tell(Phase::Init, image.image.as_str());
+    phone.tell_of(start, Phase::Init, image.image.as_str());
     for fault in faults {
         phone.tell(Phase::Failed, fault);
     }
@@ -49,10 +50,12 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
         stop_before_it_starts(&lack, machine.as_ref(), &phone)?;
     }
 
+    let start = clock::uptime();
     let mut loader = Loader::open();
     loader.load_named(&image.modules);
     let count = loader.load_for_hardware();
     say(&format!("{count} modules for this hardware"));
+    phone.tell_since(start, Phase::Modules, count.to_string());
     root::settle();
     if clock::wall_clock_is_unset() {
         say("the clock of this machine is not set");
@@ -61,7 +64,9 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     bring_network_up(machine.as_ref(), &mut loader, &phone)?;
     drop(loader);
 
+    let start = clock::uptime();
     volumes::set_up();
+    phone.tell_since(start, Phase::Volumes, "");
     if let Some(then) = services::run_onboot(&image.onboot, &children, &phone) {
         power::after_failure(&children, then);
     }
@@ -130,6 +135,7 @@ fn bring_network_up(
     loader: &mut Loader,
     phone: &Phone,
 ) -> Result<(), BootError> {
+    let start = clock::uptime();
     network::set_up_loopback();
     let mac = machine.and_then(|machine| machine.mac.as_deref());
     let Some(card) = network::find_card(mac, loader) else {
@@ -138,12 +144,14 @@ fn bring_network_up(
         return Ok(());
     };
     let name = card.name.clone();
+    phone.tell_since(start, Phase::Link, name.as_str());
+    let start = clock::uptime();
     let addresses = network::start(card, machine.and_then(|machine| machine.hostname.clone()))?;
     match addresses.recv_timeout(NETWORK_PATIENCE) {
         Ok(address) => {
             say(&format!("{name} has {address}"));
             phone.network_is_up();
-            phone.tell(Phase::Network, format!("{name} {address}"));
+            phone.tell_since(start, Phase::Network, format!("{name} {address}"));
         }
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
             say("going on without an address");

@@ -11,7 +11,12 @@ pub(crate) fn uptime() -> Duration {
 
 /// Returns the time since the kernel started in milliseconds.
 pub(crate) fn uptime_millis() -> u64 {
-    u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX)
+    millis(uptime())
+}
+
+/// Returns a length of time in milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Writes a moment, given as milliseconds since the kernel started, as date and time in UTC; without a clock, as seconds

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock::uptime_millis;
+use crate::clock::{millis, uptime_millis};
 use crate::config::Machine;
 use crate::console::say;
 use crate::error::BootError;
@@ -25,7 +25,10 @@ const LARGEST_ANSWER: usize = 4096;
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
     Init,
+    Modules,
+    Link,
     Network,
+    Volumes,
     Onboot,
     Service,
     Healthy,
@@ -36,7 +39,11 @@ pub(crate) enum Phase {
 struct Event {
     phase: Phase,
     detail: String,
+    /// When it was, since the kernel started.
     millis: u64,
+    /// How long it lasted until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took: Option<u64>,
 }
 
 enum Note {
@@ -66,12 +73,27 @@ impl Phone {
         Ok(Self(Some(sender)))
     }
 
+    /// Tells what happened just now.
     pub(crate) fn tell(&self, phase: Phase, detail: impl Into<String>) {
-        let mut detail: String = detail.into();
+        self.hand_in(phase, detail.into(), uptime_millis(), None);
+    }
+
+    /// Tells what began at `start`, a time since the kernel started, and is done now.
+    pub(crate) fn tell_since(&self, start: Duration, phase: Phase, detail: impl Into<String>) {
+        let now = uptime_millis();
+        self.hand_in(phase, detail.into(), now, Some(now.saturating_sub(millis(start))));
+    }
+
+    /// Tells what happened at `when`, a time since the kernel started.
+    pub(crate) fn tell_of(&self, when: Duration, phase: Phase, detail: impl Into<String>) {
+        self.hand_in(phase, detail.into(), millis(when), None);
+    }
+
+    fn hand_in(&self, phase: Phase, mut detail: String, millis: u64, took: Option<u64>) {
         while detail.len() > LONGEST_DETAIL {
             detail.pop();
         }
-        self.note(Note::Event(Event { phase, detail, millis: uptime_millis() }));
+        self.note(Note::Event(Event { phase, detail, millis, took }));
     }
 
     /// Before this nothing is sent.
@@ -155,10 +177,10 @@ mod tests {
 
     #[test]
     fn events_are_written_as_the_server_reads_them() {
-        let event = Event { phase: Phase::Healthy, detail: String::new(), millis: 12 };
+        let event = |took| Event { phase: Phase::Healthy, detail: String::new(), millis: 12, took };
         assert_eq!(
-            serde_json::to_string(&[event]).unwrap(),
-            r#"[{"phase":"healthy","detail":"","millis":12}]"#
+            serde_json::to_string(&[event(None), event(Some(3))]).unwrap(),
+            r#"[{"phase":"healthy","detail":"","millis":12},{"phase":"healthy","detail":"","millis":12,"took":3}]"#
         );
     }
 }

@@ -1,5 +1,6 @@
 //! Containers in their order: first `onboot` one by one, then the services side by side.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -44,6 +45,7 @@ pub(crate) fn run_onboot(
     for bundle in bundles(ONBOOT) {
         let name = name_of(&bundle);
         say(&format!("onboot {name}"));
+        let start = uptime();
         let (told, end) = channel();
         let result = children.start(&format!("{ONBOOT}/{bundle}"), name, told);
         let failure = match result.map(|_| end.recv()) {
@@ -53,10 +55,10 @@ pub(crate) fn run_onboot(
             Err(error) => Some(format!("cannot start: {error}")),
         };
         match failure {
-            None => phone.tell(Phase::Onboot, name),
+            None => phone.tell_since(start, Phase::Onboot, name),
             Some(failure) => {
                 say(&format!("onboot {name} {failure}"));
-                phone.tell(Phase::Failed, format!("onboot {name} {failure}"));
+                phone.tell_since(start, Phase::Failed, format!("onboot {name} {failure}"));
                 match settings.get(name) {
                     None | Some(OnFailure::Continue) => {}
                     Some(OnFailure::Halt) => return Some(Then::PowerOff),
@@ -125,6 +127,7 @@ pub(crate) fn start(
             children: Arc::clone(children),
             phone: phone.clone(),
             waiting: Arc::clone(&waiting),
+            begun: Cell::default(),
         };
         std::thread::Builder::new()
             .name(format!("keep {name}"))
@@ -172,6 +175,8 @@ struct Keeper {
     children: Arc<Children>,
     phone: Phone,
     waiting: Arc<Waiting>,
+    /// When its turn came.
+    begun: Cell<Duration>,
 }
 
 impl Keeper {
@@ -180,6 +185,7 @@ impl Keeper {
         if !late.is_empty() {
             say(&format!("{} no longer waits for {}", self.name, late.join(", ")));
         }
+        self.begun.set(uptime());
         let mut backoff = Backoff::default();
         let mut was_up = false;
         loop {
@@ -288,7 +294,7 @@ impl Keeper {
     fn tell_up(&self, was_up: &mut bool) {
         *was_up = true;
         say(&format!("service {}", self.name));
-        self.phone.tell(Phase::Service, self.name.as_str());
+        self.phone.tell_since(self.begun.get(), Phase::Service, self.name.as_str());
         self.waiting.is_up(&self.name);
     }
 }

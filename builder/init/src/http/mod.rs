@@ -267,6 +267,9 @@ fn written(server: SocketAddr, request: &Request<'_>) -> Result<Vec<u8>, HttpErr
     if let Some(token) = token {
         text.push_str("Authorization: Bearer ");
         text.push_str(token);
+        // With it the server puts what this machine reports on its own clock.
+        text.push_str("\r\nKiln-Uptime: ");
+        text.push_str(&crate::clock::uptime_millis().to_string());
         text.push_str("\r\n");
     }
     if !body.is_empty() || *method != "GET" {

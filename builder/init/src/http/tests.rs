@@ -66,6 +66,7 @@ fn a_request_carries_its_token_and_body() {
     assert!(request.starts_with("POST /a/1 HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
     assert!(request.contains("\r\nAuthorization: Bearer s3cret\r\n"), "{request}");
     assert!(request.contains("\r\nContent-Length: 3\r\n"), "{request}");
+    assert!(request.contains("\r\nKiln-Uptime: "), "{request}");
 }
 
 #[test]
