@@ -28,7 +28,7 @@ mod settings;
 mod signing;
 mod tar;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -73,7 +73,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let key = request.keys.as_ref().map(KeyDir::site_key).transpose()?;
     let fetcher = Fetcher::new(request.progress);
     let packages = packages(&request, &spec, &fetcher);
-    let sources = sources(&request)?;
+    let sources = sources(&request, &spec).await?;
     let mut warnings = spec.warnings();
     let old = old_lock(&request)?;
     let mut resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
@@ -190,7 +190,7 @@ pub async fn update(request: BuildRequest<'_>) -> Result<Vec<Change>, BuildError
     not_yet::check(&spec)?;
     let fetcher = Fetcher::new(request.progress);
     let packages = packages(&request, &spec, &fetcher);
-    let sources = sources(&request)?;
+    let sources = sources(&request, &spec).await?;
     let old = old_lock(&request)?;
     let mut resolved = Resolved::new(&spec, &packages, &sources, &old, &request.lock_use).await?;
     resolved.add_stub(&spec, &packages, false, &old, &request.lock_use).await?;
@@ -345,12 +345,22 @@ fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a
     Packages::new(request, &spec.debian, fetcher)
 }
 
-fn sources<'a>(request: &BuildRequest<'a>) -> Result<Images<'a>, BuildError> {
+async fn sources<'a>(request: &BuildRequest<'a>, spec: &Spec) -> Result<Images<'a>, BuildError> {
     let mut settings = request.images.clone();
     settings.offline |= request.offline;
     let cache = request.store.cache_dir();
-    Images::open(&settings, &cache, request.progress)
-        .map_err(|source| BuildError::Sources(Box::new(source)))
+    let mut images = Images::open(&settings, &cache, request.progress)
+        .map_err(|source| BuildError::Sources(Box::new(source)))?;
+    let mut opened = BTreeSet::new();
+    for (reference, place) in spec.image_refs() {
+        if opened.insert(reference.to_string()) {
+            images.open_given(reference, request.arch).await.map_err(|source| {
+                let (place, reference) = (place.clone(), reference.to_string());
+                BuildError::Image { place, reference, source: Box::new(source) }
+            })?;
+        }
+    }
+    Ok(images)
 }
 
 /// Returns which image each component came from.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use kiln_types::Digest;
+use tempfile::NamedTempFile;
 
 use crate::hash::{Hasher, sha256};
 use crate::store::persist;
@@ -66,15 +67,24 @@ impl Blobs {
     /// Keeps a small blob.
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<Digest> {
         let digest = sha256(bytes);
-        let path = self.path(&digest);
-        let partial = self.partial_dir();
-        for dir in [path.parent().unwrap_or(&self.dir), &partial] {
-            fs::create_dir_all(dir)?;
-        }
-        let mut file = tempfile::NamedTempFile::new_in(partial)?;
+        let mut file = self.temporary()?;
         io::Write::write_all(&mut file, bytes)?;
-        persist(file, &path, 0o444)?;
+        self.keep(file, &digest)?;
         Ok(digest)
+    }
+
+    /// Begins a blob that is made here.
+    pub(crate) fn temporary(&self) -> io::Result<NamedTempFile> {
+        let partial = self.partial_dir();
+        fs::create_dir_all(&partial)?;
+        NamedTempFile::new_in(partial)
+    }
+
+    /// Keeps a blob that was made here.
+    pub(crate) fn keep(&self, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
+        let path = self.path(digest);
+        fs::create_dir_all(path.parent().unwrap_or(&self.dir))?;
+        persist(file, &path, 0o444)
     }
 
     /// Takes up the download of a blob, waiting while another build is at it. What an earlier one has left is kept.

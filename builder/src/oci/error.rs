@@ -39,6 +39,18 @@ pub enum OciError {
         /// What there is.
         there: Vec<String>,
     },
+    /// The image is there, but is not the one that the lock file pins.
+    #[error(
+        "image `{reference}` is {is} now, and the lock file says {pinned}; `kiln image update` takes what is there"
+    )]
+    Moved {
+        /// The image.
+        reference: String,
+        /// What it is.
+        is: Digest,
+        /// What it was.
+        pinned: Digest,
+    },
     /// What the image consists of makes no sense.
     #[error("image `{reference}` cannot be used: {problem}")]
     Malformed {

@@ -1,5 +1,6 @@
 //! Where images come from: local sources first, then the cache, then registries.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kiln_types::{Arch, Digest};
@@ -8,6 +9,7 @@ use super::blobs::{Blobs, Taken};
 use super::document::{
     Configuration, Descriptor, Document, MAX_DOCUMENT, Manifest, is_attestation, parse,
 };
+use super::given::Given;
 use super::local::Local;
 use super::registry::{Registries, RegistryError, RegistrySettings};
 use super::{ImageConfig, ImagePolicy, LayerFile, LayerRef, OciError, Reference, select};
@@ -51,6 +53,8 @@ pub struct Image {
 #[derive(Debug)]
 pub struct Images<'p> {
     pub(super) local: Vec<Local>,
+    /// Folders and files that a specification names, by what it calls them.
+    pub(super) given: BTreeMap<String, Given>,
     pub(super) blobs: Blobs,
     pub(super) registries: Option<Registries>,
     pub(super) policy: ImagePolicy,
@@ -73,7 +77,7 @@ impl<'p> Images<'p> {
         blobs.clean_up();
         let registries = (!settings.offline).then(|| Registries::new(settings.registries.clone()));
         let policy = settings.policy.clone();
-        Ok(Self { local, blobs, registries, policy, progress })
+        Ok(Self { local, given: BTreeMap::new(), blobs, registries, policy, progress })
     }
 
     /// Finds an image for an architecture. With a pin, the manifest is the pinned one and nobody is asked what a tag
@@ -90,12 +94,20 @@ impl<'p> Images<'p> {
         pin: Option<Digest>,
     ) -> Result<Image, OciError> {
         self.check_rejected(reference)?;
-        let (digest, document) = match pin {
-            Some(pin) => (pin, self.document(reference, &pin).await?),
-            None => self.root(reference).await?,
+        let (digest, document) = match (reference.given(), pin) {
+            (Some(given), _) => self.given_root(reference, given, arch).await?,
+            (None, Some(pin)) => (pin, self.document(reference, &pin).await?),
+            (None, None) => self.root(reference).await?,
         };
         let (digest, manifest, index, attestations) =
             self.manifest_for(reference, arch, digest, document).await?;
+        // Only what is there now can be used, unlike at a registry.
+        if let Some(pinned) = pin.filter(|it| *it != digest && Some(*it) != index)
+            && reference.given().is_some()
+        {
+            let (reference, is) = (reference.to_string(), index.unwrap_or(digest));
+            return Err(OciError::Moved { reference, is, pinned });
+        }
         self.check_signed(reference, &digest, index.as_ref()).await?;
         self.image(reference, arch, digest, *manifest, index, attestations).await
     }
@@ -182,7 +194,7 @@ impl<'p> Images<'p> {
     async fn layer(&self, reference: &Reference, layer: &LayerRef) -> Result<LayerFile, OciError> {
         let whole =
             |path: PathBuf| LayerFile { layer: layer.clone(), path, offset: 0, len: layer.size };
-        for local in &self.local {
+        for local in self.sources() {
             if let Some((path, offset, len)) = local.file(&layer.digest) {
                 if len != layer.size {
                     let problem = format!(
@@ -220,7 +232,7 @@ impl<'p> Images<'p> {
                 return Ok((digest, self.document(reference, &digest).await?));
             }
         }
-        let registries = self.registries.as_ref().ok_or_else(|| self.offline(reference))?;
+        let registries = self.registries_for(reference, None)?;
         let bytes = registries.manifest(reference, None).await.map_err(|e| failed(reference, e))?;
         let document = self.parsed(reference, &bytes)?;
         Ok((self.keep(reference, bytes.to_vec()).await?, document))
@@ -235,11 +247,11 @@ impl<'p> Images<'p> {
         if let Some(bytes) = self.here(digest) {
             return self.parsed(reference, &bytes);
         }
-        if let Some(local) = self.local.iter().find(|local| local.has(digest)) {
+        if let Some(local) = self.sources().find(|local| local.has(digest)) {
             let (path, digest) = (local.path().to_owned(), *digest);
             return Err(OciError::Missing { path, reference: reference.to_string(), digest });
         }
-        let registries = self.registries.as_ref().ok_or_else(|| self.offline(reference))?;
+        let registries = self.registries_for(reference, Some(digest))?;
         let bytes = registries
             .manifest(reference, Some(*digest))
             .await
@@ -265,7 +277,7 @@ impl<'p> Images<'p> {
     }
 
     pub(super) fn here(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let local = self.local.iter().find_map(|local| local.read(digest));
+        let local = self.sources().find_map(|local| local.read(digest));
         local.or_else(|| self.blobs.read(digest, MAX_DOCUMENT))
     }
 
@@ -275,9 +287,7 @@ impl<'p> Images<'p> {
         reference: &Reference,
         blob: &Descriptor,
     ) -> Result<PathBuf, OciError> {
-        let Some(registries) = &self.registries else {
-            return Err(self.offline(reference));
-        };
+        let registries = self.registries_for(reference, Some(&blob.digest))?;
         let failed_cache = OciError::cache(reference, self.blobs.dir());
         let (blobs, digest) = (self.blobs.clone(), blob.digest);
         let taken = blocking(move || blobs.take(&digest)).await.map_err(&failed_cache)?;
@@ -316,6 +326,24 @@ impl<'p> Images<'p> {
         let kept = blocking(move || blobs.write(&bytes).map(drop)).await;
         kept.map_err(OciError::cache(reference, self.blobs.dir()))?;
         Ok(digest)
+    }
+
+    /// Returns every folder and archive whose parts are known by their digests.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Local> {
+        self.local.iter().chain(self.given.values().filter_map(Given::source))
+    }
+
+    /// Returns whom to ask for what is not here; nobody has a part of a folder or file that was named.
+    fn registries_for(
+        &self,
+        reference: &Reference,
+        part: Option<&Digest>,
+    ) -> Result<&Registries, OciError> {
+        if let (Some(given), Some(digest)) = (reference.given(), part) {
+            let (path, digest) = (given.path().to_owned(), *digest);
+            return Err(OciError::Missing { path, reference: reference.to_string(), digest });
+        }
+        self.registries.as_ref().ok_or_else(|| self.offline(reference))
     }
 
     fn offline(&self, reference: &Reference) -> OciError {

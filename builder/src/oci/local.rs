@@ -2,6 +2,7 @@
 //! cache or what `skopeo` writes, the same as a tar, and what `docker save` writes.
 
 mod archive;
+mod choose;
 mod docker;
 
 use std::collections::HashMap;
@@ -13,12 +14,14 @@ use kiln_types::Digest;
 use serde::Deserialize;
 
 use self::archive::Members;
+pub(crate) use self::choose::Miss;
 use super::document::{Descriptor, MAX_DOCUMENT};
 use super::{OciError, Reference};
 use crate::hash::sha256;
 
-/// Names that tools give an image in a layout, in the order of trust.
-const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
+/// Names that tools give an image in a layout, in the order of trust: where Docker and containerd write both, the
+/// second one is only the tag.
+const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// The most documents about an image that are looked at.
 const MAX_ABOUT: usize = 16;
@@ -36,6 +39,8 @@ pub(crate) struct Local {
 struct Entry {
     /// Its whole name, where it has one.
     name: Option<String>,
+    /// What it is called, as it is written there.
+    called: Vec<String>,
     descriptor: Descriptor,
 }
 
@@ -153,12 +158,17 @@ impl Local {
 fn entries(index: &[u8]) -> Result<Vec<Entry>, String> {
     let index: IndexFile = serde_json::from_slice(index)
         .map_err(|error| format!("its index.json is wrong: {error}"))?;
-    let name = |entry: &Descriptor| {
-        let text = NAMES.iter().find_map(|name| entry.annotations.get(*name))?;
-        text.parse::<Reference>().ok().map(|reference| with_tag(&reference))
+    let entry = |descriptor: Descriptor| {
+        let called = NAMES.iter().filter_map(|name| descriptor.annotations.get(*name).cloned());
+        let called: Vec<_> = called.collect();
+        Entry { name: called.first().and_then(|text| whole_name(text)), called, descriptor }
     };
-    let entry = |descriptor: Descriptor| Entry { name: name(&descriptor), descriptor };
     Ok(index.manifests.into_iter().map(entry).collect())
+}
+
+/// Returns the whole form of a name, if it is one.
+fn whole_name(text: &str) -> Option<String> {
+    Reference::in_registry(text).ok().map(|reference| with_tag(&reference))
 }
 
 /// Returns the whole name of an image, with the tag that goes without saying.

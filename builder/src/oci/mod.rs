@@ -1,7 +1,8 @@
 //! OCI images: how they are named, where they come from, what they say of themselves.
 //!
 //! ```text
-//!  reference ─► local sources (layout folder, archive, `docker save`) ─┐
+//!  reference ─► the folder or file that it names ──────────────────────┐
+//!            └► local sources (layout folder, archive, `docker save`) ─┤
 //!            └► cache by digest ─► mirrors ─► registry ────────────────┴─► Image ─► LayerFile…
 //! ```
 
@@ -9,8 +10,10 @@ mod artifact;
 mod blobs;
 mod config;
 mod cosign;
+mod directory;
 mod document;
 mod error;
+mod given;
 mod images;
 mod layer;
 mod local;
@@ -26,5 +29,5 @@ pub use self::cosign::{ImagePolicy, ImageRule, Verdict};
 pub use self::error::OciError;
 pub use self::images::{Image, ImageSettings, Images};
 pub use self::layer::{Compression, LayerFile, LayerRef};
-pub use self::reference::{Reference, ReferenceError};
+pub use self::reference::{GivenImage, GivenKind, Reference, ReferenceError};
 pub use self::registry::{RegistryError, RegistrySettings};

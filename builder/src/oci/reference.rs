@@ -1,17 +1,31 @@
+//! What an image is called in a specification and on the command line.
+
+mod given;
+
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use kiln_types::Digest;
 use oci_client::Reference as Parsed;
 use serde::{Deserialize, Serialize};
 
-/// The name of an image: registry, repository, and a tag or a digest. Short names get the registry and the
-/// organisation that they have stood for since Docker, as in LinuxKit.
+pub use self::given::{GivenImage, GivenKind};
+
+/// The name of an image: registry, repository, and a tag or a digest; or a folder or file of the computer that builds,
+/// as in `oci:DIR:TAG`. Short names get the registry and the organisation that they have stood for since Docker, as in
+/// LinuxKit.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Reference {
-    parsed: Parsed,
-    /// Whether a tag was written: the parser adds one where there is none.
-    tagged: bool,
+pub struct Reference(Name);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Registry {
+        parsed: Parsed,
+        /// Whether a tag was written: the parser adds one where there is none.
+        tagged: bool,
+    },
+    Given(GivenImage),
 }
 
 /// The text is not the name of an image.
@@ -24,36 +38,24 @@ pub struct ReferenceError {
     reason: String,
 }
 
-impl Reference {
-    /// Returns the host, and port, of the registry.
-    pub fn registry(&self) -> &str {
-        self.parsed.registry()
-    }
-
-    /// Returns the repository in the registry.
-    pub fn repository(&self) -> &str {
-        self.parsed.repository()
-    }
-
-    /// Returns the tag, if one was written.
-    pub fn tag(&self) -> Option<&str> {
-        self.parsed.tag().filter(|_| self.tagged)
-    }
-
-    /// Returns the digest, if the name has one.
-    pub fn digest(&self) -> Option<Digest> {
-        self.parsed.digest()?.parse().ok()
+impl ReferenceError {
+    fn new(text: &str, reason: impl Into<String>) -> Self {
+        let text = text.chars().take(200).flat_map(char::escape_default).collect();
+        Self { text, reason: reason.into() }
     }
 }
 
-impl FromStr for Reference {
-    type Err = ReferenceError;
-
-    fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let fail = |reason: String| {
-            let text = text.chars().take(200).flat_map(char::escape_default).collect();
-            ReferenceError { text, reason }
-        };
+impl Reference {
+    /// Reads the name of an image in a registry.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it is no name, or that of a folder or file.
+    pub fn in_registry(text: &str) -> Result<Self, ReferenceError> {
+        let fail = |reason: String| ReferenceError::new(text, reason);
+        if GivenImage::parse(text).map_err(fail)?.is_some() {
+            return Err(fail("it is a folder or file, and a registry is needed".to_owned()));
+        }
         let parsed: Parsed = text.parse().map_err(|error| fail(format!("{error}")))?;
         if parsed.repository().contains(|letter: char| letter.is_ascii_uppercase()) {
             return Err(fail("a repository has no capital letters".to_owned()));
@@ -63,19 +65,79 @@ impl FromStr for Reference {
         }
         let name = text.split('@').next().unwrap_or_default();
         let last = name.rsplit('/').next().unwrap_or_default();
-        Ok(Self { parsed, tagged: last.contains(':') })
+        Ok(Self(Name::Registry { parsed, tagged: last.contains(':') }))
+    }
+
+    /// Returns the folder or file that it is, if it is one.
+    pub fn given(&self) -> Option<&GivenImage> {
+        match &self.0 {
+            Name::Given(given) => Some(given),
+            Name::Registry { .. } => None,
+        }
+    }
+
+    /// Finds where the folder or file is, if it is one.
+    pub(crate) fn find(&mut self, find: impl FnOnce(&Path) -> PathBuf) {
+        if let Name::Given(given) = &mut self.0 {
+            given.find(find);
+        }
+    }
+
+    /// Returns the host, and port, of the registry; nothing for a folder or file.
+    pub fn registry(&self) -> &str {
+        self.parsed().map_or("", Parsed::registry)
+    }
+
+    /// Returns the repository in the registry; nothing for a folder or file.
+    pub fn repository(&self) -> &str {
+        self.parsed().map_or("", Parsed::repository)
+    }
+
+    /// Returns the tag, if one was written.
+    pub fn tag(&self) -> Option<&str> {
+        match &self.0 {
+            Name::Registry { parsed, tagged: true } => parsed.tag(),
+            _ => None,
+        }
+    }
+
+    /// Returns the digest, if the name has one.
+    pub fn digest(&self) -> Option<Digest> {
+        self.parsed()?.digest()?.parse().ok()
+    }
+
+    fn parsed(&self) -> Option<&Parsed> {
+        match &self.0 {
+            Name::Registry { parsed, .. } => Some(parsed),
+            Name::Given(_) => None,
+        }
     }
 }
 
-/// The canonical form, without the tag that the parser has added.
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        match GivenImage::parse(text).map_err(|reason| ReferenceError::new(text, reason))? {
+            Some(given) => Ok(Self(Name::Given(given))),
+            None => Self::in_registry(text),
+        }
+    }
+}
+
+/// The canonical form, without the tag that the parser has added. Folders and files are as they were written.
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parsed = match &self.0 {
+            Name::Registry { parsed, .. } => parsed,
+            Name::Given(given) => return given.fmt(f),
+        };
         let mut text = format!("{}/{}", self.registry(), self.repository());
         if let Some(tag) = self.tag() {
             text.push(':');
             text.push_str(tag);
         }
-        if let Some(digest) = self.parsed.digest() {
+        if let Some(digest) = parsed.digest() {
             text.push('@');
             text.push_str(digest);
         }

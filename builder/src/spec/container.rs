@@ -24,7 +24,8 @@ use crate::oci::Reference;
 pub struct ContainerSpec {
     /// What it is called.
     pub name: Placed<ContainerName>,
-    /// The image that it is made from.
+    /// The image that it is made from: its name, or a folder or file as in `oci:DIR:TAG`, `oci-archive:FILE:TAG`,
+    /// `docker-archive:FILE:NAME` and `dir:DIR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub image: Option<Placed<Reference>>,

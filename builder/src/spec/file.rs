@@ -94,17 +94,19 @@ impl SourceFile {
 
     /// Finds where it is, for a specification in this folder.
     pub(super) fn find(&mut self, dir: &Path) {
-        if let Some(rest) = self.written.strip_prefix("~/") {
-            if let Some(home) = std::env::var_os("HOME").filter(|home| !home.is_empty()) {
-                self.path = Path::new(&home).join(rest);
-            }
-            return;
-        }
-        let written = Path::new(&self.written);
-        let beside = dir.join(written);
-        // LinuxKit looks in the working directory.
-        self.path = if beside.exists() || !written.exists() { beside } else { written.to_owned() };
+        self.path = beside(Path::new(&self.written), dir);
     }
+}
+
+/// Returns where a file or folder of the build host is that a specification in this folder names.
+pub(super) fn beside(written: &Path, dir: &Path) -> PathBuf {
+    if let Ok(rest) = written.strip_prefix("~") {
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+        return home.map_or_else(|| written.to_owned(), |home| Path::new(&home).join(rest));
+    }
+    let beside = dir.join(written);
+    // LinuxKit looks in the working directory.
+    if beside.exists() || !written.exists() { beside } else { written.to_owned() }
 }
 
 impl PartialEq for SourceFile {

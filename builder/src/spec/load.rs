@@ -7,8 +7,9 @@ use serde_saphyr::{Options, budget};
 
 use super::check::check;
 use super::error::from_parser;
+use super::file::beside;
 use super::place::{Placed, within};
-use super::{Seccomp, Spec, SpecError};
+use super::{InitSpec, Seccomp, Spec, SpecError};
 
 /// The largest specification that is read. Real ones have a few kilobytes.
 const MAX_SPEC: u64 = 4 << 20;
@@ -97,15 +98,26 @@ pub(super) fn options() -> Options {
     options
 }
 
-/// Finds the files of the build host that it names.
+/// Finds the files and folders of the build host that it names.
 fn find_sources(spec: &mut Spec, dir: &Path) {
-    for source in spec.files.iter_mut().filter_map(|file| file.source.as_mut()) {
+    let find = |written: &Path| beside(written, dir);
+    let Spec { kernel, init, onboot, onshutdown, services, volumes, files, .. } = spec;
+    for source in files.iter_mut().filter_map(|file| file.source.as_mut()) {
         source.find(dir);
     }
-    let Spec { onboot, onshutdown, services, .. } = spec;
     for container in onboot.iter_mut().chain(onshutdown).chain(services) {
         if let Some(Seccomp::File(file)) = container.seccomp.as_mut().map(Placed::value_mut) {
             file.find(dir);
+        }
+        container.image.iter_mut().for_each(|image| image.value_mut().find(find));
+    }
+    kernel.image.iter_mut().for_each(|image| image.value_mut().find(find));
+    for image in volumes.iter_mut().filter_map(|volume| volume.image.as_mut()) {
+        image.value_mut().find(find);
+    }
+    for entry in init {
+        if let InitSpec::Image(image) = entry.value_mut() {
+            image.find(find);
         }
     }
 }

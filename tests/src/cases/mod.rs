@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod explain;
 mod fresh;
+mod given;
 mod images;
 mod kernel_image;
 mod layers;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Case> {
         uki::cases(),
         explain::cases(),
         fresh::cases(),
+        given::cases(),
         images::cases(),
         refusal::cases(),
         build::cases(),

@@ -18,7 +18,7 @@ pub(crate) use http::fetch;
 pub(crate) use image::{IMAGE, image, loaders, store, stub, work_folder};
 pub(crate) use needs::Need;
 pub(crate) use plan_server::PlanServer;
-pub(crate) use program::{kiln, kiln_in, program};
+pub(crate) use program::{Finished, kiln, kiln_in, program};
 pub(crate) use proxy::Proxy;
 pub(crate) use registry::{PASSWORD, Registry, USER, free};
 pub(crate) use scene::{Scene, until};

@@ -91,7 +91,7 @@ impl Images<'_> {
         }
         let mut closest = Miss::None;
         let mut subjects: Vec<Digest> = index.copied().into_iter().chain([*manifest]).collect();
-        if index.is_none() && reference.digest().is_none() {
+        if index.is_none() && reference.digest().is_none() && reference.given().is_none() {
             // A lock file names the manifest, and it is mostly the index that is signed.
             let root = self.root(reference).await;
             if let Ok((root, Document::Index(entries))) = root
@@ -131,7 +131,7 @@ impl Images<'_> {
         subject: &Digest,
     ) -> Result<Vec<Signed>, OciError> {
         let mut manifests = Vec::new();
-        for digest in self.local.iter().flat_map(|local| local.about(subject)) {
+        for digest in self.sources().flat_map(|local| local.about(subject)) {
             match self.document(reference, &digest).await? {
                 Document::Manifest(manifest) => manifests.push(*manifest),
                 Document::Index(entries) => {
@@ -139,7 +139,9 @@ impl Images<'_> {
                 }
             }
         }
-        if let Some(registries) = &self.registries {
+        if let Some(registries) = &self.registries
+            && reference.given().is_none()
+        {
             let tag = format!("sha256-{}.sig", subject.hex());
             match registries.tagged(reference, &tag).await {
                 Ok(bytes) => {

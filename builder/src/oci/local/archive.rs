@@ -1,10 +1,12 @@
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// The most members of an archive.
 const MAX_MEMBERS: usize = 100_000;
+/// The most bytes of all headers: long names and attributes are read into memory.
+const MAX_HEADERS: u64 = 128 << 20;
 /// Links are followed so many times.
 const MAX_LINKS: usize = 8;
 
@@ -18,7 +20,7 @@ pub(super) struct Members {
 impl Members {
     /// Reads the headers of an archive.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let broken = |error: std::io::Error| format!("it is no tar archive ({error})");
+        let broken = |error: io::Error| format!("it is no tar archive ({error})");
         let mut file = File::open(path).map_err(|error| error.to_string())?;
         let mut start = [0; 4];
         let n = file.read(&mut start).map_err(|error| error.to_string())?;
@@ -27,7 +29,7 @@ impl Members {
         }
         file.rewind().map_err(|error| error.to_string())?;
         let mut members = Self { files: HashMap::new(), links: HashMap::new() };
-        let mut archive = tar::Archive::new(file);
+        let mut archive = tar::Archive::new(Headers { file, left: MAX_HEADERS });
         for entry in archive.entries_with_seek().map_err(broken)? {
             let entry = entry.map_err(broken)?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -65,6 +67,28 @@ impl Members {
     pub(super) fn bytes(&self, path: &Path, name: &str, limit: u64) -> Option<Vec<u8>> {
         let (offset, len) = self.find(name)?;
         read_part(path, offset, len, limit)
+    }
+}
+
+/// An archive of which only the headers are read; what is between them is skipped.
+struct Headers {
+    file: File,
+    left: u64,
+}
+
+impl Read for Headers {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            io::Error::other(format!("its headers have more than {MAX_HEADERS} bytes"))
+        })?;
+        Ok(n)
+    }
+}
+
+impl Seek for Headers {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

@@ -6,10 +6,9 @@ use std::path::Path;
 use kiln_types::Digest;
 use serde::Deserialize;
 
-use super::super::Reference;
 use super::super::document::{Configuration, Descriptor, MAX_DOCUMENT, Manifest};
 use super::archive::Members;
-use super::{Entry, with_tag};
+use super::{Entry, whole_name};
 use crate::hash::sha256;
 
 /// Layers are archives without compression.
@@ -80,8 +79,14 @@ pub(super) fn read(path: &Path, members: &Members) -> Result<Images, String> {
         );
         images.documents.insert(found.digest, manifest);
         let tags = image.repo_tags.unwrap_or_default();
-        images.entries.extend(tags.iter().map(|tag| Entry {
-            name: tag.parse::<Reference>().ok().map(|reference| with_tag(&reference)),
+        if tags.is_empty() {
+            // It was saved by its digest.
+            let descriptor = found.clone();
+            images.entries.push(Entry { name: None, called: Vec::new(), descriptor });
+        }
+        images.entries.extend(tags.into_iter().map(|tag| Entry {
+            name: whole_name(&tag),
+            called: vec![tag],
             descriptor: found.clone(),
         }));
     }

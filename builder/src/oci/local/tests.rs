@@ -117,3 +117,19 @@ fn what_is_no_source_of_images_is_told_why() {
         assert!(error.contains(problem), "{error}");
     }
 }
+
+#[test]
+fn headers_that_fill_the_memory_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.tar");
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XHeader);
+    header.set_size(1 << 40);
+    header.set_cksum();
+    let file = File::create(&path).unwrap();
+    (&file).write_all(header.as_bytes()).unwrap();
+    // Nothing but holes, which take no room on the disk.
+    file.set_len(1 << 40).unwrap();
+    let error = Local::open(&path).unwrap_err().to_string();
+    assert!(error.contains("it is no tar archive (its headers have more than"), "{error}");
+}

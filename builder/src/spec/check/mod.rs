@@ -90,6 +90,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     unique("service", spec.services.iter().map(|service| (service.name.as_str(), &service.name)))?;
     unique("volume", spec.volumes.iter().map(|volume| (volume.name.as_str(), &volume.name)))?;
     order::check(&spec.services)?;
+    check_given(spec)?;
     containers::check(spec)?;
     for volume in &spec.volumes {
         let name = volume.name.as_str();
@@ -134,6 +135,25 @@ fn unique<'a, T: 'a>(
                 "{what} `{name}` is there twice, first at {first}; give one of them another name"
             );
             return Err(SpecError::wrong(placed.place(), problem));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that folders and files with images are the same where they are written in the same way: that is what the lock
+/// file knows them by.
+fn check_given(spec: &Spec) -> Result<(), SpecError> {
+    let mut met = BTreeMap::new();
+    for (reference, place) in spec.image_refs() {
+        let Some(given) = reference.given() else { continue };
+        let (first, there) =
+            *met.entry(reference.to_string()).or_insert_with(|| (given.path(), place));
+        if first != given.path() {
+            let (first, second) = (first.display(), given.path().display());
+            let problem = format!(
+                "`{reference}` is `{second}` here and `{first}` at {there}; write one of them in another way"
+            );
+            return Err(SpecError::wrong(place, problem));
         }
     }
     Ok(())

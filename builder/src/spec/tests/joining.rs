@@ -92,3 +92,28 @@ fn the_standard_input_is_one_of_the_files() {
     assert_eq!(source, "the standard input can be read only once");
     assert!(matches!(from(&[], ""), Err(SpecError::None)));
 }
+
+#[test]
+fn folders_with_images_are_found_beside_the_file_that_names_them_and_mean_one_thing() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+    let write = |dir: &std::path::Path, text: &str| {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("a.yml"), text).unwrap();
+        dir.join("a.yml")
+    };
+    let all = "kernel: {image: 'oci:k:1'}\ninit: ['oci-archive:i.tar']\n\
+               volumes: [{name: v, image: 'dir:v'}]\n\
+               services: [{name: s, image: 'docker-archive:s.tar:web:1'}]";
+    let spec = load(&[write(&one, all)]).unwrap();
+    let found: Vec<_> = spec.image_refs().into_iter().map(|(it, _)| it.given().unwrap()).collect();
+    let paths: Vec<_> = found.iter().map(|given| given.path().to_owned()).collect();
+    assert_eq!(paths, ["k", "i.tar", "v", "s.tar"].map(|name| one.join(name)));
+    assert!(spec.to_yaml().unwrap().contains("docker-archive:s.tar:web:1"));
+
+    let onboot = |image: &str| format!("onboot: [{{name: o, image: 'dir:{image}'}}]");
+    let error = load(&[one.join("a.yml"), write(&two, &onboot("v"))]).unwrap_err().to_string();
+    assert!(error.contains("two/a.yml:1:27: `dir:v` is `"), "{error}");
+    assert!(error.ends_with("write one of them in another way"), "{error}");
+    load(&[one.join("a.yml"), write(&two, &onboot("../two/v"))]).unwrap();
+}

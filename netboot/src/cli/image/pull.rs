@@ -41,7 +41,7 @@ fn from(text: &str) -> Result<PullFrom, ReferenceError> {
     let path = text.strip_prefix("oci:").or_else(|| text.strip_prefix("oci-archive:"));
     match path.filter(|path| !path.is_empty()) {
         Some(path) => Ok(PullFrom::Path(path.into())),
-        None => text.parse::<Reference>().map(PullFrom::Name),
+        None => Reference::in_registry(text).map(PullFrom::Name),
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct PushArgs {
     /// NAME, NAME:CHANNEL or NAME@DIGEST; a beginning of the digest is enough
     image: String,
     /// Where to, as registry.example/team/web:1
+    #[arg(value_parser = Reference::in_registry)]
     reference: Reference,
     /// Only for this architecture
     #[arg(long)]
