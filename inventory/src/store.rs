@@ -20,10 +20,14 @@ mod error;
 mod facts;
 mod leases;
 mod machines;
+#[cfg(test)]
+mod order_tests;
+mod orders;
 mod row;
 mod sightings;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

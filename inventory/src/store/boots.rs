@@ -7,7 +7,7 @@ use crate::{Boot, BootEvent, BootId, MachineId, NewBoot, Outcome};
 const BOOTS: &str = "boots";
 
 #[derive(FromRow)]
-struct BootRow {
+pub(super) struct BootRow {
     id: i64,
     machine: i64,
     machine_name: String,
@@ -24,7 +24,7 @@ struct BootRow {
 }
 
 impl BootRow {
-    fn read(self) -> Result<Boot, StoreError> {
+    pub(super) fn read(self) -> Result<Boot, StoreError> {
         Ok(Boot {
             id: BootId(self.id),
             machine: MachineId(self.machine),
@@ -134,19 +134,23 @@ impl Store {
         Ok(())
     }
 
-    /// Ends every boot that is under way as abandoned, and returns how many there were.
+    /// Ends every boot as abandoned that is under way and whose system cannot prove itself, because it was never
+    /// given its token. Returns how many there were.
     ///
     /// # Errors
     ///
     /// When the database cannot be written.
     pub async fn abandon_boots(&self, at_ms: i64) -> Result<u64, StoreError> {
-        let done = sqlx::query("UPDATE boots SET outcome = $1, ended = $2 WHERE outcome = $3")
-            .bind(word(&Outcome::Abandoned))
-            .bind(at_ms)
-            .bind(word(&Outcome::Booting))
-            .execute(&self.pool)
-            .await
-            .map_err(|source| StoreError::writing(BOOTS, source))?;
+        let done = sqlx::query(
+            "UPDATE boots SET outcome = $1, ended = $2 WHERE outcome = $3 \
+             AND id NOT IN (SELECT boot FROM boot_tokens)",
+        )
+        .bind(word(&Outcome::Abandoned))
+        .bind(at_ms)
+        .bind(word(&Outcome::Booting))
+        .execute(&self.pool)
+        .await
+        .map_err(|source| StoreError::writing(BOOTS, source))?;
         Ok(done.rows_affected())
     }
 

@@ -10,7 +10,7 @@ use crate::{
     Sighting,
 };
 
-async fn store() -> (TempDir, Store) {
+pub(super) async fn store() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("kiln.db")).await.unwrap();
     (dir, store)
@@ -20,7 +20,7 @@ fn mac(last: u8) -> Mac {
     Mac::new([0x52, 0x54, 0, 0, 0, last])
 }
 
-fn machine(name: &str, macs: &[u8]) -> NewMachine {
+pub(super) fn machine(name: &str, macs: &[u8]) -> NewMachine {
     NewMachine {
         name: name.to_owned(),
         macs: macs.iter().map(|last| mac(*last)).collect(),
@@ -37,7 +37,7 @@ fn lease(last: u8, who: u8, expires: i64) -> Lease {
     Lease { address: [10, 0, 0, last].into(), mac: mac(who), expires, hostname: None }
 }
 
-fn new_boot() -> NewBoot {
+pub(super) fn new_boot() -> NewBoot {
     NewBoot {
         machine: MachineId(3),
         machine_name: "n1".to_owned(),

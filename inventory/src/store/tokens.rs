@@ -1,0 +1,84 @@
+use kiln_types::Digest;
+
+use super::boots::BootRow;
+use super::row::{parse, word};
+use super::{Store, StoreError};
+use crate::{Boot, BootId, MachineId, Outcome};
+
+const TOKENS: &str = "tokens of boots";
+
+impl Store {
+    /// Remembers by what the system of a boot proves itself, as a hash of it.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn keep_token(&self, boot: BootId, sha256: &Digest) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO boot_tokens (boot, sha256) VALUES ($1, $2) \
+             ON CONFLICT (boot) DO UPDATE SET sha256 = excluded.sha256",
+        )
+        .bind(boot.0)
+        .bind(sha256.hex())
+        .execute(&self.pool)
+        .await
+        .map_err(|source| StoreError::writing(TOKENS, source))?;
+        Ok(())
+    }
+
+    /// Forgets the tokens of every boot of a machine but this one.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn forget_tokens(&self, machine: MachineId, but: BootId) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM boot_tokens WHERE boot <> $1 \
+             AND boot IN (SELECT id FROM boots WHERE machine = $2)",
+        )
+        .bind(but.0)
+        .bind(machine.0)
+        .execute(&self.pool)
+        .await
+        .map_err(|source| StoreError::writing(TOKENS, source))?;
+        Ok(())
+    }
+
+    /// Returns the boots whose systems can prove themselves, of machines that are still in the inventory, each with
+    /// the hash of its token; forgets the tokens of all others.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written.
+    pub async fn running_boots(&self) -> Result<Vec<(Boot, Digest)>, StoreError> {
+        let failed = |source| StoreError::writing(TOKENS, source);
+        let mut tx = self.write(TOKENS).await?;
+        sqlx::query(
+            "DELETE FROM boot_tokens WHERE boot NOT IN \
+             (SELECT boots.id FROM boots JOIN machines ON machines.id = boots.machine \
+             WHERE boots.outcome <> $1)",
+        )
+        .bind(word(&Outcome::Abandoned))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        let rows: Vec<BootRow> = sqlx::query_as(
+            "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
+             started, outcome, ended FROM boots WHERE id IN (SELECT boot FROM boot_tokens) \
+             ORDER BY id",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed)?;
+        let tokens: Vec<(i64, String)> =
+            sqlx::query_as("SELECT boot, sha256 FROM boot_tokens ORDER BY boot")
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        rows.into_iter()
+            .zip(tokens)
+            .map(|(row, (_, sha256))| Ok((row.read()?, parse("a digest", &sha256)?)))
+            .collect()
+    }
+}
