@@ -128,6 +128,8 @@ pub enum Phase {
     Loader,
     /// The script was fetched.
     Script,
+    /// The system before was told to start this one, without the firmware.
+    Kexec,
     /// The kernel was fetched.
     Kernel,
     /// One segment of the initrd was fetched.
@@ -155,10 +157,11 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Dhcp,
         Self::Loader,
         Self::Script,
+        Self::Kexec,
         Self::Kernel,
         Self::Segment,
         Self::Init,
@@ -179,6 +182,7 @@ impl Phase {
             Self::Dhcp => "dhcp",
             Self::Loader => "loader",
             Self::Script => "script",
+            Self::Kexec => "kexec",
             Self::Kernel => "kernel",
             Self::Segment => "segment",
             Self::Init => "init",

@@ -116,7 +116,7 @@ fn known(
 /// Returns why no loader can be given to the firmware that asks. A loader that runs already needs none.
 fn no_loader(sighting: &Sighting) -> Option<Reason> {
     match (sighting.asker, sighting.firmware) {
-        (Asker::Firmware, None) => Some(Reason::FirmwareNotTold),
+        (Asker::Firmware, None | Some(Firmware::Kexec)) => Some(Reason::FirmwareNotTold),
         (Asker::Firmware, Some(Firmware::Other(number))) => {
             Some(Reason::UnsupportedFirmware { number })
         }

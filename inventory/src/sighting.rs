@@ -50,6 +50,8 @@ pub enum Firmware {
     UefiArm64,
     /// UEFI on arm64, by HTTP Boot.
     UefiArm64Http,
+    /// None: the system before started the kernel.
+    Kexec,
     /// Any other, with its number in the registry of RFC 4578 §2.1.
     Other(u16),
 }
@@ -74,7 +76,7 @@ impl Firmware {
         match self {
             Self::Bios | Self::UefiX64 | Self::UefiX64Http => Some(Arch::X86_64),
             Self::UefiArm64 | Self::UefiArm64Http => Some(Arch::Arm64),
-            Self::Other(_) => None,
+            Self::Kexec | Self::Other(_) => None,
         }
     }
 
@@ -97,6 +99,7 @@ impl fmt::Display for Firmware {
             Self::UefiX64Http => f.pad("uefi-x64-http"),
             Self::UefiArm64 => f.pad("uefi-arm64"),
             Self::UefiArm64Http => f.pad("uefi-arm64-http"),
+            Self::Kexec => f.pad("kexec"),
             Self::Other(number) => f.pad(&format!("other-{number}")),
         }
     }
@@ -120,6 +123,7 @@ impl FromStr for Firmware {
             "uefi-x64-http" => Self::UefiX64Http,
             "uefi-arm64" => Self::UefiArm64,
             "uefi-arm64-http" => Self::UefiArm64Http,
+            "kexec" => Self::Kexec,
             _ => s
                 .strip_prefix("other-")
                 .and_then(|number| number.parse().ok())
@@ -139,6 +143,7 @@ mod tests {
             let firmware = Firmware::from_option_93(number);
             assert_eq!(firmware.to_string().parse(), Ok(firmware));
         }
+        assert_eq!("kexec".parse(), Ok(Firmware::Kexec));
         assert_eq!("other-0".parse(), Ok(Firmware::Bios), "one kind has one value");
         for bad in ["", "BIOS", "other-", "other-65536", "uefi"] {
             assert!(bad.parse::<Firmware>().is_err(), "{bad}");

@@ -29,7 +29,7 @@ pub const fn loader(firmware: Firmware) -> Option<&'static LoaderFile> {
         Firmware::Bios => Some(&BIOS),
         Firmware::UefiX64 | Firmware::UefiX64Http => Some(&X64),
         Firmware::UefiArm64 | Firmware::UefiArm64Http => Some(&ARM64),
-        Firmware::Other(_) => None,
+        Firmware::Kexec | Firmware::Other(_) => None,
     }
 }
 

@@ -4,16 +4,18 @@
 //! servers hand it what they see through a bounded queue and never wait for the disk; when the queue is full,
 //! sightings are dropped (the machine repeats itself), while scripts, failures and reports wait for a place.
 
+mod active;
 mod align;
+mod next;
 mod pending;
 mod secret;
 mod tracker;
 
 use std::net::Ipv4Addr;
 
-use kiln_inventory::{BootId, Decision, Phase, Sighting, Store};
+use kiln_inventory::{Boot, BootId, Decision, MachineId, OrderId, Phase, Sighting, Store};
 use kiln_ipxe::BootTicket;
-use kiln_types::{Digest, Mac};
+use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -102,6 +104,17 @@ pub struct Identity {
     pub version: Digest,
 }
 
+/// What a running system is told to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextPlan {
+    /// The image it was chosen by.
+    pub image: ImageRef,
+    /// Digest of its manifest.
+    pub version: Digest,
+    /// Architecture it was built for.
+    pub arch: Arch,
+}
+
 /// Why a request that names a boot is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BootsError {
@@ -183,6 +196,29 @@ enum Message {
         token: String,
         told: Told,
         reply: oneshot::Sender<Result<(), BootsError>>,
+    },
+    Proof {
+        at: i64,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: String,
+        reply: oneshot::Sender<Result<MachineId, BootsError>>,
+    },
+    Running {
+        machine: MachineId,
+        reply: oneshot::Sender<Option<Boot>>,
+    },
+    Next {
+        at: i64,
+        machine: MachineId,
+        plan: NextPlan,
+        order: OrderId,
+        reply: oneshot::Sender<Option<BootTicket>>,
+    },
+    NextFailed {
+        at: i64,
+        machine: MachineId,
+        detail: String,
     },
 }
 
@@ -324,6 +360,50 @@ impl Boots {
         answer.await.unwrap_or(Err(BootsError::Stopping))
     }
 
+    /// Returns the machine whose system proves with its token that it runs this boot.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a boot that is not under way, and for anything that is not the machine.
+    pub async fn proven(
+        &self,
+        peer: Ipv4Addr,
+        boot: BootId,
+        token: &str,
+    ) -> Result<MachineId, BootsError> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Proof { at: now_ms(), peer, boot, token: token.to_owned(), reply };
+        self.queue.send(message).await.map_err(|_| BootsError::Stopping)?;
+        answer.await.unwrap_or(Err(BootsError::Stopping))
+    }
+
+    /// Returns the boot whose system has reported last of a machine, unless a later one has begun.
+    pub async fn running(&self, machine: MachineId) -> Option<Boot> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::Running { machine, reply }).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Opens the boot that the system of a machine is told to start, and returns what ties its fetches to it. It
+    /// takes the place of the boot that runs when its own system reports. The same order has the same boot.
+    pub async fn next(
+        &self,
+        machine: MachineId,
+        plan: NextPlan,
+        order: OrderId,
+    ) -> Option<BootTicket> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Next { at: now_ms(), machine, plan, order, reply };
+        self.queue.send(message).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Notes that the system of a machine could not start what it was told to.
+    pub async fn next_failed(&self, machine: MachineId, detail: String) {
+        // A server that stops has no more use for it.
+        let _ = self.queue.send(Message::NextFailed { at: now_ms(), machine, detail }).await;
+    }
+
     fn offer(&self, message: Message) {
         if self.queue.try_send(message).is_err() {
             tracing::debug!("the queue of the boot tracker is full, an event is lost");
@@ -331,5 +411,7 @@ impl Boots {
     }
 }
 
+#[cfg(test)]
+mod next_tests;
 #[cfg(test)]
 mod tests;

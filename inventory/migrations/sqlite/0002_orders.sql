@@ -23,4 +23,3 @@ CREATE TABLE orders (
 );
 CREATE INDEX orders_boot ON orders (boot, state);
 CREATE INDEX orders_machine ON orders (machine);
-CREATE INDEX boots_machine ON boots (machine);

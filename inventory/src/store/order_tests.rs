@@ -3,9 +3,7 @@
 use kiln_types::Digest;
 
 use super::tests::{machine, new_boot, store};
-use crate::{
-    BootId, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome,
-};
+use crate::{BootId, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome};
 
 #[tokio::test]
 async fn the_token_of_a_boot_outlives_the_server_and_its_boot_is_not_abandoned() {

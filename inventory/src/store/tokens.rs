@@ -64,7 +64,7 @@ impl Store {
         .map_err(failed)?;
         let rows: Vec<BootRow> = sqlx::query_as(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
-             started, outcome, ended FROM boots WHERE id IN (SELECT boot FROM boot_tokens) \
+             started, kernel_start, outcome, ended FROM boots WHERE id IN (SELECT boot FROM boot_tokens) \
              ORDER BY id",
         )
         .fetch_all(&mut *tx)

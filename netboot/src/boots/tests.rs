@@ -9,19 +9,19 @@ use kiln_types::Arch;
 
 use super::*;
 
-const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+pub(super) const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 
-struct Rig {
-    dir: Arc<tempfile::TempDir>,
-    store: Store,
-    boots: Boots,
-    tracker: JoinHandle<()>,
-    snapshot: Snapshot,
-    mac: Mac,
+pub(super) struct Rig {
+    pub(super) dir: Arc<tempfile::TempDir>,
+    pub(super) store: Store,
+    pub(super) boots: Boots,
+    pub(super) tracker: JoinHandle<()>,
+    pub(super) snapshot: Snapshot,
+    pub(super) mac: Mac,
 }
 
 impl Rig {
-    async fn start(arch: Option<Arch>) -> Self {
+    pub(super) async fn start(arch: Option<Arch>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let mac: Mac = "52:54:00:00:00:01".parse().unwrap();
@@ -55,22 +55,22 @@ impl Rig {
         Self { dir: Arc::new(dir), store, boots, tracker, snapshot, mac }
     }
 
-    fn dhcp(&self, asker: Asker, fresh: bool) {
+    pub(super) fn dhcp(&self, asker: Asker, fresh: bool) {
         self.dhcp_from(Some(Firmware::UefiX64), asker, fresh);
     }
 
-    fn dhcp_from(&self, firmware: Option<Firmware>, asker: Asker, fresh: bool) {
+    pub(super) fn dhcp_from(&self, firmware: Option<Firmware>, asker: Asker, fresh: bool) {
         let sighting = Sighting { mac: self.mac, asker, firmware, uuid: None };
         let decision = decide(&self.snapshot, &sighting);
         self.boots.seen(&sighting, Some(&decision), fresh, Some(MACHINE));
     }
 
-    fn loader(&self) {
+    pub(super) fn loader(&self) {
         let (phase, detail) = (Phase::Loader, "ipxe-amd64.efi".to_owned());
         self.boots.loader(MACHINE, Transfer { phase, detail, bytes: 1, millis: 1 });
     }
 
-    async fn script(&self) -> Option<BootTicket> {
+    pub(super) async fn script(&self) -> Option<BootTicket> {
         let firmware = Some(Firmware::UefiX64);
         let sighting = Sighting { mac: self.mac, asker: Asker::Ipxe, firmware, uuid: None };
         let decision = decide(&self.snapshot, &sighting);
@@ -79,7 +79,7 @@ impl Rig {
     }
 
     /// Lets the task write everything, and returns the boots with their events, oldest first.
-    async fn stop(self) -> Vec<(Boot, Vec<Phase>)> {
+    pub(super) async fn stop(self) -> Vec<(Boot, Vec<Phase>)> {
         drop(self.boots);
         self.tracker.await.unwrap();
         let mut all = Vec::new();
@@ -91,12 +91,12 @@ impl Rig {
     }
 }
 
-fn report(phase: Phase, millis: Option<u64>) -> Report {
+pub(super) fn report(phase: Phase, millis: Option<u64>) -> Report {
     Report { phase, detail: String::new(), millis, took: None }
 }
 
 /// Reports as an older kiln-init does, which does not say how long its kernel has run.
-async fn reports(
+pub(super) async fn reports(
     rig: &Rig,
     peer: Ipv4Addr,
     boot: BootId,

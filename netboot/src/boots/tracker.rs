@@ -1,6 +1,7 @@
 //! The task that owns what is known of running boots.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
 
 use kiln_inventory::{
@@ -11,9 +12,10 @@ use kiln_ipxe::BootTicket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::active::{Active, begins_anew};
 use super::align;
 use super::pending::Pending;
-use super::secret::{same, secret};
+use super::secret::same;
 use super::{BootsError, Identity, Message, Report, Reports, Told, Transfer};
 
 /// Messages that are written in one go.
@@ -22,38 +24,13 @@ const BATCH: usize = 256;
 const MAX_EVENTS: usize = 400;
 /// Times that one boot may tell something besides its timeline.
 const MAX_TOLD: usize = 32;
-/// A machine that is refused asks again and again; this long it counts as the same attempt.
-const REFUSED_MS: i64 = 60_000;
-
-/// A boot under way.
-struct Active {
-    boot: Boot,
-    token: String,
-    key: String,
-    /// The furthest phase.
-    phase: Phase,
-    /// When the firmware or the loader was seen at work for the last time.
-    loading: i64,
-    /// Whether it was refused, so that nothing more is expected of it.
-    refused: bool,
-    /// Which programs of the machine asked for an address, each told once.
-    askers: HashSet<Asker>,
-    events: usize,
-    /// How often it told something besides its timeline.
-    told: usize,
-}
-
-impl Active {
-    fn is_from(&self, peer: Ipv4Addr) -> bool {
-        self.boot.address == Some(peer)
-    }
-}
-
 /// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
 pub(super) struct Tracker {
-    store: Store,
-    active: HashMap<MachineId, Active>,
-    by_boot: HashMap<BootId, MachineId>,
+    pub(super) store: Store,
+    pub(super) active: HashMap<MachineId, Active>,
+    /// Boots that running systems were told to start. Each takes the place of the one that runs when it reports.
+    pub(super) next: HashMap<MachineId, Active>,
+    pub(super) by_boot: HashMap<BootId, MachineId>,
     by_address: HashMap<Ipv4Addr, MachineId>,
     pending: Pending,
 }
@@ -63,6 +40,7 @@ impl Tracker {
         Self {
             store,
             active: HashMap::new(),
+            next: HashMap::new(),
             by_boot: HashMap::new(),
             by_address: HashMap::new(),
             pending: Pending::new(),
@@ -70,9 +48,9 @@ impl Tracker {
     }
 
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        if let Err(error) = self.abandon_left().await {
+        if let Err(error) = self.take_up().await {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "cannot end the boots of the server before");
+            tracing::error!(error, "cannot take up the boots of the server before");
         }
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -92,10 +70,27 @@ impl Tracker {
         self.pending.write_at_last(&self.store).await;
     }
 
-    /// Ends every boot that the server before left under way, however young: its secrets were in that server's
-    /// memory only, so that the machine can neither fetch its own segment nor report any more. Its next try is a new
-    /// boot.
-    async fn abandon_left(&self) -> Result<(), StoreError> {
+    /// Takes up the boots whose systems have their token: they go on reporting. Every other boot that the server before
+    /// left under way is ended, however young: its secrets were in that server's memory only, so that the machine
+    /// cannot fetch its own segment any more. Its next try is a new boot.
+    async fn take_up(&mut self) -> Result<(), StoreError> {
+        for (boot, token_hash) in self.store.running_boots().await? {
+            let machine = boot.machine;
+            self.by_boot.insert(boot.id, machine);
+            if let Some(address) = boot.address {
+                self.by_address.insert(address, machine);
+            }
+            let known = Active::known(boot, token_hash);
+            // Only a boot that never reported has one before it that still can.
+            match self.active.entry(machine) {
+                Entry::Vacant(free) => {
+                    free.insert(known);
+                }
+                Entry::Occupied(_) => {
+                    self.next.insert(machine, known);
+                }
+            }
+        }
         let boots = self.store.abandon_boots(super::now_ms()).await?;
         if boots > 0 {
             tracing::info!(boots, "boots abandoned at restart");
@@ -112,8 +107,10 @@ impl Tracker {
                 }
             }
             Message::Loader { at, peer, transfer } => {
-                if let Some(id) = self.by_address.get(&peer).copied() {
-                    self.sent(at, id, transfer);
+                let machine = self.by_address.get(&peer);
+                let active = machine.and_then(|machine| self.active.get(machine));
+                if let Some(boot) = active.map(|active| active.boot.id) {
+                    self.sent(at, boot, transfer);
                 }
             }
             Message::Script { at, peer, sighting, decision, reply } => {
@@ -127,24 +124,38 @@ impl Tracker {
                 result?;
             }
             Message::Transfer { at, peer, boot, transfer } => {
-                if let Some(id) = self.by_boot.get(&boot).copied()
-                    && self.active.get(&id).is_some_and(|active| active.is_from(peer))
-                {
-                    self.sent(at, id, transfer);
+                if self.find(boot).is_some_and(|active| active.is_from(peer)) {
+                    self.sent(at, boot, transfer);
                 }
             }
             Message::LoaderFailed { at, peer, boot, detail } => {
                 self.loader_failed(at, peer, boot, detail);
             }
             Message::Identity { peer, boot, key, reply } => {
-                let _ = reply.send(self.identity(peer, boot, &key));
+                let _ = reply.send(self.identity(peer, boot, &key).await);
             }
             Message::Reports { at, peer, boot, token, reports, reply } => {
-                let _ = reply.send(self.reports(at, peer, boot, &token, reports));
+                let proven = self.proven(at, peer, boot, &token).await;
+                if proven.is_ok() {
+                    self.reports(at, boot, reports);
+                }
+                let _ = reply.send(proven.map(drop));
             }
             Message::Told { at, peer, boot, token, told, reply } => {
                 let _ = reply.send(self.told(at, peer, boot, &token, told).await);
             }
+            Message::Proof { at, peer, boot, token, reply } => {
+                let _ = reply.send(self.proven(at, peer, boot, &token).await);
+            }
+            Message::Running { machine, reply } => {
+                let active = self.active.get(&machine).filter(|active| active.runs());
+                let _ = reply.send(active.map(|active| active.boot.clone()));
+            }
+            Message::Next { at, machine, plan, order, reply } => {
+                let ticket = self.next(at, machine, plan, order).await?;
+                let _ = reply.send(ticket);
+            }
+            Message::NextFailed { at, machine, detail } => self.next_failed(at, machine, detail),
         }
         Ok(())
     }
@@ -190,7 +201,8 @@ impl Tracker {
             if sighting.asker != Asker::System {
                 active.loading = active.loading.max(at);
             }
-            self.event(id, BootEvent::new(at, Phase::Dhcp, detail));
+            let boot = active.boot.id;
+            self.event(boot, BootEvent::new(at, Phase::Dhcp, detail));
         }
         Ok(())
     }
@@ -207,12 +219,11 @@ impl Tracker {
             Plan::Boot(plan) => Some(plan),
             _ => None,
         };
-        if let Some(old) = self.active.get_mut(&machine.id)
-            && old.boot.ended.is_none()
-        {
-            old.boot.outcome = Outcome::Abandoned;
-            old.boot.ended = Some(at);
-            self.pending.boot(&old.boot);
+        // The machine came through its firmware, whatever its system was told to start.
+        let known = [self.next.remove(&machine.id), self.active.remove(&machine.id)];
+        for old in known.into_iter().flatten() {
+            self.by_boot.remove(&old.boot.id);
+            self.give_up(at, old.boot);
         }
         let boot = self
             .store
@@ -231,29 +242,24 @@ impl Tracker {
         tracing::info!(boot = boot.id.0, machine = boot.machine_name, mac = %boot.mac, "boot begins");
         let id = boot.id;
         self.by_boot.insert(id, machine.id);
-        let old = self.active.insert(
-            machine.id,
-            Active {
-                boot,
-                token: secret(),
-                key: secret(),
-                phase: Phase::Dhcp,
-                loading: at,
-                refused: plan.is_none(),
-                askers: HashSet::new(),
-                events: 0,
-                told: 0,
-            },
-        );
-        if let Some(old) = old {
-            self.by_boot.remove(&old.boot.id);
-        }
+        self.active.insert(machine.id, Active { refused: plan.is_none(), ..Active::new(boot) });
+        self.store.forget_tokens(machine.id, id).await?;
+        self.store.close_orders(machine.id, id, at).await?;
         if plan.is_none() {
             let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
             let detail = format!("refused: {}", why.join("; "));
-            self.event(machine.id, BootEvent::new(at, Phase::Failed, detail));
+            self.event(id, BootEvent::new(at, Phase::Failed, detail));
         }
         Ok(())
+    }
+
+    /// Ends a boot that another one follows.
+    pub(super) fn give_up(&mut self, at: i64, mut boot: Boot) {
+        if boot.ended.is_none() {
+            boot.outcome = Outcome::Abandoned;
+            boot.ended = Some(at);
+            self.pending.boot(&boot);
+        }
     }
 
     async fn script(
@@ -270,7 +276,8 @@ impl Tracker {
             return Ok(None);
         };
         let current = self.active.get(&machine.id);
-        if current.is_none_or(|active| active.boot.ended.is_some()) {
+        // Without its secrets it goes on from a server before, and its loader is done.
+        if current.is_none_or(|active| active.boot.ended.is_some() || active.secrets.is_none()) {
             self.open(at, sighting, decision, Some(peer)).await?;
         }
         let Some(active) = self.active.get_mut(&machine.id) else { return Ok(None) };
@@ -281,76 +288,76 @@ impl Tracker {
         // The firmware said what it is before the loader did: iPXE after HTTP Boot says nothing of HTTP.
         active.boot.firmware = active.boot.firmware.or(sighting.firmware);
         active.boot.address = Some(peer);
-        let ticket = BootTicket { boot: active.boot.id, machine_key: active.key.clone() };
+        let boot = active.boot.id;
+        let secrets = active.secrets.as_ref();
+        let ticket = secrets.map(|secrets| BootTicket { boot, machine_key: secrets.key.clone() });
         active.loading = active.loading.max(at);
         self.pending.boot(&active.boot);
         self.by_address.insert(peer, machine.id);
-        self.event(machine.id, BootEvent::new(at, Phase::Script, plan.image.to_string()));
-        Ok(Some(ticket))
+        self.event(boot, BootEvent::new(at, Phase::Script, plan.image.to_string()));
+        Ok(ticket)
     }
 
-    fn sent(&mut self, at: i64, id: MachineId, transfer: Transfer) {
+    pub(super) fn find(&mut self, boot: BootId) -> Option<&mut Active> {
+        let machine = self.by_boot.get(&boot)?;
+        let both = [self.active.get_mut(machine), self.next.get_mut(machine)];
+        both.into_iter().flatten().find(|active| active.boot.id == boot)
+    }
+
+    fn sent(&mut self, at: i64, boot: BootId, transfer: Transfer) {
         let Transfer { phase, detail, bytes, millis } = transfer;
-        if let Some(active) = self.active.get_mut(&id) {
+        if let Some(active) = self.find(boot) {
             active.loading = active.loading.max(at);
         }
         let (bytes, millis) = (Some(bytes), Some(millis));
-        self.event(id, BootEvent { bytes, millis, ..BootEvent::new(at, phase, detail) });
+        self.event(boot, BootEvent { bytes, millis, ..BootEvent::new(at, phase, detail) });
     }
 
     /// Ends a boot that its loader gave up. Once the system has reported, no loader runs there any more, and nothing
     /// on the machine may end the boot without its token.
     fn loader_failed(&mut self, at: i64, peer: Ipv4Addr, boot: BootId, detail: String) {
-        let Some(id) = self.by_boot.get(&boot).copied() else { return };
-        let Some(active) = self.active.get(&id) else { return };
+        let Some(active) = self.find(boot) else { return };
         if active.is_from(peer) && active.boot.ended.is_none() && active.phase < Phase::Init {
-            self.event(id, BootEvent::new(at, Phase::Failed, detail));
+            self.event(boot, BootEvent::new(at, Phase::Failed, detail));
         }
     }
 
-    fn identity(&self, peer: Ipv4Addr, boot: BootId, key: &str) -> Result<Identity, BootsError> {
-        let active = self
-            .by_boot
-            .get(&boot)
-            .and_then(|id| self.active.get(id))
-            .ok_or(BootsError::Unknown)?;
+    async fn identity(
+        &mut self,
+        peer: Ipv4Addr,
+        boot: BootId,
+        key: &str,
+    ) -> Result<Identity, BootsError> {
+        let store = self.store.clone();
+        let active = self.find(boot).ok_or(BootsError::Unknown)?;
         let version = active.boot.version.ok_or(BootsError::Unknown)?;
-        if !active.is_from(peer) || !same(&active.key, key) || active.phase >= Phase::Init {
-            return Err(BootsError::Forbidden);
+        let allowed = active.is_from(peer) && active.phase < Phase::Init;
+        let secrets = active.secrets.as_mut();
+        let secrets = secrets.filter(|secrets| allowed && same(&secrets.key, key));
+        let secrets = secrets.ok_or(BootsError::Forbidden)?;
+        if !secrets.given {
+            // Before the machine has it: a server that starts anew must know it.
+            if let Err(error) = store.keep_token(boot, &active.token_hash).await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    boot = boot.0,
+                    "not kept"
+                );
+                return Err(BootsError::NotKept);
+            }
+            secrets.given = true;
         }
         Ok(Identity {
             boot,
-            token: active.token.clone(),
+            token: secrets.token.clone(),
             hostname: active.boot.machine_name.clone(),
             mac: active.boot.mac,
             version,
         })
     }
 
-    /// Returns the machine and the boot that a token stands for.
-    fn holder(
-        &mut self,
-        peer: Ipv4Addr,
-        boot: BootId,
-        token: &str,
-    ) -> Result<(MachineId, &mut Active), BootsError> {
-        let id = self.by_boot.get(&boot).copied().ok_or(BootsError::Unknown)?;
-        let active = self.active.get_mut(&id).ok_or(BootsError::Unknown)?;
-        if !active.is_from(peer) || !same(&active.token, token) {
-            return Err(BootsError::Forbidden);
-        }
-        Ok((id, active))
-    }
-
-    fn reports(
-        &mut self,
-        at: i64,
-        peer: Ipv4Addr,
-        boot: BootId,
-        token: &str,
-        Reports { uptime, reports }: Reports,
-    ) -> Result<(), BootsError> {
-        let (id, active) = self.holder(peer, boot, token)?;
+    fn reports(&mut self, at: i64, boot: BootId, Reports { uptime, reports }: Reports) {
+        let Some(active) = self.find(boot) else { return };
         // An older kiln-init does not say how long its kernel has run; it was at least as long as to its last report.
         let uptime = uptime.or_else(|| reports.iter().filter_map(|report| report.millis).max());
         let mut start = active.boot.kernel_start;
@@ -361,8 +368,8 @@ impl Tracker {
             if better != start {
                 start = better;
                 active.boot.kernel_start = better;
-                let boot = active.boot.clone();
-                self.pending.boot(&boot);
+                let changed = active.boot.clone();
+                self.pending.boot(&changed);
             }
         }
         // What the server sees for itself is not the machine's to say.
@@ -371,9 +378,8 @@ impl Tracker {
                 report.detail.chars().filter(|c| !c.is_control()).take(300).collect();
             let Report { phase, millis, took, .. } = report;
             let at = start.zip(millis).map_or(at, |(start, m)| align::place(start, m, at));
-            self.event(id, BootEvent { millis, took, ..BootEvent::new(at, phase, detail) });
+            self.event(boot, BootEvent { millis, took, ..BootEvent::new(at, phase, detail) });
         }
-        Ok(())
     }
 
     /// Keeps what a machine tells besides its timeline. Not more often than an honest one does.
@@ -385,7 +391,8 @@ impl Tracker {
         token: &str,
         told: Told,
     ) -> Result<(), BootsError> {
-        let (machine, active) = self.holder(peer, boot, token)?;
+        let machine = self.proven(at, peer, boot, token).await?;
+        let active = self.find(boot).ok_or(BootsError::Unknown)?;
         active.told += 1;
         if active.told > MAX_TOLD {
             return Err(BootsError::TooOften);
@@ -402,9 +409,12 @@ impl Tracker {
         })
     }
 
-    /// Adds one event to the boot that a machine is in, and lets it end the boot.
-    fn event(&mut self, id: MachineId, event: BootEvent) {
-        let Some(active) = self.active.get_mut(&id) else { return };
+    /// Adds one event to a boot, and lets it end the boot.
+    pub(super) fn event(&mut self, id: BootId, event: BootEvent) {
+        let machine = self.by_boot.get(&id);
+        let both = [&mut self.active, &mut self.next].map(|boots| boots.get_mut(machine?));
+        let found = both.into_iter().flatten().find(|active| active.boot.id == id);
+        let Some(active) = found else { return };
         let ends = matches!(
             (event.phase, active.boot.outcome),
             (Phase::Healthy, Outcome::Booting | Outcome::Failed)
@@ -431,18 +441,5 @@ impl Tracker {
         }
         active.phase = active.phase.max(event.phase);
         self.pending.event(active.boot.id, event);
-    }
-}
-
-/// Returns whether a DHCP packet begins another boot than the one that is known.
-fn begins_anew(active: &Active, at: i64, asker: Asker, fresh: bool) -> bool {
-    if active.refused && at - active.boot.started < REFUSED_MS {
-        return false;
-    }
-    match asker {
-        Asker::Firmware => fresh && active.phase > Phase::Dhcp,
-        // iPXE in the ROM of the network card asks first and alone; after a loader it asks once more.
-        Asker::Ipxe => fresh && (active.phase >= Phase::Kernel || active.boot.ended.is_some()),
-        Asker::System => false,
     }
 }

@@ -1,0 +1,102 @@
+//! One boot under way, as the tracker knows it.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use kiln_builder::hash::sha256;
+use kiln_inventory::{Asker, Boot, OrderId, Outcome, Phase};
+use kiln_types::Digest;
+
+use super::secret::{same, secret};
+
+/// A machine that is refused asks again and again; this long it counts as the same attempt.
+const REFUSED_MS: i64 = 60_000;
+
+/// A boot under way.
+pub(super) struct Active {
+    pub(super) boot: Boot,
+    /// Known where this server made it; of a boot from before only the hash is.
+    pub(super) secrets: Option<Secrets>,
+    pub(super) token_hash: Digest,
+    /// The furthest phase.
+    pub(super) phase: Phase,
+    /// When the firmware or the loader was seen at work for the last time.
+    pub(super) loading: i64,
+    /// Whether it was refused, so that nothing more is expected of it.
+    pub(super) refused: bool,
+    /// Which programs of the machine asked for an address, each told once.
+    pub(super) askers: HashSet<Asker>,
+    pub(super) events: usize,
+    /// How often it told something besides its timeline.
+    pub(super) told: usize,
+    /// The order by which it was started, where it was.
+    pub(super) order: Option<OrderId>,
+}
+
+/// What the machine gets to prove itself with, by its loader and by its system.
+pub(super) struct Secrets {
+    pub(super) token: String,
+    pub(super) key: String,
+    /// Whether the token was given to the machine, so that its hash is in the inventory.
+    pub(super) given: bool,
+}
+
+impl Active {
+    /// A boot that begins.
+    pub(super) fn new(boot: Boot) -> Self {
+        let (token, key) = (secret(), secret());
+        let token_hash = sha256(token.as_bytes());
+        let loading = boot.started;
+        Self {
+            boot,
+            secrets: Some(Secrets { token, key, given: false }),
+            token_hash,
+            phase: Phase::Dhcp,
+            loading,
+            refused: false,
+            askers: HashSet::new(),
+            events: 0,
+            told: 0,
+            order: None,
+        }
+    }
+
+    /// A boot that the server before knew. Its system has its token, so that its loader is done.
+    pub(super) fn known(boot: Boot, token_hash: Digest) -> Self {
+        let phase = match boot.outcome {
+            Outcome::Healthy => Phase::Healthy,
+            Outcome::Failed => Phase::Failed,
+            Outcome::Booting | Outcome::Abandoned => Phase::Segment,
+        };
+        let askers = HashSet::from([Asker::System]);
+        Self { secrets: None, token_hash, phase, askers, ..Self::new(boot) }
+    }
+
+    /// Returns whether its system runs, as far as the machine has said.
+    pub(super) fn runs(&self) -> bool {
+        // A loader that gave up has no system.
+        let given = self.secrets.as_ref().is_none_or(|secrets| secrets.given);
+        given && self.phase >= Phase::Init
+    }
+
+    pub(super) fn knows(&self, token: &str) -> bool {
+        same(&self.token_hash.hex(), &sha256(token.as_bytes()).hex())
+    }
+
+    pub(super) fn is_from(&self, peer: Ipv4Addr) -> bool {
+        self.boot.address == Some(peer)
+    }
+}
+
+/// Returns whether a DHCP packet begins another boot than the one that is known.
+pub(super) fn begins_anew(active: &Active, at: i64, asker: Asker, fresh: bool) -> bool {
+    if active.refused && at - active.boot.started < REFUSED_MS {
+        return false;
+    }
+    match asker {
+        Asker::Firmware => fresh && active.phase > Phase::Dhcp,
+        // iPXE in the ROM of the network card asks first and alone; after a loader it asks once more.
+        Asker::Ipxe => fresh && (active.phase >= Phase::Kernel || active.boot.ended.is_some()),
+        Asker::System => false,
+    }
+}
