@@ -12,6 +12,7 @@
 pub mod api;
 pub mod bake;
 pub mod boots;
+pub mod breakdown;
 pub mod cli;
 pub mod demo;
 pub mod dhcp;

@@ -9,9 +9,12 @@ use kiln_inventory::{Boot, BootEvent, BootId};
 use serde::{Deserialize, Serialize};
 
 use super::{Control, Fault};
+use crate::breakdown::Breakdown;
 
 /// The most boots in one answer.
 const MAX_LIST: u32 = 1000;
+/// Earlier healthy boots that a boot is compared with.
+const COMPARED: u32 = 9;
 
 /// A boot and its timeline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub struct BootDetail {
     pub boot: Boot,
     /// Its events, oldest first.
     pub events: Vec<BootEvent>,
+    /// Where its time went.
+    #[serde(default)]
+    pub breakdown: Breakdown,
 }
 
 #[derive(Deserialize)]
@@ -44,5 +50,13 @@ pub(super) async fn show(
     let missing = || Fault::not_found("boot", &key);
     let id = key.parse().map(BootId).map_err(|_| missing())?;
     let (boot, events) = control.inventory.boot(id).await?.ok_or_else(missing)?;
-    Ok(Json(BootDetail { boot, events }))
+    let mut earlier = Vec::new();
+    for id in control.inventory.healthy_boots_before(boot.machine, id, COMPARED).await? {
+        if let Some((boot, events)) = control.inventory.boot(id).await? {
+            earlier.push(Breakdown::of(&boot, &events));
+        }
+    }
+    let mut breakdown = Breakdown::of(&boot, &events);
+    breakdown.compare(&earlier);
+    Ok(Json(BootDetail { boot, events, breakdown }))
 }

@@ -1,16 +1,17 @@
 //! `kiln boot`.
 
 use clap::{Args, Subcommand};
-use kiln_inventory::{Boot, BootEvent, Outcome};
+use kiln_inventory::{Boot, Outcome};
 
 use super::client::{Client, path_part};
-use super::table::{ago, seconds, size, table, text};
+use super::table::{ago, plain, seconds, size, table, text};
 use super::{ClientArgs, Failure, Output, print_json};
 use crate::api::BootDetail;
 use crate::boots::now_ms;
+use crate::breakdown::{Breakdown, Step};
 
 /// Width of the bars of a timeline.
-const WIDTH: i64 = 32;
+const WIDTH: u128 = 32;
 
 /// What machines booted, and how it went
 #[derive(Debug, Args)]
@@ -30,7 +31,10 @@ enum BootCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Show the timeline of one boot
+    /// Show where the time of one boot went
+    ///
+    /// Each row is a step, from the first packet of the firmware to `healthy`. Steps with a full bar add up to the whole;
+    /// those with a pale one went on beside others. `-o json` has the events as well.
     Show {
         /// Number of the boot, as `kiln boot list` shows it
         boot: String,
@@ -54,7 +58,7 @@ pub(super) async fn run(args: BootArgs) -> Result<(), Failure> {
             let detail: BootDetail = Client::new(&client).get(&path).await?;
             match client.output {
                 Output::Json => print_json(&detail)?,
-                Output::Table => println!("{}", timeline(&detail.boot, &detail.events)),
+                Output::Table => println!("{}", breakdown(&detail.boot, &detail.breakdown)),
             }
         }
     }
@@ -90,56 +94,96 @@ fn list(boots: &[Boot]) {
     println!("{}", text(&rows));
 }
 
-/// Draws the timeline: when each event was, since the first packet, and how long a transfer took.
-fn timeline(boot: &Boot, events: &[BootEvent]) -> String {
+/// Draws where the time went: a row for each step, with its bar. Steps that made nobody wait have a pale one.
+fn breakdown(boot: &Boot, breakdown: &Breakdown) -> String {
     let firmware = boot.firmware.map_or_else(|| "unknown firmware".to_owned(), |f| f.to_string());
     let image = boot.image.as_ref().map_or_else(|| "no image".to_owned(), ToString::to_string);
     let mut head = format!(
-        "boot {} of {} ({}, {firmware}): {image}, {}",
+        "boot {} of {} ({}, {firmware}): {image}, {} after {}",
         boot.id,
         boot.machine_name,
         boot.mac,
-        outcome(boot.outcome)
+        outcome(boot.outcome),
+        time(breakdown.total)
     );
-    if let Some(ended) = boot.ended {
-        head.push_str(" after ");
-        head.push_str(&seconds(ended - boot.started));
+    if let Some(usual) = breakdown.usual {
+        head.push_str(&format!(", usually {}", time(usual)));
     }
-    let last = events.iter().map(|event| event.at).max().unwrap_or(boot.started);
-    let span = (last - boot.started).max(1);
-    let mut rows = table(&["time", "", "phase", "detail", "size", "took"]);
-    for event in events {
-        // What a transfer took lies before its end; what a system reports counts from its kernel's start.
-        let took = event.bytes.and(event.millis).and_then(|m| i64::try_from(m).ok());
-        let at = event.at - boot.started;
-        rows.add_row([
-            seconds(at),
-            bar(at - took.unwrap_or(0), at, span),
-            event.phase.to_string(),
-            event.detail.clone(),
-            event.bytes.map_or_else(String::new, size),
-            took.map_or_else(String::new, seconds),
-        ]);
+    let mut headers = vec!["at", "took", "", "step", "size", "rate", "detail"];
+    if breakdown.usual.is_some() {
+        headers.insert(2, "usual");
     }
-    format!("{head}\n\n{}", text(&rows))
+    let mut rows = table(&headers);
+    for step in &breakdown.steps {
+        let mut row = vec![
+            time(step.from),
+            time(step.took()),
+            bar(step, breakdown.total),
+            plain(&step.name),
+            step.bytes.map_or_else(String::new, size),
+            step.rate.map_or_else(String::new, |rate| format!("{}/s", size(rate))),
+            plain(&step.detail),
+        ];
+        if breakdown.usual.is_some() {
+            row.insert(2, step.usual.map_or_else(String::new, time));
+        }
+        rows.add_row(row);
+    }
+    let mut out = format!("{head}\n\n{}", text(&rows));
+    let longest: Vec<String> = breakdown
+        .longest(3)
+        .into_iter()
+        .map(|step| {
+            let percent = step.share * 100 / breakdown.total.max(1);
+            format!("{} {} ({percent} %)", plain(&step.name), time(step.share))
+        })
+        .collect();
+    if !longest.is_empty() {
+        out.push_str(&format!("\n\nlongest: {}", longest.join(", ")));
+    }
+    if breakdown.later > 0 {
+        out.push_str(&format!("\nlater: {} more events; `-o json` has them", breakdown.later));
+    }
+    out
 }
 
-fn bar(from: i64, to: i64, span: i64) -> String {
-    let cell =
-        |millis: i64| usize::try_from(millis.clamp(0, span) * (WIDTH - 1) / span).unwrap_or(0);
-    let (from, to) = (cell(from), cell(to));
-    format!("{}{}", " ".repeat(from), "█".repeat(to.saturating_sub(from) + 1))
+fn time(millis: u64) -> String {
+    seconds(i64::try_from(millis).unwrap_or(i64::MAX))
+}
+
+fn bar(step: &Step, total: u64) -> String {
+    let cell = |millis: u64| {
+        let cell = u128::from(millis.min(total)) * (WIDTH - 1) / u128::from(total.max(1));
+        usize::try_from(cell).unwrap_or(0)
+    };
+    let (from, to) = (cell(step.from), cell(step.to));
+    let mark = if step.share > 0 || step.took() == 0 { "█" } else { "░" };
+    format!("{}{}", " ".repeat(from), mark.repeat(to.saturating_sub(from) + 1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn step(from: u64, to: u64, share: u64) -> Step {
+        let name = "service a\u{1b}[2J".to_owned();
+        let (detail, bytes, rate) = (String::new(), None, None);
+        Step { name, from, to, share, detail, bytes, rate, usual: None }
+    }
+
     #[test]
     fn bars_stay_inside_their_column() {
+        let bar = |from, to, total| bar(&step(from, to, 1), total);
         assert_eq!(bar(0, 0, 100), "█");
         assert_eq!(bar(0, 100, 100).chars().count(), 32);
-        assert_eq!(bar(-50, 500, 100).chars().count(), 32);
+        assert_eq!(bar(5, 500, 100).chars().count(), 32);
         assert_eq!(bar(100, 100, 100).chars().count(), 32);
+        assert_eq!(bar(0, 0, 0), "█");
+    }
+
+    #[test]
+    fn a_step_that_made_nobody_wait_is_pale() {
+        assert_eq!(bar(&step(0, 1, 0), 100), "░");
+        assert!(bar(&step(0, 100, 0), u64::MAX).starts_with('░'));
     }
 }

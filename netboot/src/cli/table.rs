@@ -20,6 +20,19 @@ pub(super) fn text(table: &Table) -> String {
     lines.join("\n")
 }
 
+/// Takes out of a text from a machine what could play tricks on a terminal: control characters, and those that change
+/// the direction of writing or cannot be seen.
+pub(super) fn plain(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(
+                c,
+                '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            )
+    };
+    text.chars().filter(|c| !hidden(*c)).collect()
+}
+
 /// Writes a length as people read it: `3.4 MB`.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
@@ -53,6 +66,11 @@ pub(super) fn ago(then_ms: i64, now_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_of_a_machine_cannot_play_tricks_on_a_terminal() {
+        assert_eq!(plain("a\u{1b}[2J\u{9b}31m\r\nb\u{202e}c\u{200b}é漢"), "a[2J31mbcé漢");
+    }
 
     #[test]
     fn lengths_and_times_read_well() {

@@ -1,0 +1,154 @@
+//! Where the time of a boot went: its events, as steps that add up to the whole.
+//!
+//! ```text
+//!  firmware │ fetch loader │ loader │ fetch kernel │ fetch SEGMENT … │ handover │ kernel │ init, modules, network … │ services
+//!  ─────────── what the server sees for itself ─────────────────────────────────┼── what the machine reports ──────────────
+//! ```
+//!
+//! Up to the services one thing follows the other. Services start side by side; of them only the chain that ended last
+//! made the machine wait, and only its steps have a share of the whole.
+
+mod chain;
+mod steps;
+
+use kiln_inventory::{Boot, BootEvent, Outcome, Phase};
+use serde::{Deserialize, Serialize};
+
+use self::steps::Steps;
+
+/// One step of a boot. Times are milliseconds since the first packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What went on, such as `firmware`, `fetch init` or `service web`.
+    pub name: String,
+    /// When it began.
+    pub from: u64,
+    /// When it ended.
+    pub to: u64,
+    /// What it adds to the length of the boot; less than it took where something else went on at the same time.
+    pub share: u64,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Bytes moved, for a transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Bytes a second, for a transfer that took long enough to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// The median of what the same step took in earlier healthy boots of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<u64>,
+}
+
+impl Step {
+    /// Returns how long it took, in milliseconds.
+    pub const fn took(&self) -> u64 {
+        self.to.saturating_sub(self.from)
+    }
+}
+
+/// A boot in steps, in the order in which they began. Their shares add up to the total.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breakdown {
+    /// Milliseconds from the first packet to the end, or to the last that was heard.
+    pub total: u64,
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// Events after the end, which are in no step.
+    #[serde(default)]
+    pub later: usize,
+    /// The median of what earlier healthy boots of this machine took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<u64>,
+}
+
+impl Breakdown {
+    /// Returns the breakdown of a boot.
+    pub fn of(boot: &Boot, events: &[BootEvent]) -> Self {
+        let clock = Clock::of(boot, events);
+        let total = clock.total;
+        let end = boot.started.saturating_add(i64::try_from(total).unwrap_or(i64::MAX));
+        let (events, later): (Vec<_>, Vec<_>) =
+            events.iter().partition(|event| clock.moment(event) <= end);
+        let mut steps = Steps::new(&clock);
+        steps.seen_by_server(&events);
+        steps.reported(boot, &events);
+        let rest = if boot.outcome == Outcome::Healthy { "init" } else { "silence" };
+        steps.until(rest, total);
+        Self { total, steps: steps.in_order(), later: later.len(), usual: None }
+    }
+
+    /// Notes what the steps took in other boots.
+    pub fn compare(&mut self, earlier: &[Self]) {
+        self.usual = median(earlier.iter().map(|boot| boot.total).collect());
+        for index in 0..self.steps.len() {
+            let once = |boot: &Self, name: &str| {
+                let mut found = boot.steps.iter().filter(|step| step.name == name);
+                found.next().filter(|_| found.next().is_none()).map(Step::took)
+            };
+            let Some(name) = self.steps.get(index).map(|step| step.name.clone()) else { continue };
+            // What comes several times, as `init` between other steps, compares with nothing.
+            let usual = once(self, &name).and_then(|_| {
+                median(earlier.iter().filter_map(|boot| once(boot, &name)).collect())
+            });
+            if let Some(step) = self.steps.get_mut(index) {
+                step.usual = usual;
+            }
+        }
+    }
+
+    /// Returns the steps that make up most of the boot, the longest first.
+    pub fn longest(&self, most: usize) -> Vec<&Step> {
+        let mut steps: Vec<&Step> = self.steps.iter().filter(|step| step.share > 0).collect();
+        steps.sort_by_key(|step| std::cmp::Reverse(step.share));
+        steps.truncate(most);
+        steps
+    }
+}
+
+/// Puts events on one line: milliseconds since the first packet.
+struct Clock {
+    started: i64,
+    kernel_start: Option<i64>,
+    total: u64,
+}
+
+impl Clock {
+    fn of(boot: &Boot, events: &[BootEvent]) -> Self {
+        let mut clock = Self { started: boot.started, kernel_start: boot.kernel_start, total: 0 };
+        let last = events.iter().map(|event| clock.moment(event)).max();
+        let end = boot.ended.or(last).unwrap_or(boot.started);
+        clock.total = u64::try_from(end - boot.started).unwrap_or(0);
+        clock
+    }
+
+    /// Returns when an event was, in milliseconds since 1970.
+    fn moment(&self, event: &BootEvent) -> i64 {
+        let reported = event.phase >= Phase::Init;
+        match (self.kernel_start, event.millis.map(i64::try_from)) {
+            // When the boot ended, the kernel's start was settled, so that this is what `at` says, or closer.
+            (Some(start), Some(Ok(millis))) if reported => {
+                start.saturating_add(millis).min(event.at)
+            }
+            _ => event.at,
+        }
+    }
+
+    /// Returns when an event ended.
+    fn end(&self, event: &BootEvent) -> u64 {
+        self.since(self.moment(event))
+    }
+
+    fn since(&self, at: i64) -> u64 {
+        u64::try_from(at.saturating_sub(self.started)).unwrap_or(0).min(self.total)
+    }
+}
+
+fn median(mut values: Vec<u64>) -> Option<u64> {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Lays steps one after the other, so that their shares add up.
+
+use kiln_inventory::{Boot, BootEvent, Phase};
+
+use super::chain::{Span, last_chain};
+use super::{Clock, Step};
+
+/// Between two transfers; less belongs to the second, which was asked for then.
+const TO_ASK: u64 = 100;
+
+pub(super) struct Steps<'a> {
+    clock: &'a Clock,
+    /// Up to here every moment belongs to a step.
+    done: u64,
+    steps: Vec<Step>,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) const fn new(clock: &'a Clock) -> Self {
+        Self { clock, done: 0, steps: Vec::new() }
+    }
+
+    /// Gives the time up to a moment to a name.
+    pub(super) fn until(&mut self, name: &str, to: u64) {
+        if to <= self.done {
+            return;
+        }
+        match self.steps.last_mut() {
+            Some(last) if last.name == name && last.to == self.done => {
+                last.share += to - self.done;
+                last.to = to;
+            }
+            _ => self.steps.push(Step { share: to - self.done, ..step(name, self.done, to) }),
+        }
+        self.done = to;
+    }
+
+    /// Adds a step. What it overlaps has its share already.
+    fn add(&mut self, mut step: Step) {
+        step.share = step.to.saturating_sub(self.done.max(step.from));
+        self.done = self.done.max(step.to);
+        self.steps.push(step);
+    }
+
+    /// The firmware and the loader: what the server sent them, and what lies between.
+    pub(super) fn seen_by_server(&mut self, events: &[&BootEvent]) {
+        let mut running = "firmware";
+        // The booted system asks for an address as well, much later.
+        let is_seen = |event: &&&BootEvent| {
+            event.phase < Phase::Init
+                && !(event.phase == Phase::Dhcp && event.detail.starts_with("system"))
+        };
+        for event in events.iter().filter(is_seen) {
+            let end = self.clock.end(event);
+            match event.phase {
+                Phase::Dhcp => {
+                    if event.detail.starts_with("ipxe") {
+                        running = "loader";
+                    }
+                    self.until(running, end);
+                }
+                Phase::Script => {
+                    running = "loader";
+                    self.until(running, end);
+                    self.add(Step { detail: event.detail.clone(), ..step("script", end, end) });
+                }
+                _ => {
+                    let took = event.millis.unwrap_or(0);
+                    let mut from = end.saturating_sub(took).max(self.done.min(end));
+                    if from.saturating_sub(self.done) < TO_ASK {
+                        from = self.done.min(end);
+                    }
+                    self.until(running, from);
+                    let name = match event.phase {
+                        Phase::Kernel => "fetch kernel".to_owned(),
+                        _ => format!("fetch {}", event.detail),
+                    };
+                    // Faster than the clock can tell is no rate.
+                    let rate =
+                        event.bytes.filter(|_| took >= 10).map(|b| b.saturating_mul(1000) / took);
+                    self.add(Step { bytes: event.bytes, rate, ..step(&name, from, end) });
+                    running = "loader";
+                }
+            }
+        }
+    }
+
+    /// The kernel and everything after it.
+    pub(super) fn reported(&mut self, boot: &Boot, events: &[&BootEvent]) {
+        let reported: Vec<&BootEvent> =
+            events.iter().copied().filter(|event| event.phase >= Phase::Init).collect();
+        // A failure before the system reported is the loader's.
+        let of_system =
+            |event: &&&BootEvent| event.phase != Phase::Failed || event.millis.is_some();
+        let Some(first) = reported.iter().find(of_system) else {
+            for event in reported {
+                self.event(event, "loader");
+            }
+            return;
+        };
+        if let Some(start) = boot.kernel_start {
+            self.until("handover", self.clock.since(start));
+        }
+        self.until("kernel", self.begin(first));
+        for event in &reported {
+            match event.phase {
+                Phase::Init | Phase::Service | Phase::Healthy => {}
+                // Of a service: it is a moment beside the others.
+                Phase::Failed if event.took.is_none() => {
+                    let at = self.clock.end(event);
+                    let detail = event.detail.clone();
+                    self.steps.push(Step { detail, ..step("failed", at, at) });
+                }
+                _ => self.event(event, "init"),
+            }
+        }
+        let is_service = |event: &&&BootEvent| event.phase == Phase::Service;
+        let spans: Vec<Span> = reported.iter().filter(is_service).map(|e| self.span(e)).collect();
+        let chain = last_chain(&spans);
+        for index in &chain {
+            if let Some(Span { name, from, to }) = spans.get(*index) {
+                self.until("init", *from);
+                self.add(step(&format!("service {name}"), *from, *to));
+            }
+        }
+        for (index, Span { name, from, to }) in spans.iter().enumerate() {
+            if !chain.contains(&index) {
+                self.steps.push(step(&format!("service {name}"), *from, *to));
+            }
+        }
+    }
+
+    /// Adds what one event tells of; what lies before it belongs to `before`.
+    fn event(&mut self, event: &BootEvent, before: &str) {
+        let (from, to) = (self.begin(event), self.clock.end(event));
+        self.until(before, from);
+        let (name, detail) = match event.phase {
+            Phase::Onboot => (format!("onboot {}", event.detail), String::new()),
+            phase => (phase.to_string(), event.detail.clone()),
+        };
+        self.add(Step { detail, ..step(&name, from, to) });
+    }
+
+    fn span(&self, event: &BootEvent) -> Span {
+        Span { name: event.detail.clone(), from: self.begin(event), to: self.clock.end(event) }
+    }
+
+    /// Returns when what an event tells of began. Where it does not say, it was when the one before ended.
+    fn begin(&self, event: &BootEvent) -> u64 {
+        let end = self.clock.end(event);
+        match (event.took, event.phase) {
+            (Some(took), _) => end.saturating_sub(took),
+            (None, Phase::Init | Phase::Failed) => end,
+            (None, _) => self.done.min(end),
+        }
+    }
+
+    pub(super) fn in_order(mut self) -> Vec<Step> {
+        self.steps.sort_by_key(|step| step.from);
+        self.steps
+    }
+}
+
+fn step(name: &str, from: u64, to: u64) -> Step {
+    Step {
+        name: name.to_owned(),
+        from,
+        to,
+        share: 0,
+        detail: String::new(),
+        bytes: None,
+        rate: None,
+        usual: None,
+    }
+}
