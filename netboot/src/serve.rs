@@ -1,7 +1,9 @@
 //! Starts the server's parts on the addresses that the settings name, and stops them in order.
 
+mod sockets;
+
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,15 +13,16 @@ use kiln_builder::store::Store as Artifacts;
 use kiln_builder::trust::TrustError;
 use kiln_inventory::{Decision, Lease, Sighting, Store};
 use kiln_ipxe::Endpoints;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::sockets::{PlaneSockets, Sockets, WireSockets};
 use crate::bake::{Baker, BakerConfig};
 use crate::boots::Boots;
 use crate::loaders::{LoadersError, OverTftp};
-use crate::settings::{DhcpMode, Settings, SubnetSettings};
+use crate::settings::Settings;
 use crate::view::{View, ViewError};
 use crate::{api, dhcp, http, loaders, tftp};
 
@@ -182,10 +185,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     make_dir(data)?;
     let lock = lock(data)?;
     // Ports first: they are what fails most often, and fetching loaders takes a while.
-    let mut sockets = Vec::new();
-    for subnet in &settings.subnets {
-        sockets.push(Sockets::bind(&settings, subnet).await?);
-    }
+    let sockets = Sockets::bind(&settings).await?;
     let path = data.join("inventory.db");
     let inventory_error = |source| ServeError::OpenInventory(path.clone(), source);
     let inventory = Store::open(&path).await.map_err(inventory_error)?;
@@ -227,8 +227,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     };
     let (baker, baking) = Baker::start(config, view.clone(), stop.clone());
     running.tasks.push(baking);
-    let mut endpoints = Vec::new();
-    for (sockets, subnet) in sockets.into_iter().zip(&settings.subnets) {
+    let mut planes = Vec::new();
+    for PlaneSockets { address, http, tftp } in sockets.planes {
         let plane = Arc::new(http::Plane {
             view: view.clone(),
             boots: boots.clone(),
@@ -236,33 +236,45 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             baker: baker.clone(),
         });
         let bind_error = |what, source| {
-            let address = SocketAddrV4::new(subnet.address, 0);
+            let address = SocketAddrV4::new(address, 0);
             ServeError::Bind { what, address, source }
         };
-        let server = http::Server::start(sockets.http, plane).map_err(|e| bind_error("http", e))?;
-        let at = Endpoints { address: subnet.address, http: server.local_addr() };
+        let server = http::Server::start(http, plane).map_err(|e| bind_error("http", e))?;
+        planes.push(Endpoints { address, http: server.local_addr() });
         running.http.push(server);
         let files = Arc::new(OverTftp { loaders: loaders.clone(), boots: boots.clone() });
-        let server = tftp::Server::start(sockets.tftp, files).map_err(|e| bind_error("tftp", e))?;
+        let server = tftp::Server::start(tftp, files).map_err(|e| bind_error("tftp", e))?;
         running.tftp.push(server);
-        if let Some((socket, subnet)) = sockets.dhcp {
-            let service = dhcp::Service {
-                endpoints: at,
-                snapshot: view.shared(),
-                leases: leases.clone(),
-                log: Leases(inventory.clone()),
-                observer: Watcher(boots.clone()),
-                subnet,
-            };
-            let (stop, death) = (stop.clone(), death.clone());
+    }
+    let reached_at = |address| planes.iter().find(|at| at.address == address).copied();
+    let (ledger, writer) = dhcp::Ledger::start(leases, Leases(inventory.clone()));
+    running.tasks.push(writer);
+    for WireSockets { interface, ports, subnets } in sockets.wires {
+        let site = |subnet: dhcp::Subnet| {
+            reached_at(subnet.address).map(|endpoints| dhcp::Site { subnet, endpoints })
+        };
+        let service = Arc::new(dhcp::Service {
+            interface,
+            sites: subnets.into_iter().filter_map(site).collect(),
+            snapshot: view.shared(),
+            ledger: ledger.clone(),
+            observer: Watcher(boots.clone()),
+        });
+        for (port, socket) in ports {
+            let (service, stop, death) = (service.clone(), stop.clone(), death.clone());
             running.tasks.push(tokio::spawn(async move {
-                if let Err(error) = dhcp::serve(socket, service, stop).await {
+                if let Err(error) = dhcp::serve(socket, port, service, stop).await {
                     let _ = death.try_send(crate::cli::chain(&error));
                 }
             }));
         }
-        endpoints.push((subnet.clone(), at));
     }
+    drop(ledger);
+    let endpoints = settings
+        .subnets
+        .iter()
+        .filter_map(|subnet| Some((subnet.clone(), reached_at(subnet.address)?)))
+        .collect();
     let watch = {
         let (view, stop) = (view.clone(), stop.clone());
         async move { view.watch(stop).await }
@@ -271,68 +283,6 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let state = api::Control { inventory, view, endpoints, baker };
     running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
     Ok(running)
-}
-
-/// The sockets of one subnet.
-struct Sockets {
-    http: TcpListener,
-    tftp: UdpSocket,
-    dhcp: Option<(UdpSocket, dhcp::Subnet)>,
-}
-
-impl Sockets {
-    async fn bind(settings: &Settings, subnet: &SubnetSettings) -> Result<Self, ServeError> {
-        let explain = |what, port| {
-            move |source: io::Error| {
-                let address = SocketAddrV4::new(subnet.address, port);
-                match source.kind() {
-                    io::ErrorKind::AddrInUse => ServeError::InUse { what, address },
-                    io::ErrorKind::PermissionDenied => ServeError::NotAllowed { what, address },
-                    io::ErrorKind::AddrNotAvailable => ServeError::NoAddress {
-                        address: subnet.address,
-                        prefix: subnet.prefix,
-                        interface: subnet.interface.clone(),
-                    },
-                    _ => ServeError::Bind { what, address, source },
-                }
-            }
-        };
-        let http = TcpListener::bind((subnet.address, settings.http_port))
-            .await
-            .map_err(explain("http", settings.http_port))?;
-        let tftp = UdpSocket::bind((subnet.address, settings.tftp_port))
-            .map_err(explain("tftp", settings.tftp_port))?;
-        let dhcp = match subnet.dhcp {
-            DhcpMode::Off => None,
-            DhcpMode::Server => {
-                let checked = dhcp_subnet(subnet)?;
-                let socket = dhcp::bind(&subnet.interface).map_err(ServeError::Dhcp)?;
-                Some((socket, checked))
-            }
-        };
-        Ok(Self { http, tftp, dhcp })
-    }
-}
-
-fn dhcp_subnet(subnet: &SubnetSettings) -> Result<dhcp::Subnet, ServeError> {
-    let name = format!("{}/{}", subnet.network, subnet.prefix);
-    let network = dhcp::Network::new(subnet.network, subnet.prefix).ok_or_else(|| {
-        let source = io::Error::from(io::ErrorKind::InvalidInput);
-        let address = SocketAddrV4::new(subnet.network, 67);
-        ServeError::Bind { what: "dhcp", address, source }
-    })?;
-    let checked = dhcp::Subnet {
-        network,
-        interface: subnet.interface.clone(),
-        address: subnet.address,
-        pool: subnet.pool.clone(),
-        router: subnet.router.clone(),
-        dns: subnet.dns.clone(),
-        domain: subnet.domain.clone(),
-        lease_time: subnet.lease_time,
-    };
-    checked.check().map_err(|source| ServeError::Subnet(name, source))?;
-    Ok(checked)
 }
 
 fn make_dir(dir: &Path) -> Result<(), ServeError> {

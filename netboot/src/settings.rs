@@ -72,6 +72,10 @@ pub struct SubnetSettings {
     pub address: Ipv4Addr,
     /// Whether we give addresses there.
     pub dhcp: DhcpMode,
+    /// Whether a proxy sends firmware to port 4011 for its boot file.
+    pub boot_server: bool,
+    /// Whether its machines reach us by a relay, so that our address is in another network.
+    pub relay: bool,
     /// Addresses for machines without a reservation.
     pub pool: Vec<RangeInclusive<Ipv4Addr>>,
     /// Routers that machines are told.
@@ -99,6 +103,8 @@ impl SubnetSettings {
             interface: interface.to_owned(),
             address,
             dhcp: DhcpMode::Off,
+            boot_server: false,
+            relay: false,
             pool: Vec::new(),
             router: Vec::new(),
             dns: Vec::new(),
@@ -120,6 +126,8 @@ pub enum DhcpMode {
     /// Gives addresses and boot files.
     #[default]
     Server,
+    /// Boot files only, beside another server that gives the addresses.
+    Proxy,
     /// Nothing: TFTP and HTTP only.
     Off,
 }
@@ -272,6 +280,9 @@ struct WireSubnet {
     address: Spanned<Ipv4Addr>,
     #[serde(default)]
     dhcp: DhcpMode,
+    boot_server: Option<Spanned<bool>>,
+    #[serde(default)]
+    relay: bool,
     #[serde(default)]
     pool: Vec<Spanned<String>>,
     #[serde(default)]
@@ -340,10 +351,21 @@ impl WireSubnet {
         let mask = mask(prefix);
         let inside = |address: Ipv4Addr| address.to_bits() & mask == network.to_bits();
         let outside = |address| format!("address {address} is not in {network}/{prefix}");
-        for address in self.router.iter().chain([&self.address]) {
+        let own = (!self.relay).then_some(&self.address);
+        for address in self.router.iter().chain(own) {
             if !inside(*address.get_ref()) {
                 wrong(address.span(), outside(*address.get_ref()));
             }
+        }
+        if self.relay && inside(*self.address.get_ref()) {
+            let address = self.address.get_ref();
+            let message = format!(
+                "address {address} is in {network}/{prefix} itself; behind a relay, it is where the relay reaches us"
+            );
+            wrong(self.address.span(), message);
+        }
+        if let Some(span) = self.boot_server.as_ref().filter(|_| self.dhcp != DhcpMode::Proxy) {
+            wrong(span.span(), "`boot-server` goes with `dhcp = \"proxy\"` only".to_owned());
         }
         let name = self.interface.get_ref();
         if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
@@ -372,6 +394,8 @@ impl WireSubnet {
             interface: self.interface.into_inner(),
             address: self.address.into_inner(),
             dhcp: self.dhcp,
+            boot_server: self.boot_server.is_some_and(Spanned::into_inner),
+            relay: self.relay,
             pool,
             router: self.router.into_iter().map(Spanned::into_inner).collect(),
             dns: self.dns,

@@ -67,6 +67,15 @@ pub fn bind(interface: &str) -> Result<UdpSocket, BindError> {
     bind_port(interface, 67)
 }
 
+/// Opens UDP port 4011 on one interface, where clients ask that another server has given an address.
+///
+/// # Errors
+///
+/// As [`bind`].
+pub fn bind_boot_server(interface: &str) -> Result<UdpSocket, BindError> {
+    bind_port(interface, 4011)
+}
+
 fn bind_port(interface: &str, port: u16) -> Result<UdpSocket, BindError> {
     let failed = |capability| {
         move |source: io::Error| {

@@ -44,6 +44,8 @@ pub struct Reply {
     pub max_size: Option<u16>,
     /// Where the reply goes.
     pub to: SocketAddrV4,
+    /// Our address that it comes from.
+    pub from: Ipv4Addr,
 }
 
 /// Relays and old clients want at least a BOOTP packet (RFC 1542 §2.1).
@@ -74,6 +76,28 @@ pub enum EncodeError {
 }
 
 impl Reply {
+    /// Returns a reply that says nothing.
+    #[cfg(test)]
+    pub(super) fn empty(kind: ReplyKind) -> Self {
+        let none = Ipv4Addr::UNSPECIFIED;
+        Self {
+            kind,
+            xid: 1,
+            flags: 0,
+            ciaddr: none,
+            yiaddr: none,
+            siaddr: none,
+            giaddr: none,
+            mac: Mac::new([2, 0, 0, 0, 0, 1]),
+            file: String::new(),
+            options: vec![],
+            relay_agent: vec![],
+            max_size: None,
+            to: SocketAddrV4::new(none, 0),
+            from: none,
+        }
+    }
+
     /// Returns the bytes to send.
     ///
     /// # Errors
@@ -122,19 +146,14 @@ mod tests {
 
     fn reply() -> Reply {
         Reply {
-            kind: ReplyKind::Offer,
             xid: 7,
             flags: 0x8000,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
             yiaddr: [10, 0, 0, 9].into(),
             siaddr: [10, 0, 0, 1].into(),
-            giaddr: Ipv4Addr::UNSPECIFIED,
-            mac: Mac::new([2, 0, 0, 0, 0, 1]),
             file: "ipxe/undionly.kpxe".into(),
             options: vec![DhcpOption::ServerIdentifier([10, 0, 0, 1].into())],
-            relay_agent: vec![],
-            max_size: None,
             to: SocketAddrV4::new(Ipv4Addr::BROADCAST, 68),
+            ..Reply::empty(ReplyKind::Offer)
         }
     }
 

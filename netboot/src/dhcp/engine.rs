@@ -9,7 +9,8 @@ use super::answer;
 use super::classify::classify;
 use super::encode::{Reply, ReplyKind};
 use super::leases::{LeaseTable, Timestamp};
-use super::subnet::Subnet;
+use super::proxy;
+use super::subnet::{Role, Subnet};
 use super::wire::{Kind, Request};
 
 /// Everything that a reply depends on besides the request and the time.
@@ -68,6 +69,10 @@ pub enum Note {
     Declined,
     /// The address is not the client's; it has to begin again.
     WrongAddress,
+    /// A boot file was offered, beside another server's address.
+    BootOffered,
+    /// A boot file was told at port 4011.
+    BootGiven,
     /// The plan is not to answer.
     Ignored,
     /// The client has chosen another server.
@@ -90,6 +95,8 @@ impl Note {
             Self::Released => "address given back",
             Self::Declined => "address is in use by someone else",
             Self::WrongAddress => "not its address, has to begin again",
+            Self::BootOffered => "boot file offered beside another server",
+            Self::BootGiven => "boot file told at port 4011",
             Self::Ignored => "not answered, as planned",
             Self::OtherServer => "chose another server",
             Self::OtherNetwork => "comes from a network that is not served",
@@ -107,13 +114,10 @@ impl fmt::Display for Note {
 
 /// Returns what is to be done about a request. Pure: no I/O, no clock, and nothing is changed.
 pub fn respond(request: &Request, view: &View<'_>, now: Timestamp) -> Outcome {
-    let network = view.subnet.network;
-    // Also keeps anyone from having us send replies to places outside.
-    let relayed = !request.giaddr.is_unspecified();
-    if relayed && !network.is_host(request.giaddr) {
-        return silent(Note::OtherNetwork);
+    if matches!(view.subnet.role, Role::Proxy { .. }) {
+        return proxy::respond(request, view);
     }
-    if request.server().is_some_and(|server| server != view.subnet.address) {
+    if request.server().is_some_and(|server| server != server_id(request, view)) {
         let change = (request.kind == Kind::Request).then_some(Change::DropHold);
         return Outcome { change, ..silent(Note::OtherServer) };
     }
@@ -213,12 +217,17 @@ fn ended(lease: &Lease, now: Timestamp) -> Lease {
     Lease { expires: lease.expires.min(now.0), ..lease.clone() }
 }
 
-const fn silent(note: Note) -> Outcome {
+pub(super) const fn silent(note: Note) -> Outcome {
     Outcome { reply: None, lease: None, change: None, sighting: None, decision: None, note }
 }
 
+/// Returns what we call ourselves in option 54: our address, unless the relay wants to stand for us (RFC 5107).
+pub(super) fn server_id(request: &Request, view: &View<'_>) -> Ipv4Addr {
+    request.server_override().unwrap_or(view.subnet.address)
+}
+
 /// Puts the fixed fields around the options.
-fn reply(
+pub(super) fn reply(
     request: &Request,
     view: &View<'_>,
     kind: ReplyKind,
@@ -244,13 +253,14 @@ fn reply(
         relay_agent: request.relay_agent().to_vec(),
         max_size: request.max_size(),
         to: destination(request, view, ciaddr),
+        from: view.subnet.address,
     }
 }
 
 /// Returns where a reply goes (RFC 2131 §4.1).
 ///
-/// A client that has no address yet and does not ask for a broadcast gets one all the same: without an address it
-/// answers no ARP, so that only a hand-made Ethernet frame could reach it alone. Every client takes a broadcast.
+/// A client that has no address yet and does not ask for a broadcast could be reached alone, in a frame to its
+/// hardware address; whether such frames can be sent is known where packets are sent. Every client takes a broadcast.
 fn destination(request: &Request, view: &View<'_>, ciaddr: Ipv4Addr) -> SocketAddrV4 {
     if !request.giaddr.is_unspecified() {
         SocketAddrV4::new(request.giaddr, 67)

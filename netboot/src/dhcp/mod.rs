@@ -14,22 +14,32 @@ mod bind;
 mod classify;
 mod encode;
 mod engine;
+mod flood;
 mod leases;
+mod ledger;
 mod option;
+mod proxy;
+mod select;
 mod server;
 mod subnet;
+mod transport;
 mod wire;
 
 #[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
+mod proxy_tests;
+#[cfg(test)]
 mod replay;
 
-pub use bind::{BindError, bind};
+pub use bind::{BindError, bind, bind_boot_server};
 pub use classify::classify;
 pub use encode::{EncodeError, Reply, ReplyKind};
 pub use engine::{Change, Note, Outcome, View, respond};
 pub use leases::{LeaseTable, Timestamp};
-pub use server::{BoxError, DhcpEvent, LeaseLog, Observer, ServeError, Service, serve};
-pub use subnet::{Network, ParseNetworkError, Subnet, SubnetError};
+pub use ledger::{BoxError, LeaseLog, Ledger};
+pub use proxy::respond_4011;
+pub use select::Site;
+pub use server::{DhcpEvent, Observer, Port, ServeError, Service, serve};
+pub use subnet::{Network, ParseNetworkError, Role, Subnet, SubnetError};
 pub use wire::{Kind, Request, WireError};

@@ -18,3 +18,11 @@ pub(super) const CLIENT_UUID: u8 = 97;
 /// Registered for Etherboot; iPXE speaks of its features there.
 pub(super) const IPXE: u8 = 175;
 pub(super) const END: u8 = 255;
+
+/// Sub-options of option 82.
+pub(super) mod relay {
+    /// RFC 3527 §3.
+    pub(in crate::dhcp) const LINK_SELECTION: u8 = 5;
+    /// RFC 5107 §4.
+    pub(in crate::dhcp) const SERVER_IDENTIFIER_OVERRIDE: u8 = 11;
+}

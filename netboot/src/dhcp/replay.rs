@@ -12,9 +12,11 @@ use kiln_inventory::{
 use kiln_ipxe::Endpoints;
 use kiln_types::{Arch, Digest, Mac};
 
-use super::engine::{Change, Outcome, View, respond};
+use super::engine::{Change, Outcome, View, respond, silent};
 use super::leases::{LeaseTable, Timestamp};
-use super::subnet::Subnet;
+use super::proxy::respond_4011;
+use super::select::{Known, Site, select};
+use super::subnet::{Role, Subnet};
 use super::wire::Request;
 use super::{Reply, option};
 
@@ -22,9 +24,9 @@ const RECORDED: &str = include_str!("../../../tests/fixtures/firmware-packets/pa
 
 /// One packet that a client sent to port 67 or 4011.
 pub(super) struct Recorded {
-    recording: String,
-    seconds: f64,
-    port: u64,
+    pub(super) recording: String,
+    pub(super) seconds: f64,
+    pub(super) port: u64,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -121,6 +123,8 @@ impl World {
                 network: "10.77.0.0/24".parse().unwrap(),
                 interface: "lan0".to_owned(),
                 address,
+                role: Role::Server,
+                relayed: false,
                 pool: vec![[10, 77, 0, 50].into()..=[10, 77, 0, 250].into()],
                 router: vec![[10, 77, 0, 254].into()],
                 dns: vec![[10, 77, 0, 253].into()],
@@ -133,15 +137,28 @@ impl World {
         }
     }
 
-    /// Answers a request and takes in what follows from it, as the server does.
-    pub(super) fn respond(&mut self, request: &Request, now: Timestamp) -> Outcome {
-        let view = View {
+    fn view(&self) -> View<'_> {
+        View {
             subnet: &self.subnet,
             snapshot: &self.snapshot,
             leases: &self.leases,
             endpoints: &self.endpoints,
+        }
+    }
+
+    /// Answers a request to port 4011.
+    pub(super) fn respond_4011(&self, request: &Request, from: SocketAddrV4) -> Outcome {
+        respond_4011(request, &self.view(), from)
+    }
+
+    /// Answers a request and takes in what follows from it, as the server does.
+    pub(super) fn respond(&mut self, request: &Request, now: Timestamp) -> Outcome {
+        let site = Site { subnet: self.subnet.clone(), endpoints: self.endpoints };
+        let known = Known { snapshot: &self.snapshot, leases: &self.leases, now };
+        let outcome = match select(&[site], request, Ipv4Addr::UNSPECIFIED, known) {
+            Ok(_) => respond(request, &self.view(), now),
+            Err(note) => silent(note),
         };
-        let outcome = respond(request, &view, now);
         match outcome.change {
             Some(Change::Hold(address)) => self.leases.hold(address, request.mac, now),
             Some(Change::DropHold) => self.leases.drop_hold(request.mac),
@@ -167,7 +184,7 @@ pub(super) fn options(bytes: &[u8]) -> BTreeMap<u8, Vec<u8>> {
     options
 }
 
-fn describe(reply: &Reply) -> String {
+pub(super) fn describe(reply: &Reply) -> String {
     let bytes = reply.encode().unwrap();
     let mut out = format!(
         "    {:?} to {}, {} bytes: yiaddr {} siaddr {} file {:?}\n",

@@ -82,7 +82,19 @@ impl FromStr for Network {
     }
 }
 
-/// One network that the server gives addresses in.
+/// What we are in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The server that gives addresses and boot files.
+    Server,
+    /// Another server gives the addresses, we add the boot files.
+    Proxy {
+        /// Firmware is sent to port 4011 for its boot file, instead of being told in the offer.
+        by_4011: bool,
+    },
+}
+
+/// One network that the server answers in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subnet {
     /// The network.
@@ -91,6 +103,10 @@ pub struct Subnet {
     pub interface: String,
     /// Our own address there.
     pub address: Ipv4Addr,
+    /// What we are there.
+    pub role: Role,
+    /// Whether its machines reach us by a relay; then our address is in another network.
+    pub relayed: bool,
     /// Addresses for machines that have none reserved.
     pub pool: Vec<RangeInclusive<Ipv4Addr>>,
     /// Routers that the machines are told.
@@ -116,6 +132,9 @@ pub enum SubnetError {
         /// The network.
         network: Network,
     },
+    /// A network behind a relay has our address.
+    #[error("address {0} is in {1} itself, which is said to be behind a relay")]
+    NotBehind(Ipv4Addr, Network),
     /// A range of the pool ends before it begins.
     #[error("pool {first}-{last} ends before it begins")]
     Backwards {
@@ -146,7 +165,13 @@ impl Subnet {
                 Err(SubnetError::Outside { what, address, network: self.network })
             }
         };
-        inside("address", self.address)?;
+        if self.relayed {
+            if self.network.contains(self.address) {
+                return Err(SubnetError::NotBehind(self.address, self.network));
+            }
+        } else {
+            inside("address", self.address)?;
+        }
         for range in &self.pool {
             let (first, last) = (*range.start(), *range.end());
             if first > last {
@@ -214,6 +239,8 @@ mod tests {
             network: "10.0.0.0/24".parse().unwrap(),
             interface: "lan0".into(),
             address: [10, 0, 0, 1].into(),
+            role: Role::Server,
+            relayed: false,
             pool: vec![
                 [10, 0, 0, 1].into()..=[10, 0, 0, 3].into(),
                 [10, 0, 0, 9].into()..=[10, 0, 0, 9].into(),

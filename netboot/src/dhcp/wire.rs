@@ -148,6 +148,32 @@ impl Request {
         &self.relay_agent
     }
 
+    /// Returns the network that a relay says the client is in (sub-option 5, RFC 3527).
+    pub fn link_selection(&self) -> Option<Ipv4Addr> {
+        self.relay_sub_option(option::relay::LINK_SELECTION)
+    }
+
+    /// Returns the address that a relay wants us to call ourselves by (sub-option 11, RFC 5107), so that clients
+    /// send it what they renew.
+    pub fn server_override(&self) -> Option<Ipv4Addr> {
+        self.relay_sub_option(option::relay::SERVER_IDENTIFIER_OVERRIDE)
+    }
+
+    /// Returns a sub-option of option 82 that is an address. Without a relay nobody may say such things.
+    fn relay_sub_option(&self, wanted: u8) -> Option<Ipv4Addr> {
+        let mut rest =
+            self.option(option::RELAY_AGENT).filter(|_| !self.giaddr.is_unspecified())?;
+        loop {
+            let (&[code, len], tail) = rest.split_first_chunk()?;
+            let (value, after) = tail.split_at_checked(len.into())?;
+            if code == wanted {
+                let octets: [u8; 4] = value.try_into().ok()?;
+                return Some(octets.into()).filter(|address: &Ipv4Addr| !address.is_unspecified());
+            }
+            rest = after;
+        }
+    }
+
     /// Returns the address the client wants (option 50).
     pub fn requested(&self) -> Option<Ipv4Addr> {
         self.address(option::REQUESTED_ADDRESS)
@@ -279,6 +305,24 @@ pub(super) mod tests {
         let bytes = [82, 4, 2, 2, 9, 9, 53, 1, 1, 82, 3, 1, 1, 7, 255];
         let request = Request::decode(&packet(&bytes)).unwrap();
         assert_eq!(request.relay_agent(), [82, 4, 2, 2, 9, 9, 82, 3, 1, 1, 7]);
+    }
+
+    #[test]
+    fn what_a_relay_says_about_itself_is_read_only_from_a_relay() {
+        let mut bytes =
+            packet(&[82, 15, 1, 1, 7, 5, 4, 10, 9, 0, 0, 11, 4, 10, 9, 0, 254, 53, 1, 1, 255]);
+        let request = Request::decode(&bytes).unwrap();
+        assert_eq!((request.link_selection(), request.server_override()), (None, None));
+        bytes[24..28].copy_from_slice(&[10, 9, 0, 254]);
+        let request = Request::decode(&bytes).unwrap();
+        assert_eq!(request.link_selection(), Some([10, 9, 0, 0].into()));
+        assert_eq!(request.server_override(), Some([10, 9, 0, 254].into()));
+        // A length that leads outside, and an address of three bytes.
+        for (at, byte) in [(243, 200), (246, 3)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            assert_eq!(Request::decode(&bytes).unwrap().link_selection(), None);
+        }
     }
 
     #[test]

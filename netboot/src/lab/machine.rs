@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use kiln_types::{Arch, Mac};
 
 use super::firmware::{FirmwareImages, program};
-use super::{Console, FirmwareKind, Lab, LabError, MachineKind};
+use super::{BRIDGE, Console, FirmwareKind, Lab, LabError, MachineKind};
 
 /// A virtual machine as it is to be.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct MachineConfig {
     pub mac: Mac,
     /// Memory in megabytes.
     pub memory_mb: u32,
+    /// Bridge that its network card is on.
+    pub bridge: String,
     /// What it boots from instead of the network.
     pub drive: Option<Drive>,
     /// UEFI variables with keys in them; the firmware then starts only what these keys have signed.
@@ -37,7 +39,15 @@ pub enum Drive {
 impl MachineConfig {
     /// Describes a machine that boots from the network, with memory for the demonstration's image.
     pub fn new(name: impl Into<String>, kind: MachineKind, mac: Mac) -> Self {
-        Self { name: name.into(), kind, mac, memory_mb: 640, drive: None, secure_boot: None }
+        Self {
+            name: name.into(),
+            kind,
+            mac,
+            memory_mb: 640,
+            bridge: BRIDGE.to_owned(),
+            drive: None,
+            secure_boot: None,
+        }
     }
 }
 
@@ -69,7 +79,7 @@ impl Machine {
             Some(images) => Some(own_variables(lab.directory(), &config.name, images)?),
             None => None,
         };
-        let port = lab.add_port()?;
+        let port = lab.add_port(&config.bridge)?;
         let run = |source| LabError::Run { program: "qemu", source };
         let mut child = Command::new(setpriv)
             .args(["--pdeathsig", "KILL", "--"])

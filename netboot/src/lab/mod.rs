@@ -13,6 +13,7 @@ mod console;
 mod error;
 mod firmware;
 mod machine;
+mod neighbour;
 mod network;
 mod site;
 
@@ -20,5 +21,6 @@ pub use console::{Console, ConsoleError};
 pub use error::LabError;
 pub use firmware::{FirmwareKind, MachineKind};
 pub use machine::{Drive, Machine, MachineConfig};
+pub use neighbour::Neighbour;
 pub use network::{ADDRESS, BRIDGE, Lab, NETWORK};
 pub use site::{Served, Site};

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::LabError;
 use super::firmware::program;
+use super::neighbour::Neighbour;
 
 /// Name of the bridge that the server and all machines are on.
 pub const BRIDGE: &str = "kiln0";
@@ -37,11 +38,27 @@ impl Lab {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| LabError::Unshare(errno.into()))?;
         let lab = Self { directory: directory.to_owned(), ip, taps: 0 };
         lab.ip(&["link", "set", "lo", "up"])?;
+        lab.add_bridge(BRIDGE)?;
+        lab.ip(&["addr", "add", &format!("{ADDRESS}/24"), "dev", BRIDGE])?;
+        Ok(lab)
+    }
+
+    /// Returns where files of the machines are kept.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes one more bridge. Machines on it reach the server only by what connects the two.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails.
+    pub fn add_bridge(&self, name: &str) -> Result<(), LabError> {
         // Without delay and snooping a port forwards from its first packet on: firmware asks for an address at once.
-        lab.ip(&[
+        self.ip(&[
             "link",
             "add",
-            BRIDGE,
+            name,
             "type",
             "bridge",
             "forward_delay",
@@ -51,14 +68,38 @@ impl Lab {
             "mcast_snooping",
             "0",
         ])?;
-        lab.ip(&["addr", "add", &format!("{ADDRESS}/24"), "dev", BRIDGE])?;
-        lab.ip(&["link", "set", BRIDGE, "up"])?;
-        Ok(lab)
+        self.ip(&["link", "set", name, "up"])
     }
 
-    /// Returns where files of the machines are kept.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// Makes a host of its own, a network namespace with one interface on each of these bridges: `p0`, `p1` and so
+    /// on, with an address such as `10.77.0.2/24`. It passes packets on between them.
+    ///
+    /// # Errors
+    ///
+    /// When a namespace cannot be made or `ip` fails.
+    pub fn add_neighbour(&mut self, ports: &[(&str, &str)]) -> Result<Neighbour, LabError> {
+        let neighbour = Neighbour::start()?;
+        for (number, (bridge, address)) in ports.iter().enumerate() {
+            let (here, there) = (format!("kv{}", self.taps), format!("p{number}"));
+            self.taps += 1;
+            let namespace = neighbour.id().to_string();
+            self.ip(&[
+                "link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &namespace,
+            ])?;
+            self.ip(&["link", "set", &here, "master", bridge, "up"])?;
+            neighbour.ip(&["addr", "add", address, "dev", &there])?;
+            neighbour.ip(&["link", "set", &there, "up"])?;
+        }
+        Ok(neighbour)
+    }
+
+    /// Sends packets for a network by way of a neighbour.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails.
+    pub fn route(&self, network: &str, by: Ipv4Addr) -> Result<(), LabError> {
+        self.ip(&["route", "add", network, "via", &by.to_string()])
     }
 
     /// Makes a network port for one machine and returns the name of its interface.
@@ -66,27 +107,31 @@ impl Lab {
     /// # Errors
     ///
     /// When `ip` fails; most often because `/dev/net/tun` is missing.
-    pub fn add_port(&mut self) -> Result<String, LabError> {
+    pub fn add_port(&mut self, bridge: &str) -> Result<String, LabError> {
         let name = format!("kt{}", self.taps);
         self.taps += 1;
         self.ip(&["tuntap", "add", "dev", &name, "mode", "tap"])?;
-        self.ip(&["link", "set", &name, "master", BRIDGE, "up"])?;
+        self.ip(&["link", "set", &name, "master", bridge, "up"])?;
         Ok(name)
     }
 
     fn ip(&self, arguments: &[&str]) -> Result<(), LabError> {
-        let output = Command::new(&self.ip)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|source: io::Error| LabError::Run { program: "ip", source })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(LabError::Ip {
-            arguments: arguments.join(" "),
-            status: output.status,
-            message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        })
+        run_ip(Command::new(&self.ip).args(arguments), arguments)
     }
+}
+
+/// Runs a prepared `ip`, whose arguments are only for the message.
+pub(super) fn run_ip(command: &mut Command, arguments: &[&str]) -> Result<(), LabError> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source: io::Error| LabError::Run { program: "ip", source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(LabError::Ip {
+        arguments: arguments.join(" "),
+        status: output.status,
+        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
 }

@@ -21,19 +21,45 @@ pub struct Site {
     directory: PathBuf,
     store: PathBuf,
     bake: BakeSettings,
+    subnets: Vec<SubnetSettings>,
 }
 
 impl Site {
     /// Names the folder for what ends with the server, and the artifact store, which stays.
     pub fn new(directory: &Path, store: &Path) -> Self {
         let bake = BakeSettings::default();
-        Self { directory: directory.to_owned(), store: store.to_owned(), bake }
+        let subnets = vec![Self::subnet()];
+        Self { directory: directory.to_owned(), store: store.to_owned(), bake, subnets }
     }
 
     /// Lets the server bake images by itself.
     #[must_use]
     pub fn with_bake(self, bake: BakeSettings) -> Self {
         Self { bake, ..self }
+    }
+
+    /// Lets the server serve these subnets, instead of the one of the bridge.
+    #[must_use]
+    pub fn with_subnets(self, subnets: Vec<SubnetSettings>) -> Self {
+        Self { subnets, ..self }
+    }
+
+    /// Returns the subnet of the bridge, in which the server gives addresses.
+    pub fn subnet() -> SubnetSettings {
+        SubnetSettings {
+            network: Ipv4Addr::new(10, 77, 0, 0),
+            prefix: 24,
+            interface: BRIDGE.to_owned(),
+            address: ADDRESS,
+            dhcp: DhcpMode::Server,
+            boot_server: false,
+            relay: false,
+            pool: vec![Ipv4Addr::new(10, 77, 0, 100)..=Ipv4Addr::new(10, 77, 0, 199)],
+            router: vec![ADDRESS],
+            dns: Vec::new(),
+            domain: None,
+            lease_time: Duration::from_secs(3600),
+        }
     }
 
     /// Returns the settings of a server on the bridge of the private network.
@@ -49,18 +75,7 @@ impl Site {
             mirror: None,
             bake: self.bake.clone(),
             trust: TrustSettings::beside(&self.store),
-            subnets: vec![SubnetSettings {
-                network: Ipv4Addr::new(10, 77, 0, 0),
-                prefix: 24,
-                interface: BRIDGE.to_owned(),
-                address: ADDRESS,
-                dhcp: DhcpMode::Server,
-                pool: vec![Ipv4Addr::new(10, 77, 0, 100)..=Ipv4Addr::new(10, 77, 0, 199)],
-                router: vec![ADDRESS],
-                dns: Vec::new(),
-                domain: None,
-                lease_time: Duration::from_secs(3600),
-            }],
+            subnets: self.subnets.clone(),
         }
     }
 

@@ -1,7 +1,10 @@
 use kiln_inventory::UnknownMachines;
 use tempfile::TempDir;
 
+use std::net::UdpSocket;
+
 use super::*;
+use crate::settings::SubnetSettings;
 
 /// Settings that need no rights: loopback, ports that the kernel chooses, no DHCP, a loader in a folder.
 fn settings(dir: &TempDir) -> Settings {

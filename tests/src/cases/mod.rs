@@ -1,5 +1,6 @@
 //! The cases, one file per subject.
 
+mod beside;
 mod boot;
 mod build;
 mod command;
@@ -27,6 +28,7 @@ use crate::rig::Case;
 pub(crate) fn all() -> Vec<Case> {
     [
         boot::cases(),
+        beside::cases(),
         uki::cases(),
         explain::cases(),
         fresh::cases(),

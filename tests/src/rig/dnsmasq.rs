@@ -2,9 +2,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
-use kiln::lab::BRIDGE;
+use kiln::lab::{BRIDGE, Neighbour};
 
-/// dnsmasq as the DHCP server of a private network. It ends with this value, or with the thread that started it.
+/// dnsmasq as a DHCP server or relay of a private network. It ends with this value, or with the thread that started
+/// it.
 #[derive(Debug)]
 pub(crate) struct Dnsmasq(Child);
 
@@ -12,16 +13,30 @@ impl Dnsmasq {
     /// Gives addresses to everyone, and this URL to firmware that boots by HTTP.
     pub(crate) fn start(dir: &Path, url: &str) -> anyhow::Result<Self> {
         let lines = format!(
-            "keep-in-foreground\nport=0\nuser=root\ninterface={BRIDGE}\nbind-interfaces\n\
-             dhcp-leasefile={}/leases\ndhcp-range=10.77.0.100,10.77.0.199,255.255.255.0\n\
+            "interface={BRIDGE}\nbind-interfaces\n\
+             dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0\n\
              dhcp-vendorclass=set:http,HTTPClient\ndhcp-option-force=tag:http,60,HTTPClient\n\
-             dhcp-boot=tag:http,{url}\n",
-            dir.display()
+             dhcp-boot=tag:http,{url}\n"
         );
+        Self::run(dir, &lines, Command::new("dnsmasq"))
+    }
+
+    /// Does what these lines of settings say, on another host of the network.
+    pub(crate) fn at(neighbour: &Neighbour, dir: &Path, lines: &str) -> anyhow::Result<Self> {
+        Self::run(dir, lines, neighbour.command("dnsmasq"))
+    }
+
+    fn run(dir: &Path, lines: &str, dnsmasq: Command) -> anyhow::Result<Self> {
         let path = dir.join("dnsmasq.conf");
-        std::fs::write(&path, lines)?;
+        let leases = dir.join("leases");
+        let leases = leases.display();
+        let common = format!("keep-in-foreground\nport=0\nuser=root\ndhcp-leasefile={leases}\n");
+        std::fs::write(&path, common + lines)?;
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "dnsmasq", "--pid-file=", "-C"])
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(dnsmasq.get_program())
+            .args(dnsmasq.get_args())
+            .args(["--pid-file=", "-C"])
             .arg(&path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

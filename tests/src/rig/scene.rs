@@ -47,9 +47,23 @@ impl Scene {
     where
         F: Future<Output = anyhow::Result<Self>>,
     {
+        Self::play_among(|_| Ok(()), |site| site.with_bake(bake), machines, case)
+    }
+
+    /// The same, in a network with more in it than the server, which stays as long as the case does.
+    pub(crate) fn play_among<F, N>(
+        network: impl FnOnce(&mut Lab) -> anyhow::Result<N>,
+        server: impl FnOnce(Site) -> Site,
+        machines: Vec<NewMachine>,
+        case: impl FnOnce(Self) -> F,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<Self>>,
+    {
         let directory = tempfile::Builder::new().prefix("kiln-case-").tempdir()?;
-        let site = Site::new(directory.path(), &store()).with_bake(bake);
-        let lab = Lab::enter(directory.path())?;
+        let site = server(Site::new(directory.path(), &store()));
+        let mut lab = Lab::enter(directory.path())?;
+        let _network = network(&mut lab)?;
         let inside =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         inside.block_on(async {
@@ -76,8 +90,12 @@ impl Scene {
 
     /// Powers a machine on.
     pub(crate) fn power_on(&mut self, kind: MachineKind, mac: Mac) -> anyhow::Result<Machine> {
-        let config = MachineConfig::new(mac.dashed(), kind, mac);
-        Ok(Machine::start(&mut self.lab, &config)?)
+        self.start(&MachineConfig::new(mac.dashed(), kind, mac))
+    }
+
+    /// Powers a machine on that is described in full.
+    pub(crate) fn start(&mut self, config: &MachineConfig) -> anyhow::Result<Machine> {
+        Ok(Machine::start(&mut self.lab, config)?)
     }
 
     /// Returns the server's inventory.

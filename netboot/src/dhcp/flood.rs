@@ -1,0 +1,49 @@
+use std::collections::HashMap;
+
+use kiln_types::Mac;
+
+use super::leases::Timestamp;
+
+/// Packets that one hardware address may send in a second.
+pub(super) const FLOOD: u32 = 20;
+/// Hardware addresses that are counted in one second.
+const FLOOD_TABLE: usize = 4096;
+
+/// Counts packets by hardware address, afresh each second.
+#[derive(Debug, Default)]
+pub(super) struct Flood {
+    second: i64,
+    counts: HashMap<Mac, u32>,
+}
+
+impl Flood {
+    /// Counts a packet and returns whether its sender may have sent it.
+    pub(super) fn admits(&mut self, mac: Mac, now: Timestamp) -> bool {
+        if self.second != now.0 {
+            self.second = now.0;
+            self.counts.clear();
+        }
+        if self.counts.len() >= FLOOD_TABLE && !self.counts.contains_key(&mac) {
+            return true;
+        }
+        let count = self.counts.entry(mac).or_insert(0);
+        *count = count.saturating_add(1);
+        *count <= FLOOD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_noisy_machine_does_not_take_the_turn_of_others() {
+        let mut flood = Flood::default();
+        let (noisy, quiet) = (Mac::new([2, 0, 0, 0, 0, 1]), Mac::new([2, 0, 0, 0, 0, 2]));
+        let now = Timestamp(5);
+        let admitted = (0..100).filter(|_| flood.admits(noisy, now)).count();
+        assert_eq!(admitted, 20);
+        assert!(flood.admits(quiet, now));
+        assert!(flood.admits(noisy, Timestamp(6)));
+    }
+}

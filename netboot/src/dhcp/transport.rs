@@ -1,0 +1,82 @@
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket as StdUdpSocket};
+
+use tokio::net::UdpSocket;
+use tracing::{debug, warn};
+
+use super::{Reply, ReplyKind};
+use crate::net::{FrameSocket, send_from};
+
+/// The way back to the clients of one interface.
+#[derive(Debug)]
+pub(super) struct Transport {
+    pub(super) socket: UdpSocket,
+    /// For clients that have no address yet. Without it they hear a broadcast.
+    frames: Option<FrameSocket>,
+    port: u16,
+}
+
+impl Transport {
+    /// Takes a bound socket over.
+    pub(super) fn new(socket: StdUdpSocket, interface: &str) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let socket = UdpSocket::from_std(socket)?;
+        let frames = FrameSocket::open(interface)
+            .inspect_err(
+                |error| debug!(iface = interface, %error, "no raw frames, broadcasts instead"),
+            )
+            .ok();
+        let port = socket.local_addr()?.port();
+        Ok(Self { socket, frames, port })
+    }
+
+    /// Sends a reply. What cannot be sent is told in the log; its client asks again.
+    pub(super) async fn send(&self, reply: &Reply) {
+        let bytes = match reply.encode() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                warn!(mac = %reply.mac, %error, "no DHCP reply");
+                return;
+            }
+        };
+        if let (Some(frames), Some(to)) = (&self.frames, alone(reply)) {
+            let from = SocketAddrV4::new(reply.from, self.port);
+            match frames.send(reply.mac, from, to, &bytes) {
+                Ok(()) => return,
+                Err(error) => debug!(mac = %reply.mac, %error, "no raw frame, a broadcast instead"),
+            }
+        }
+        if let Err(error) = send_from(&self.socket, &bytes, reply.to, reply.from).await {
+            warn!(mac = %reply.mac, to = %reply.to, %error, "could not send a DHCP reply");
+        }
+    }
+}
+
+/// Returns where a reply goes whose client wants no broadcast, and answers no ARP yet: to the address that it is
+/// given, in a frame to its hardware address (RFC 2131 §4.1).
+fn alone(reply: &Reply) -> Option<SocketAddrV4> {
+    let everyone = *reply.to.ip() == Ipv4Addr::BROADCAST;
+    let wants_broadcast = reply.flags & 0x8000 != 0;
+    let has_address = !reply.yiaddr.is_unspecified();
+    (everyone && !wants_broadcast && has_address && reply.kind != ReplyKind::Nak)
+        .then(|| SocketAddrV4::new(reply.yiaddr, reply.to.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_client_that_can_hear_it_is_answered_alone() {
+        let offer = Reply {
+            yiaddr: [10, 0, 0, 9].into(),
+            to: SocketAddrV4::new(Ipv4Addr::BROADCAST, 68),
+            ..Reply::empty(ReplyKind::Offer)
+        };
+        assert_eq!(alone(&offer), "10.0.0.9:68".parse().ok());
+        assert_eq!(alone(&Reply { flags: 0x8000, ..offer.clone() }), None);
+        assert_eq!(alone(&Reply { yiaddr: Ipv4Addr::UNSPECIFIED, ..offer.clone() }), None);
+        assert_eq!(alone(&Reply { kind: ReplyKind::Nak, ..offer.clone() }), None);
+        assert_eq!(alone(&Reply { to: "10.0.0.8:67".parse().unwrap(), ..offer }), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! Opens the ports that the settings name.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+
+use tokio::net::TcpListener;
+
+use super::ServeError;
+use crate::dhcp;
+use crate::settings::{DhcpMode, Settings, SubnetSettings};
+
+/// Every port of the server, opened before anything else is done.
+pub(super) struct Sockets {
+    /// Where machines fetch, one for each of our addresses.
+    pub(super) planes: Vec<PlaneSockets>,
+    /// DHCP, one for each interface.
+    pub(super) wires: Vec<WireSockets>,
+}
+
+/// The ports of one of our addresses.
+pub(super) struct PlaneSockets {
+    pub(super) address: Ipv4Addr,
+    pub(super) http: TcpListener,
+    pub(super) tftp: UdpSocket,
+}
+
+/// The ports of DHCP on one interface, and the subnets that are reached by it.
+pub(super) struct WireSockets {
+    pub(super) interface: String,
+    pub(super) ports: Vec<(dhcp::Port, UdpSocket)>,
+    pub(super) subnets: Vec<dhcp::Subnet>,
+}
+
+impl Sockets {
+    /// Opens them all.
+    pub(super) async fn bind(settings: &Settings) -> Result<Self, ServeError> {
+        let mut planes: Vec<PlaneSockets> = Vec::new();
+        let mut wires: Vec<WireSockets> = Vec::new();
+        for subnet in &settings.subnets {
+            if planes.iter().all(|plane| plane.address != subnet.address) {
+                planes.push(PlaneSockets::bind(settings, subnet).await?);
+            }
+            let Some(checked) = dhcp_subnet(subnet)? else { continue };
+            match wires.iter_mut().find(|wire| wire.interface == subnet.interface) {
+                Some(wire) => wire.subnets.push(checked),
+                None => {
+                    let (interface, subnets) = (subnet.interface.clone(), vec![checked]);
+                    wires.push(WireSockets { interface, ports: Vec::new(), subnets });
+                }
+            }
+        }
+        for wire in &mut wires {
+            let socket = dhcp::bind(&wire.interface).map_err(ServeError::Dhcp)?;
+            wire.ports.push((dhcp::Port::Dhcp, socket));
+            let is_proxy = |subnet: &dhcp::Subnet| matches!(subnet.role, dhcp::Role::Proxy { .. });
+            if wire.subnets.iter().any(is_proxy) {
+                let socket = dhcp::bind_boot_server(&wire.interface).map_err(ServeError::Dhcp)?;
+                wire.ports.push((dhcp::Port::BootServer, socket));
+            }
+        }
+        Ok(Self { planes, wires })
+    }
+}
+
+impl PlaneSockets {
+    async fn bind(settings: &Settings, subnet: &SubnetSettings) -> Result<Self, ServeError> {
+        let explain = |what, port| {
+            move |source: io::Error| {
+                let address = SocketAddrV4::new(subnet.address, port);
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => ServeError::InUse { what, address },
+                    io::ErrorKind::PermissionDenied => ServeError::NotAllowed { what, address },
+                    io::ErrorKind::AddrNotAvailable => ServeError::NoAddress {
+                        address: subnet.address,
+                        prefix: subnet.prefix,
+                        interface: subnet.interface.clone(),
+                    },
+                    _ => ServeError::Bind { what, address, source },
+                }
+            }
+        };
+        let http = TcpListener::bind((subnet.address, settings.http_port))
+            .await
+            .map_err(explain("http", settings.http_port))?;
+        let tftp = UdpSocket::bind((subnet.address, settings.tftp_port))
+            .map_err(explain("tftp", settings.tftp_port))?;
+        Ok(Self { address: subnet.address, http, tftp })
+    }
+}
+
+/// Returns a subnet as DHCP serves it, where it does.
+fn dhcp_subnet(subnet: &SubnetSettings) -> Result<Option<dhcp::Subnet>, ServeError> {
+    let role = match subnet.dhcp {
+        DhcpMode::Off => return Ok(None),
+        DhcpMode::Server => dhcp::Role::Server,
+        DhcpMode::Proxy => dhcp::Role::Proxy { by_4011: subnet.boot_server },
+    };
+    let name = format!("{}/{}", subnet.network, subnet.prefix);
+    let network = dhcp::Network::new(subnet.network, subnet.prefix).ok_or_else(|| {
+        let source = io::Error::from(io::ErrorKind::InvalidInput);
+        let address = SocketAddrV4::new(subnet.network, 67);
+        ServeError::Bind { what: "dhcp", address, source }
+    })?;
+    let checked = dhcp::Subnet {
+        network,
+        interface: subnet.interface.clone(),
+        address: subnet.address,
+        role,
+        relayed: subnet.relay,
+        pool: subnet.pool.clone(),
+        router: subnet.router.clone(),
+        dns: subnet.dns.clone(),
+        domain: subnet.domain.clone(),
+        lease_time: subnet.lease_time,
+    };
+    checked.check().map_err(|source| ServeError::Subnet(name, source))?;
+    Ok(Some(checked))
+}
