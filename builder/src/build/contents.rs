@@ -38,6 +38,9 @@ impl Packer<'_, '_> {
         };
         sbom::add_kernel(&mut modules, &kernel.release, kernel.digest);
         all.push(modules);
+        if !resolved.firmware.is_empty() {
+            all.push(self.packages_of("kernel-firmware", &resolved.firmware).await?);
+        }
         for image in init_images(spec, resolved) {
             all.push(self.image_of("init", &image).await?);
         }

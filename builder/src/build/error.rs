@@ -47,6 +47,17 @@ pub enum BuildError {
         #[source]
         source: ResolveError,
     },
+    /// There is no package with firmware of that name where packages are looked for.
+    #[error(
+        "{place}: there is no package `{name}`; most firmware is in another part of Debian's archive, which \
+         `debian: {{components: [main, non-free-firmware]}}` adds"
+    )]
+    NoFirmware {
+        /// Where it is named.
+        place: Place,
+        /// The name.
+        name: String,
+    },
     /// There is no kernel in the kernel package.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -36,6 +36,8 @@ pub(super) struct KernelParts {
 struct Source<'a> {
     spec: &'a KernelSpec,
     origin: Origin<'a>,
+    /// Packages with firmware.
+    firmware: &'a [PackagePin],
     /// Whether some container has a packed root file system.
     packed: bool,
 }
@@ -65,6 +67,7 @@ impl<'a> Source<'a> {
         Self {
             spec: &spec.kernel,
             origin: image.map_or(Origin::Packages(&resolved.kernel), Origin::Image),
+            firmware: &resolved.firmware,
             packed: spec.containers().any(|it| spec.layout_of(it) == Layout::Packed),
         }
     }
@@ -80,6 +83,8 @@ impl<'a> Source<'a> {
             }
         }
         key.field(&format!("{:?} {}", spec.modules.as_deref(), self.packed));
+        key.field(&format!("{:?}", spec.firmware.as_deref()));
+        add_packages(&mut key, self.firmware);
         key.finish()
     }
 }
@@ -127,10 +132,10 @@ impl Packer<'_, '_> {
         resolved: &Resolved,
         key: Digest,
     ) -> Result<KernelParts, BuildError> {
-        let Source { spec: wanted, origin, packed } = Source::new(spec, resolved);
+        let Source { spec: wanted, origin, firmware, packed } = Source::new(spec, resolved);
         let needs = if packed { modules::FOR_PACKED } else { &[] };
         let (store, packing, wanted) = (self.store.clone(), self.packing, wanted.clone());
-        let selection = wanted.modules.as_deref().cloned();
+        let parts = self.module_parts(&wanted, firmware, needs).await?;
         let result = match origin {
             Origin::Packages(packages) => {
                 let paths = self.fetch(packages).await?;
@@ -141,10 +146,8 @@ impl Packer<'_, '_> {
                     let tree = unpack(&paths)?;
                     contents::remember(&store, &pins, &tree)?;
                     let found = kernel::from_packages(&tree, &name)?;
-                    let (release, selection) = (&found.release, selection.unwrap_or_default());
-                    let dir = store.tmp_dir();
-                    let modules = modules::collect(&tree, release, &selection, needs, &dir)?;
-                    store_kernel(&store, &key, &found, &modules, packed, packing)
+                    let (modules, warning) = parts.of_packages(&store, &tree, &found.release)?;
+                    store_kernel(&store, &key, &found, &modules, packed, packing, warning)
                 })
                 .await?;
                 task.finish();
@@ -156,10 +159,8 @@ impl Packer<'_, '_> {
                 let result = blocking(move || -> Result<_, BuildError> {
                     let mut found = kernel::from_image(&layers.flatten(&store)?, &wanted)?;
                     let tree = std::mem::replace(&mut found.modules, Tree::new());
-                    let (release, selection) = (&found.release, selection.as_ref());
-                    let dir = store.tmp_dir();
-                    let modules = modules::complete(tree, release, selection, needs, &dir)?;
-                    store_kernel(&store, &key, &found, &modules, packed, packing)
+                    let (modules, warning) = parts.of_image(&store, tree, &found.release)?;
+                    store_kernel(&store, &key, &found, &modules, packed, packing, warning)
                 })
                 .await?;
                 task.finish();
@@ -193,6 +194,7 @@ fn store_kernel(
     modules: &modules::Modules,
     packed: bool,
     mut packing: Packing,
+    warning: Option<String>,
 ) -> Result<KernelParts, BuildError> {
     packing.compression = found.initrd_compression();
     let kernel = KernelEntry {
@@ -223,7 +225,7 @@ fn store_kernel(
         config,
         at_start: modules.at_start.clone(),
         compression: packing.compression,
-        warnings: found.shortcomings(packed),
+        warnings: found.shortcomings(packed).into_iter().chain(warning).collect(),
     };
     store.remember(key, &parts)?;
     Ok(parts)

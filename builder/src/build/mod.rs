@@ -18,6 +18,7 @@ mod init;
 mod kernel;
 mod key;
 mod losses;
+mod modules;
 mod not_yet;
 mod pack;
 mod packages;

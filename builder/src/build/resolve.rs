@@ -5,6 +5,7 @@ use kiln_types::Arch;
 
 use super::packages::{Packages, Wanted};
 use super::{BuildError, LockUse};
+use crate::deb::ResolveError;
 use crate::lock::{Lock, PackagePin};
 use crate::manifest::PackageEntry;
 use crate::oci::{Image, Images, Reference};
@@ -14,10 +15,15 @@ use crate::spec::{Placed, Spec};
 /// Packages that a kernel is made of; the others that it depends on make an initrd and boot loader entries.
 const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-modules-", "linux-binary-"];
 
+/// The part of Debian's archive that most firmware is in (Debian Policy §2.2.3).
+const NON_FREE_FIRMWARE: &str = "non-free-firmware";
+
 /// What every name in a specification means.
 pub(super) struct Resolved {
     /// Packages of the kernel; none when it comes from an image.
     pub(super) kernel: Vec<PackagePin>,
+    /// Packages with firmware.
+    pub(super) firmware: Vec<PackagePin>,
     /// Every image, by its name.
     pub(super) images: BTreeMap<String, Image>,
     /// Packages of each container, by the names it asks for.
@@ -55,6 +61,7 @@ impl Resolved {
                 packages.closure(&wanted, old, lock_use, &mut lock).await?
             }
         };
+        let firmware = firmware(spec, packages, old, lock_use, &mut lock).await?;
         let mut containers = BTreeMap::new();
         for container in spec.containers().filter(|container| !container.deb.is_empty()) {
             if containers.contains_key(&container.deb) {
@@ -69,7 +76,7 @@ impl Resolved {
             let found = packages.closure(&wanted, old, lock_use, &mut lock).await?;
             containers.insert(container.deb.clone(), found);
         }
-        Ok(Self { kernel, images, containers, stub: None, lock })
+        Ok(Self { kernel, firmware, images, containers, stub: None, lock })
     }
 
     /// Resolves the package of systemd's stub: if it is needed, or if only the lock is to be brought up to date.
@@ -102,7 +109,8 @@ impl Resolved {
 
     /// Returns every package, sorted.
     pub(super) fn package_entries(&self) -> Vec<PackageEntry> {
-        let all = self.kernel.iter().chain(self.containers.values().flatten());
+        let all = self.kernel.iter().chain(&self.firmware);
+        let all = all.chain(self.containers.values().flatten());
         let mut entries: Vec<_> = all
             .map(|pin| PackageEntry {
                 name: pin.name.clone(),
@@ -115,6 +123,33 @@ impl Resolved {
         entries.dedup();
         entries
     }
+}
+
+/// Finds the packages that the kernel's firmware is taken from. What they depend on is left out, but for further ones
+/// with firmware: there are packages that are only a list of others.
+async fn firmware(
+    spec: &Spec,
+    packages: &Packages<'_>,
+    old: &Lock,
+    lock_use: &LockUse,
+    lock: &mut Lock,
+) -> Result<Vec<PackagePin>, BuildError> {
+    let Some(selection) = spec.kernel.firmware.as_ref().filter(|it| !it.packages().is_empty())
+    else {
+        return Ok(Vec::new());
+    };
+    let names = selection.packages();
+    let keep = |name: &str| name.starts_with("firmware-") || names.iter().any(|it| it == name);
+    let wanted =
+        Wanted { component: "firmware", place: selection.place(), names, keep: Some(&keep) };
+    packages.closure(&wanted, old, lock_use, lock).await.map_err(|error| match error {
+        BuildError::Resolve { place, source: ResolveError::Unknown { name, .. }, .. }
+            if !spec.debian.components.iter().any(|it| it == NON_FREE_FIRMWARE) =>
+        {
+            BuildError::NoFirmware { place, name }
+        }
+        other => other,
+    })
 }
 
 /// Finds every image of a specification, several at a time: by the lock where it knows.

@@ -14,7 +14,7 @@ use crate::layer::ApkDatabases;
 use crate::modules;
 use crate::oci::Image;
 use crate::output::tar::{self, Part, TarError, kernel_tree};
-use crate::spec::{Layout, ModuleSelection, Spec};
+use crate::spec::{Layout, Spec};
 use crate::store::persist;
 use crate::tree::{Content, Tree};
 
@@ -84,21 +84,23 @@ impl Packer<'_, '_> {
         let packed = spec.containers().any(is_packed);
         let needs = if packed { modules::FOR_PACKED } else { &[] };
         let store = self.store.clone();
+        let parts = self.module_parts(&wanted, &resolved.firmware, needs).await?;
+        let chosen = wanted.modules.is_some() || wanted.firmware.is_some();
         blocking(move || {
             let (found, modules) = match layers {
                 Some(layers) => {
                     let mut found = kernel::from_image(&layers.flatten(&store)?, &wanted)?;
-                    let modules = std::mem::take(&mut found.modules);
+                    let mut modules = std::mem::take(&mut found.modules);
+                    if chosen {
+                        modules = parts.of_image(&store, modules, &found.release)?.0.tree;
+                    }
                     (found, modules)
                 }
                 None => {
                     let tree = unpack(&paths)?;
                     let found = kernel::from_packages(&tree, &source)?;
-                    let selection: ModuleSelection =
-                        wanted.modules.as_deref().cloned().unwrap_or_default();
-                    let tmp = store.tmp_dir();
-                    let modules = modules::collect(&tree, &found.release, &selection, needs, &tmp)?;
-                    (found, modules.tree)
+                    let modules = parts.of_packages(&store, &tree, &found.release)?.0.tree;
+                    (found, modules)
                 }
             };
             let bytes = Content::Bytes(found.bytes.into());

@@ -11,6 +11,8 @@ pub(super) struct ModuleInfo {
     pub(super) aliases: Vec<String>,
     /// Lines such as `pre: crc32c`.
     pub(super) softdeps: Vec<String>,
+    /// Files that it loads into devices.
+    pub(super) firmware: Vec<String>,
 }
 
 impl ModuleInfo {
@@ -29,6 +31,7 @@ impl ModuleInfo {
                 }
                 "alias" => info.aliases.push(value.to_owned()),
                 "softdep" => info.softdeps.push(value.to_owned()),
+                "firmware" => info.firmware.push(value.to_owned()),
                 _ => {}
             }
         }

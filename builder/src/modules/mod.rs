@@ -1,6 +1,7 @@
 //! Chooses kernel modules and writes the lists by which they are found, as `depmod` does: Debian's packages come
 //! without them.
 
+mod firmware;
 mod info;
 mod lists;
 mod unpack;
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::firmware::{Declared, Firmware, remove_firmware};
 use self::info::ModuleInfo;
 use self::unpack::{Spool, read};
 use crate::disk::is_full;
@@ -55,6 +57,9 @@ const AUTO: &[&str] = &[
 /// What no device asks for, so that kiln-init has to load it by name.
 const AT_START: &[&str] = &["overlay", "af_packet"];
 
+/// The longest list of a kernel that is read.
+const MAX_LIST: u64 = 16 << 20;
+
 /// What an image with packed root file systems needs.
 pub const FOR_PACKED: &[&str] = &["loop", "squashfs", "overlay"];
 
@@ -65,6 +70,8 @@ pub struct Modules {
     pub tree: Tree,
     /// Names of those to load at start, besides those that devices ask for.
     pub at_start: Vec<String>,
+    /// The firmware that they declare; nothing where none of them had to be read.
+    pub declared: Declared,
 }
 
 /// The modules cannot be put together.
@@ -185,7 +192,8 @@ pub fn collect(
     let chosen = source.close(wanted, dir)?;
     let mut seen = BTreeSet::new();
     at_start.retain(|name| chosen.contains_key(name) && seen.insert(name.clone()));
-    Ok(Modules { tree: source.place(&chosen)?, at_start })
+    let declared = source.declared_by(&chosen);
+    Ok(Modules { tree: source.place(&chosen)?, at_start, declared })
 }
 
 /// Takes everything that comes with a kernel: its modules, all of them unless some are selected, and whatever lies
@@ -212,15 +220,31 @@ pub fn complete(
             let mut seen = BTreeSet::new();
             at_start.retain(|name| source.all.contains_key(name) && seen.insert(name.clone()));
             if source.is_ready()? {
-                return Ok(Modules { tree, at_start });
+                return Ok(Modules { tree, at_start, declared: Declared::default() });
             }
             let chosen = source.close(source.all.keys().cloned().collect(), dir)?;
-            Modules { tree: source.place(&chosen)?, at_start }
+            let declared = source.declared_by(&chosen);
+            Modules { tree: source.place(&chosen)?, at_start, declared }
         }
     };
     tree.remove(&base?);
     tree.merge(modules.tree);
     Ok(Modules { tree, ..modules })
+}
+
+/// Returns the firmware that all modules of a kernel declare.
+///
+/// # Errors
+///
+/// Fails when a module cannot be read.
+pub fn declared(package: &Tree, release: &str) -> Result<Declared, ModulesError> {
+    let source = Source::new(package, release);
+    let mut declared = source.declared_by(&BTreeMap::new());
+    for (name, file) in &source.all {
+        let (_, info) = read(package, &source.base, file)?;
+        declared.add(name, &info.firmware);
+    }
+    Ok(declared)
 }
 
 /// The modules that a kernel comes with.
@@ -277,6 +301,17 @@ impl<'a> Source<'a> {
             chosen.insert(name, module);
         }
         Ok(chosen)
+    }
+
+    /// Returns the firmware that modules, and what is built in, declare.
+    fn declared_by(&self, chosen: &BTreeMap<String, Chosen>) -> Declared {
+        let file = TreePath::new(&format!("{}modules.builtin.modinfo", self.base)).ok();
+        let bytes = file.and_then(|path| self.package.content(&path)?.read_all(MAX_LIST).ok());
+        let mut declared = Declared::of_builtin(&bytes.unwrap_or_default());
+        for (name, module) in chosen {
+            declared.add(name, &module.info.firmware);
+        }
+        declared
     }
 
     /// Writes the modules and their lists where the kernel's tools look for them.
@@ -383,4 +418,4 @@ fn normal(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

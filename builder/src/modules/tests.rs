@@ -3,7 +3,7 @@ use std::io::Write as _;
 use super::*;
 
 /// Builds the smallest ELF file that has a `.modinfo` section: header, three sections, no code.
-fn module(modinfo: &[&str]) -> Vec<u8> {
+pub(crate) fn module(modinfo: &[&str]) -> Vec<u8> {
     let names = b"\0.modinfo\0.shstrtab\0";
     let info: Vec<u8> = modinfo.iter().flat_map(|s| s.bytes().chain([0])).collect();
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
@@ -247,4 +247,22 @@ fn a_file_that_is_no_module_is_named() {
     package.insert(path, Node::file(0o644, *b"junk"));
     let error = gather(&package, &ModuleSelection::Auto).unwrap_err();
     assert!(error.to_string().ends_with("overlay.ko` is not a kernel module"), "{error}");
+}
+
+#[test]
+fn the_firmware_that_chosen_modules_declare_is_known() {
+    let mut package = package();
+    let mut add = |file: &str, modinfo: &[&str]| {
+        let path = TreePath::new(&format!("usr/lib/modules/6/kernel/{file}")).unwrap();
+        package.insert(path, Node::file(0o644, module(modinfo)));
+    };
+    add("drivers/net/card.ko", &["firmware=card/a.bin", "depends=bus", "firmware=card/b.bin"]);
+    add("drivers/bus.ko", &["firmware=bus.fw"]);
+    add("drivers/unused.ko", &["firmware=unused.fw"]);
+    let modules = gather(&package, &ModuleSelection::Named(vec!["card".to_owned()])).unwrap();
+    let of = |declared: &Declared, module: &str| declared.modules.get(module).cloned();
+    assert_eq!(of(&modules.declared, "card").unwrap(), ["card/a.bin", "card/b.bin"]);
+    assert_eq!(of(&modules.declared, "bus").unwrap(), ["bus.fw"]);
+    assert_eq!(of(&modules.declared, "unused"), None);
+    assert_eq!(of(&declared(&package, "6").unwrap(), "unused").unwrap(), ["unused.fw"]);
 }

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer, de};
 
 use super::fields::PerArch;
+use super::firmware::FirmwareSelection;
 use super::place::Placed;
 use super::text::short;
 use crate::oci::Reference;
@@ -26,6 +27,10 @@ pub struct KernelSpec {
     /// Which of its modules the image holds: `auto`, `none`, or a list of names, among which `auto` may be too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modules: Option<Placed<ModuleSelection>>,
+    /// Firmware for the devices of its modules: `auto`, what it comes with; `none`; or a list of Debian packages that
+    /// have more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Placed<FirmwareSelection>>,
     /// Arguments; a text, or a map from architecture to text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<PerArch<Cmdline>>,
@@ -51,6 +56,7 @@ impl KernelSpec {
         let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let said = |line: &PerArch<Cmdline>| *line != PerArch::All(Cmdline::default());
         self.modules = later.modules.or_else(|| self.modules.take());
+        self.firmware = later.firmware.or_else(|| self.firmware.take());
         self.cmdline = later.cmdline.filter(said).or_else(|| self.cmdline.take());
         if given(&later.binary) {
             self.binary = later.binary;

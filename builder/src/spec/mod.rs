@@ -12,6 +12,7 @@ mod device;
 mod error;
 mod fields;
 mod file;
+mod firmware;
 mod health;
 mod ids;
 mod init;
@@ -42,6 +43,7 @@ pub use self::fields::{
     ContainerName, FileMode, Layout, Namespace, PerArch, Scalar, Seccomp, VolumeName,
 };
 pub use self::file::{FileSpec, MetadataFormat, SourceFile};
+pub use self::firmware::FirmwareSelection;
 pub use self::health::{Health, HealthSpec, Period};
 pub use self::ids::UserId;
 pub use self::init::InitSpec;

@@ -48,7 +48,7 @@ fn every_image_that_is_shipped_is_the_same_when_it_is_written_again() {
 
 /// Everything that can be said, with values that a careless writer would change.
 pub(super) const EVERYTHING: &str = r##"
-kernel: {image: registry.example/kernel:6, modules: [overlay], cmdline: {x86_64: "a=1 b=\"c\"", arm64: ""}, binary: bzImage,
+kernel: {image: registry.example/kernel:6, modules: [overlay], firmware: [firmware-a], cmdline: {x86_64: "a=1 b=\"c\"", arm64: ""}, binary: bzImage,
          tar: none, ucode: ""}
 init: [kiln, registry.example/init:1, "registry.example/runc@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
 onboot:

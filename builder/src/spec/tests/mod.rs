@@ -67,6 +67,10 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_meant() {
         error("kernel:\n  modules: some\n"),
         "web.yml:2:12: `some` is not `auto`, `none` or a list of module names"
     );
+    assert_eq!(
+        error("kernel:\n  firmware: [a, none]\n"),
+        "web.yml:2:13: `none` cannot be in a list of packages; what the kernel comes with is taken anyway"
+    );
     assert!(error("files:\n  - path: ../x\n").starts_with("web.yml:2:11: "));
     assert!(error("a: [\n").starts_with("web.yml:"));
 }
