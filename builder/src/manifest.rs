@@ -55,7 +55,8 @@ pub struct KernelEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentEntry {
-    /// What it holds: `init`, `kernel-modules`, `files` or the name of a container.
+    /// What it holds: `init`, `kernel-modules`, `containers` (their settings), `files`, or the name of the first
+    /// container that has these files.
     pub component: String,
     /// Digest of the archive as it is stored.
     pub digest: Digest,

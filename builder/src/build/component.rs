@@ -6,7 +6,8 @@ use super::BuildError;
 use super::key::key;
 use super::resolve::Resolved;
 use crate::bundle::seccomp::Profile;
-use crate::bundle::{self, Ids, Surroundings, VolumeFiles, Volumes};
+use crate::bundle::{self, Ids, RootPlace, Surroundings, VolumeFiles, Volumes};
+use crate::hash::Hasher;
 use crate::lock::PackagePin;
 use crate::oci::Image;
 use crate::segment::Packing;
@@ -43,32 +44,47 @@ pub(super) enum What {
         /// Digest of all that decides about its bytes.
         key: Digest,
     },
-    /// A container, whose files are made only when they are needed.
-    Container {
-        container: Box<Container>,
-        config: Vec<u8>,
-        /// Where it goes.
-        path: String,
-        files: Files,
-        layout: Layout,
-        /// Digest of all that decides about its bytes.
-        key: Digest,
-    },
+    /// A container.
+    Container(Box<Bundle>),
 }
 
 impl What {
+    /// Returns whether there are files of its own, and so a segment.
+    pub(super) fn has_files(&self) -> bool {
+        !matches!(self, Self::Container(bundle) if !bundle.first)
+    }
+
     /// Returns whether it brings a packed file system.
-    pub(super) const fn is_packed(&self) -> bool {
-        matches!(self, Self::Container { files: Files::Own(_), layout: Layout::Packed, .. })
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self, Self::Container(bundle) if bundle.layout == Layout::Packed)
     }
 }
 
-/// Where the files of a container come from.
+/// A container, whose files are made only when they are needed.
 #[derive(Clone)]
-pub(super) enum Files {
-    Own(Root),
-    /// A directory or packed file of the machine that another component brings.
-    Shared(String),
+pub(super) struct Bundle {
+    pub(super) container: Container,
+    pub(super) config: Vec<u8>,
+    /// Where it goes.
+    pub(super) path: String,
+    pub(super) root: Root,
+    pub(super) layout: Layout,
+    /// Where its files are in an initrd: named by what they are, and in a segment without anything of the container
+    /// itself, which any specification may take.
+    pub(super) place: RootPlace,
+    /// Where LinuxKit has them.
+    pub(super) linuxkit: RootPlace,
+    /// Whether no container before it has the same files.
+    pub(super) first: bool,
+    /// Digest of all that decides about the bytes of its files.
+    pub(super) key: Digest,
+}
+
+impl Bundle {
+    /// Returns all of it but its files, as it is in an initrd.
+    pub(super) fn settings(&self) -> Result<Tree, BuildError> {
+        Ok(bundle::write(&self.container, self.config.clone(), &self.path, &self.place)?)
+    }
 }
 
 /// A root file system.
@@ -129,7 +145,7 @@ impl Components<'_> {
             let (name, what) = (format!("volume-{name}"), What::Tree(tree));
             list.push(Component { name, source, location, what });
         }
-        // Directories that hold the same files, with the same mount points: a second container takes them from there.
+        // Places of the same files, with the same mount points: a second container takes them from there.
         let mut roots = BTreeMap::new();
         for ((Place { path, location }, written), container) in
             places(spec).into_iter().zip(containers)
@@ -153,31 +169,29 @@ impl Components<'_> {
                     Root::Packages(packages.cloned().unwrap_or_default())
                 }
             };
-            let made_of = root.digests();
-            let digests = made_of.clone();
             let layout = self.spec.layout_of(written);
-            let shared = (digests, bundle::mount_points(&container), layout);
+            let mut id = Hasher::default();
+            root.digests().iter().for_each(|digest| id.update(Digest::as_bytes(digest)));
+            id.field(&format!("{layout:?}"));
+            bundle::mount_points(&container).iter().for_each(|point| id.field(point));
+            let id = id.finish();
+            let mut key = key("root", self.packing);
+            key.update(id.as_bytes());
             let own = match layout {
-                Layout::Packed => "root.sqfs",
-                Layout::Cpio if container.readonly => "rootfs",
-                Layout::Cpio => "lower",
+                Layout::Packed => RootPlace::Packed(format!("{path}/root.sqfs")),
+                Layout::Cpio => RootPlace::Bundle,
             };
-            let files = match roots.get(&shared) {
-                Some(other) => Files::Shared(String::clone(other)),
+            let (linuxkit, first) = match roots.get(&id) {
+                Some(other) => (RootPlace::clone(other), false),
                 None => {
-                    roots.insert(shared, format!("{path}/{own}"));
-                    Files::Own(root)
+                    let other = match &own {
+                        RootPlace::Bundle => RootPlace::Dir(own.path(&container, &path)),
+                        packed => packed.clone(),
+                    };
+                    roots.insert(id, other);
+                    (own, true)
                 }
             };
-            let mut key = key("container", self.packing);
-            made_of.iter().for_each(|digest| key.update(Digest::as_bytes(digest)));
-            key.field(&path);
-            key.field(&String::from_utf8_lossy(&bundle::fingerprint(&container, around)?));
-            key.field(&format!("{layout:?}"));
-            key.field(match &files {
-                Files::Shared(other) => other,
-                Files::Own(_) => "",
-            });
             let config = bundle::config_json(&container, around)?;
             list.push(Component {
                 name: container.name.as_str().to_owned(),
@@ -186,14 +200,17 @@ impl Components<'_> {
                     None => written.deb.join(", "),
                 },
                 location,
-                what: What::Container {
-                    container: Box::new(container),
+                what: What::Container(Box::new(Bundle {
+                    container,
                     config,
                     path,
-                    files,
+                    root,
                     layout,
+                    place: RootPlace::named(&id, layout == Layout::Packed),
+                    linuxkit,
+                    first,
                     key: key.finish(),
-                },
+                })),
             });
         }
         Ok(list)

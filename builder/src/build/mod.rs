@@ -55,6 +55,7 @@ use crate::output::Format;
 use crate::segment::Packing;
 use crate::spec::{self, Container, InitSpec, Spec};
 use crate::store::VersionEntry;
+use crate::tree::Tree;
 use crate::trust::KeyDir;
 
 /// Builds an image and puts it into the store.
@@ -324,7 +325,8 @@ async fn assemble(
     Ok(Assembled { kernel, memory, segments, components: all })
 }
 
-/// Packs volumes and containers.
+/// Packs volumes and the files of containers, and in one small segment what else containers are: a change of a command
+/// packs nothing that is large.
 async fn parts(
     packer: &Packer<'_, '_>,
     compression: SegmentCompression,
@@ -335,7 +337,19 @@ async fn parts(
     let packing = Packing { compression, ..packer.packing };
     let components = Components { spec, arch: packer.packages.arch, resolved, packing };
     let list = components.list(containers)?;
-    Ok((list.clone(), packer.pack(list, packing).await?))
+    let mut settings = Tree::new();
+    for component in &list {
+        if let What::Container(bundle) = &component.what {
+            settings.merge(bundle.settings()?);
+        }
+    }
+    let mut work: Vec<_> = list.iter().filter(|it| it.what.has_files()).cloned().collect();
+    if !settings.is_empty() {
+        let (source, location) = (String::new(), String::new());
+        let (name, what) = ("containers".to_owned(), What::Tree(settings));
+        work.insert(0, Component { name, source, location, what });
+    }
+    Ok((list, packer.pack(work, packing).await?))
 }
 
 fn has_kiln_init(spec: &Spec) -> bool {

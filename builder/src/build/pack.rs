@@ -7,7 +7,7 @@ use kiln_types::Digest;
 use tokio::time::Instant;
 
 use super::blocking::blocking;
-use super::component::{Component, Files, Root, What};
+use super::component::{Bundle, Component, Root, What};
 use super::key::{add_tree, key};
 use super::packages::Packages;
 use super::{BuildError, ComponentReport, contents, losses};
@@ -72,15 +72,17 @@ impl Packer<'_, '_> {
                 })
                 .await??
             }
-            What::Container { key, .. } | What::Volume { key, .. } | What::Init { key, .. } => {
-                (what, key)
+            What::Volume { key, .. } | What::Init { key, .. } => (what, key),
+            What::Container(bundle) => {
+                let key = bundle.key;
+                (What::Container(bundle), key)
             }
         };
         self.note_mark(&key, &name);
         let known = |entry: SegmentEntry| {
             self.note_directories(&key);
             self.report(ComponentReport::segment(&entry, true, started));
-            self.warn(losses::known(&self.store, &key));
+            self.warn(losses::known(&self.store, &key, &name));
             entry
         };
         if let Some(entry) = segment::find(&self.store, &name, &key) {
@@ -106,34 +108,47 @@ impl Packer<'_, '_> {
         .await??;
         task.finish();
         self.note_directories(&key);
-        self.warn(lost);
+        self.warn(losses::told(lost, &name));
         self.report(ComponentReport::segment(&entry, false, started));
         Ok(entry)
     }
 
-    /// Makes the tree of a component again, whether it is packed already or not.
+    /// Makes the tree of a component again, whether it is packed already or not, as LinuxKit would have it.
     pub(super) async fn tree(&self, component: Component) -> Result<Tree, BuildError> {
         let Component { name, what, .. } = component;
         let parts = self.parts(&what).await?;
         let (store, mtime) = (self.store.clone(), self.packing.mtime);
-        blocking(move || tree(&store, &name, what, &parts, mtime, &mut Vec::new())).await?
+        blocking(move || {
+            let What::Container(bundle) = what else {
+                return tree(&store, &name, what, &parts, mtime, &mut Vec::new());
+            };
+            let Bundle { container, config, path, linuxkit, first, .. } = &*bundle;
+            let mut tree = bundle::write(container, config.clone(), path, linuxkit)?;
+            if *first {
+                let files = root(&store, &name, &bundle, &parts, mtime, &mut Vec::new())?;
+                let files = files.place(container, &linuxkit.path(container, path));
+                tree.merge(files.map_err(|source| BuildError::Place { component: name, source })?);
+            }
+            Ok(tree)
+        })
+        .await?
     }
 
     /// Fetches what a component is made of.
     async fn parts(&self, what: &What) -> Result<Parts, BuildError> {
         let mut parts = Parts::default();
         match what {
-            What::Container { files: Files::Own(Root::Packages(packages)), .. } => {
-                parts.packages = self.fetch(packages).await?;
-            }
-            What::Container { files: Files::Own(Root::Image(image)), .. }
-            | What::Volume { image, .. } => parts.images.push(self.layers(image).await?),
+            What::Container(bundle) if bundle.first => match &bundle.root {
+                Root::Packages(packages) => parts.packages = self.fetch(packages).await?,
+                Root::Image(image) => parts.images.push(self.layers(image).await?),
+            },
+            What::Volume { image, .. } => parts.images.push(self.layers(image).await?),
             What::Init { images, .. } => {
                 for image in images {
                     parts.images.push(self.layers(image).await?);
                 }
             }
-            What::Container { .. } | What::Tree(_) => {}
+            What::Container(_) | What::Tree(_) => {}
         }
         Ok(parts)
     }
@@ -240,7 +255,7 @@ fn tree(
         What::Tree(tree) => tree,
         What::Volume { name, readonly, .. } => {
             let root = parts.flatten(store, |root| for_init(root).map_err(place))?;
-            *lost = losses::of_archive(label, &root, false);
+            *lost = losses::of_archive(&root, false);
             bundle::write_volume(&name, readonly, VolumeFiles::Own(root)).map_err(place)?
         }
         What::Init { .. } => {
@@ -254,44 +269,51 @@ fn tree(
                 root.merge(image);
             }
             databases.put(&mut root).map_err(place)?;
-            *lost = losses::of_archive(label, &root, false);
+            *lost = losses::of_archive(&root, false);
             root
         }
-        What::Container { container, config, path, files, layout, .. } => {
-            let files = match (files, layout) {
-                (Files::Shared(other), Layout::Packed) => RootFiles::SharedPacked(other),
-                (Files::Shared(other), Layout::Cpio) => RootFiles::Shared(other),
-                (Files::Own(root), layout) => {
-                    let mut root = match root {
-                        Root::Packages(packages) => {
-                            let unpacked = unpack(&parts.packages)?;
-                            contents::remember(store, &packages, &unpacked)?;
-                            bundle::complete_packages(unpacked)
-                        }
-                        Root::Image(image) => {
-                            let root = parts.flatten(store, Ok)?;
-                            contents::remember_image(store, &image, &root)?;
-                            for_container(root)
-                        }
-                    }
-                    .map_err(place)?;
-                    match layout {
-                        Layout::Cpio => {
-                            *lost = losses::of_archive(label, &root, true);
-                            RootFiles::Own(root)
-                        }
-                        Layout::Packed => {
-                            bundle::add_mount_points(&container, &mut root).map_err(place)?;
-                            let options = packed::Options::new(mtime);
-                            let (content, packed) =
-                                packed::spool(&root, &options, &store.tmp_dir())?;
-                            *lost = losses::of_packed(label, &packed);
-                            RootFiles::Packed(content)
-                        }
-                    }
-                }
-            };
-            bundle::write(&container, config, &path, files)?
+        What::Container(bundle) => {
+            let Bundle { container, path, place: at, .. } = &*bundle;
+            let files = root(store, label, &bundle, parts, mtime, lost)?;
+            files.place(container, &at.path(container, path)).map_err(place)?
+        }
+    })
+}
+
+/// Makes the root file system of a container, and says what is lost of it.
+fn root(
+    store: &Store,
+    label: &str,
+    bundle: &Bundle,
+    parts: &Parts,
+    mtime: u32,
+    lost: &mut Vec<String>,
+) -> Result<RootFiles, BuildError> {
+    let mut root = match &bundle.root {
+        Root::Packages(packages) => {
+            let unpacked = unpack(&parts.packages)?;
+            contents::remember(store, packages, &unpacked)?;
+            bundle::complete_packages(unpacked)
+        }
+        Root::Image(image) => {
+            let root = parts.flatten(store, Ok)?;
+            contents::remember_image(store, image, &root)?;
+            for_container(root)
+        }
+    }
+    .map_err(|source| BuildError::Place { component: label.to_owned(), source })?;
+    Ok(match bundle.layout {
+        Layout::Cpio => {
+            *lost = losses::of_archive(&root, true);
+            RootFiles::Tree(root)
+        }
+        Layout::Packed => {
+            bundle::add_mount_points(&bundle.container, &mut root)
+                .map_err(|source| BuildError::Place { component: label.to_owned(), source })?;
+            let options = packed::Options::new(mtime);
+            let (content, packed) = packed::spool(&root, &options, &store.tmp_dir())?;
+            *lost = losses::of_packed(&packed);
+            RootFiles::Packed(content)
         }
     })
 }

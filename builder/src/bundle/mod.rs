@@ -4,7 +4,7 @@
 //! Container (settled) ─▶ config.json    what the OCI runtime makes of it        config, mounts, namespaces, devices,
 //!                                                                               privileges, seccomp
 //!                     ─▶ runtime.json   what is done on the machine before      runtime
-//!                     ─▶ its files      lower/ | rootfs/ | root.sqfs            root
+//!                     ─▶ its files      in the bundle, or in roots/             root
 //! volumes             ─▶ lower/, tmp/, merged/                                  volumes
 //! ```
 //!
@@ -30,7 +30,9 @@ use kiln_types::Arch;
 pub use config::config_json;
 pub use error::BundleError;
 pub use ids::Ids;
-pub use root::{RootFiles, add_mount_points, complete_packages, mount_points, package_environment};
+pub use root::{
+    RootFiles, RootPlace, add_mount_points, complete_packages, mount_points, package_environment,
+};
 pub use runtime::runtime_json;
 pub use volumes::{VolumeFiles, Volumes, write_volume};
 
@@ -50,22 +52,7 @@ pub struct Surroundings<'a> {
     pub seccomp: Option<&'a seccomp::Profile>,
 }
 
-/// Returns everything that a bundle is made from but its path and its files: what a cache has to tell apart.
-///
-/// # Errors
-///
-/// As [`config_json`].
-pub fn fingerprint(
-    container: &Container,
-    around: Surroundings<'_>,
-) -> Result<Vec<u8>, BundleError> {
-    let mut bytes = config_json(container, around)?;
-    bytes.extend(config::to_json(&container.runtime));
-    bytes.extend(config::to_json(&mount_points(container)));
-    Ok(bytes)
-}
-
-/// Puts a container with its files into a tree of its own, at this absolute path of the machine, such as
+/// Puts what a container is but its files into a tree of its own, at this absolute path of the machine, such as
 /// `/containers/services/web`. `config` comes from [`config_json`].
 ///
 /// # Errors
@@ -75,17 +62,20 @@ pub fn write(
     container: &Container,
     config: Vec<u8>,
     path: &str,
-    files: RootFiles,
+    root: &RootPlace,
 ) -> Result<Tree, BundleError> {
     let mut tree = Tree::new();
     let at = |name: &str| TreePath::new(&format!("{path}/{name}"));
-    let runtime = runtime_json(container, path, &files);
+    let runtime = runtime_json(container, path, root);
     tree.insert(at("config.json")?, Node::file(0o644, config));
     tree.insert(at("runtime.json")?, Node::file(0o644, runtime));
     tree.insert(at("rootfs")?, Node::dir());
     if !container.readonly {
         tree.insert(at("tmp")?, Node::dir());
+        if matches!(root, RootPlace::Packed(_)) {
+            // What is packed is mounted there, under the overlay.
+            tree.insert(at("lower")?, Node::dir());
+        }
     }
-    root::place(container, files, &mut tree, at)?;
     Ok(tree)
 }

@@ -2,39 +2,80 @@
 
 use std::collections::BTreeSet;
 
+use kiln_types::Digest;
+
 use crate::spec::Container;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 
 /// Where programs are looked for when a container made from packages does not say so itself.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where a container gets its files from.
+/// The directory of the machine for the root file systems that bundles do not hold themselves.
+const ROOTS: &str = "/containers/roots";
+
+/// Where the files of a container are on the machine.
 ///
 /// Two containers may have the same files only if they have the same [`mount_points`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootPlace {
+    /// In the bundle, where LinuxKit puts them: in `rootfs` when nothing can be written to it, else in `lower`, under an
+    /// overlay.
+    Bundle,
+    /// In this directory.
+    Dir(String),
+    /// In this SquashFS file, which has the mount points (see [`add_mount_points`]).
+    Packed(String),
+}
+
+impl RootPlace {
+    /// Returns a place that is named by what is in it, so that every container that has just these files finds them
+    /// there, in any image.
+    pub fn named(id: &Digest, packed: bool) -> Self {
+        // Half of the digest: nobody finds two that agree in it.
+        let id: String = id.hex().chars().take(32).collect();
+        match packed {
+            true => Self::Packed(format!("{ROOTS}/{id}.sqfs")),
+            false => Self::Dir(format!("{ROOTS}/{id}")),
+        }
+    }
+
+    /// Returns the absolute path where the files of a bundle at this path are.
+    pub fn path(&self, container: &Container, bundle: &str) -> String {
+        match self {
+            Self::Bundle if container.readonly => format!("{bundle}/rootfs"),
+            Self::Bundle => format!("{bundle}/lower"),
+            Self::Dir(path) | Self::Packed(path) => path.clone(),
+        }
+    }
+}
+
+/// The files of a container.
 #[derive(Debug)]
 pub enum RootFiles {
-    /// From this tree, which becomes a part of the bundle: in `rootfs` when nothing can be written to it, else in
-    /// `lower`, under an overlay.
-    Own(Tree),
-    /// From this directory of the machine, which another bundle brings with [`RootFiles::Own`].
-    Shared(String),
-    /// From a SquashFS file system, which becomes `root.sqfs` of the bundle. It must hold the [`mount_points`]
-    /// (see [`add_mount_points`]).
+    /// As they are.
+    Tree(Tree),
+    /// In a SquashFS file system.
     Packed(Content),
-    /// From this SquashFS file of the machine, which another bundle brings with [`RootFiles::Packed`].
-    SharedPacked(String),
 }
 
 impl RootFiles {
-    /// Returns where another container finds the same files: the directory for [`RootFiles::Shared`] or the file for
-    /// [`RootFiles::SharedPacked`].
-    pub fn shared_from(&self, container: &Container, path: &str) -> String {
+    /// Returns the tree that has them at an absolute path of the machine, which is that of a [`RootPlace`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when a path becomes too long.
+    pub fn place(self, container: &Container, path: &str) -> Result<Tree, TreePathError> {
+        let (mut tree, path) = (Tree::new(), TreePath::new(path)?);
         match self {
-            Self::Own(_) if container.readonly => format!("{path}/rootfs"),
-            Self::Own(_) => format!("{path}/lower"),
-            Self::Packed(_) => format!("{path}/root.sqfs"),
-            Self::Shared(other) | Self::SharedPacked(other) => other.clone(),
+            Self::Tree(mut root) => {
+                add_mount_points(container, &mut root)?;
+                graft(root, &path, &mut tree)?;
+            }
+            Self::Packed(content) => {
+                tree.insert(path, Node::new(0o644, Kind::File(content)));
+            }
         }
+        Ok(tree)
     }
 }
 
@@ -65,40 +106,6 @@ pub fn add_mount_points(container: &Container, root: &mut Tree) -> Result<(), Tr
         if !on_the_way.into_iter().any(|path| in_the_way(&path)) && !root.contains(&path) {
             root.insert(path, Node::dir());
         }
-    }
-    Ok(())
-}
-
-/// Puts the files, and the directories that they need, into the tree of a bundle.
-pub(super) fn place(
-    container: &Container,
-    files: RootFiles,
-    tree: &mut Tree,
-    at: impl Fn(&str) -> Result<TreePath, TreePathError>,
-) -> Result<(), TreePathError> {
-    match files {
-        RootFiles::Own(mut root) => {
-            add_mount_points(container, &mut root)?;
-            graft(root, &at(if container.readonly { "rootfs" } else { "lower" })?, tree)?;
-        }
-        RootFiles::Shared(_) => {}
-        RootFiles::Packed(content) => {
-            tree.insert(at("root.sqfs")?, Node::new(0o644, Kind::File(content)));
-            place_mount_of_packed(container, tree, at)?;
-        }
-        RootFiles::SharedPacked(_) => place_mount_of_packed(container, tree, at)?,
-    }
-    Ok(())
-}
-
-/// What is packed is mounted on `lower`, under the overlay.
-fn place_mount_of_packed(
-    container: &Container,
-    tree: &mut Tree,
-    at: impl Fn(&str) -> Result<TreePath, TreePathError>,
-) -> Result<(), TreePathError> {
-    if !container.readonly {
-        tree.insert(at("lower")?, Node::dir());
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::RootFiles;
+use super::RootPlace;
 use super::config::to_json;
 use crate::spec::{BindNs, Container, InterfaceSpec, MountSpec};
 
@@ -20,9 +20,9 @@ struct Runtime<'a> {
 
 /// Returns `runtime.json` for a bundle at this absolute path: first the mounts that make its root file system, then
 /// what the container asks for.
-pub fn runtime_json(container: &Container, bundle: &str, files: &RootFiles) -> Vec<u8> {
+pub fn runtime_json(container: &Container, bundle: &str, root: &RootPlace) -> Vec<u8> {
     let given = &container.runtime;
-    let mut mounts = root_mounts(container, bundle, files);
+    let mut mounts = root_mounts(container, bundle, root);
     mounts.extend(given.mounts.iter().cloned());
     to_json(&Runtime {
         cgroups: &given.cgroups,
@@ -34,25 +34,19 @@ pub fn runtime_json(container: &Container, bundle: &str, files: &RootFiles) -> V
     })
 }
 
-fn root_mounts(container: &Container, bundle: &str, files: &RootFiles) -> Vec<MountSpec> {
+fn root_mounts(container: &Container, bundle: &str, root: &RootPlace) -> Vec<MountSpec> {
     let [rootfs, lower, tmp] = ["rootfs", "lower", "tmp"].map(|name| format!("{bundle}/{name}"));
-    let packed = match files {
-        RootFiles::Packed(_) => Some(format!("{bundle}/root.sqfs")),
-        RootFiles::SharedPacked(file) => Some(file.clone()),
-        RootFiles::Own(_) | RootFiles::Shared(_) => None,
-    };
     let mount_packed =
-        |file: String, target: &str| mount(target, "squashfs", &file, &["ro", "loop"]);
+        |file: &str, target: &str| mount(target, "squashfs", file, &["ro", "loop"]);
     if container.readonly {
-        return match (packed, files) {
-            (Some(file), _) => vec![mount_packed(file, &rootfs)],
-            (None, RootFiles::Shared(other)) => vec![bind(&rootfs, other)],
-            (None, _) => vec![bind(&rootfs, &rootfs)],
+        return match root {
+            RootPlace::Packed(file) => vec![mount_packed(file, &rootfs)],
+            _ => vec![bind(&rootfs, &root.path(container, bundle))],
         };
     }
-    let below = match files {
-        RootFiles::Shared(other) => other,
-        _ => &lower,
+    let (packed, below) = match root {
+        RootPlace::Packed(file) => (Some(mount_packed(file, &lower)), lower),
+        _ => (None, root.path(container, bundle)),
     };
     let layers = [
         format!("lowerdir={below}"),
@@ -60,7 +54,6 @@ fn root_mounts(container: &Container, bundle: &str, files: &RootFiles) -> Vec<Mo
         format!("workdir={tmp}/work"),
     ];
     packed
-        .map(|file| mount_packed(file, &lower))
         .into_iter()
         .chain([
             mount(&tmp, "tmpfs", "tmpfs", &[]),

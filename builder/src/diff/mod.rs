@@ -68,6 +68,9 @@ pub enum DiffError {
     },
 }
 
+/// Where archives have the root file systems of containers.
+const ROOTS: &str = "containers/roots/";
+
 /// Compares two versions. Segments that both have are not read.
 ///
 /// # Errors
@@ -144,11 +147,24 @@ fn files<'a>(
     let mut all = BTreeMap::new();
     for segment in segments {
         let path = store.artifact(&segment.digest);
-        archive::read(&path, segment.compression, &mut all).map_err(|source| {
+        let mut files = BTreeMap::new();
+        archive::read(&path, segment.compression, &mut files).map_err(|source| {
             DiffError::Segment { component: segment.component.clone(), path, source }
         })?;
+        all.extend(files.into_iter().map(|(path, entry)| (shown(path, &segment.component), entry)));
     }
     Ok(all)
+}
+
+/// Names a file of a container by the container: the directory it is in is named by all that is in there, and so is
+/// another one in every version.
+fn shown(path: String, component: &str) -> String {
+    let Some(name) = path.strip_prefix(ROOTS) else { return path };
+    match name.split_once('/') {
+        Some((_, inner)) => format!("{component}:/{inner}"),
+        None if name.ends_with(".sqfs") => format!("{component}.sqfs"),
+        None => format!("{component}:/"),
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +205,30 @@ mod tests {
             sources: Vec::new(),
             sbom: None,
         }
+    }
+
+    #[test]
+    fn files_of_a_container_are_compared_wherever_its_files_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let file = |text: &'static str| Node::file(0o644, text.as_bytes());
+        let old: &[_] = &[
+            ("containers/roots/0a/etc/a", file("1")),
+            ("containers/roots/0a/etc/b", file("1")),
+            ("containers/services/web/config.json", file("1")),
+        ];
+        let new: &[_] = &[
+            ("containers/roots/0b/etc/a", file("1")),
+            ("containers/roots/0b/etc/b", file("2")),
+            ("containers/services/web/config.json", file("2")),
+        ];
+        let old = manifest(&store, &[("web", old)], "1");
+        let new = manifest(&store, &[("web", new)], "1");
+        let diff = diff(&store, &old, &new).unwrap();
+        let paths: Vec<_> = diff.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["containers/services/web/config.json", "web:/etc/b"]);
+        assert_eq!(shown("containers/roots/0a.sqfs".to_owned(), "web"), "web.sqfs");
+        assert_eq!(shown("containers/roots".to_owned(), "web"), "containers/roots");
     }
 
     #[test]

@@ -87,6 +87,7 @@ fn boots() -> anyhow::Result<()> {
         ("init", gzip),
         ("image", gzip),
         ("kernel-modules", gzip),
+        ("containers", gzip),
         ("writer", gzip),
     ];
     ensure!(segments == expected, "the segments are {segments:?}");

@@ -32,8 +32,8 @@ fn config(extra: &str) -> Value {
     try_config(&container(extra), None).unwrap()
 }
 
-fn runtime(extra: &str, files: &RootFiles) -> Value {
-    serde_json::from_slice(&runtime_json(&container(extra), AT, files)).unwrap()
+fn runtime(extra: &str, root: &RootPlace) -> Value {
+    serde_json::from_slice(&runtime_json(&container(extra), AT, root)).unwrap()
 }
 
 fn document(text: &str) -> Value {
@@ -43,8 +43,7 @@ fn document(text: &str) -> Value {
 #[test]
 fn a_plain_container_is_that_of_linuxkit() {
     assert_eq!(config(""), document(include_str!("plain.json")));
-    let files = RootFiles::Own(Tree::new());
-    assert_eq!(runtime("", &files), document(include_str!("plain-runtime.json")));
+    assert_eq!(runtime("", &RootPlace::Bundle), document(include_str!("plain-runtime.json")));
 }
 
 #[test]
@@ -54,7 +53,7 @@ fn a_container_with_every_field_is_that_of_linuxkit() {
     let every = spec.onboot[0].settle(None, None);
     let value = try_config(&every, None).unwrap();
     assert_eq!(value, document(include_str!("every-field.json")), "{value:#}");
-    let json = runtime_json(&every, AT, &RootFiles::Own(Tree::new()));
+    let json = runtime_json(&every, AT, &RootPlace::Bundle);
     let value: Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(value, document(include_str!("every-field-runtime.json")), "{value:#}");
 }
@@ -70,7 +69,7 @@ fn a_read_only_container_mounts_dev_and_sys_read_only() {
     assert_eq!(value["mounts"][3]["options"], json!(["nosuid", "noexec", "nodev", "ro"]));
     let rootfs = format!("{AT}/rootfs");
     assert_eq!(
-        runtime(", readonly: true", &RootFiles::Own(Tree::new()))["mounts"],
+        runtime(", readonly: true", &RootPlace::Bundle)["mounts"],
         json!([{"destination": rootfs, "source": rootfs, "options": ["bind"]}])
     );
 }
@@ -182,53 +181,62 @@ fn a_seccomp_profile_is_in_the_configuration() {
 #[test]
 fn a_second_container_of_the_same_files_takes_them_from_the_first() {
     let other = "/containers/onboot/000-x/lower".to_owned();
-    let value = runtime("", &RootFiles::Shared(other.clone()));
+    let value = runtime("", &RootPlace::Dir(other.clone()));
     assert_eq!(value["mounts"][2]["options"][0], format!("lowerdir={other}"));
-    let value = runtime(", readonly: true", &RootFiles::Shared(other.clone()));
+    let value = runtime(", readonly: true", &RootPlace::Dir(other.clone()));
     assert_eq!(value["mounts"][0]["source"], other);
-    let first = RootFiles::Own(Tree::new());
-    assert_eq!(first.shared_from(&container(""), AT), format!("{AT}/lower"));
-    assert_eq!(first.shared_from(&container(", readonly: true"), AT), format!("{AT}/rootfs"));
+    let path = |extra: &str| RootPlace::Bundle.path(&container(extra), AT);
+    assert_eq!(path(""), format!("{AT}/lower"));
+    assert_eq!(path(", readonly: true"), format!("{AT}/rootfs"));
+    let id = crate::hash::sha256(b"files");
+    let half = &id.hex().to_string()[..32];
+    let named = RootPlace::Dir(format!("/containers/roots/{half}"));
+    assert_eq!(RootPlace::named(&id, false), named);
+    let named = RootPlace::Packed(format!("/containers/roots/{half}.sqfs"));
+    assert_eq!(RootPlace::named(&id, true), named);
 }
 
 #[test]
 fn packed_files_are_mounted_before_the_overlay_or_in_its_place() {
-    let packed = || RootFiles::Packed(Content::Bytes((*b"hsqs").into()));
-    let value = runtime("", &packed());
+    let packed = RootPlace::Packed("/x/root.sqfs".to_owned());
+    let value = runtime("", &packed);
     assert_eq!(
         value["mounts"][0],
         json!({"destination": format!("{AT}/lower"), "type": "squashfs",
-               "source": format!("{AT}/root.sqfs"), "options": ["ro", "loop"]})
+               "source": "/x/root.sqfs", "options": ["ro", "loop"]})
     );
     assert_eq!(value["mounts"][1]["type"], "tmpfs");
     assert_eq!(value["mounts"][3]["type"], "overlay");
-    let value = runtime(", readonly: true", &RootFiles::SharedPacked("/x/root.sqfs".to_owned()));
+    assert_eq!(value["mounts"][3]["options"][0], format!("lowerdir={AT}/lower"));
+    let value = runtime(", readonly: true", &packed);
     assert_eq!(
         value["mounts"],
         json!([{"destination": format!("{AT}/rootfs"), "type": "squashfs",
                 "source": "/x/root.sqfs", "options": ["ro", "loop"]}])
     );
 
-    let paths = |extra: &str| -> Vec<String> {
-        let tree = write(&container(extra), Vec::new(), AT, packed()).unwrap();
+    let paths = |extra: &str, root: &RootPlace| -> Vec<String> {
+        let tree = write(&container(extra), Vec::new(), AT, root).unwrap();
         let inside = |path: &str| path.strip_prefix(&AT[1..]).map(str::to_owned);
         tree.iter().filter_map(|(path, _)| inside(path.as_str())).collect()
     };
-    assert_eq!(
-        paths(""),
-        ["", "/config.json", "/lower", "/root.sqfs", "/rootfs", "/runtime.json", "/tmp"]
-    );
-    assert_eq!(
-        paths(", readonly: true"),
-        ["", "/config.json", "/root.sqfs", "/rootfs", "/runtime.json"]
-    );
+    let all = ["", "/config.json", "/lower", "/rootfs", "/runtime.json", "/tmp"];
+    assert_eq!(paths("", &packed), all);
+    let fixed = ["", "/config.json", "/rootfs", "/runtime.json"];
+    assert_eq!(paths(", readonly: true", &packed), fixed);
+    let plain = ["", "/config.json", "/rootfs", "/runtime.json", "/tmp"];
+    assert_eq!(paths("", &RootPlace::Dir("/x".to_owned())), plain);
+    let content = RootFiles::Packed(Content::Bytes((*b"hsqs").into()));
+    let tree = content.place(&container(""), "/x/root.sqfs").unwrap();
+    let paths: Vec<_> = tree.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["x", "x/root.sqfs"]);
 }
 
 #[test]
 fn a_root_that_cannot_be_written_to_has_its_mount_points() {
     let spec = container(", readonly: true, binds: ['/a:/srv/www', '/b:/etc/hosts', '/c:/bin/x']");
     let root = complete_packages(Tree::new()).unwrap();
-    let tree = write(&spec, Vec::new(), "/c", RootFiles::Own(root)).unwrap();
+    let tree = RootFiles::Tree(root).place(&spec, "/c/rootfs").unwrap();
     let kind = |path: &str| tree.get(&TreePath::new(path).unwrap()).map(|node| &node.kind);
     assert!(matches!(kind("c/rootfs/srv/www"), Some(Kind::Dir)));
     assert!(matches!(kind("c/rootfs/sys/fs/cgroup"), Some(Kind::Dir)));
@@ -238,12 +246,12 @@ fn a_root_that_cannot_be_written_to_has_its_mount_points() {
 }
 
 #[test]
-fn files_of_the_root_and_their_hard_links_move_into_the_bundle() {
+fn files_of_the_root_and_their_hard_links_move_to_their_place() {
     let path = |s: &str| TreePath::new(s).unwrap();
     let mut root = Tree::new();
     root.insert(path("usr/bin/a"), Node::file(0o755, *b"x"));
     root.insert(path("usr/bin/b"), Node::new(0o755, Kind::Hardlink(path("usr/bin/a"))));
-    let tree = write(&container(""), Vec::new(), AT, RootFiles::Own(root)).unwrap();
+    let tree = RootFiles::Tree(root).place(&container(""), &format!("{AT}/lower")).unwrap();
     let link = tree.get(&path(&format!("{AT}/lower/usr/bin/b"))).unwrap();
     let target = path(&format!("{AT}/lower/usr/bin/a"));
     assert!(matches!(&link.kind, Kind::Hardlink(to) if *to == target));
@@ -258,17 +266,4 @@ fn a_container_of_packages_has_a_search_path() {
     let mut own = container(", env: [PATH=/bin, A=b]");
     package_environment(&mut own);
     assert_eq!(own.env, ["PATH=/bin", "A=b"]);
-}
-
-#[test]
-fn a_cache_tells_apart_whatever_changes_a_bundle() {
-    let ids = Ids::default();
-    let volumes = Volumes::default();
-    let around = Surroundings { arch: Arch::X86_64, ids: &ids, volumes: &volumes, seccomp: None };
-    let print = |extra: &str| fingerprint(&container(extra), around).unwrap();
-    assert_eq!(print(""), print(""));
-    for extra in [", cwd: /tmp", ", runtime: {mkdir: [a]}", ", readonly: true", ", oomScoreAdj: 1"]
-    {
-        assert_ne!(print(""), print(extra), "{extra}");
-    }
 }
