@@ -8,6 +8,7 @@
 
 pub mod build;
 pub mod bundle;
+mod compress;
 pub mod cpio;
 pub mod deb;
 pub mod diff;

@@ -3,23 +3,15 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use flate2::write::GzEncoder;
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
-use zstd::zstd_safe::CParameter;
 
+use crate::compress::{self, Encoder};
 use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
 use crate::manifest::{SegmentCompression, SegmentEntry};
-use crate::store::{ArtifactWriter, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::tree::{Content, Kind, Tree, TreePath};
-
-/// How many bytes a worker of zstd compresses at a time, up to this level. Left to itself it takes twice as many and
-/// with them twice the memory, for 0.3 % less; higher levels lose more, since they look back further.
-const JOB: u32 = 4 << 20;
-const SMALL_JOBS: i32 = 3;
-/// A single segment that is packed anew has both cores of a small host.
-const WORKERS: u32 = 2;
 
 /// The kernel looks for an archive at every multiple of four and skips zeros before it.
 const ALIGNMENT: u64 = 4;
@@ -153,7 +145,9 @@ pub fn write(
         CpioError::Member { source, .. } | CpioError::End(source) if is_full(&source) => full(),
         source => SegmentError::Archive { component: owned(), source },
     };
-    let out = Encoder::new(store.writer().map_err(stored)?, packing).map_err(compress)?;
+    let (_turn, workers) = compress::turn();
+    let out = Encoder::new(store.writer().map_err(stored)?, packing, bytes(tree), workers)
+        .map_err(compress)?;
     let mut buffered = io::BufWriter::with_capacity(1 << 17, out);
     let mark = packing.marked.then(|| TreePath::new(&format!("{MARKS}/{}", mark(key))));
     let mark = mark.transpose().map_err(|source| compress(io::Error::other(source)))?;
@@ -176,6 +170,15 @@ pub fn write(
     Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
 }
 
+/// Returns how many bytes the files of a tree have: about as many as its archive.
+fn bytes(tree: &Tree) -> u64 {
+    let files = tree.iter().filter_map(|(_, node)| match &node.kind {
+        Kind::File(content) => Some(content.len()),
+        _ => None,
+    });
+    files.sum()
+}
+
 /// Stores an archive as it is: one that must not be compressed, such as processor microcode.
 ///
 /// # Errors
@@ -195,62 +198,6 @@ pub fn write_raw(
     let (digest, size) = writer.commit().map_err(stored)?;
     let compression = SegmentCompression::None;
     Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
-}
-
-/// Compresses in one of the ways that kernels understand.
-enum Encoder<'a> {
-    Plain(ArtifactWriter<'a>),
-    Zstd(zstd::Encoder<'static, ArtifactWriter<'a>>),
-    Gzip(GzEncoder<ArtifactWriter<'a>>),
-}
-
-impl<'a> Encoder<'a> {
-    fn new(out: ArtifactWriter<'a>, packing: Packing) -> io::Result<Self> {
-        Ok(match packing.compression {
-            SegmentCompression::None => Self::Plain(out),
-            SegmentCompression::Zstd => Self::Zstd(zstd(out, packing.level, WORKERS)?),
-            SegmentCompression::Gzip => {
-                let level = u32::try_from(packing.level.clamp(1, 9)).unwrap_or(6).max(6);
-                Self::Gzip(GzEncoder::new(out, flate2::Compression::new(level)))
-            }
-        })
-    }
-
-    fn finish(self) -> io::Result<ArtifactWriter<'a>> {
-        match self {
-            Self::Plain(out) => Ok(out),
-            Self::Zstd(encoder) => encoder.finish(),
-            Self::Gzip(encoder) => encoder.finish(),
-        }
-    }
-}
-
-/// Any number of workers gives the same bytes, but none at all gives others: never leave it to a default.
-fn zstd<W: Write>(out: W, level: i32, workers: u32) -> io::Result<zstd::Encoder<'static, W>> {
-    let mut encoder = zstd::Encoder::new(out, level)?;
-    encoder.multithread(workers)?;
-    if level <= SMALL_JOBS {
-        encoder.set_parameter(CParameter::JobSize(JOB))?;
-    }
-    Ok(encoder)
-}
-
-impl Write for Encoder<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(out) => out.write(buffer),
-            Self::Zstd(out) => out.write(buffer),
-            Self::Gzip(out) => out.write(buffer),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(out) => out.flush(),
-            // Flushing would end a block, and so change the bytes; the end of the stream does it.
-            Self::Zstd(_) | Self::Gzip(_) => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -387,21 +334,5 @@ mod tests {
         let entry = write_raw(&store, "ucode", &content).unwrap();
         let bytes = std::fs::read(store.artifact(&entry.digest)).unwrap();
         assert_eq!((bytes.as_slice(), entry.unpacked), (&b"070701 microcode!\0\0\0"[..], 17));
-    }
-
-    #[test]
-    fn any_number_of_workers_gives_the_same_bytes() {
-        // Several jobs, with what can be compressed across their borders.
-        let text: Vec<u8> = (0..400_000_u32)
-            .flat_map(|n| sha256(&(n % 70_000).to_le_bytes()).as_bytes()[..24].to_vec())
-            .collect();
-        assert!(text.len() > 2 * JOB as usize);
-        let packed = |workers| {
-            let mut out = zstd(Vec::new(), Packing::default().level, workers).unwrap();
-            out.write_all(&text).unwrap();
-            out.finish().unwrap()
-        };
-        let one = packed(1);
-        assert!(one.len() < text.len() / 2 && packed(WORKERS) == one && packed(5) == one);
     }
 }

@@ -36,8 +36,7 @@ pub fn runtime_json(container: &Container, bundle: &str, root: &RootPlace) -> Ve
 
 fn root_mounts(container: &Container, bundle: &str, root: &RootPlace) -> Vec<MountSpec> {
     let [rootfs, lower, tmp] = ["rootfs", "lower", "tmp"].map(|name| format!("{bundle}/{name}"));
-    let mount_packed =
-        |file: &str, target: &str| mount(target, "squashfs", file, &["ro", "loop"]);
+    let mount_packed = |file: &str, target: &str| mount(target, "squashfs", file, &["ro", "loop"]);
     if container.readonly {
         return match root {
             RootPlace::Packed(file) => vec![mount_packed(file, &rootfs)],

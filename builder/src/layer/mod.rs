@@ -15,6 +15,7 @@ mod filter;
 mod overlay;
 mod sparse;
 mod stream;
+mod whole;
 
 use std::path::Path;
 

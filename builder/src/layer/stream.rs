@@ -8,6 +8,7 @@ use kiln_types::Digest;
 
 use super::Limits;
 use super::error::Fault;
+use super::whole::Whole;
 use crate::hash::Hasher;
 use crate::oci::LayerFile;
 use crate::tree::Content;
@@ -41,11 +42,15 @@ impl Spool {
 /// The decompressed bytes of a layer. All that is taken from it has been hashed and spooled.
 pub(super) struct Stream<'a> {
     decoder: Box<dyn Read>,
+    /// Everything that the decoder would have given, where that was little; else a part of it is in the buffer.
+    whole: Option<Whole>,
     buffer: Vec<u8>,
     /// The part of the buffer that has not been taken yet.
     start: usize,
     end: usize,
     hasher: Hasher,
+    /// What is known to come out of that.
+    known: Option<Digest>,
     spool: &'a mut Spool,
     /// How many bytes the layer may still have, and what to say when it has more.
     left: u64,
@@ -64,39 +69,53 @@ impl<'a> Stream<'a> {
         limits: &Limits,
         spool: &'a mut Spool,
     ) -> Result<Self, Fault> {
-        let mut file = File::open(&layer.path).map_err(Fault::Read)?;
+        let file = File::open(&layer.path).map_err(Fault::Read)?;
         let mut magic = [0; 4];
         let want = magic.len().min(usize::try_from(layer.len).unwrap_or(usize::MAX));
         file.read_exact_at(&mut magic[..want], layer.offset).map_err(Fault::data)?;
-        file.seek(SeekFrom::Start(layer.offset)).map_err(Fault::Read)?;
-        // What is promised is what must be there, or a layer that was cut at a good place would pass for a whole one.
-        let input = BufReader::with_capacity(BUFFER, Exactly { file, left: layer.len });
-        // By what they are, not by what the manifest calls them: some tools get that wrong, and runtimes do the same.
-        let decoder: Box<dyn Read> = match magic {
-            [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-                let mut decoder = zstd::Decoder::with_buffer(input).map_err(Fault::data)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(Fault::data)?;
-                Box::new(decoder)
-            }
-            _ => Box::new(input),
-        };
         let bytes = limits.bytes.saturating_sub(spool.used.saturating_add(spool.expanded_used));
         let grown = layer.len.saturating_mul(limits.ratio).max(FREE);
         let bound = match grown < bytes {
             true => Bound::Ratio(limits.ratio),
             false => Bound::Bytes(limits.bytes),
         };
-        Ok(Self {
-            decoder,
-            buffer: vec![0; BUFFER],
+        let left = grown.min(bytes);
+        let whole = match magic {
+            [0x1f, 0x8b, ..] => Whole::read(&file, layer, left).map_err(Fault::data)?,
+            _ => None,
+        };
+        let mut stream = Self {
+            decoder: Box::new(io::empty()),
+            whole: None,
+            buffer: Vec::new(),
             start: 0,
             end: 0,
             hasher: Hasher::default(),
+            known: None,
             spool,
-            left: grown.min(bytes),
+            left,
             bound,
-        })
+        };
+        match whole {
+            Some(whole) => stream.take(whole, layer.layer.diff_id)?,
+            None => {
+                stream.decoder = decoder(file, magic, layer)?;
+                stream.buffer = vec![0; BUFFER];
+            }
+        }
+        Ok(stream)
+    }
+
+    /// Takes all at once.
+    fn take(&mut self, whole: Whole, digest: Digest) -> Result<(), Fault> {
+        let bytes = whole.bytes();
+        let len = bytes.len() as u64;
+        (&*self.spool.data).write_all(bytes).map_err(Fault::Spool)?;
+        self.spool.used += len;
+        self.left = self.left.saturating_sub(len);
+        (self.end, self.known) = (bytes.len(), Some(digest));
+        self.whole = Some(whole);
+        Ok(())
     }
 
     /// Fills the buffer, which is empty. Returns whether there is anything in it.
@@ -115,7 +134,7 @@ impl<'a> Stream<'a> {
         self.hasher.update(bytes);
         (&*self.spool.data).write_all(bytes).map_err(Fault::Spool)?;
         self.spool.used += got as u64;
-        (self.start, self.end) = (0, got);
+        (self.start, self.end, self.whole) = (0, got, None);
         Ok(got > 0)
     }
 
@@ -124,7 +143,8 @@ impl<'a> Stream<'a> {
         if self.start == self.end {
             self.fill()?;
         }
-        Ok(&self.buffer[self.start..self.end])
+        let all = self.whole.as_ref().map_or(&self.buffer[..], Whole::bytes);
+        Ok(&all[self.start..self.end])
     }
 
     fn too_much(&self) -> Fault {
@@ -244,8 +264,25 @@ impl<'a> Stream<'a> {
     /// Reads to the end, and returns the digest of all that came.
     pub(super) fn finish(mut self) -> Result<Digest, Fault> {
         while self.fill()? {}
-        Ok(self.hasher.finish())
+        Ok(self.known.unwrap_or_else(|| self.hasher.finish()))
     }
+}
+
+/// Begins to decompress a layer piece by piece.
+fn decoder(mut file: File, magic: [u8; 4], layer: &LayerFile) -> Result<Box<dyn Read>, Fault> {
+    file.seek(SeekFrom::Start(layer.offset)).map_err(Fault::Read)?;
+    // What is promised is what must be there, or a layer that was cut at a good place would pass for a whole one.
+    let input = BufReader::with_capacity(BUFFER, Exactly { file, left: layer.len });
+    // By what they are, not by what the manifest calls them: some tools get that wrong, and runtimes do the same.
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+            let mut decoder = zstd::Decoder::with_buffer(input).map_err(Fault::data)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(Fault::data)?;
+            Box::new(decoder)
+        }
+        _ => Box::new(input),
+    })
 }
 
 /// Reads just so many bytes of a file, and fails when it has fewer.
