@@ -17,6 +17,7 @@ pub mod cli;
 pub mod demo;
 pub mod dhcp;
 pub mod explain;
+pub mod facts;
 pub mod http;
 pub mod lab;
 pub mod loaders;

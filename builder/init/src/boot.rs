@@ -16,7 +16,7 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, network, parts, root, services, volumes};
+use crate::{clock, facts, network, parts, root, services, volumes};
 
 /// How long the boot waits for an address before it goes on without.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(60);
@@ -63,6 +63,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
 
     bring_network_up(machine.as_ref(), &mut loader, &phone)?;
     drop(loader);
+    facts::tell(machine.as_ref());
 
     let start = clock::uptime();
     volumes::set_up();

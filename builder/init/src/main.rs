@@ -21,6 +21,7 @@ mod console;
 mod container;
 mod devices;
 mod error;
+mod facts;
 mod health;
 #[cfg_attr(not(test), expect(dead_code, reason = "streaming is for what orders fetch"))]
 mod http;

@@ -1,9 +1,11 @@
-//! The words that every part of Kiln shares: [`Mac`], [`Arch`], [`Digest`], [`ImageRef`].
+//! The words that every part of Kiln shares: [`Mac`], [`Arch`], [`Digest`], [`ImageRef`], and the
+//! [`facts`] of a machine.
 //!
 //! Each is parsed once, at the edge, and is correct from then on. No I/O and no dependency beyond serde.
 
 mod arch;
 mod digest;
+pub mod facts;
 mod image_ref;
 mod mac;
 

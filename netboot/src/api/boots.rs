@@ -29,6 +29,13 @@ pub struct BootDetail {
     pub breakdown: Breakdown,
 }
 
+/// The last words of the kernel of a boot that failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KernelLog {
+    /// Lines, the oldest first.
+    pub log: String,
+}
+
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
     limit: Option<u32>,
@@ -59,4 +66,17 @@ pub(super) async fn show(
     let mut breakdown = Breakdown::of(&boot, &events);
     breakdown.compare(&earlier);
     Ok(Json(BootDetail { boot, events, breakdown }))
+}
+
+pub(super) async fn kernel_log(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+) -> Result<Json<KernelLog>, Fault> {
+    let missing = || Fault::not_found("boot", &key);
+    let id = key.parse().map(BootId).map_err(|_| missing())?;
+    let Some(log) = control.inventory.kernel_log(id).await? else {
+        control.inventory.boot(id).await?.ok_or_else(missing)?;
+        return Err(Fault::not_found("kernel log of boot", &key));
+    };
+    Ok(Json(KernelLog { log }))
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::{Control, Fault};
 use crate::explain::{Explanation, Told, explain};
+use crate::facts::ToldFacts;
 
 type Shared = State<Arc<Control>>;
 
@@ -38,6 +39,21 @@ pub(super) async fn show(
     Path(key): Path<String>,
 ) -> Result<Json<Machine>, Fault> {
     find(&control, &key).await.map(Json)
+}
+
+pub(super) async fn facts(
+    State(control): Shared,
+    Path(key): Path<String>,
+) -> Result<Json<ToldFacts>, Fault> {
+    let machine = find(&control, &key).await?;
+    let told = control.inventory.facts(machine.id).await?;
+    let told =
+        told.ok_or_else(|| Fault::not_found("description of its hardware by machine", &key))?;
+    let facts = serde_json::from_str(&told.facts).map_err(|error| {
+        let text = format!("the inventory holds something else than facts of `{key}`: {error}");
+        Fault(StatusCode::INTERNAL_SERVER_ERROR, text)
+    })?;
+    Ok(Json(ToldFacts { boot: told.boot.0, at: told.at, facts }))
 }
 
 pub(super) async fn remove(

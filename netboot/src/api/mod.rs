@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-pub use boots::BootDetail;
+pub use boots::{BootDetail, KernelLog};
 pub use builds::BuildLog;
 
 use crate::bake::Baker;
@@ -61,8 +61,10 @@ pub fn router(control: Control) -> Router {
         .route("/api/v1/machines", get(machines::list).post(machines::add))
         .route("/api/v1/machines/{key}", get(machines::show).delete(machines::remove))
         .route("/api/v1/machines/{key}/explain", get(machines::explain_one))
+        .route("/api/v1/machines/{key}/facts", get(machines::facts))
         .route("/api/v1/boots", get(boots::list))
         .route("/api/v1/boots/{id}", get(boots::show))
+        .route("/api/v1/boots/{id}/kernel-log", get(boots::kernel_log))
         .route("/api/v1/images", get(images))
         .route("/api/v1/builds", get(builds::list))
         .route("/api/v1/builds/{image}", get(builds::show).post(builds::start))

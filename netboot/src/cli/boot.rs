@@ -6,7 +6,7 @@ use kiln_inventory::{Boot, Outcome};
 use super::client::{Client, path_part};
 use super::table::{ago, plain, seconds, size, table, text};
 use super::{ClientArgs, Failure, Output, print_json};
-use crate::api::BootDetail;
+use crate::api::{BootDetail, KernelLog};
 use crate::boots::now_ms;
 use crate::breakdown::{Breakdown, Step};
 
@@ -41,6 +41,16 @@ enum BootCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Show what the kernel wrote before a boot failed
+    ///
+    /// A machine that says that something failed sends the last 64 KiB of its kernel's log, once per boot. It is kept for
+    /// the last 5 such boots of each machine.
+    Log {
+        /// Number of the boot, as `kiln boot list` shows it
+        boot: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
 }
 
 pub(super) async fn run(args: BootArgs) -> Result<(), Failure> {
@@ -59,6 +69,14 @@ pub(super) async fn run(args: BootArgs) -> Result<(), Failure> {
             match client.output {
                 Output::Json => print_json(&detail)?,
                 Output::Table => println!("{}", breakdown(&detail.boot, &detail.breakdown)),
+            }
+        }
+        BootCommand::Log { boot, client } => {
+            let path = format!("/api/v1/boots/{}/kernel-log", path_part(&boot));
+            let log: KernelLog = Client::new(&client).get(&path).await?;
+            match client.output {
+                Output::Json => print_json(&log)?,
+                Output::Table => log.log.lines().for_each(|line| println!("{}", plain(line))),
             }
         }
     }

@@ -9,8 +9,9 @@ use kiln_types::{Arch, ImageRef, Mac};
 
 use super::client::{Client, path_part};
 use super::table::{size, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::{ClientArgs, Failure, Output, facts, print_json};
 use crate::explain::{Explanation, Step};
+use crate::facts::ToldFacts;
 
 /// The machines that the server knows
 #[derive(Debug, Args)]
@@ -31,6 +32,13 @@ enum MachineCommand {
     },
     /// Show one machine
     Show {
+        /// Name or hardware address
+        machine: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show what a machine is made of, as it said itself when it booted last
+    Facts {
         /// Name or hardware address
         machine: String,
         #[command(flatten)]
@@ -118,10 +126,28 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
             print(client.output, &machines)
         }
         MachineCommand::Show { machine, client } => {
-            let machine: Machine = Client::new(&client).get(&path(&machine)).await?;
+            let (name, server) = (machine, Client::new(&client));
+            let machine: Machine = server.get(&path(&name)).await?;
             match client.output {
                 Output::Json => print_json(&machine)?,
-                Output::Table => show(&machine),
+                Output::Table => {
+                    show(&machine);
+                    match server.get::<ToldFacts>(&format!("{}/facts", path(&name))).await {
+                        Ok(told) => row("hardware", &facts::summary(&told.facts)),
+                        // One that never booted, or a server that knows nothing of it.
+                        Err(failure) if failure.code() == Failure::NOT_FOUND => {}
+                        Err(failure) => return Err(failure),
+                    }
+                }
+            }
+            Ok(())
+        }
+        MachineCommand::Facts { machine, client } => {
+            let path = format!("{}/facts", path(&machine));
+            let told: ToldFacts = Client::new(&client).get(&path).await?;
+            match client.output {
+                Output::Json => print_json(&told)?,
+                Output::Table => println!("{}", facts::text(&told)),
             }
             Ok(())
         }
@@ -188,8 +214,12 @@ fn show(machine: &Machine) {
         ("cmdline", spec.cmdline.clone()),
         ("labels", labels),
     ] {
-        println!("{:<9}{}", key, if value.is_empty() { "-" } else { &value });
+        row(key, &value);
     }
+}
+
+fn row(key: &str, value: &str) {
+    println!("{key:<9}{}", if value.is_empty() { "-" } else { value });
 }
 
 fn print_explanation(explanation: &Explanation) {

@@ -10,6 +10,7 @@ mod client;
 pub mod config;
 mod efi;
 mod export;
+mod facts;
 pub mod image;
 pub mod key;
 pub mod machine;

@@ -4,6 +4,7 @@ mod body;
 mod file;
 mod machine;
 mod routes;
+mod told;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};

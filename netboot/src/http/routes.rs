@@ -15,13 +15,13 @@ use tokio::time::Instant;
 
 use super::body::{Body, Done};
 use super::file::{Ask, Content, answer as answer_file};
-use super::{Plane, machine};
+use super::{Plane, machine, told};
 use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
 
 /// The largest report that is read.
 const MAX_REPORT: usize = 64 << 10;
 /// How long a report may take to arrive.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the kernel of a machine had run when it sent its reports, in milliseconds.
 const UPTIME: &str = "kiln-uptime";
@@ -74,10 +74,16 @@ async fn route(
             let boot = boot.to_owned();
             phone_home(plane, peer, &boot, request).await
         }
-        (Some("livez"), None, None, None) if read => text(StatusCode::OK, "ok\n"),
-        (Some("script" | "machine" | "failed" | "phone-home" | "loader" | "blob"), ..) if !read => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
+        (Some("agent"), Some(boot), Some(what @ ("facts" | "kernel-log")), None)
+            if method == Method::POST =>
+        {
+            told::take(plane, peer, boot, what, request).await
         }
+        (Some("livez"), None, None, None) if read => text(StatusCode::OK, "ok\n"),
+        (
+            Some("script" | "machine" | "failed" | "phone-home" | "agent" | "loader" | "blob"),
+            ..,
+        ) if !read => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
         _ => not_found(),
     }
 }
@@ -258,12 +264,12 @@ async fn phone_home(
 }
 
 /// Returns the token that a request brings.
-fn bearer(request: &Request<Incoming>) -> Option<String> {
+pub(super) fn bearer(request: &Request<Incoming>) -> Option<String> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     value.strip_prefix("Bearer ").map(str::to_owned)
 }
 
-fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
+pub(super) fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
     tracing::warn!(%peer, boot = boot.0, error = &error as &dyn std::error::Error, "refused");
     let status = match error {
         BootsError::Unknown => StatusCode::NOT_FOUND,
@@ -274,13 +280,13 @@ fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
     text(status, format!("{error}\n"))
 }
 
-fn no_content() -> Response<Body> {
+pub(super) fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::bytes(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 
-fn not_found() -> Response<Body> {
+pub(super) fn not_found() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "not found\n")
 }
 
@@ -288,7 +294,7 @@ fn internal() -> Response<Body> {
     text(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read this\n")
 }
 
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::bytes(text));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -272,3 +272,44 @@ async fn a_report_that_is_too_long_or_no_report_is_refused() {
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_machine_tells_what_it_is_made_of_with_its_token_only_and_within_bounds() {
+    let rig = Rig::start().await;
+    let script = rig.get("/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64").await;
+    let script = String::from_utf8(script.body().to_vec()).unwrap();
+    let machine = script.split_whitespace().find(|word| word.contains("/machine/")).unwrap();
+    let segment = rig.get(&machine[machine.find("/machine/").unwrap()..]).await;
+    let archive = zstd::bulk::decompress(segment.body(), 1 << 20).unwrap();
+    let text = String::from_utf8_lossy(&archive).into_owned();
+    let json = &text[text.find('{').unwrap()..=text.find('}').unwrap()];
+    let told: serde_json::Value = serde_json::from_str(json).unwrap();
+    let (boot, token) = (told["boot"].as_i64().unwrap(), told["token"].as_str().unwrap());
+    let bearer = format!("Bearer {token}");
+    let own = &[("authorization", bearer.as_str())][..];
+    let (facts, log) = (format!("/agent/{boot}/facts"), format!("/agent/{boot}/kernel-log"));
+    let good = r#"{"system":{"vendor":"ACME\u0007"},"later":[1]}"#;
+    let long = "x".repeat(300 << 10);
+    let deep = "[".repeat(1000);
+    for (path, fields, body, expected) in [
+        (&facts, &[][..], good, StatusCode::FORBIDDEN),
+        (&facts, &[("authorization", "Bearer 00")], good, StatusCode::FORBIDDEN),
+        (&facts, own, &long, StatusCode::PAYLOAD_TOO_LARGE),
+        (&facts, own, &deep, StatusCode::BAD_REQUEST),
+        (&facts, own, good, StatusCode::NO_CONTENT),
+        (&log, &[("authorization", "Bearer 00")], "x", StatusCode::FORBIDDEN),
+        (&log, own, &long, StatusCode::PAYLOAD_TOO_LARGE),
+        (&log, own, "[ 1.0] panic\u{1b}c\n", StatusCode::NO_CONTENT),
+    ] {
+        let answer = rig.send("POST", path, fields, body).await;
+        assert_eq!(answer.status(), expected, "{path} {fields:?}");
+    }
+    assert_eq!(rig.get(&facts).await.status(), StatusCode::NOT_FOUND);
+    let (inventory, _dir) = rig.stop().await;
+    let (boot, _) = inventory.boot(kiln_inventory::BootId(boot)).await.unwrap().unwrap();
+    let kept = inventory.facts(boot.machine).await.unwrap().unwrap();
+    assert!(kept.facts.contains(r#""vendor":"ACME""#), "{}", kept.facts);
+    assert!(!kept.facts.contains("later"), "{}", kept.facts);
+    let log = inventory.kernel_log(boot.id).await.unwrap();
+    assert_eq!(log.as_deref(), Some("[ 1.0] panicc\n"));
+}

@@ -6,8 +6,10 @@ mod cgroup;
 mod filter;
 mod interface;
 mod loop_device;
+mod packet;
 
 pub(crate) use cgroup::limit_devices;
 pub(crate) use filter::install_filter;
 pub(crate) use interface::InterfaceControl;
 pub(crate) use loop_device::LoopDevice;
+pub(crate) use packet::{LldpSocket, permanent_address};
