@@ -25,6 +25,7 @@ mod facts;
 mod health;
 #[cfg_attr(not(test), expect(dead_code, reason = "streaming is for what orders fetch"))]
 mod http;
+mod kmsg;
 mod logs;
 mod modules;
 mod mounts;

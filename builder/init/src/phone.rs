@@ -11,6 +11,7 @@ use crate::config::Machine;
 use crate::console::say;
 use crate::error::BootError;
 use crate::http::{self, Limits, Request};
+use crate::kmsg;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
@@ -119,6 +120,7 @@ impl Caller {
         let mut waiting: Vec<Event> = Vec::new();
         let mut reachable = false;
         let mut retry = FIRST_RETRY;
+        let mut log_is_told = false;
         loop {
             // With something to send, waits only as long as until the next try.
             let note = if reachable && !waiting.is_empty() {
@@ -150,6 +152,11 @@ impl Caller {
             }
             match self.send(&waiting) {
                 Some(status) if (200..300).contains(&status) => {
+                    let failed = waiting.iter().any(|event| event.phase == Phase::Failed);
+                    if failed && !log_is_told {
+                        log_is_told = true;
+                        self.send_kernel_log();
+                    }
                     waiting.clear();
                     retry = FIRST_RETRY;
                 }
@@ -159,6 +166,20 @@ impl Caller {
                 }
                 Some(_) | None => retry = (retry * 2).min(LONGEST_RETRY),
             }
+        }
+    }
+
+    /// Tells what the kernel wrote before the boot failed. Once: the server keeps one log of a boot, and what it does
+    /// not take now is on the console as well.
+    fn send_kernel_log(&self) {
+        let log = kmsg::last_lines();
+        if log.is_empty() {
+            return;
+        }
+        let path = format!("/agent/{}/kernel-log", self.boot);
+        let request = Request::post(&path, &self.token, &log);
+        if let Err(error) = http::ask(self.server, &request, Limits::SHORT, LARGEST_ANSWER) {
+            say(&format!("the server does not get the log of the kernel: {error}"));
         }
     }
 

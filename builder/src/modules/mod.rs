@@ -44,6 +44,7 @@ const AUTO: &[&str] = &[
     "drivers/scsi/virtio_scsi",
     "drivers/scsi/vmw_pvscsi",
     "drivers/virtio/",
+    "fs/efivarfs/",
     "fs/ext4/",
     "fs/fat/vfat",
     "fs/nls/nls_ascii",
@@ -55,7 +56,7 @@ const AUTO: &[&str] = &[
     "net/packet/af_packet.",
 ];
 /// What no device asks for, so that kiln-init has to load it by name.
-const AT_START: &[&str] = &["overlay", "af_packet"];
+const AT_START: &[&str] = &["overlay", "af_packet", "efivarfs"];
 
 /// The longest list of a kernel that is read.
 const MAX_LIST: u64 = 16 << 20;
