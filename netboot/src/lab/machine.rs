@@ -25,6 +25,8 @@ pub struct MachineConfig {
     pub drive: Option<Drive>,
     /// UEFI variables with keys in them; the firmware then starts only what these keys have signed.
     pub secure_boot: Option<PathBuf>,
+    /// Further arguments for qemu, such as devices.
+    pub more: Vec<String>,
 }
 
 /// A drive with a file in it, which the machine cannot change.
@@ -47,6 +49,7 @@ impl MachineConfig {
             bridge: BRIDGE.to_owned(),
             drive: None,
             secure_boot: None,
+            more: Vec::new(),
         }
     }
 }
@@ -198,6 +201,7 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
             add(&["-drive", &format!("if=pflash,format=raw,unit={unit}{mode},file={path}")]);
         }
     }
+    list.extend(config.more.iter().map(OsString::from));
     list
 }
 

@@ -49,17 +49,26 @@ impl FrameSocket {
         payload: &[u8],
     ) -> io::Result<()> {
         let packet = packet(from, to, payload).ok_or(io::ErrorKind::InvalidInput)?;
-        self.socket.send_to(&packet, &link_address(self.index, mac)).map(drop)
+        self.send_frame(mac, IPV4, &packet)
+    }
+
+    /// Sends what another protocol has made of it, by its EtherType.
+    ///
+    /// # Errors
+    ///
+    /// When it is longer than the link can carry, or what the kernel says.
+    pub fn send_frame(&self, mac: Mac, protocol: u16, payload: &[u8]) -> io::Result<()> {
+        self.socket.send_to(payload, &link_address(self.index, mac, protocol)).map(drop)
     }
 }
 
 /// Returns the address of a host on the link: interface, protocol and hardware address.
-fn link_address(index: i32, mac: Mac) -> SockAddr {
+fn link_address(index: i32, mac: Mac, protocol: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is one of the forms that a `sockaddr_storage` can have, and plain numbers throughout.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = PACKET;
-    address.sll_protocol = IPV4.to_be();
+    address.sll_protocol = protocol.to_be();
     address.sll_ifindex = index;
     address.sll_halen = 6;
     if let Some(field) = address.sll_addr.first_chunk_mut() {

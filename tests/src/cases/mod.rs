@@ -8,6 +8,7 @@ mod containers;
 mod crash;
 mod disk;
 mod explain;
+mod facts;
 mod fresh;
 mod given;
 mod images;
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Case> {
         beside::cases(),
         uki::cases(),
         explain::cases(),
+        facts::cases(),
         fresh::cases(),
         given::cases(),
         images::cases(),

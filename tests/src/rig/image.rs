@@ -45,6 +45,15 @@ pub(crate) fn image(arch: Arch) -> anyhow::Result<ImageRef> {
     Ok(image)
 }
 
+/// Builds an image of a case's own for an architecture, and fetches the loaders. Needs the host's network, as [`image`]
+/// does.
+pub(crate) fn made(spec: &Path, arch: Arch) -> anyhow::Result<ImageRef> {
+    alone(|site, outside| {
+        outside.block_on(site.fetch_loaders())?;
+        outside.block_on(site.build(spec, &[arch]))
+    })
+}
+
 /// Fetches systemd's stub. Needs the host's network, as [`image`] does.
 pub(crate) fn stub(arch: Arch) -> anyhow::Result<Stub> {
     alone(|_, outside| {

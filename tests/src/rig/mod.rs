@@ -15,7 +15,7 @@ mod scene;
 pub(crate) use direct::Direct;
 pub(crate) use dnsmasq::Dnsmasq;
 pub(crate) use http::fetch;
-pub(crate) use image::{IMAGE, image, loaders, store, stub, work_folder};
+pub(crate) use image::{IMAGE, image, loaders, made, store, stub, work_folder};
 pub(crate) use needs::Need;
 pub(crate) use plan_server::PlanServer;
 pub(crate) use program::{Finished, kiln, kiln_in, program};
