@@ -99,7 +99,7 @@ mod tests {
         {
             fake.file(&format!("sys/block/sda/{file}"), text);
         }
-        fake.link(&format!("{ahci}"), "sys/block/sda/device");
+        fake.link(ahci, "sys/block/sda/device");
         fake.file("sys/devices/pci0000:00/0000:00:04.0/virtio3/x", "");
         fake.link("sys/devices/pci0000:00/0000:00:04.0/virtio3", "sys/block/vda/device");
         fake.file("sys/block/vda/serial", "state\u{1b}[2J");
