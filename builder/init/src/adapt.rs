@@ -10,7 +10,7 @@ use libcontainer::oci_spec::runtime::{
 
 use crate::devices::Devices;
 use crate::seccomp::{self, SeccompError};
-use crate::workload::Workload;
+use crate::workload::{SEARCH_PATH, Workload};
 
 /// A configuration that cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,38 @@ pub(crate) fn adapt(bundle: &Path, id: &str, into: &Path) -> Result<Adapted, Ada
     let path = into.join("config.json");
     spec.save(&path).map_err(|source| AdaptError::Write { path, source })?;
     Ok(Adapted { workload, devices, ignored })
+}
+
+/// Reads what a further program in the container of a bundle is to be: the container's own process with other arguments.
+/// The environment is complete; `term` is the kind of its terminal, if it has one.
+pub(crate) fn adapt_program(
+    bundle: &Path,
+    program: &[String],
+    term: Option<String>,
+) -> Result<(Spec, Workload), AdaptError> {
+    let path = bundle.join("config.json");
+    let mut spec = Spec::load(&path).map_err(|source| AdaptError::Read { path, source })?;
+    let workload = privileges(&mut spec)?.with_environment();
+    let process = spec.process_mut().as_mut().ok_or(AdaptError::Missing("process"))?;
+    let mut environment = process.env().clone().unwrap_or_default();
+    let has = |environment: &[String], name: &str| {
+        environment.iter().any(|entry| entry.strip_prefix(name).is_some_and(|e| e.starts_with('=')))
+    };
+    if let Some(term) = term {
+        environment.retain(|entry| !entry.starts_with("TERM="));
+        environment.push(format!("TERM={term}"));
+    }
+    for (name, value) in [("PATH", SEARCH_PATH), ("HOME", home(process.user().uid()))] {
+        if !has(&environment, name) {
+            environment.push(format!("{name}={value}"));
+        }
+    }
+    process.set_env(Some(environment)).set_args(Some(program.to_vec()));
+    Ok((spec, workload))
+}
+
+fn home(user: u32) -> &'static str {
+    if user == 0 { "/root" } else { "/" }
 }
 
 /// Takes over a bind mount on `/dev`. The library fills what is there with links of its own, which must not
@@ -260,6 +292,25 @@ mod tests {
         plain.set_mounts(Some(serde_json::from_str(text).unwrap()));
         bind_devices(&mut plain, Path::new("/r"));
         assert!(plain.hooks().is_none());
+    }
+
+    #[test]
+    fn a_further_program_is_as_the_first_but_for_what_it_runs() {
+        let folder = std::env::temp_dir().join(format!("kiln-adapt-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let process = r#","env":["A=1","TERM=dumb"],"capabilities":{"effective":["CAP_CHOWN"]}"#;
+        let spec = spec("", process);
+        spec.save(folder.join("config.json")).unwrap();
+        let program = ["id".to_owned()];
+        let (spec, _) = adapt_program(&folder, &program, Some("xterm".to_owned())).unwrap();
+        let process = spec.process().clone().unwrap();
+        assert_eq!(process.args().as_deref(), Some(&program[..]));
+        let path = format!("PATH={SEARCH_PATH}");
+        let environment = ["A=1", "TERM=xterm", path.as_str(), "HOME=/root"];
+        assert_eq!(process.env().clone().unwrap(), environment);
+        let sets = process.capabilities().clone().unwrap();
+        assert!(has(sets.effective(), Capability::Chown) && sets.bounding().is_some());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

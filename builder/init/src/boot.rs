@@ -16,7 +16,7 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, facts, network, parts, root, services, volumes};
+use crate::{clock, control, facts, network, parts, root, services, volumes};
 
 /// How long the boot waits for an address before it goes on without.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(60);
@@ -71,13 +71,11 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     if let Some(then) = services::run_onboot(&image.onboot, &children, &phone) {
         power::after_failure(&children, then);
     }
+    control::start(&children)?;
     let healthy = services::start(&image.services, &children, &phone)?;
-    // The sender lives as long as a service is kept.
     if healthy.recv().is_ok() {
         phone.tell(Phase::Healthy, "");
         say("healthy");
-    } else {
-        say("not healthy: a service did not come up");
     }
     loop {
         std::thread::park();

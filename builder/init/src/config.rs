@@ -57,6 +57,11 @@ pub(crate) enum OnFailure {
 #[serde(default)]
 pub(crate) struct Service {
     pub(crate) restart: Restart,
+    /// Pause before the first new start, in milliseconds; it doubles with each fault.
+    pub(crate) delay: Option<u64>,
+    /// The longest pause.
+    #[serde(rename = "max-delay")]
+    pub(crate) max_delay: Option<u64>,
     /// Services that have to be up before this one starts.
     pub(crate) after: Vec<String>,
     pub(crate) health: Option<Health>,

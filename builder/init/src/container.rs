@@ -1,8 +1,11 @@
 //! One container, from its own process: set it up, start it, wait for it, clean up.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
@@ -15,13 +18,21 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::adapt::{AdaptError, Adapted, adapt};
+use crate::clock::uptime;
 use crate::devices::DevicesError;
 use crate::error::chain;
+use crate::out_of_memory;
 use crate::runtime::{Runtime, RuntimeError};
 
+const GROUPS: &str = "/sys/fs/cgroup";
+/// How long what is left of a container may take to be gone.
+const DEATH: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const STATE: &str = "/run/kiln/containers";
 /// Configurations as the container library gets them.
 const ADAPTED: &str = "/run/kiln/bundles";
+/// Beside the configuration: why the container was ended, if that is not how its process ended.
+const REASON: &str = "reason";
 /// The exit code when the container could not be started, as a shell has it.
 const CANNOT_START: u8 = 126;
 
@@ -61,44 +72,6 @@ pub(crate) fn run(bundle: &str, name: &str) -> ExitCode {
     }
 }
 
-/// Runs a program in a running container and returns its exit code.
-pub(crate) fn check(
-    id: &str,
-    program: String,
-    arguments: impl Iterator<Item = String>,
-) -> ExitCode {
-    crate::report::to_stderr();
-    let run = || -> Result<u8, ContainerError> {
-        SigSet::empty().thread_set_mask().map_err(ContainerError::Signals)?;
-        prctl::set_child_subreaper(true).map_err(ContainerError::Signals)?;
-        let create = |error| ContainerError::Create(Box::new(error));
-        let pid = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
-            .with_root_path(Path::new(STATE))
-            .map_err(create)?
-            .as_tenant()
-            .with_container_args(std::iter::once(program).chain(arguments).collect())
-            .with_detach(true)
-            .build()
-            .map_err(create)?;
-        loop {
-            match waitpid(Pid::from_raw(pid.as_raw()), None) {
-                Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(1)),
-                Ok(WaitStatus::Signaled(..)) => return Ok(CANNOT_START),
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(ContainerError::Wait(error)),
-            }
-        }
-    };
-    run().map_or_else(
-        |error| {
-            let line = format!("cannot check: {}\n", chain(&error));
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-            ExitCode::from(CANNOT_START)
-        },
-        ExitCode::from,
-    )
-}
-
 /// Binds a directory of the machine over one of a container that is being set up.
 pub(crate) fn bind(source: &str, target: &str) -> ExitCode {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -134,6 +107,7 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
     let adapted = Path::new(ADAPTED).join(&id);
     // What a run that was cut off has left.
     let _ = fs::remove_dir_all(state.join(&id));
+    let _ = fs::remove_file(adapted.join(REASON));
     for path in [state, &adapted] {
         fs::create_dir_all(path)
             .map_err(|source| ContainerError::MakeDirectory { path: path.into(), source })?;
@@ -172,9 +146,74 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
     // From here signals are waited for. Only after the fork, so that the container has them free.
     signals.thread_block().map_err(ContainerError::Signals)?;
     container.start().map_err(|error| ContainerError::Start(Box::new(error)))?;
+    let group = group_of(pid.as_raw());
     let code = wait(pid, &signals);
+    if let Some(reason) = group.as_deref().and_then(out_of_memory::reason) {
+        let _ = fs::write(adapted.join(REASON), reason);
+    }
+    if let Some(group) = &group {
+        // With the machine's processes the container's own may outlive the first.
+        let _ = fs::write(group.join("cgroup.kill"), "1");
+    }
     let _ = container.delete(true);
+    if let Some(group) = &group {
+        remove_group(group, DEATH);
+    }
     code
+}
+
+/// Returns the bundle of a service by the name of its container.
+pub(crate) fn bundle_of(id: &str) -> Option<String> {
+    let name = id.strip_prefix("services-").filter(|name| !name.contains('/') && *name != "..")?;
+    let bundle = format!("/containers/services/{name}");
+    Path::new(&bundle).exists().then_some(bundle)
+}
+
+/// Returns the first process of a running container.
+pub(crate) fn first_process(id: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct State {
+        pid: Option<i32>,
+    }
+    let text = fs::read(Path::new(STATE).join(id).join("state.json")).ok()?;
+    let pid = serde_json::from_slice::<State>(&text).ok()?.pid?;
+    Path::new(&format!("/proc/{pid}")).exists().then_some(pid)
+}
+
+/// Returns the directory of the control group of a process; nothing for one that is in that of the machine.
+pub(crate) fn group_of(pid: i32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let group = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    (!group.is_empty()).then(|| Path::new(GROUPS).join(group))
+}
+
+/// Ends everything in a control group and in those below it, and removes them.
+pub(crate) fn remove_group(group: &Path, patience: Duration) {
+    let _ = fs::write(group.join("cgroup.kill"), "1");
+    let start = uptime();
+    while remove_directories(group).is_err_and(|error| error.kind() != ErrorKind::NotFound)
+        && uptime().saturating_sub(start) < patience
+    {
+        sleep(LOOK_AGAIN);
+    }
+}
+
+fn remove_directories(group: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_directories(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}
+
+/// Returns why a container was ended, where its own process could not say so, and forgets it.
+pub(crate) fn take_reason(id: &str) -> Option<String> {
+    let path = Path::new(ADAPTED).join(id).join(REASON);
+    let reason = fs::read_to_string(&path).ok()?;
+    let _ = fs::remove_file(path);
+    Some(reason)
 }
 
 /// Names a container so that one of `onboot` and a service may have the same name.

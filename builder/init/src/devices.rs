@@ -3,15 +3,15 @@
 //! Control groups of version 2 have no list of devices; they ask a program. The rules are made
 //! into one: the last rule that fits decides, and what no rule fits is refused.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, Spec};
 
+use crate::container::group_of;
 use crate::sys;
 
-const GROUPS: &str = "/sys/fs/cgroup";
 /// `BPF_DEVCG_ACC_*` of linux/bpf.h.
 const MAKE: u32 = 1;
 const READ: u32 = 2;
@@ -68,13 +68,9 @@ impl Devices {
 
     /// Puts the program into force for the control group of a process.
     pub(crate) fn limit(&self, pid: i32) -> Result<(), DevicesError> {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(DevicesError::Find)?;
-        let group = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        if group.is_empty() {
-            // It would limit the machine.
-            return Err(DevicesError::Find(std::io::ErrorKind::NotFound.into()));
-        }
-        let path = Path::new(GROUPS).join(group);
+        // That of the machine would limit the machine.
+        let path =
+            group_of(pid).ok_or_else(|| DevicesError::Find(std::io::ErrorKind::NotFound.into()))?;
         let directory = File::open(&path).map_err(|source| DevicesError::Open { path, source })?;
         sys::limit_devices(directory.as_fd(), &self.0).map_err(DevicesError::Load)
     }

@@ -22,7 +22,6 @@ static NEW_LINE: Condvar = Condvar::new();
 
 /// Returns the last lines of a container, or of `kiln-init`, each with its time; nothing when no such one has ever
 /// written. Control characters are taken out.
-#[allow(dead_code, reason = "what asks for lines comes next")]
 pub(crate) fn tail(name: &str, lines: usize) -> Option<String> {
     let (lines, _) = last(name, lines)?;
     Some(lines.iter().map(written).collect())
@@ -34,7 +33,6 @@ pub(crate) fn last(name: &str, lines: usize) -> Option<(Vec<Line>, u64)> {
 }
 
 /// Returns the lines from a number on and the number of the next, waiting a while when there are none.
-#[allow(dead_code, reason = "what asks for lines comes next")]
 pub(crate) fn since(name: &str, number: u64, patience: Duration) -> (Vec<Line>, u64) {
     let none = |rings: &mut Rings| rings.since(name, number).0.is_empty();
     let (rings, _) = NEW_LINE

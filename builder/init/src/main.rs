@@ -6,8 +6,11 @@
 //! kernel ─▶ /init (process 1)                      boot: file systems, modules, network, volumes, onboot, services
 //!              ├─▶ /init container BUNDLE NAME      one per container: sets it up, waits, cleans up
 //!              │     └─▶ /init bind SOURCE TARGET  while it is set up: shows it the machine's devices
-//!              ├─▶ /init check ID PROGRAM…      asks a running container how it is
+//!              ├─▶ /init check ID MILLIS PROGRAM…   asks a running container how it is
+//!              ├─▶ /init exec ID HOW PROGRAM…   runs a program there for a person
+//!              │     └─▶ /init enter …             joins the container and becomes the program, for both
 //!              └─▶ …
+//! kiln-init ps, logs, …                           a person asks process 1, see `control`
 //! ```
 //!
 //! Process 1 has several threads, and setting up a container forks; so each container is set up by
@@ -19,8 +22,10 @@ mod clock;
 mod config;
 mod console;
 mod container;
+mod control;
 mod devices;
 mod error;
+mod exec;
 mod facts;
 mod health;
 #[cfg_attr(not(test), expect(dead_code, reason = "streaming is for what orders fetch"))]
@@ -30,6 +35,7 @@ mod logs;
 mod modules;
 mod mounts;
 mod network;
+mod out_of_memory;
 mod parts;
 mod phone;
 mod power;
@@ -48,19 +54,39 @@ mod workload;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    if std::process::id() == 1 {
+    let all: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let (own, words) = all.split_first().map_or(("", &[][..]), |(own, rest)| (own.as_str(), rest));
+    if std::process::id() == 1 && is_machine(own) {
         run_as_first_process();
     }
-    match (args.next().as_deref(), args.next(), args.next()) {
-        (Some("container"), Some(bundle), Some(name)) => container::run(&bundle, &name),
-        (Some("check"), Some(id), Some(program)) => container::check(&id, program, args),
-        (Some("bind"), Some(source), Some(target)) => container::bind(&source, &target),
+    let texts: Vec<&str> = words.iter().map(String::as_str).collect();
+    match texts.as_slice() {
+        ["container", bundle, name] => container::run(bundle, name),
+        ["check", id, millis, _, ..] => exec::check(id, millis, &words[3..]),
+        ["exec", id, how, _, ..] if is_handed_over(id, how) => exec::serve(id, how, &words[3..]),
+        ["enter", bundle, pid, group, how, _, ..] => {
+            exec::enter(bundle, pid, group, how, &words[5..])
+        }
+        ["bind", source, target] => container::bind(source, target),
+        [word, ..] if control::is_command(word) => control::run(words),
+        _ if own.ends_with("kiln-init") => control::run(words),
         _ => {
-            console::say("this is the first process of a machine; a person has no use for it");
+            console::say("this is the first process of a machine; see `/init help`");
             ExitCode::from(64)
         }
     }
+}
+
+/// Says whether this process is the first of a machine, and not that of a container in which a person asks: there it has
+/// another name, or the socket is there, which process 1 makes itself.
+fn is_machine(own: &str) -> bool {
+    !own.ends_with("kiln-init") && !std::path::Path::new(control::SOCKET).exists()
+}
+
+/// Tells what process 1 starts from what a person types.
+fn is_handed_over(id: &str, how: &str) -> bool {
+    id.starts_with("services-") && (how == "pipe" || how.starts_with("tty:"))
 }
 
 /// Boots the machine and keeps it until it is switched off. The kernel panics when process 1 ends,

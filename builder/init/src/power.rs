@@ -14,7 +14,9 @@ use crate::console::say;
 use crate::process::Children;
 use crate::services;
 
-/// How long services may take to stop by themselves.
+/// How long services may take to stop, one after the other.
+const SERVICES_PATIENCE: Duration = Duration::from_secs(30);
+/// How long everything else may take to stop by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// So that a person can read what was wrong.
@@ -32,6 +34,9 @@ pub(crate) fn stop(children: &Children, then: Then) -> ! {
     say("stopping");
     services::run_onshutdown(children);
     children.refuse_new();
+    if let Some(services) = services::running() {
+        services.stop_all(SERVICES_PATIENCE);
+    }
     children.signal_all(Signal::SIGTERM);
     let start = uptime();
     while children.count() > 0 && uptime().saturating_sub(start) < PATIENCE {

@@ -14,7 +14,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
+use crate::exec::TOOK_TOO_LONG;
 use crate::logs;
+
+/// How much longer than its limit a check may take to end what it has started.
+const CHECK_SLACK: Duration = Duration::from_secs(4);
 
 /// How a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +42,24 @@ impl std::fmt::Display for End {
     }
 }
 
+/// Is called once with how a child ended. Must not block.
+pub(crate) type Told = Box<dyn FnOnce(End) + Send>;
+
 /// The running containers, each with the place where its end is told.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Children {
-    running: Mutex<HashMap<Pid, Sender<End>>>,
+    running: Mutex<HashMap<Pid, Told>>,
     stopping: AtomicBool,
 }
 
 impl Children {
     /// Starts the container in `bundle`; its end is sent to `told`.
     pub(crate) fn start(&self, bundle: &str, name: &str, told: Sender<End>) -> io::Result<Pid> {
+        self.start_telling(bundle, name, telling(told))
+    }
+
+    /// Starts the container in `bundle`; its end is given to `told`.
+    pub(crate) fn start_telling(&self, bundle: &str, name: &str, told: Told) -> io::Result<Pid> {
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new("/proc/self/exe");
         command
@@ -85,22 +97,43 @@ impl Children {
         timeout: Duration,
     ) -> Result<(), String> {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["check", container]).args(program).env_clear().current_dir("/");
+        let millis = timeout.as_millis().to_string();
+        command.args(["check", container, &millis]).args(program).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let (told, end) = channel();
         let mut running = self.lock();
         let child = command.spawn().map_err(|error| format!("the check cannot run: {error}"))?;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-        running.insert(pid, told);
+        running.insert(pid, telling(told));
         drop(running);
-        match end.recv_timeout(timeout) {
+        let too_long = || format!("its check takes longer than {millis} ms");
+        // It keeps the time itself, and ends what it has started; this is for when it cannot.
+        match end.recv_timeout(timeout + CHECK_SLACK) {
             Ok(end) if end.is_success() => Ok(()),
+            Ok(End::Code(code)) if code == i32::from(TOOK_TOO_LONG) => Err(too_long()),
             Ok(end) => Err(format!("its check {end}")),
             Err(_) => {
                 let _ = kill(pid, Signal::SIGKILL);
-                Err(format!("its check takes longer than {} ms", timeout.as_millis()))
+                Err(too_long())
             }
         }
+    }
+
+    /// Starts a process that runs a program in a running container for the client at the other end of the socket.
+    pub(crate) fn start_exec(
+        &self,
+        container: &str,
+        words: &[&str],
+        client: OwnedFd,
+    ) -> io::Result<()> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["exec", container]).args(words).env_clear().current_dir("/");
+        command.stdin(client).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut running = self.lock();
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        running.insert(pid, Box::new(drop));
+        Ok(())
     }
 
     /// Takes the end of every child that has one.
@@ -120,7 +153,7 @@ impl Children {
                         _ => continue,
                     };
                     if let Some(told) = running.remove(&pid) {
-                        let _ = told.send(end);
+                        told(end);
                     }
                 }
                 Err(_) => return,
@@ -152,7 +185,19 @@ impl Children {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, Sender<End>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, Told>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn telling(told: Sender<End>) -> Told {
+    Box::new(move |end| {
+        let _ = told.send(end);
+    })
+}
+
+impl std::fmt::Debug for Children {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Children")
     }
 }

@@ -9,12 +9,13 @@ use libcontainer::capabilities::drop_privileges;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, Spec};
 use libcontainer::syscall::syscall::create_syscall;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
-use nix::unistd::execv;
+use nix::unistd::{execv, execve};
 
 use crate::seccomp::Filter;
+use crate::sys;
 
 /// Where programs are looked for when the container's environment does not say so.
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts the program of one container.
 #[derive(Clone, Debug)]
@@ -22,11 +23,18 @@ pub(crate) struct Workload {
     filter: Option<Filter>,
     /// The program's own privileges, when the filter needs more than these.
     privileges: Option<LinuxCapabilities>,
+    /// Whether the program gets the environment of its specification, and not that of this process, where the container
+    /// library has put it.
+    own_environment: bool,
 }
 
 impl Workload {
     pub(crate) fn new(filter: Option<Filter>, privileges: Option<LinuxCapabilities>) -> Self {
-        Self { filter, privileges }
+        Self { filter, privileges, own_environment: false }
+    }
+
+    pub(crate) fn with_environment(self) -> Self {
+        Self { own_environment: true, ..self }
     }
 
     #[cfg(test)]
@@ -43,8 +51,12 @@ impl Executor for Workload {
         let program = program(spec).map_err(ExecutorError::Other)?;
         let text = |text: &[u8]| CString::new(text).map_err(|_| ExecutorError::InvalidArg);
         let path = text(program.as_os_str().as_encoded_bytes())?;
-        let args =
-            args(spec).iter().map(|arg| text(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let texts = |texts: &[String]| {
+            texts.iter().map(|arg| text(arg.as_bytes())).collect::<Result<Vec<_>, _>>()
+        };
+        let args = texts(args(spec))?;
+        let environment = texts(environment(spec))?;
+        sys::let_pipes_end_programs();
         if let Some(filter) = &self.filter {
             filter.install().map_err(|error| failed("install the seccomp filter", &error))?;
         }
@@ -53,7 +65,11 @@ impl Executor for Workload {
             drop_privileges(privileges, create_syscall().as_ref())
                 .map_err(|error| failed("give up privileges behind the seccomp filter", &error))?;
         }
-        let Err(error) = execv(&path, &args);
+        let Err(error) = if self.own_environment {
+            execve(&path, &args, &environment)
+        } else {
+            execv(&path, &args)
+        };
         Err(failed(&format!("start {}", program.display()), &error))
     }
 
@@ -67,11 +83,15 @@ fn args(spec: &Spec) -> &[String] {
     process.and_then(|process| process.args().as_deref()).unwrap_or_default()
 }
 
+fn environment(spec: &Spec) -> &[String] {
+    let process = spec.process().as_ref();
+    process.and_then(|process| process.env().as_deref()).unwrap_or_default()
+}
+
 /// Finds the program in the file system that is the container's by now.
 fn program(spec: &Spec) -> Result<PathBuf, String> {
     let name = args(spec).first().ok_or("the container has no command")?;
-    let env = spec.process().as_ref().and_then(|process| process.env().as_deref());
-    let path = env.unwrap_or_default().iter().find_map(|entry| entry.strip_prefix("PATH="));
+    let path = environment(spec).iter().find_map(|entry| entry.strip_prefix("PATH="));
     find(name, path.unwrap_or(SEARCH_PATH))
 }
 

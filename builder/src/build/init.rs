@@ -46,7 +46,14 @@ impl About<'_> {
             .services
             .iter()
             .map(|it| {
-                let mut kept = json!({"restart": it.restart, "after": it.after});
+                let mut kept = json!({"restart": it.restart.policy, "after": it.after});
+                let delays = [("delay", it.restart.delay), ("max-delay", it.restart.max_delay)];
+                for (key, delay) in delays {
+                    if let Some(delay) = delay {
+                        let millis = u64::try_from(delay.duration().as_millis());
+                        kept[key] = json!(millis.unwrap_or(u64::MAX));
+                    }
+                }
                 if let Some(health) = &it.health {
                     kept["health"] = json!(health);
                 }
@@ -80,6 +87,8 @@ fn init_tree(binary: &[u8]) -> Result<Tree, TreePathError> {
     let mut tree = Tree::new();
     let private = || Node::new(0o700, Kind::Dir);
     let nodes = [
+        // For containers that bind it: by this name it asks process 1.
+        ("bin/kiln-init", Node::symlink("/init")),
         ("containers/onboot", Node::dir()),
         ("containers/services", Node::dir()),
         ("dev", Node::dir()),
@@ -113,7 +122,8 @@ mod tests {
         let yaml = "onboot:\n  - {name: a, deb: [x], command: [y], on-failure: reboot}\n  \
                     - {name: b, deb: [x], command: [y]}\nservices:\n  \
                     - {name: c, deb: [x], command: [y], health: {tcp: 80, interval: 2s}}\n  \
-                    - {name: d, deb: [x], command: [y], after: [c], restart: never}\n";
+                    - {name: d, deb: [x], command: [y], after: [c], restart: never}\n  \
+                    - {name: e, deb: [x], command: [y], restart: {delay: 20ms, max-delay: 1s}}\n";
         let spec = crate::spec::parse("a.yml", yaml).unwrap();
         let settle = |all: &[crate::spec::ContainerSpec]| -> Vec<_> {
             all.iter().map(|it| it.settle(None, None)).collect()
@@ -134,6 +144,8 @@ mod tests {
         let health = &about["services"]["c"]["health"];
         assert_eq!((&health["tcp"], &health["interval"]), (&json!("127.0.0.1:80"), &json!(2000)));
         assert_eq!(about["services"]["d"], json!({"restart": "never", "after": ["c"]}));
+        let e = json!({"restart": "always", "after": [], "delay": 20, "max-delay": 1000});
+        assert_eq!(about["services"]["e"], e);
         said.parts.insert("00ff".to_owned(), "web".to_owned());
         said.min_ram = Some(1 << 27);
         let about = said.value();

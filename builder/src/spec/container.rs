@@ -14,6 +14,7 @@ use super::limits::Rlimit;
 use super::mount::{Bind, MountSpec, Tmpfs};
 use super::place::Placed;
 use super::resources::ResourcesSpec;
+use super::restart::RestartSpec;
 use super::runtime::RuntimeSpec;
 use crate::oci::Reference;
 
@@ -144,7 +145,7 @@ pub struct ContainerSpec {
     pub layout: Option<Placed<Layout>>,
     /// When it is started again after it has ended; `always`. Services only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub restart: Option<Placed<RestartPolicy>>,
+    pub restart: Option<Placed<RestartSpec>>,
     /// Services that start before it. Services only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Placed<ContainerName>>,
@@ -154,19 +155,6 @@ pub struct ContainerSpec {
     /// What happens when it fails; `continue`. `onboot` only.
     #[serde(rename = "on-failure", skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<Placed<OnFailure>>,
-}
-
-/// When a service is started again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartPolicy {
-    /// Whenever it has ended.
-    #[default]
-    Always,
-    /// When it has failed.
-    OnFailure,
-    /// Never.
-    Never,
 }
 
 /// What happens when a container of `onboot` fails.

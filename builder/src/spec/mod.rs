@@ -23,6 +23,7 @@ mod load;
 mod mount;
 mod place;
 mod resources;
+mod restart;
 mod runtime;
 mod schema;
 mod settle;
@@ -35,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::caps::Capabilities;
 pub use self::check::KernelSource;
-pub use self::container::{ContainerSpec, OnFailure, RestartPolicy};
+pub use self::container::{ContainerSpec, OnFailure};
 pub use self::debian::{DebianSource, DebianSpec, Moment};
 pub use self::device::{DeviceKind, DeviceSpec, IdMapping};
 pub use self::error::SpecError;
@@ -57,6 +58,7 @@ pub use self::resources::{
     BlockIoSpec, CpuSpec, DeviceRule, HugepageLimit, InterfacePriority, MemorySpec, NetworkSpec,
     PidsSpec, RdmaSpec, ResourcesSpec, ThrottleDevice, WeightDevice,
 };
+pub use self::restart::{RestartPolicy, RestartSpec};
 pub use self::runtime::{BindNs, BindNsSpec, InterfaceSpec, Runtime, RuntimeSpec};
 pub use self::settle::Container;
 pub use self::volume::{VolumeFormat, VolumeSpec};

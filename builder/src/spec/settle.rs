@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::caps::Capabilities;
-use super::container::{ContainerSpec, OnFailure, RestartPolicy};
+use super::container::{ContainerSpec, OnFailure};
 use super::device::{DeviceSpec, IdMapping};
 use super::fields::{ContainerName, Layout, Namespace, Scalar, Seccomp};
 use super::health::Health;
@@ -12,6 +12,7 @@ use super::limits::Rlimit;
 use super::mount::Mount;
 use super::place::Placed;
 use super::resources::ResourcesSpec;
+use super::restart::RestartSpec;
 use super::runtime::{self, Runtime};
 use crate::oci::ImageConfig;
 
@@ -86,7 +87,7 @@ pub struct Container {
     /// How its files are stored, where it says so itself.
     pub layout: Option<Layout>,
     /// When it is started again; means something for services only.
-    pub restart: RestartPolicy,
+    pub restart: RestartSpec,
     /// Services that start before it.
     pub after: Vec<ContainerName>,
     /// How it is known to be well.

@@ -108,7 +108,7 @@ fn minimal() -> anyhow::Result<()> {
             .args(["-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=60"])
             .args(["-F", "/dev/null", "-p", &port.to_string(), "-i"])
             .arg(key)
-            .args(["root@127.0.0.1", "echo $((6*7)) at $(busybox hostname)"])
+            .args(["root@127.0.0.1", "echo $((6*7)) at $(busybox hostname); kiln-init ps"])
             .output()?;
         let [said, errors] =
             [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
@@ -124,6 +124,8 @@ fn minimal() -> anyhow::Result<()> {
         said = ask(&key)?;
     }
     ensure!(said.contains("42 at "), "ssh says {said}; the console:\n{}", machine.text()?);
+    // Who is in can ask for the services.
+    ensure!(said.lines().any(|line| line.starts_with("sshd ") && line.contains("MiB")), "{said}");
     let refused = ask(&stranger)?;
     ensure!(refused.contains("Permission denied") && !refused.contains("42"), "ssh says {refused}");
     Ok(())

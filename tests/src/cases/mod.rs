@@ -20,6 +20,7 @@ mod packed;
 mod refusal;
 mod registry;
 mod reproducible;
+mod services;
 mod start;
 mod uki;
 
@@ -44,6 +45,7 @@ pub(crate) fn all() -> Vec<Case> {
         layers::cases(),
         linuxkit_tar::cases(),
         containers::cases(),
+        services::cases(),
         start::cases(),
         layouts::cases(),
         kernel_image::cases(),

@@ -96,6 +96,11 @@ pub(in super::super) fn settings(container: &ContainerSpec) -> Result<(), Proble
     {
         return Err((health.place(), problem));
     }
+    if let Some(restart) = &container.restart
+        && let Some(problem) = restart.problem()
+    {
+        return Err((restart.place(), problem));
+    }
     if let Some(cwd) = container.cwd.as_ref().filter(|cwd| !cwd.is_empty()) {
         absolute("cwd", cwd).map_err(|problem| (cwd.place(), problem))?;
     }

@@ -115,7 +115,7 @@ services:
     restart: on-failure
     after: [other]
     health: {http: "http://127.0.0.1/", interval: 90s, timeout: 500ms, retries: 2}
-  - {name: other, image: short, seccomp: default, health: {tcp: 80}, restart: never}
+  - {name: other, image: short, seccomp: default, health: {tcp: 80}, restart: {policy: never, max-delay: 1m}}
 volumes:
   - {name: data, image: registry.example/data:1, readonly: true, format: oci, platforms: [linux/amd64]}
   - {name: blank}

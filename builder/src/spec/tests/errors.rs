@@ -25,7 +25,7 @@ fn values_of_the_wrong_type_are_told_with_what_is_expected() {
         ("env: [null]", "29: a text is expected here; put it in quotes if it is one"),
         (
             "restart: allways",
-            "32: `allways` is not one of `always`, `on-failure`, `never`; did you mean `always`?",
+            "23: `allways` is not one of `always`, `on-failure`, `never`; did you mean `always`?",
         ),
         ("uid: -1", "28: -1 is not the number of a user or group; they begin at 0"),
         ("uid: 4294967295", "28: 4294967295 is too large for the number of a user or group"),
@@ -164,6 +164,7 @@ fn settings_out_of_their_range_are_refused() {
         ("additionalGids: [x]", "40: `x` is not a number, and no container has this name"),
         ("health: {}", "31: `health` needs exactly one of `exec`, `tcp` and `http`"),
         ("health: {tcp: 70000}", "31: `70000` is not a port from 1 to 65535 or `address:port`"),
+        ("restart: {delay: 2s, max-delay: 1s}", "32: `max-delay` 1s is shorter than `delay` 2s"),
         ("on-failure: halt", "35: `on-failure` is for `onboot`; services have `restart`"),
         (
             "seccomp: strict",

@@ -50,7 +50,7 @@ debian: {suite: forky}
     let web = &spec.services[0];
     assert_eq!(web.name.as_str(), "web");
     assert_eq!(web.net, Some(Namespace::New));
-    assert_eq!(web.restart.as_deref(), Some(&RestartPolicy::OnFailure));
+    assert_eq!(web.restart.as_deref().map(|it| it.policy), Some(RestartPolicy::OnFailure));
     assert_eq!(spec.files[0].mode.unwrap().bits(), 0o644);
     assert_eq!(spec.debian.suite, "forky");
     assert_eq!(spec.debian.components, ["main"]);
