@@ -10,7 +10,7 @@ use crate::compress::{self, Encoder};
 use crate::cpio::{self, CpioError};
 use crate::disk::is_full;
 use crate::manifest::{SegmentCompression, SegmentEntry};
-use crate::store::{Store, StoreError};
+use crate::store::{ArtifactWriter, Store, StoreError};
 use crate::tree::{Content, Kind, Tree, TreePath};
 
 /// The kernel looks for an archive at every multiple of four and skips zeros before it.
@@ -131,23 +131,42 @@ pub fn write(
     tree: &Tree,
     packing: Packing,
 ) -> Result<SegmentEntry, SegmentError> {
-    let owned = || component.to_owned();
-    let full = || SegmentError::DiskFull { component: owned(), dir: store.dir().to_owned() };
+    pack(store, component, key, tree, packing)?.commit()
+}
+
+/// A segment that is compressed, but not durable yet. It is gone again when it is dropped.
+pub(crate) struct Packed<'a> {
+    store: &'a Store,
+    component: String,
+    key: Digest,
+    writer: ArtifactWriter<'a>,
+    unpacked: u64,
+    compression: SegmentCompression,
+    directories: Vec<String>,
+}
+
+/// Does the part of [`write`] that takes a processor rather than a disk.
+pub(crate) fn pack<'a>(
+    store: &'a Store,
+    component: &str,
+    key: &Digest,
+    tree: &Tree,
+    packing: Packing,
+) -> Result<Packed<'a>, SegmentError> {
+    let component = component.to_owned();
     let compress = |source: io::Error| match is_full(&source) {
-        true => full(),
-        false => SegmentError::Compress { component: owned(), source },
-    };
-    let stored = |source| match source {
-        StoreError::DiskFull { .. } => full(),
-        source => SegmentError::Store { component: owned(), source },
+        true => full(store, &component),
+        false => SegmentError::Compress { component: component.clone(), source },
     };
     let archive = |source| match source {
-        CpioError::Member { source, .. } | CpioError::End(source) if is_full(&source) => full(),
-        source => SegmentError::Archive { component: owned(), source },
+        CpioError::Member { source, .. } | CpioError::End(source) if is_full(&source) => {
+            full(store, &component)
+        }
+        source => SegmentError::Archive { component: component.clone(), source },
     };
     let (_turn, workers) = compress::turn();
-    let out = Encoder::new(store.writer().map_err(stored)?, packing, bytes(tree), workers)
-        .map_err(compress)?;
+    let writer = store.writer().map_err(|source| not_stored(store, &component, source))?;
+    let out = Encoder::new(writer, packing, bytes(tree), workers).map_err(compress)?;
     let mut buffered = io::BufWriter::with_capacity(1 << 17, out);
     let mark = packing.marked.then(|| TreePath::new(&format!("{MARKS}/{}", mark(key))));
     let mark = mark.transpose().map_err(|source| compress(io::Error::other(source)))?;
@@ -157,17 +176,37 @@ pub fn write(
     let out = buffered.into_inner().map_err(|e| compress(e.into_error()))?;
     let mut writer = out.finish().map_err(compress)?;
     writer.pad(ALIGNMENT).map_err(compress)?;
-    let (digest, size) = writer.commit().map_err(stored)?;
-    let compression = packing.compression;
     let directories = tree
         .iter()
         .filter(|(path, node)| matches!(node.kind, Kind::Dir) && !tree.is_implied(path))
         .map(|(path, _)| path.as_str().to_owned())
         .filter(|path| !path.starts_with(CONTAINERS))
         .collect();
-    let remembered = Remembered { digest, size, unpacked, compression, directories };
-    store.remember(key, &remembered).map_err(stored)?;
-    Ok(SegmentEntry { component: owned(), digest, size, unpacked, compression })
+    let compression = packing.compression;
+    Ok(Packed { store, component, key: *key, writer, unpacked, compression, directories })
+}
+
+impl Packed<'_> {
+    /// Stores and remembers it.
+    pub(crate) fn commit(self) -> Result<SegmentEntry, SegmentError> {
+        let Self { store, component, key, writer, unpacked, compression, directories } = self;
+        let failed = |source| not_stored(store, &component, source);
+        let (digest, size) = writer.commit().map_err(failed)?;
+        let remembered = Remembered { digest, size, unpacked, compression, directories };
+        store.remember(&key, &remembered).map_err(failed)?;
+        Ok(SegmentEntry { component, digest, size, unpacked, compression })
+    }
+}
+
+fn full(store: &Store, component: &str) -> SegmentError {
+    SegmentError::DiskFull { component: component.to_owned(), dir: store.dir().to_owned() }
+}
+
+fn not_stored(store: &Store, component: &str, source: StoreError) -> SegmentError {
+    match source {
+        StoreError::DiskFull { .. } => full(store, component),
+        source => SegmentError::Store { component: component.to_owned(), source },
+    }
 }
 
 /// Returns how many bytes the files of a tree have: about as many as its archive.

@@ -45,12 +45,16 @@ layout() {
     python3 "$here/images.py" "$cache/images-$big" "$big" "$@" >"$work/log" || { cat "$work/log" >&2; exit 1; }
 }
 
-# spec FILE PREFIX ARG: writes the specification; ARG is an argument of one service.
+# spec FILE PREFIX ARG [NAME [LAST]]: writes the specification; ARG is an argument of every service, NAME what they are
+# called, and LAST how many there are.
 spec() {
     {
         printf 'kernel:\n  image: %s/kernel:1\n  cmdline: console=ttyS0\ninit:\n  - %s/init:1\nservices:\n' "$2" "$2"
-        for n in 1 2 3 4 5 6 7; do printf '  - name: service%d\n    image: %s/service%d:1\n' "$n" "$2" "$n"; done
-        printf '  - name: service8\n    image: %s/service8:1\n    command: ["/bin/service", "%s"]\n' "$2" "$3"
+        for n in 1 2 3 4 5 6 7 8; do
+            [ "$n" -le "${5:-8}" ] || continue
+            printf '  - name: %s%d\n    image: %s/service%d:1\n' "${4:-service}" "$n" "$2" "$n"
+            printf '    command: ["/bin/service", "%s"]\n' "$3"
+        done
     } >"$1"
 }
 
@@ -136,8 +140,15 @@ fi
 {
     row "layers here, nothing packed (first build)" "$all" "$work/run" "$work/local.yml" --store "$work/store" $offline
     row "nothing changed" 0 "$work/run" "$work/local.yml" --store "$work/store" $offline
-    spec "$work/local.yml" "$local" two
-    row "one service changed" "$(layers service8)" "$work/run" "$work/local.yml" --store "$work/store" $offline
+    sed -i '$ s/one/two/' "$work/local.yml"
+    row "command of one service changed" 0 "$work/run" "$work/local.yml" --store "$work/store" $offline
+    spec "$work/other.yml" "$local" three other
+    row "another specification of these images" 0 "$work/run" "$work/other.yml" --store "$work/store" $offline
+    spec "$work/seven.yml" "$local" one service 7
+    "$work/run" "$work/seven.yml" --store "$work/store-seven" $offline >"$work/log"
+    spec "$work/local.yml" "$local" one
+    row "one service of 17 MB added" "$(layers service8)" "$work/run" "$work/local.yml" --store "$work/store-seven" \
+        $offline
     row "one service of $big MiB" "$(layers big)" "$work/run" "$work/big-cpio.yml" --store "$work/store-big" $offline
     row "the same, packed" "$(layers big)" "$work/run" "$work/big-packed.yml" --store "$work/store-big" $offline
 }

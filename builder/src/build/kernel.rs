@@ -142,7 +142,9 @@ impl Packer<'_, '_> {
                 let task = self.progress.begin("packing kernel", None);
                 let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();
                 let (name, pins) = (names.join(", "), packages.to_vec());
+                let processor = self.processor().await?;
                 let result = blocking(move || -> Result<_, BuildError> {
+                    let _processor = processor;
                     let tree = unpack(&paths)?;
                     contents::remember(&store, &pins, &tree)?;
                     let found = kernel::from_packages(&tree, &name)?;
@@ -156,7 +158,9 @@ impl Packer<'_, '_> {
             Origin::Image(image) => {
                 let layers = self.layers(image).await?;
                 let task = self.progress.begin("packing kernel", None);
+                let processor = self.processor().await?;
                 let result = blocking(move || -> Result<_, BuildError> {
+                    let _processor = processor;
                     let mut found = kernel::from_image(&layers.flatten(&store)?, &wanted)?;
                     let tree = std::mem::replace(&mut found.modules, Tree::new());
                     let (modules, warning) = parts.of_image(&store, tree, &found.release)?;

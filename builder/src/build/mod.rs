@@ -32,14 +32,15 @@ mod tar;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use kiln_types::ImageRef;
+use tokio::sync::Semaphore;
 
 use self::assemble::{Assembled, assemble, has_kiln_init};
 pub use self::error::BuildError;
-use self::pack::Packer;
+use self::pack::{Packer, at_a_time};
 use self::packages::Packages;
 use self::report::Steps;
 pub use self::report::{BuildReport, ComponentReport, StepReport};
@@ -98,6 +99,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
         packages: &packages,
         images: &sources,
         packing,
+        processors: Arc::new(Semaphore::new(at_a_time())),
         reports: Mutex::default(),
         warnings: Mutex::default(),
         directories: Mutex::default(),

@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use kiln_types::Digest;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::blocking::blocking;
@@ -27,6 +28,14 @@ use crate::tree::Tree;
 /// The names of what comes with a kernel, in reports.
 const KERNEL_PARTS: [&str; 3] = ["kernel", "kernel-modules", "ucode"];
 
+/// How many components wait for network and disk while others are packed.
+const FURTHER: usize = 2;
+
+/// How many components are packed at a time: each needs memory.
+pub(super) fn at_a_time() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8))
+}
+
 /// Turns components into segments, several at a time, and each of them at most once.
 pub(super) struct Packer<'a, 'p> {
     pub(super) store: Store,
@@ -34,6 +43,8 @@ pub(super) struct Packer<'a, 'p> {
     pub(super) packages: &'a Packages<'p>,
     pub(super) images: &'a Images<'a>,
     pub(super) packing: Packing,
+    /// The right to use a processor and the memory that comes with it, [`at_a_time`].
+    pub(super) processors: Arc<Semaphore>,
     pub(super) reports: Mutex<Vec<ComponentReport>>,
     pub(super) warnings: Mutex<BTreeSet<String>>,
     /// The directories of what is packed, those of containers and volumes left out.
@@ -43,15 +54,19 @@ pub(super) struct Packer<'a, 'p> {
 }
 
 impl Packer<'_, '_> {
-    /// Packs components, as many at a time as there are processors, and returns their segments in the same order.
+    /// Packs components, as many at a time as there are processors, while some more wait for network and disk, and returns their segments in the same order.
     pub(super) async fn pack(
         &self,
         components: Vec<Component>,
         packing: Packing,
     ) -> Result<Vec<SegmentEntry>, BuildError> {
-        let at_a_time = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
         let work = components.into_iter().map(|component| self.one(component, packing));
-        stream::iter(work).buffered(at_a_time).try_collect().await
+        stream::iter(work).buffered(at_a_time() + FURTHER).try_collect().await
+    }
+
+    /// Waits for a processor.
+    pub(super) async fn processor(&self) -> Result<OwnedSemaphorePermit, BuildError> {
+        Arc::clone(&self.processors).acquire_owned().await.map_err(|_| BuildError::Interrupted)
     }
 
     /// Packs a component, unless that was done before or is being done elsewhere.
@@ -99,11 +114,15 @@ impl Packer<'_, '_> {
             // It is compressed in itself, and read in place.
             packing.compression = SegmentCompression::None;
         }
+        let processor = self.processor().await?;
         let (entry, lost) = blocking(move || -> Result<_, BuildError> {
             let mut lost = Vec::new();
             let tree = tree(&store, &label, what, &parts, packing.mtime, &mut lost)?;
             losses::remember(&store, &key, &lost)?;
-            Ok((segment::write(&store, &label, &key, &tree, packing)?, lost))
+            let packed = segment::pack(&store, &label, &key, &tree, packing)?;
+            drop(tree);
+            drop(processor);
+            Ok((packed.commit()?, lost))
         })
         .await??;
         task.finish();
