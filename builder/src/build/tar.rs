@@ -16,7 +16,7 @@ use crate::oci::Image;
 use crate::output::tar::{self, Part, TarError, kernel_tree};
 use crate::spec::{Layout, Spec};
 use crate::store::persist;
-use crate::tree::{Content, Tree};
+use crate::tree::{Node, Tree};
 
 /// A part of the archive: its tree, and what it came from and where the specification has it.
 struct Source {
@@ -103,8 +103,9 @@ impl Packer<'_, '_> {
                     (found, modules)
                 }
             };
-            let bytes = Content::Bytes(found.bytes.into());
-            let tree = kernel_tree(bytes, &line, found.ucode, modules)
+            // As there, it keeps the permissions that it has in its image.
+            let file = Node::file(found.mode, found.bytes);
+            let tree = kernel_tree(file, &line, found.ucode, modules)
                 .map_err(|source| BuildError::Place { component: "kernel".to_owned(), source })?;
             Ok(Source { source, location: "kernel".to_owned(), tree })
         })

@@ -20,6 +20,8 @@ use crate::tree::{Content, Tree, TreePath, TreePathError};
 
 /// No kernel comes near this.
 const MAX_KERNEL: u64 = 256 << 20;
+/// The permissions of a kernel that has none of its own.
+const USUAL_MODE: u32 = 0o644;
 /// The fields of all headers are in it.
 const HEAD: u64 = 4096;
 
@@ -30,6 +32,8 @@ pub struct KernelParts {
     pub release: String,
     /// The file, as loaders take it.
     pub bytes: Vec<u8>,
+    /// The permissions of its file there.
+    pub mode: u32,
     /// Its form.
     pub form: Form,
     /// Whether UEFI can start it.
@@ -147,7 +151,8 @@ pub fn from_image(tree: &Tree, spec: &KernelSpec) -> Result<KernelParts, KernelE
         .ok_or_else(|| KernelError::NoRelease { path: path.clone() })?,
     };
     let config = find_config(tree, "kernel_config", &bytes);
-    Ok(KernelParts { modules, ucode, ..parts(release, bytes, config) })
+    let mode = tree.get(&path).map_or(USUAL_MODE, |node| node.mode & 0o777);
+    Ok(KernelParts { modules, ucode, mode, ..parts(release, bytes, config) })
 }
 
 impl KernelParts {
@@ -169,6 +174,7 @@ impl KernelParts {
 fn parts(release: String, bytes: Vec<u8>, config: Option<KernelConfig>) -> KernelParts {
     KernelParts {
         release,
+        mode: USUAL_MODE,
         form: Form::of(&bytes),
         efi_stub: form::has_efi_stub(&bytes),
         bytes,

@@ -76,7 +76,7 @@ impl Part<'_> {
 ///
 /// Never in practice: the paths are ours, and short.
 pub fn kernel_tree(
-    kernel: Content,
+    kernel: Node,
     cmdline: &str,
     ucode: Option<Content>,
     modules: Tree,
@@ -84,7 +84,7 @@ pub fn kernel_tree(
     let mut tree = modules;
     tree.insert(TreePath::new("boot")?, Node::dir());
     tree.insert(TreePath::new("boot/cmdline")?, Node::file(0o644, cmdline.as_bytes()));
-    tree.insert(TreePath::new("boot/kernel")?, Node::new(0o644, Kind::File(kernel)));
+    tree.insert(TreePath::new("boot/kernel")?, kernel);
     if let Some(ucode) = ucode {
         tree.insert(TreePath::new("boot/ucode.cpio")?, Node::new(0o644, Kind::File(ucode)));
     }

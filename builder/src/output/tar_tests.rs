@@ -142,11 +142,17 @@ fn the_kernel_lies_below_boot_before_all_else() {
     let kernel = Content::Bytes(Arc::from(*b"kernel"));
     let mut modules = Tree::new();
     modules.insert(path("lib/modules/6.1/a.ko"), Node::file(0o644, *b"m"));
-    let tree = kernel_tree(kernel.clone(), "console=ttyS0", Some(kernel), modules).unwrap();
+    let tree = kernel_tree(
+        Node::new(0o755, Kind::File(kernel.clone())),
+        "console=ttyS0",
+        Some(kernel),
+        modules,
+    )
+    .unwrap();
     let names: Vec<_> = tree.iter().map(|(path, node)| format!("{path} {:o}", node.mode)).collect();
     assert_eq!(
         names[..4],
-        ["boot 755", "boot/cmdline 644", "boot/kernel 644", "boot/ucode.cpio 644"]
+        ["boot 755", "boot/cmdline 644", "boot/kernel 755", "boot/ucode.cpio 644"]
     );
     let mut locations = ["files[0]", "services[1]", "sbom", "volume[0]", "kernel", "init[0]"];
     locations.sort_by_key(|it| Part::order(it));

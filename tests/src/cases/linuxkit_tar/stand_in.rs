@@ -88,7 +88,7 @@ impl StandIn {
         ];
         let tar = archive(&self.modules);
         let [first, second] = &mut self.layers;
-        first.push(("kernel".to_owned(), Entry::file(0o644, format!("kernel {arch} {tag}"))));
+        first.push(("kernel".to_owned(), Entry::file(0o755, format!("kernel {arch} {tag}"))));
         first.push(("kernel.tar".to_owned(), Entry::bytes(0o644, tar)));
         first.push(("kernel-dev.tar".to_owned(), Entry::file(0o644, "not wanted")));
         second.push(("intel-ucode.cpio".to_owned(), Entry::file(0o644, "ucode 1234")));
