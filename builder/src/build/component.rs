@@ -11,7 +11,7 @@ use crate::hash::Hasher;
 use crate::lock::PackagePin;
 use crate::oci::Image;
 use crate::segment::Packing;
-use crate::spec::{self, Container, ContainerSpec, InitSpec, LABEL, Layout, Spec};
+use crate::spec::{self, Container, ContainerSpec, InitSpec, LABEL, Layout, Spec, VolumeFormat};
 use crate::tree::Tree;
 
 /// A part of an image that becomes one segment.
@@ -35,6 +35,8 @@ pub(super) enum What {
         name: String,
         readonly: bool,
         image: Box<Image>,
+        /// The image is kept as it is, in a layout.
+        layout: Option<VolumeLayout>,
         /// Digest of all that decides about its bytes.
         key: Digest,
     },
@@ -46,6 +48,15 @@ pub(super) enum What {
     },
     /// A container.
     Container(Box<Bundle>),
+}
+
+/// What is kept of an image.
+#[derive(Clone)]
+pub(super) struct VolumeLayout {
+    /// Its index or manifest.
+    pub(super) root: Digest,
+    /// As `linux/arm64`; all when there are none.
+    pub(super) platforms: Vec<String>,
 }
 
 impl What {
@@ -132,9 +143,18 @@ impl Components<'_> {
                 key.field(name);
                 key.field(&format!("{}", volume.readonly));
                 key.update(Digest::as_bytes(&image.digest));
+                let oci = volume.format.as_deref() == Some(&VolumeFormat::Oci);
+                let layout = oci.then(|| VolumeLayout {
+                    root: self.resolved.root(&image),
+                    platforms: volume.platforms.clone(),
+                });
+                if let Some(VolumeLayout { root, platforms }) = &layout {
+                    key.field(&format!("{root} {reference} {platforms:?}"));
+                }
                 let (key, image) = (key.finish(), Box::new(image));
                 let readonly = volume.readonly;
-                let what = What::Volume { name: name.to_owned(), readonly, image, key };
+                let name_of = name.to_owned();
+                let what = What::Volume { name: name_of, readonly, image, layout, key };
                 let name = format!("volume-{name}");
                 list.push(Component { name, source, location, what });
                 continue;

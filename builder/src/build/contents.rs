@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use kiln_types::{Arch, Digest};
 
 use super::BuildError;
@@ -5,6 +7,7 @@ use super::blocking::blocking;
 use super::component::init_images;
 use super::pack::{Packer, unpack};
 use super::resolve::Resolved;
+use crate::deb;
 use crate::hash::{Hasher, sha256};
 use crate::init_binary;
 use crate::lock::PackagePin;
@@ -16,7 +19,7 @@ use crate::store::{Store, StoreError};
 use crate::tree::Tree;
 
 /// Changed whenever the same packages would be described in another way.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 impl Packer<'_, '_> {
     /// Stores the list of everything that is in an image and returns its digest.
@@ -93,7 +96,7 @@ impl Packer<'_, '_> {
                 // They were packed before anyone looked into them.
                 let paths = self.fetch(pins).await?;
                 let pins = pins.to_vec();
-                blocking(move || Ok::<_, BuildError>(describe(&pins, &unpack(&paths)?))).await??
+                blocking(move || describe(&pins, &paths, &unpack(&paths)?)).await??
             }
         };
         component.clone_into(&mut found.component);
@@ -102,12 +105,17 @@ impl Packer<'_, '_> {
 }
 
 /// Remembers what is in packages that were just unpacked.
-pub(super) fn remember(store: &Store, pins: &[PackagePin], root: &Tree) -> Result<(), StoreError> {
+pub(super) fn remember(
+    store: &Store,
+    pins: &[PackagePin],
+    paths: &[PathBuf],
+    root: &Tree,
+) -> Result<(), BuildError> {
     let key = key(pins);
-    match store.remembered::<ComponentSbom>(&key) {
-        Some(_) => Ok(()),
-        None => store.remember(&key, &describe(pins, root)),
+    if store.remembered::<ComponentSbom>(&key).is_none() {
+        store.remember(&key, &describe(pins, paths, root)?)?;
     }
+    Ok(())
 }
 
 /// Remembers what is in an image that was just unpacked.
@@ -135,11 +143,23 @@ fn image_key(image: &Image) -> Digest {
     hasher.finish()
 }
 
-fn describe(pins: &[PackagePin], root: &Tree) -> ComponentSbom {
+/// Describes packages by their files, which are in the same order.
+fn describe(
+    pins: &[PackagePin],
+    paths: &[PathBuf],
+    root: &Tree,
+) -> Result<ComponentSbom, BuildError> {
     let entries: Vec<_> = pins.iter().map(entry).collect();
-    let packages: Vec<_> =
-        entries.iter().map(|entry| DebianPackage { entry, depends: Vec::new() }).collect();
-    sbom::of_component("", &Origin::Debian(&packages), root)
+    let controls = paths.iter().map(|path| deb::control(path)).collect::<Result<Vec<_>, _>>()?;
+    let depends = sbom::dependencies(pins.iter().map(|pin| pin.name.as_str()).zip(&controls));
+    let packages: Vec<_> = entries
+        .iter()
+        .map(|entry| DebianPackage {
+            entry,
+            depends: depends.get(entry.name.as_str()).cloned().unwrap_or_default(),
+        })
+        .collect();
+    Ok(sbom::of_component("", &Origin::Debian(&packages), root))
 }
 
 pub(super) fn entry(pin: &PackagePin) -> PackageEntry {

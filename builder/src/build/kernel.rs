@@ -146,7 +146,7 @@ impl Packer<'_, '_> {
                 let result = blocking(move || -> Result<_, BuildError> {
                     let _processor = processor;
                     let tree = unpack(&paths)?;
-                    contents::remember(&store, &pins, &tree)?;
+                    contents::remember(&store, &pins, &paths, &tree)?;
                     let found = kernel::from_packages(&tree, &name)?;
                     let (modules, warning) = parts.of_packages(&store, &tree, &found.release)?;
                     store_kernel(&store, &key, &found, &modules, packed, packing, warning)

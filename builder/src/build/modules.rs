@@ -85,7 +85,7 @@ impl ModuleParts {
             return Ok((modules, None));
         }
         let packages = unpack(&self.paths)?;
-        contents::remember(store, &self.pins, &packages)?;
+        contents::remember(store, &self.pins, &self.paths, &packages)?;
         let taken =
             Firmware::take(&modules.declared, &[kernel, &packages]).map_err(ModulesError::Path)?;
         let warning = taken.warning(release);

@@ -1,25 +1,16 @@
 //! What a specification can say and the build cannot do yet: refused with its place rather than left out.
 
-use crate::spec::{Place, Spec, SpecError, VolumeFormat};
+use crate::spec::{Spec, SpecError};
 
 /// Finds the first thing that the build cannot do.
 pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
-    let no = |place: &Place, what: &str| {
-        let problem = format!("{what} cannot be built yet");
-        Err(SpecError::Wrong { place: place.clone(), problem })
-    };
-    if let Some(state) = &spec.state {
-        return no(state.place(), "`state`");
-    }
-    for volume in &spec.volumes {
-        if let Some(format) = volume.format.as_ref().filter(|it| ***it == VolumeFormat::Oci) {
-            return no(
-                format.place(),
-                &format!("`format: oci` of volume `{}`", volume.name.as_str()),
-            );
+    match &spec.state {
+        None => Ok(()),
+        Some(state) => {
+            let problem = "`state` cannot be built yet".to_owned();
+            Err(SpecError::Wrong { place: state.place().clone(), problem })
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -27,14 +18,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_volume_that_is_to_be_a_layout_is_refused_rather_than_unpacked() {
-        let volume = |rest: &str| {
-            let yaml = format!("volumes:\n  - name: data\n    image: a/b:1\n{rest}");
-            let found = check(&crate::spec::parse("web.yml", &yaml).unwrap());
-            found.map_err(|error| error.to_string())
-        };
-        assert_eq!(volume("    format: filesystem\n"), Ok(()));
-        let refused = "web.yml:4:13: `format: oci` of volume `data` cannot be built yet";
-        assert_eq!(volume("    format: oci\n"), Err(refused.to_owned()));
+    fn what_cannot_be_built_yet_is_refused_by_its_place_rather_than_left_out() {
+        let checked = |yaml: &str| check(&crate::spec::parse("web.yml", yaml).unwrap());
+        assert!(checked("volumes:\n  - {name: data, image: a/b:1, format: oci}\n").is_ok());
+        let refused = checked("state: {label: data}\n").unwrap_err().to_string();
+        assert_eq!(refused, "web.yml:1:8: `state` cannot be built yet");
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::blocking::blocking;
-use super::component::{Bundle, Component, Root, What};
+use super::component::{Bundle, Component, Root, VolumeLayout, What};
 use super::key::{add_tree, key};
 use super::packages::Packages;
 use super::{BuildError, ComponentReport, contents, losses};
@@ -161,6 +161,13 @@ impl Packer<'_, '_> {
                 Root::Packages(packages) => parts.packages = self.fetch(packages).await?,
                 Root::Image(image) => parts.images.push(self.layers(image).await?),
             },
+            What::Volume { image, layout: Some(VolumeLayout { root, platforms }), .. } => {
+                let layout = self.images.layout(&image.reference, root, platforms).await;
+                parts.layout = Some(layout.map_err(|source| BuildError::Layers {
+                    reference: image.reference.to_string(),
+                    source: Box::new(source),
+                })?);
+            }
             What::Volume { image, .. } => parts.images.push(self.layers(image).await?),
             What::Init { images, .. } => {
                 for image in images {
@@ -243,6 +250,8 @@ impl Packer<'_, '_> {
 struct Parts {
     packages: Vec<PathBuf>,
     images: Vec<Layers>,
+    /// An image that is kept as it is.
+    layout: Option<Tree>,
 }
 
 impl Parts {
@@ -272,6 +281,10 @@ fn tree(
     let place = |source| BuildError::Place { component: label.to_owned(), source };
     Ok(match what {
         What::Tree(tree) => tree,
+        What::Volume { name, readonly, layout: Some(_), .. } => {
+            let layout = VolumeFiles::Own(parts.layout.clone().unwrap_or_default());
+            bundle::write_volume(&name, readonly, layout).map_err(place)?
+        }
         What::Volume { name, readonly, .. } => {
             let root = parts.flatten(store, |root| for_init(root).map_err(place))?;
             *lost = losses::of_archive(&root, false);
@@ -311,7 +324,7 @@ fn root(
     let mut root = match &bundle.root {
         Root::Packages(packages) => {
             let unpacked = unpack(&parts.packages)?;
-            contents::remember(store, packages, &unpacked)?;
+            contents::remember(store, packages, &parts.packages, &unpacked)?;
             bundle::complete_packages(unpacked)
         }
         Root::Image(image) => {

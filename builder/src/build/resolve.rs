@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use kiln_types::Arch;
+use kiln_types::{Arch, Digest};
 
 use super::packages::{Packages, Wanted};
 use super::{BuildError, LockUse};
@@ -17,6 +17,9 @@ const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-modules-", "linux-bin
 
 /// The part of Debian's archive that most firmware is in (Debian Policy §2.2.3).
 const NON_FREE_FIRMWARE: &str = "non-free-firmware";
+
+/// What the lock file calls systemd's stub.
+pub(super) const STUB: &str = "stub";
 
 /// What every name in a specification means.
 pub(super) struct Resolved {
@@ -90,7 +93,7 @@ impl Resolved {
     ) -> Result<(), BuildError> {
         let names = [Stub::PACKAGE.to_owned()];
         let wanted = Wanted {
-            component: "stub",
+            component: STUB,
             place: &spec.place,
             names: &names,
             keep: Some(&|name| name == Stub::PACKAGE),
@@ -105,6 +108,12 @@ impl Resolved {
     /// Returns an image by its name. Every image of the specification is there.
     pub(super) fn image(&self, reference: &Reference) -> Option<&Image> {
         self.images.get(&reference.to_string())
+    }
+
+    /// Returns the index of an image, of all its architectures, or its manifest where it has none.
+    pub(super) fn root(&self, image: &Image) -> Digest {
+        let pin = self.lock.image(&image.reference.to_string());
+        image.index.or_else(|| pin?.index).unwrap_or(image.digest)
     }
 
     /// Returns every package, sorted.

@@ -8,7 +8,7 @@ use std::io;
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: usize = 60;
 
-/// Why there is no data member.
+/// Why there is no such member.
 #[derive(Debug)]
 pub(crate) enum ArError {
     Io(io::Error),
@@ -16,17 +16,22 @@ pub(crate) enum ArError {
     Malformed(&'static str),
 }
 
-/// The member that holds the files.
+/// The member that holds the files, or what the package says of itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct DataMember {
-    /// What follows `data.tar`: nothing or the suffix of a compression.
+pub(crate) struct Member {
+    /// What follows `data.tar` or `control.tar`: nothing or the suffix of a compression.
     pub(crate) suffix: String,
     pub(crate) offset: u64,
     pub(crate) len: u64,
 }
 
-/// Finds the data member of a package file.
-pub(crate) fn find_data(file: &File) -> Result<DataMember, ArError> {
+/// The name of the member that holds the files.
+pub(crate) const DATA: &str = "data.tar";
+/// The name of the member that holds what the package says of itself.
+pub(crate) const CONTROL: &str = "control.tar";
+
+/// Finds a member of a package file by the beginning of its name.
+pub(crate) fn find(file: &File, wanted: &str) -> Result<Member, ArError> {
     let end = file.metadata().map_err(ArError::Io)?.len();
     let mut magic = [0; MAGIC.len()];
     read(file, &mut magic, 0, end)?;
@@ -64,15 +69,18 @@ pub(crate) fn find_data(file: &File) -> Result<DataMember, ArError> {
                 return Err(ArError::Malformed("its format is not 2.x"));
             }
             first = false;
-        } else if let Some(suffix) = name.strip_prefix("data.tar") {
-            return Ok(DataMember { suffix: suffix.to_owned(), offset, len });
+        } else if let Some(suffix) = name.strip_prefix(wanted) {
+            return Ok(Member { suffix: suffix.to_owned(), offset, len });
         }
         at = offset + len + len % 2;
         if at > end {
             return Err(ArError::Truncated);
         }
     }
-    Err(ArError::Malformed("it has no data member"))
+    Err(ArError::Malformed(match wanted {
+        CONTROL => "it has no control member",
+        _ => "it has no data member",
+    }))
 }
 
 fn read(file: &File, buffer: &mut [u8], at: u64, end: u64) -> Result<(), ArError> {

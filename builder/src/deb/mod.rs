@@ -41,5 +41,5 @@ pub use pool::Pool;
 pub(crate) use pool::cached;
 pub use resolve::ResolveError;
 pub(crate) use stanza::field;
-pub use unpack::unpack;
+pub use unpack::{control, unpack};
 pub use version::{Bound, Op, Version};

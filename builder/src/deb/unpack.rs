@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tar::EntryType;
 
-use super::ar::{self, ArError, DataMember};
+use super::ar::{self, ArError, Member};
 use super::error::DebError;
 use super::index_file::xz;
 use super::layout::place;
@@ -14,6 +14,8 @@ use crate::pax;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, Xattrs};
 
 const MAX_UNPACKED: u64 = 4 << 30;
+/// Scripts and lists are beside the control file.
+const MAX_CONTROL: u64 = 64 << 20;
 const MAX_ENTRIES: usize = 500_000;
 const MAX_DEPTH: usize = 64;
 /// Long names and PAX headers are read into memory.
@@ -28,14 +30,32 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 /// Fails when the package cannot be read, is truncated, malformed or beyond the limits, and when the disk is full.
 pub fn unpack(path: &Path) -> Result<Tree, DebError> {
     let fail = Fail { path };
-    let package = File::open(path).map_err(|source| fail.read(source))?;
-    let data = ar::find_data(&package).map_err(|error| match error {
+    read_tar(member(&fail, ar::DATA, MAX_UNPACKED)?, &fail)
+}
+
+/// Returns what a package says of itself: the stanza of its control file.
+///
+/// # Errors
+///
+/// As [`unpack`], and when there is no such file.
+pub fn control(path: &Path) -> Result<String, DebError> {
+    let fail = Fail { path };
+    let tree = read_tar(member(&fail, ar::CONTROL, MAX_CONTROL)?, &fail)?;
+    let file = TreePath::new("control").map_err(|error| fail.malformed(error.to_string()))?;
+    let content = tree.content(&file).ok_or_else(|| fail.malformed("it has no control file"))?;
+    let bytes = content.read_all(MAX_CONTROL).map_err(|source| fail.read(source))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Decompresses a member into an unlinked file.
+fn member(fail: &Fail<'_>, name: &str, limit: u64) -> Result<File, DebError> {
+    let package = File::open(fail.path).map_err(|source| fail.read(source))?;
+    let data = ar::find(&package, name).map_err(|error| match error {
         ArError::Io(source) => fail.read(source),
         ArError::Truncated => fail.truncated(),
         ArError::Malformed(reason) => fail.malformed(reason),
     })?;
-    let spool = spool(package, &data, &fail, MAX_UNPACKED)?;
-    read_tar(spool, &fail)
+    spool(package, &data, fail, limit)
 }
 
 /// Makes errors that name the package.
@@ -72,13 +92,7 @@ impl Fail<'_> {
     }
 }
 
-/// Decompresses the data member into an unlinked file.
-fn spool(
-    mut package: File,
-    data: &DataMember,
-    fail: &Fail<'_>,
-    limit: u64,
-) -> Result<File, DebError> {
+fn spool(mut package: File, data: &Member, fail: &Fail<'_>, limit: u64) -> Result<File, DebError> {
     package.seek(SeekFrom::Start(data.offset)).map_err(|source| fail.read(source))?;
     let member = package.take(data.len);
     let broken = |error: io::Error| fail.data(&error);

@@ -222,7 +222,7 @@ fn what_unpacks_to_too_much_is_refused() {
     let zst = zstd::encode_all(&vec![0; 1 << 20][..], 1).unwrap();
     fs::write(&path, deb(".zst", &zst)).unwrap();
     let package = File::open(&path).unwrap();
-    let data = ar::find_data(&package).unwrap();
+    let data = ar::find(&package, ar::DATA).unwrap();
     let error = spool(package, &data, &Fail { path: &path }, 1000).unwrap_err().to_string();
     assert!(error.contains("unpacks to more than 1000 bytes"), "{error}");
 }
@@ -252,4 +252,25 @@ fn no_damage_to_a_package_makes_it_panic() {
         }
         let _ = unpack_bytes(&bytes);
     }
+}
+
+#[test]
+fn what_a_package_says_of_itself_is_read_without_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.deb");
+    let write = |control: &[u8]| {
+        let mut out = b"!<arch>\n".to_vec();
+        out.extend(member("debian-binary", b"2.0\n"));
+        out.extend(member("control.tar", control));
+        fs::write(&path, out).unwrap();
+        control_of(&path)
+    };
+    fn control_of(path: &Path) -> Result<String, String> {
+        control(path).map_err(|error| error.to_string())
+    }
+    let stanza = "Package: a\nDepends: b\n";
+    let good = tar(&[file("./postinst", b"#!/bin/sh"), file("./control", stanza.as_bytes())]);
+    assert_eq!(write(&good).unwrap(), stanza);
+    assert!(write(&tar(&[file("./x", b"")])).unwrap_err().contains("it has no control file"));
+    assert!(write(&good[..600]).is_err());
 }

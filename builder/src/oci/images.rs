@@ -192,25 +192,6 @@ impl<'p> Images<'p> {
     }
 
     async fn layer(&self, reference: &Reference, layer: &LayerRef) -> Result<LayerFile, OciError> {
-        let whole =
-            |path: PathBuf| LayerFile { layer: layer.clone(), path, offset: 0, len: layer.size };
-        for local in self.sources() {
-            if let Some((path, offset, len)) = local.file(&layer.digest) {
-                if len != layer.size {
-                    let problem = format!(
-                        "its layer {} has {len} bytes in {} and should have {}",
-                        layer.digest,
-                        local.path().display(),
-                        layer.size
-                    );
-                    return Err(malformed(reference, problem));
-                }
-                return Ok(LayerFile { layer: layer.clone(), path, offset, len });
-            }
-        }
-        if let Some(path) = self.blobs.find(&layer.digest) {
-            return Ok(whole(path));
-        }
         let descriptor = Descriptor {
             media_type: String::new(),
             digest: layer.digest,
@@ -219,7 +200,35 @@ impl<'p> Images<'p> {
             annotations: Default::default(),
             artifact_type: None,
         };
-        self.pull(reference, &descriptor).await.map(whole)
+        let (path, offset, len) = self.part(reference, &descriptor).await?;
+        Ok(LayerFile { layer: layer.clone(), path, offset, len })
+    }
+
+    /// Brings a part of an image here; returns the file that has it, where in it that begins, and how long it is.
+    pub(super) async fn part(
+        &self,
+        reference: &Reference,
+        part: &Descriptor,
+    ) -> Result<(PathBuf, u64, u64), OciError> {
+        for local in self.sources() {
+            if let Some((path, offset, len)) = local.file(&part.digest) {
+                if len != part.size {
+                    let problem = format!(
+                        "its layer {} has {len} bytes in {} and should have {}",
+                        part.digest,
+                        local.path().display(),
+                        part.size
+                    );
+                    return Err(malformed(reference, problem));
+                }
+                return Ok((path, offset, len));
+            }
+        }
+        let path = match self.blobs.find(&part.digest) {
+            Some(path) => path,
+            None => self.pull(reference, part).await?,
+        };
+        Ok((path, 0, part.size))
     }
 
     /// Returns what a name means: in local sources, at the registry, or in the cache if it is a digest.
@@ -374,4 +383,4 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 #[path = "images_tests.rs"]
-mod tests;
+pub(super) mod tests;

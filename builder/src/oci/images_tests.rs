@@ -4,7 +4,7 @@ use super::*;
 use crate::progress::Silent;
 
 /// Writes a layout with one image of one layer for each architecture.
-fn layout(dir: &Path, name: &str, arches: &[&str]) -> Digest {
+pub(in crate::oci) fn layout(dir: &Path, name: &str, arches: &[&str]) -> Digest {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let put = |bytes: &[u8]| {

@@ -16,6 +16,7 @@ mod error;
 mod given;
 mod images;
 mod layer;
+mod layout;
 mod local;
 mod reference;
 mod registry;

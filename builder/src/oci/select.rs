@@ -62,7 +62,8 @@ pub(crate) fn check(config: &Configuration, arch: Arch) -> Result<(), String> {
     fit(&platform, arch).map(drop).ok_or_else(|| name(Some(&platform)))
 }
 
-fn name(platform: Option<&Platform>) -> String {
+/// Returns `linux/arm64/v8`.
+pub(crate) fn name(platform: Option<&Platform>) -> String {
     let Some(platform) = platform else { return "one that is not told".to_owned() };
     let os = if platform.os.is_empty() { "linux" } else { &platform.os };
     let variant = platform.variant.as_deref().filter(|variant| !variant.is_empty());

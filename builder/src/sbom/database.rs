@@ -59,11 +59,7 @@ fn dpkg(stanza: &str, distribution: &Distribution, root: &Tree) -> Option<Packag
     }
     let (name, version) = (text("Package")?, text("Version")?);
     let arch = text("Architecture").unwrap_or_default();
-    let mut depends = BTreeSet::new();
-    for list in ["Pre-Depends", "Depends"] {
-        let value = field(stanza, list).unwrap_or_default();
-        depends.extend(value.split([',', '|']).filter_map(relation));
-    }
+    let depends = mentioned(stanza, &["Pre-Depends", "Depends"]);
     let namespace = distribution.id.as_deref().unwrap_or("debian");
     let release = distribution.release.as_deref();
     Some(PackageItem {
@@ -74,6 +70,12 @@ fn dpkg(stanza: &str, distribution: &Distribution, root: &Tree) -> Option<Packag
         licence: read_licence(root, name),
         depends,
     })
+}
+
+/// Returns the names that some fields of a stanza mention.
+pub(super) fn mentioned(stanza: &str, fields: &[&str]) -> BTreeSet<String> {
+    let values = fields.iter().filter_map(|name| field(stanza, name));
+    values.flat_map(|value| value.split([',', '|'])).filter_map(relation).collect()
 }
 
 /// Returns the name in `libc6:any (>= 2.41)`.

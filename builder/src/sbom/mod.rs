@@ -15,7 +15,7 @@ mod document;
 mod purl;
 mod time;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,32 @@ pub fn of_component(component: &str, origin: &Origin<'_>, root: &Tree) -> Compon
     found.packages.dedup();
     found.packages.truncate(MAX_PACKAGES);
     found
+}
+
+/// Returns, for each of several Debian packages, which of the others it depends on, by name or as one that provides what
+/// it asks for. Each comes with its control file.
+pub fn dependencies<'a>(
+    packages: impl Iterator<Item = (&'a str, &'a String)>,
+) -> BTreeMap<&'a str, Vec<String>> {
+    let packages: Vec<_> = packages.collect();
+    let mut found: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (name, control) in &packages {
+        for provided in database::mentioned(control, &["Provides"]) {
+            found.entry(provided).or_default().insert(name);
+        }
+    }
+    // A package of that name counts before others that provide it.
+    for (name, _) in &packages {
+        found.insert((*name).to_owned(), BTreeSet::from([*name]));
+    }
+    let of = |control: &str| -> BTreeSet<&str> {
+        let wanted = database::mentioned(control, &["Pre-Depends", "Depends"]);
+        wanted.iter().filter_map(|name| found.get(name)).flatten().copied().collect()
+    };
+    let others = |name: &str, control: &str| -> Vec<String> {
+        of(control).into_iter().filter(|it| *it != name).map(str::to_owned).collect()
+    };
+    packages.iter().map(|(name, control)| (*name, others(name, control))).collect()
 }
 
 /// Describes kiln-init, which this program carries.

@@ -256,3 +256,25 @@ fn a_package_of_two_components_is_listed_once() {
     assert_eq!(linux["externalRefs"][0]["referenceLocator"], "pkg:generic/linux@6.12.57%2Bdeb13");
     assert!(packages.iter().any(|it| it["name"] == "kiln-init"));
 }
+
+#[test]
+fn packages_depend_on_those_that_are_there_by_name_or_by_what_they_provide() {
+    let controls = [
+        (
+            "app",
+            "Package: app\nPre-Depends: libc6 (>= 2.36)\nDepends: awk, mail | exim:any,\n gone\n",
+        ),
+        ("libc6", "Package: libc6\nDepends: libgcc-s1\n"),
+        ("libgcc-s1", "Package: libgcc-s1\nDepends: libc6\n"),
+        ("mawk", "Package: mawk\nProvides: awk (= 1)\nDepends: awk\n"),
+        ("exim", "Package: exim\nProvides: libc6\n"),
+    ]
+    .map(|(name, control)| (name, control.to_owned()));
+    let found = dependencies(controls.iter().map(|(name, control)| (*name, control)));
+    assert_eq!(found["app"], ["exim", "libc6", "mawk"]);
+    assert_eq!(
+        (found["libc6"][0].as_str(), found["libgcc-s1"][0].as_str()),
+        ("libgcc-s1", "libc6")
+    );
+    assert!(found["mawk"].is_empty() && found["exim"].is_empty());
+}

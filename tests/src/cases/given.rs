@@ -15,6 +15,8 @@ use crate::rig::{self, Case, Finished, Need, image, work_folder};
 const SPEC: &str = "
 kernel: {deb: linux-image-cloud-amd64, modules: none}
 init: [kiln]
+volumes:
+  - {name: kept, image: 'oci:images:a', format: oci, platforms: [linux/arm64]}
 onboot:
   - {name: layout, image: 'oci:./images:a'}
   - {name: archive, image: 'oci-archive:b.tar'}
@@ -55,6 +57,7 @@ fn from_folders_and_files() -> anyhow::Result<()> {
         files.push(entry?.path()?.display().to_string());
     }
     for path in [
+        "containers/volumes/kept/lower/index.json",
         "containers/onboot/000-layout/lower/bin/tool",
         "containers/onboot/001-archive/lower/gone/above",
         "containers/onboot/002-saved/lower/bin/same",
@@ -86,7 +89,7 @@ fn from_folders_and_files() -> anyhow::Result<()> {
     let text = SPEC.replace("linux-image-cloud-amd64", "linux-image-cloud-arm64");
     fs::write(at("web.yml"), text)?;
     let other = build(folder.path(), "arm64", &[])?;
-    let told = other.stderr.contains("web.yml:7:26: ")
+    let told = other.stderr.contains("web.yml:9:26: ")
         && other.stderr.contains("has nothing for arm64; it is for linux/amd64");
     ensure!(other.code != Some(0) && told, "{other:?}");
     Ok(())
