@@ -2,13 +2,15 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use kiln_types::Arch;
 use tempfile::NamedTempFile;
 
-use super::packages::Packages;
-use super::{BuildError, BuildRequest, contents};
+use super::packages::{Packages, in_lock};
+use super::resolve::STUB;
+use super::{BuildError, BuildRequest, LOCK, contents};
 use crate::disk::is_full;
 use crate::hash::sha256;
-use crate::lock::PackagePin;
+use crate::lock::{Lock, LockError, PackagePin};
 use crate::manifest::Manifest;
 use crate::oci;
 use crate::output::{self, Bootable, Format, Options, Stub, StubError};
@@ -52,6 +54,25 @@ pub(super) async fn export(
 /// Returns whether something that is asked for begins with systemd's stub.
 pub(super) fn needs_stub(request: &BuildRequest<'_>) -> bool {
     request.out.is_some() && request.formats.iter().any(|format| format.is_efi())
+}
+
+/// Returns the package of systemd's stub that the lock of a version pins, if it does: it was built in a format for UEFI,
+/// or its lock file names the package since then.
+///
+/// # Errors
+///
+/// Fails when the lock cannot be read.
+pub fn stub_pin(
+    store: &Store,
+    version: &VersionEntry,
+    arch: Arch,
+) -> Result<Option<PackagePin>, LockError> {
+    let Some(digest) = version.attachments.get(LOCK) else { return Ok(None) };
+    let lock = Lock::load(&store.artifact(digest))?.unwrap_or_default();
+    let name = in_lock(Stub::PACKAGE, STUB);
+    let mut closures = lock.closures();
+    let found = closures.find(|(key, _)| key.arch == arch && key.wanted == [name.as_str()]);
+    Ok(found.and_then(|(_, packages)| packages.first().cloned()))
 }
 
 /// Writes a version with what belongs to it as an archive of an OCI layout.
@@ -115,4 +136,36 @@ fn kernel_and_initrd(
     })?;
     write("cmdline", &|file| writeln!(file, "{}", manifest.cmdline))?;
     Ok(["kernel", "initrd.img", "cmdline"].map(|name| dir.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::ClosureKey;
+
+    #[test]
+    fn the_stub_that_a_version_was_built_with_is_known_from_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let pin = PackagePin {
+            name: Stub::PACKAGE.to_owned(),
+            version: "257.9-1".to_owned(),
+            arch: "amd64".to_owned(),
+            file: "pool/main/s/systemd/x.deb".to_owned(),
+            size: 1,
+            sha256: sha256(b"x"),
+        };
+        let mut lock = Lock::default();
+        let bare = VersionEntry::new(sha256(b"version"), 0, 1);
+        let with = |lock: &Lock| {
+            bare.clone().with(LOCK, store.put(lock.to_text().unwrap().as_bytes()).unwrap())
+        };
+        let known = |entry: &VersionEntry| stub_pin(&store, entry, Arch::X86_64).unwrap();
+        assert_eq!((known(&bare), known(&with(&lock))), (None, None));
+        let wanted = [in_lock(Stub::PACKAGE, STUB)];
+        lock.pin_closure(ClosureKey::new(Arch::Arm64, "trixie", &wanted), vec![pin.clone()]);
+        assert_eq!(known(&with(&lock)), None);
+        lock.pin_closure(ClosureKey::new(Arch::X86_64, "trixie", &wanted), vec![pin.clone()]);
+        assert_eq!(known(&with(&lock)), Some(pin));
+    }
 }

@@ -40,6 +40,7 @@ use tokio::sync::Semaphore;
 
 use self::assemble::{Assembled, assemble, has_kiln_init};
 pub use self::error::BuildError;
+pub use self::export::stub_pin;
 use self::pack::{Packer, at_a_time};
 use self::packages::Packages;
 use self::report::Steps;

@@ -67,7 +67,7 @@ impl<'a> Packages<'a> {
     fn key(&self, wanted: &Wanted<'_>) -> ClosureKey {
         let mut names = wanted.names.to_vec();
         if wanted.keep.is_some() {
-            names.iter_mut().for_each(|name| name.push_str(&format!(" ({})", wanted.component)));
+            names.iter_mut().for_each(|name| *name = in_lock(name, wanted.component));
         }
         ClosureKey::new(self.arch, &self.name, &names)
     }
@@ -119,6 +119,11 @@ impl<'a> Packages<'a> {
         let read = || async { archive.packages(self.arch).await };
         Ok(self.index.get_or_try_init(read).await?)
     }
+}
+
+/// Returns what a lock file calls a name of which only some packages are kept.
+pub(super) fn in_lock(name: &str, component: &str) -> String {
+    format!("{name} ({component})")
 }
 
 /// Returns which archive a build uses.

@@ -226,6 +226,11 @@ impl Lock {
         self.closures.get(key).map(Vec::as_slice)
     }
 
+    /// Returns every list of packages.
+    pub fn closures(&self) -> impl Iterator<Item = (&ClosureKey, &[PackagePin])> {
+        self.closures.iter().map(|(key, packages)| (key, packages.as_slice()))
+    }
+
     /// Says which packages names mean.
     pub fn pin_closure(&mut self, key: ClosureKey, mut packages: Vec<PackagePin>) {
         packages.sort_unstable();

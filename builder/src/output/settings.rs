@@ -9,6 +9,7 @@ use super::stub::{Stub, StubError};
 use super::write::Options;
 use crate::deb::ArchiveConfig;
 use crate::fetch::Fetcher;
+use crate::lock::PackagePin;
 
 /// What a user can say about files that UEFI boots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl EfiSettings {
         options
     }
 
-    /// Returns the stub: the file that is named, or that of a Debian suite.
+    /// Returns the stub: the file that is named, the package that a lock file pins, or that of a Debian suite.
     ///
     /// # Errors
     ///
@@ -81,10 +82,12 @@ impl EfiSettings {
         config: ArchiveConfig,
         fetcher: &Fetcher<'_>,
         arch: Arch,
+        pin: Option<&PackagePin>,
     ) -> Result<Stub, StubError> {
-        match &self.stub {
-            Some(path) => Stub::read(path, arch),
-            None => Stub::obtain(config, fetcher, arch).await,
+        match (&self.stub, pin) {
+            (Some(path), _) => Stub::read(path, arch),
+            (None, Some(pin)) => Stub::pinned(pin, &config, fetcher, arch).await,
+            (None, None) => Stub::obtain(config, fetcher, arch).await,
         }
     }
 }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use kiln_types::Arch;
 
 use super::pe::{Headers, PeError};
-use crate::deb::{self, Archive, ArchiveConfig, DebError, PackageIndex};
+use crate::deb::{self, Archive, ArchiveConfig, DebError, PackageIndex, Pool};
 use crate::fetch::Fetcher;
+use crate::lock::PackagePin;
 use crate::manifest::PackageEntry;
 use crate::tree::{TreePath, TreePathError};
 
@@ -33,6 +34,18 @@ pub enum StubError {
     /// The suite has no such package.
     #[error("the suite has no package `systemd-boot-efi` for {0}; name a file with the stub")]
     NoPackage(Arch),
+    /// The package that the lock pins is no longer on the mirror.
+    #[error(
+        "package systemd-boot-efi {version}, which the lock of this version names, is no longer on the mirror; name a \
+         file with the stub, or build the version again"
+    )]
+    Gone {
+        /// Its version.
+        version: String,
+        /// What the mirror said.
+        #[source]
+        source: DebError,
+    },
     /// The package lacks the file.
     #[error("Debian's package `systemd-boot-efi` has no file `{0}`")]
     NoFile(&'static str),
@@ -121,6 +134,32 @@ impl Stub {
             .read_all(MAX_STUB)
             .map_err(|source| StubError::Read { path: path.into(), source })?;
         Self::new(bytes, arch, Path::new(path), Some(entry))
+    }
+
+    /// Takes the stub out of the package that a lock file pins: from the cache, or the pool of the mirror.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the package cannot be fetched or read.
+    pub async fn pinned(
+        pin: &PackagePin,
+        config: &ArchiveConfig,
+        fetcher: &Fetcher<'_>,
+        arch: Arch,
+    ) -> Result<Self, StubError> {
+        let pool = Pool::new(config, fetcher)?;
+        let fetched = pool.fetch(&pin.name, &pin.file, pin.size, pin.sha256).await;
+        let file = fetched.map_err(|source| match source.is_gone() {
+            true => StubError::Gone { version: pin.version.clone(), source },
+            false => source.into(),
+        })?;
+        let entry = PackageEntry {
+            name: pin.name.clone(),
+            version: pin.version.clone(),
+            arch: pin.arch.clone(),
+            sha256: pin.sha256,
+        };
+        Self::from_package(&file, entry, arch)
     }
 
     /// Takes the stub from a Debian suite.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use kiln_builder::Store;
+use kiln_builder::build::stub_pin;
 use kiln_builder::deb::ArchiveConfig;
 use kiln_builder::fetch::Fetcher;
 use kiln_builder::oci;
@@ -78,7 +79,8 @@ pub(super) async fn run(args: &ExportArgs) -> Result<(), Failure> {
     let fetcher = Fetcher::new(&progress);
     let mut config = ArchiveConfig::new(store.cache_dir());
     config.mirror.clone_from(&args.mirror);
-    let stub = settings.stub(config, &fetcher, arch).await?;
+    let pin = stub_pin(&store, &version, arch)?;
+    let stub = settings.stub(config, &fetcher, arch, pin.as_ref()).await?;
     let options = settings.options(&stub, signer.as_deref());
     let cmdline = args.cmdline.as_deref().unwrap_or(&manifest.cmdline);
     let bootable = Bootable { manifest: &manifest, store: &store, cmdline };
