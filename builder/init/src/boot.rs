@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::mpsc::channel;
 
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::resource::{Resource, setrlimit};
@@ -18,8 +17,6 @@ use crate::power::{self, Then};
 use crate::process::Children;
 use crate::{clock, control, facts, network, parts, root, services, volumes};
 
-/// How long the boot waits for an address before it goes on without.
-const NETWORK_PATIENCE: Duration = Duration::from_secs(60);
 const OPEN_FILES: u64 = 1 << 20;
 
 /// Boots and keeps the machine until it is asked to stop.
@@ -61,7 +58,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
         say("the clock of this machine is not set");
     }
 
-    bring_network_up(machine.as_ref(), &mut loader, &phone)?;
+    network::bring_up(image.network.as_ref(), machine.as_ref(), &mut loader, &phone)?;
     drop(loader);
     facts::tell(machine.as_ref());
 
@@ -104,7 +101,7 @@ fn stop_before_it_starts(
     if machine.is_some() {
         let mut loader = Loader::open();
         loader.load_for_hardware();
-        bring_network_up(machine, &mut loader, phone)?;
+        network::bring_up(None, machine, &mut loader, phone)?;
     }
     power::give_up()
 }
@@ -127,39 +124,6 @@ fn set_hostname(machine: Option<&Machine>) {
     if let Err(error) = nix::unistd::sethostname(name.trim()) {
         say(&format!("cannot take the name {:?}: {error}", name.trim()));
     }
-}
-
-fn bring_network_up(
-    machine: Option<&Machine>,
-    loader: &mut Loader,
-    phone: &Phone,
-) -> Result<(), BootError> {
-    let start = clock::uptime();
-    network::set_up_loopback();
-    let mac = machine.and_then(|machine| machine.mac.as_deref());
-    let Some(card) = network::find_card(mac, loader) else {
-        say("no network card");
-        phone.tell(Phase::Failed, "no network card");
-        return Ok(());
-    };
-    let name = card.name.clone();
-    phone.tell_since(start, Phase::Link, name.as_str());
-    let start = clock::uptime();
-    let addresses = network::start(card, machine.and_then(|machine| machine.hostname.clone()))?;
-    match addresses.recv_timeout(NETWORK_PATIENCE) {
-        Ok(address) => {
-            say(&format!("{name} has {address}"));
-            phone.network_is_up();
-            phone.tell_since(start, Phase::Network, format!("{name} {address}"));
-        }
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            say("going on without an address");
-            // It may still come; then the server hears everything at once.
-            phone.tell(Phase::Failed, format!("no address on {name}"));
-            phone.network_is_up();
-        }
-    }
-    Ok(())
 }
 
 /// From here on, signals of process 1 are waited for by one thread.

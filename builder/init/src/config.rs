@@ -32,6 +32,8 @@ pub(crate) struct Image {
     /// The least memory of a machine that boots this image, in bytes.
     #[serde(rename = "min-ram")]
     pub(crate) min_ram: Option<u64>,
+    /// The network; without, the interface of the boot with DHCP.
+    pub(crate) network: Option<serde_json::Value>,
 }
 
 impl Image {
@@ -92,6 +94,12 @@ pub(crate) struct Machine {
     pub(crate) mac: Option<String>,
     #[serde(default)]
     pub(crate) version: Option<String>,
+    /// The address that this card had while the machine booted.
+    #[serde(default)]
+    pub(crate) address: Option<String>,
+    /// The network of this machine, in the place of the image's.
+    #[serde(default)]
+    pub(crate) network: Option<serde_json::Value>,
 }
 
 /// Reads one of the files; `None` when it is not there.

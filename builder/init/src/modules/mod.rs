@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::console::say;
+pub(crate) use glob::matches;
 use index::Index;
 
 /// Deeper than any bus; an end for a tree that has none.
@@ -98,7 +99,10 @@ impl Loader {
 fn load(path: &Path) -> Result<(), Errno> {
     let file = fs::File::open(path)
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-    finit_module(&file, c"", ModuleInitFlags::empty())
+    // Without this it makes an interface of its own choice.
+    let bonding = path.file_stem().is_some_and(|name| name == "bonding");
+    let options = if bonding { c"max_bonds=0" } else { c"" };
+    finit_module(&file, options, ModuleInitFlags::empty())
 }
 
 fn collect_devices(directory: &Path, depth: usize, found: &mut BTreeSet<String>) {

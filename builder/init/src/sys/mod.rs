@@ -2,20 +2,22 @@
 
 #![allow(unsafe_code, reason = "the only place that calls the kernel directly")]
 
+mod arp;
 mod cgroup;
 mod filter;
-mod interface;
 mod loop_device;
 mod packet;
 mod passing;
+mod router;
 mod signals;
 mod terminal;
 
+pub(crate) use arp::ArpSocket;
 pub(crate) use cgroup::limit_devices;
 pub(crate) use filter::install_filter;
-pub(crate) use interface::InterfaceControl;
 pub(crate) use loop_device::LoopDevice;
 pub(crate) use packet::{LldpSocket, permanent_address};
 pub(crate) use passing::{receive_files, send_files};
+pub(crate) use router::RouterSocket;
 pub(crate) use signals::let_pipes_end_programs;
 pub(crate) use terminal::{control_from, open_terminal, resize_terminal, terminal_size};
