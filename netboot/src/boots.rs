@@ -102,6 +102,8 @@ pub struct Identity {
     pub mac: Mac,
     /// Version it runs.
     pub version: Digest,
+    /// Address of that interface while it boots.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// What a running system is told to start.

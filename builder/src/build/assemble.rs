@@ -10,7 +10,7 @@ use super::{BuildError, blocking, files, init, key};
 use crate::kernel::{Load, memory_of, min_ram};
 use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::segment::Packing;
-use crate::spec::{Container, InitSpec, Spec};
+use crate::spec::{Container, InitSpec, Spec, network};
 use crate::tree::Tree;
 
 /// Everything, packed.
@@ -97,6 +97,7 @@ pub(super) async fn assemble(
             modules: &kernel.at_start,
             parts: BTreeMap::new(),
             min_ram: None,
+            network: spec.network.as_deref().map(|links| network::plan(links)),
         };
         let part = |said: &init::About<'_>| -> Result<_, BuildError> {
             Ok(part("image", format!("init[{number}]"), What::Tree(said.tree()?)))

@@ -29,6 +29,8 @@ pub(super) struct About<'a> {
     pub(super) parts: BTreeMap<String, String>,
     /// The least memory to boot with, in bytes.
     pub(super) min_ram: Option<u64>,
+    /// The network, where the specification says something of it.
+    pub(super) network: Option<Value>,
 }
 
 impl About<'_> {
@@ -74,6 +76,9 @@ impl About<'_> {
         }
         if !self.parts.is_empty() {
             about["parts"] = json!(self.parts);
+        }
+        if let Some(network) = &self.network {
+            about["network"] = network.clone();
         }
         if let Some(bytes) = self.min_ram {
             about["min-ram"] = json!(bytes);
@@ -137,6 +142,7 @@ mod tests {
             modules: &[],
             parts: BTreeMap::new(),
             min_ram: None,
+            network: None,
         };
         let about = said.value();
         assert_eq!(about.as_object().unwrap().len(), 5);
@@ -148,7 +154,9 @@ mod tests {
         assert_eq!(about["services"]["e"], e);
         said.parts.insert("00ff".to_owned(), "web".to_owned());
         said.min_ram = Some(1 << 27);
+        said.network = Some(json!([]));
         let about = said.value();
+        assert_eq!(about["network"], json!([]), "no network at all is something to say");
         assert_eq!((&about["parts"]["00ff"], &about["min-ram"]), (&json!("web"), &json!(1 << 27)));
     }
 }

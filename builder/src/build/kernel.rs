@@ -40,6 +40,8 @@ struct Source<'a> {
     firmware: &'a [PackagePin],
     /// Whether some container has a packed root file system.
     packed: bool,
+    /// Modules that the image needs, whatever is selected.
+    needs: Vec<&'static str>,
 }
 
 enum Origin<'a> {
@@ -64,11 +66,13 @@ impl KernelParts {
 impl<'a> Source<'a> {
     fn new(spec: &'a Spec, resolved: &'a Resolved) -> Self {
         let image = spec.kernel.image.as_deref().and_then(|reference| resolved.image(reference));
+        let packed = spec.containers().any(|it| spec.layout_of(it) == Layout::Packed);
         Self {
             spec: &spec.kernel,
             origin: image.map_or(Origin::Packages(&resolved.kernel), Origin::Image),
             firmware: &resolved.firmware,
-            packed: spec.containers().any(|it| spec.layout_of(it) == Layout::Packed),
+            packed,
+            needs: needs(spec, packed),
         }
     }
 
@@ -82,11 +86,17 @@ impl<'a> Source<'a> {
                 key.field(&format!("{:?} {:?} {:?}", spec.binary, spec.tar, spec.ucode));
             }
         }
-        key.field(&format!("{:?} {}", spec.modules.as_deref(), self.packed));
+        key.field(&format!("{:?} {:?}", spec.modules.as_deref(), self.needs));
         key.field(&format!("{:?}", spec.firmware.as_deref()));
         add_packages(&mut key, self.firmware);
         key.finish()
     }
+}
+
+/// Returns the modules that an image needs, whatever is selected.
+pub(super) fn needs(spec: &Spec, packed: bool) -> Vec<&'static str> {
+    let packed = if packed { modules::FOR_PACKED } else { &[] };
+    packed.iter().copied().chain(spec.network_modules()).collect()
 }
 
 impl Packer<'_, '_> {
@@ -132,8 +142,7 @@ impl Packer<'_, '_> {
         resolved: &Resolved,
         key: Digest,
     ) -> Result<KernelParts, BuildError> {
-        let Source { spec: wanted, origin, firmware, packed } = Source::new(spec, resolved);
-        let needs = if packed { modules::FOR_PACKED } else { &[] };
+        let Source { spec: wanted, origin, firmware, packed, needs } = Source::new(spec, resolved);
         let (store, packing, wanted) = (self.store.clone(), self.packing, wanted.clone());
         let parts = self.module_parts(&wanted, firmware, needs).await?;
         let result = match origin {

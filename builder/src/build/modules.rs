@@ -14,7 +14,7 @@ use crate::tree::Tree;
 pub(super) struct ModuleParts {
     selection: Option<ModuleSelection>,
     firmware: Option<FirmwareSelection>,
-    needs: &'static [&'static str],
+    needs: Vec<&'static str>,
     pins: Vec<PackagePin>,
     paths: Vec<PathBuf>,
 }
@@ -28,7 +28,7 @@ impl Packer<'_, '_> {
         &self,
         kernel: &KernelSpec,
         pins: &[PackagePin],
-        needs: &'static [&'static str],
+        needs: Vec<&'static str>,
     ) -> Result<ModuleParts, BuildError> {
         Ok(ModuleParts {
             selection: kernel.modules.as_deref().cloned(),
@@ -50,7 +50,7 @@ impl ModuleParts {
     ) -> Result<Found, BuildError> {
         let selection = self.selection.clone().unwrap_or_default();
         let dir = store.tmp_dir();
-        let modules = modules::collect(kernel, release, &selection, self.needs, &dir)?;
+        let modules = modules::collect(kernel, release, &selection, &self.needs, &dir)?;
         self.add_firmware(store, modules, kernel, release)
     }
 
@@ -63,10 +63,10 @@ impl ModuleParts {
     ) -> Result<Found, BuildError> {
         let (selection, dir) = (self.selection.as_ref(), store.tmp_dir());
         if self.firmware.is_none() {
-            let modules = modules::complete(kernel, release, selection, self.needs, &dir)?;
+            let modules = modules::complete(kernel, release, selection, &self.needs, &dir)?;
             return Ok((modules, None));
         }
-        let mut modules = modules::complete(kernel.clone(), release, selection, self.needs, &dir)?;
+        let mut modules = modules::complete(kernel.clone(), release, selection, &self.needs, &dir)?;
         if selection.is_none() && self.firmware != Some(FirmwareSelection::None) {
             modules.declared = modules::declared(&kernel, release)?;
         }
@@ -124,7 +124,7 @@ mod tests {
         let parts = ModuleParts {
             selection: spec.modules.as_deref().cloned(),
             firmware: spec.firmware.as_deref().cloned(),
-            needs: &[],
+            needs: Vec::new(),
             pins: Vec::new(),
             paths: Vec::new(),
         };

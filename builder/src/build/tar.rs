@@ -11,7 +11,6 @@ use super::{BuildError, files};
 use crate::disk::is_full;
 use crate::kernel;
 use crate::layer::ApkDatabases;
-use crate::modules;
 use crate::oci::Image;
 use crate::output::tar::{self, Part, TarError, kernel_tree};
 use crate::spec::{Layout, Spec};
@@ -82,7 +81,7 @@ impl Packer<'_, '_> {
         };
         let is_packed = |container| spec.layout_of(container) == Layout::Packed;
         let packed = spec.containers().any(is_packed);
-        let needs = if packed { modules::FOR_PACKED } else { &[] };
+        let needs = super::kernel::needs(spec, packed);
         let store = self.store.clone();
         let parts = self.module_parts(&wanted, &resolved.firmware, needs).await?;
         let chosen = wanted.modules.is_some() || wanted.firmware.is_some();

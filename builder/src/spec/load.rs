@@ -131,6 +131,7 @@ fn join(mut a: Spec, b: Spec) -> Spec {
     a.volumes.extend(b.volumes);
     a.files.extend(b.files);
     a.layout = b.layout.or(a.layout);
+    a.network = b.network.or(a.network);
     a.state = b.state.or(a.state);
     a.trust = b.trust.or(a.trust);
     if b.debian != super::DebianSpec::default() {

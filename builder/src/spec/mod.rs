@@ -21,6 +21,7 @@ mod label;
 mod limits;
 mod load;
 mod mount;
+pub mod network;
 mod place;
 mod resources;
 mod restart;
@@ -95,6 +96,9 @@ pub struct Spec {
     /// Where packages come from.
     #[serde(skip_serializing_if = "is_default")]
     pub debian: DebianSpec,
+    /// Network interfaces, as kiln-init sets them up; DHCP on the one over which the machine booted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Placed<Vec<Placed<network::LinkSpec>>>>,
     /// A disk partition that is kept from image to image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Placed<StateSpec>>,
@@ -152,6 +156,11 @@ impl Spec {
         let placed = |image| (Placed::as_ref(image), Placed::place(image));
         let kernel = self.kernel.image.iter().map(placed);
         kernel.chain(init).chain(volumes.map(placed)).chain(containers.map(placed)).collect()
+    }
+
+    /// Returns the kernel modules that the network asks for.
+    pub fn network_modules(&self) -> Vec<&'static str> {
+        self.network.as_deref().map(|links| network::modules(links)).unwrap_or_default()
     }
 
     /// Returns how the files of a container are stored.

@@ -353,6 +353,7 @@ impl Tracker {
             hostname: active.boot.machine_name.clone(),
             mac: active.boot.mac,
             version,
+            address: active.boot.address,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The last segment of an initrd: what this one machine is told in this one boot.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use kiln_builder::cpio;
 use kiln_builder::tree::{Node, Tree, TreePath};
@@ -19,6 +20,9 @@ struct MachineFile<'a> {
     hostname: &'a str,
     mac: String,
     version: String,
+    /// What the card had while the machine booted: its system asks to keep it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
 }
 
 /// Makes the segment. The same identity gives the same bytes.
@@ -33,6 +37,7 @@ pub(super) fn segment(identity: &Identity, server: String) -> io::Result<Vec<u8>
         hostname: &identity.hostname,
         mac: identity.mac.to_string(),
         version: identity.version.to_string(),
+        address: identity.address,
     })?;
     let mut tree = Tree::new();
     let path = TreePath::new(PATH).map_err(io::Error::other)?;
@@ -57,6 +62,7 @@ mod tests {
             hostname: "n1".to_owned(),
             mac: Mac::new([0x52, 0x54, 0, 0, 0, 1]),
             version: Digest::from_bytes([1; 32]),
+            address: Some(Ipv4Addr::new(10, 0, 0, 5)),
         };
         let segment = segment(&identity, "http://10.0.0.1:8080".to_owned()).unwrap();
         let archive = zstd::bulk::decompress(&segment, 1 << 20).unwrap();
@@ -65,5 +71,6 @@ mod tests {
         assert!(text.contains("000081800000000000000000"), "mode 0600, owner 0, group 0");
         assert!(text.contains("etc/kiln/machine.json\0"));
         assert!(text.contains(r#""boot":12,"token":"abab"#), "{text}");
+        assert!(text.contains(r#""address":"10.0.0.5""#), "{text}");
     }
 }

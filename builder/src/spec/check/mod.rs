@@ -1,6 +1,7 @@
 //! Finds what is well-formed but makes no sense.
 
 mod containers;
+mod network;
 mod order;
 mod owners;
 mod settings;
@@ -108,6 +109,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         check_file(file).map_err(|problem| SpecError::wrong(file.path.place(), problem))?;
     }
     owners::check(spec)?;
+    network::check(spec)?;
     if let Some(problem) = spec.debian.problem() {
         return Err(SpecError::wrong(&spec.place, problem));
     }

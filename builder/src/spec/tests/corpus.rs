@@ -127,6 +127,13 @@ files:
   - {path: etc/d, metadata: json}
   - {path: etc/e, contents: ""}
 layout: packed
+network:
+  - {match: boot, dhcp4: false, dhcp6: auto, ra: true, required: true, mtu: 9000}
+  - {match: eth*, dhcp6: true, addresses: [10.0.0.5/24, "2001:db8::5/64"], gateway: [10.0.0.1, "fe80::1"]}
+  - {match: {name: eth1, mac: "52:54:00:00:00:01", driver: "virtio*"}, dhcp6: false, gateway: 10.0.0.1}
+  - {name: web, vlan: {id: 20, on: bond0}, routes: [{to: 10.0.0.0/8, via: 10.1.0.1}, {to: "2001:db8::/32"}]}
+  - {name: bond0, bond: {mode: 802.3ad, interfaces: [boot, {driver: ixgbe}], miimon: 50}, dns: [10.0.0.1], search: [lab.example]}
+  - {name: br0, bridge: {interfaces: [eth7]}}
 debian: {suite: forky, components: [main, non-free-firmware], snapshot: 20261101T000000Z, sources: [{suite: forky-backports, mirror: 'http://mirror.example/debian', components: [main], keyring: /etc/keys.gpg}]}
 state: {label: data, format: xfs, min-size: 2G, schema: 3}
 trust: {org: [linuxkit], image: [a]}

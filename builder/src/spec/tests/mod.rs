@@ -6,6 +6,7 @@ mod corpus;
 mod errors;
 mod joining;
 mod limits;
+mod network;
 mod schema;
 mod settling;
 
