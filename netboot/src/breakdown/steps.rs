@@ -5,9 +5,6 @@ use kiln_inventory::{Boot, BootEvent, Phase};
 use super::chain::{Span, last_chain};
 use super::{Clock, Step};
 
-/// Between two transfers; less belongs to the second, which was asked for then.
-const TO_ASK: u64 = 100;
-
 pub(super) struct Steps<'a> {
     clock: &'a Clock,
     /// Up to here every moment belongs to a step.
@@ -45,6 +42,8 @@ impl<'a> Steps<'a> {
     /// The firmware and the loader: what the server sent them, and what lies between.
     pub(super) fn seen_by_server(&mut self, events: &[&BootEvent]) {
         let mut running = "firmware";
+        // The transfer before, where another one follows it at once.
+        let mut fetched = None;
         // The booted system asks for an address as well, much later.
         let is_seen = |event: &&&BootEvent| {
             event.phase < Phase::Init
@@ -64,25 +63,36 @@ impl<'a> Steps<'a> {
                     self.until(running, end);
                     self.add(Step { detail: event.detail.clone(), ..step("script", end, end) });
                 }
-                _ => {
+                phase => {
                     let took = event.millis.unwrap_or(0);
-                    let mut from = end.saturating_sub(took).max(self.done.min(end));
-                    if from.saturating_sub(self.done) < TO_ASK {
-                        from = self.done.min(end);
+                    let from = end.saturating_sub(took).max(self.done.min(end));
+                    match fetched {
+                        Some(index) => self.extend(index, from),
+                        None => self.until(running, from),
                     }
-                    self.until(running, from);
-                    let name = match event.phase {
+                    let name = match phase {
                         Phase::Kernel => "fetch kernel".to_owned(),
                         _ => format!("fetch {}", event.detail),
                     };
-                    // Faster than the clock can tell is no rate.
-                    let rate =
-                        event.bytes.filter(|_| took >= 10).map(|b| b.saturating_mul(1000) / took);
-                    self.add(Step { bytes: event.bytes, rate, ..step(&name, from, end) });
+                    let fetch = Step { bytes: event.bytes, ..step(&name, from, end) };
+                    self.add(Step { rate: rate(&fetch), ..fetch });
                     running = "loader";
+                    fetched = (phase != Phase::Loader).then(|| self.steps.len() - 1);
+                    continue;
                 }
             }
+            fetched = None;
         }
+    }
+
+    /// Lengthens a transfer up to a moment. The server sees only when it handed over the last byte; the loader fetches
+    /// one file after the other, so that it had the last byte when it asks for the next file.
+    fn extend(&mut self, index: usize, to: u64) {
+        let Some(step) = self.steps.get_mut(index).filter(|_| to > self.done) else { return };
+        step.share += to - self.done;
+        step.to = to;
+        step.rate = rate(step);
+        self.done = to;
     }
 
     /// The kernel and everything after it.
@@ -159,6 +169,12 @@ impl<'a> Steps<'a> {
         self.steps.sort_by_key(|step| step.from);
         self.steps
     }
+}
+
+/// Returns bytes a second. Faster than the clock can tell is no rate.
+fn rate(step: &Step) -> Option<u64> {
+    let bytes = step.bytes.filter(|_| step.took() >= 10)?;
+    Some(bytes.saturating_mul(1000) / step.took())
 }
 
 fn step(name: &str, from: u64, to: u64) -> Step {

@@ -13,7 +13,7 @@ pub(super) fn summary(facts: &Facts) -> String {
     let parts = [
         format!("{vendor} {product}"),
         serial,
-        format!("{} threads", facts.cpu.threads),
+        counted(facts.cpu.threads as usize, "thread"),
         format!("{} memory", size(facts.memory.total)),
         counted(facts.disks.len(), "disk"),
         counted(facts.nics.len(), "network card"),

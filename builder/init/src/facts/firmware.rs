@@ -1,6 +1,6 @@
 //! The box and its firmware.
 
-use kiln_types::facts::{FirmwareFacts, SystemFacts};
+use kiln_types::facts::{CpuFacts, FirmwareFacts, SystemFacts};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::smbios::{self, Tables};
@@ -109,15 +109,19 @@ fn tpm(tree: &Tree) -> String {
 }
 
 /// Says what the machine runs on when it is no box of its own.
-pub(super) fn virtualization(tree: &Tree, system: &SystemFacts, flags: &[String]) -> String {
+pub(super) fn virtualization(tree: &Tree, system: &SystemFacts, cpu: &CpuFacts) -> String {
     let hypervisor = tree.text("sys/hypervisor/type");
     if !hypervisor.is_empty() {
         return hypervisor;
     }
     let compatible = tree.text(&format!("{DEVICE_TREE}/compatible"));
-    let names = [system.vendor.as_str(), system.product.as_str(), compatible.as_str()].join(" ");
+    // Whoever wrote the ACPI tables has six letters in each, from the tenth byte on.
+    let table = tree.bytes("sys/firmware/acpi/tables/FACP", 16).unwrap_or_default();
+    let acpi = String::from_utf8_lossy(table.get(10..).unwrap_or_default());
+    let names = [&system.vendor, &system.product, &compatible, &cpu.model, acpi.as_ref()].join(" ");
     for (mark, name) in [
         ("QEMU", "qemu"),
+        ("BOCHS", "qemu"),
         ("KVM", "kvm"),
         ("VMware", "vmware"),
         ("VirtualBox", "virtualbox"),
@@ -125,13 +129,14 @@ pub(super) fn virtualization(tree: &Tree, system: &SystemFacts, flags: &[String]
         ("Google Compute", "google"),
         ("Xen", "xen"),
         ("Microsoft Corporation Virtual", "microsoft"),
+        ("VRTUAL", "microsoft"),
         ("linux,dummy-virt", "qemu"),
     ] {
         if names.contains(mark) {
             return name.to_owned();
         }
     }
-    let guest = flags.iter().any(|flag| flag == "hypervisor");
+    let guest = cpu.flags.iter().any(|flag| flag == "hypervisor");
     if guest { "yes".to_owned() } else { String::new() }
 }
 
@@ -165,7 +170,7 @@ mod tests {
         assert_eq!(tables.system.product, "Board 4");
         assert_eq!(tables.system.serial, "10000000abcd");
         assert_eq!(firmware(&fake.tree(), tables.firmware).kind, "device-tree");
-        assert_eq!(virtualization(&fake.tree(), &tables.system, &[]), "qemu");
+        assert_eq!(virtualization(&fake.tree(), &tables.system, &CpuFacts::default()), "qemu");
     }
 
     #[test]
@@ -179,5 +184,7 @@ mod tests {
         let firmware = firmware(&fake.tree(), tables.firmware);
         assert_eq!((firmware.kind.as_str(), firmware.version.as_str()), ("bios", "1.2"));
         assert_eq!(firmware.tpm, "2");
+        fake.file("sys/firmware/acpi/tables/FACP", "FACP\u{14}\u{1}\0\0\u{3}\u{1}BOCHS BXPC");
+        assert_eq!(virtualization(&fake.tree(), &tables.system, &CpuFacts::default()), "qemu");
     }
 }

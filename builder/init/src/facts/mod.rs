@@ -63,7 +63,7 @@ fn collect(tree: &Tree) -> Facts {
     let tables = firmware::tables(tree);
     let cpu = cpu::cpu(tree, &tables.processor);
     let facts = Facts {
-        virtualization: firmware::virtualization(tree, &tables.system, &cpu.flags),
+        virtualization: firmware::virtualization(tree, &tables.system, &cpu),
         firmware: firmware::firmware(tree, tables.firmware),
         system: tables.system,
         cpu,
