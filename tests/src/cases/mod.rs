@@ -3,6 +3,7 @@
 mod beside;
 mod boot;
 mod build;
+mod carry;
 mod command;
 mod containers;
 mod crash;
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<Case> {
         images::cases(),
         refusal::cases(),
         build::cases(),
+        carry::cases(),
         reproducible::cases(),
         disk::cases(),
         crash::cases(),
