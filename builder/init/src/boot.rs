@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::resource::{Resource, setrlimit};
@@ -15,7 +14,7 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, control, facts, network, parts, root, services, volumes};
+use crate::{clock, control, facts, input, network, parts, root, services, volumes};
 
 const OPEN_FILES: u64 = 1 << 20;
 
@@ -53,6 +52,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     let count = loader.load_for_hardware();
     say(&format!("{count} modules for this hardware"));
     phone.tell_since(start, Phase::Modules, count.to_string());
+    input::start()?;
     root::settle();
     if clock::wall_clock_is_unset() {
         say("the clock of this machine is not set");
@@ -141,7 +141,7 @@ fn watch_signals(children: &Arc<Children>) -> Result<(), BootError> {
     .collect();
     // Threads started later have them blocked as well.
     signals.thread_block().map_err(BootError::Signals)?;
-    let (stop, stops) = channel();
+    let stops = power::listen();
     let reaped = Arc::clone(children);
     std::thread::Builder::new()
         .name("signals".to_owned())
@@ -151,11 +151,9 @@ fn watch_signals(children: &Arc<Children>) -> Result<(), BootError> {
                 match signals.wait() {
                     Ok(Signal::SIGCHLD) => reaped.reap(),
                     Ok(Signal::SIGTERM | Signal::SIGPWR | Signal::SIGUSR2) => {
-                        let _ = stop.send(Then::PowerOff);
+                        power::ask(Then::PowerOff);
                     }
-                    Ok(Signal::SIGINT) => {
-                        let _ = stop.send(Then::Reboot);
-                    }
+                    Ok(Signal::SIGINT) => power::ask(Then::Reboot),
                     Ok(_) | Err(_) => {}
                 }
             }

@@ -30,6 +30,7 @@ mod facts;
 mod health;
 #[cfg_attr(not(test), expect(dead_code, reason = "streaming is for what orders fetch"))]
 mod http;
+mod input;
 mod kmsg;
 mod logs;
 mod modules;
@@ -48,6 +49,7 @@ mod runtime;
 mod seccomp;
 mod services;
 mod sys;
+mod unmount;
 mod volumes;
 mod workload;
 

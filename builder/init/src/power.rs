@@ -2,6 +2,8 @@
 //! there, then these are asked to stop, then everything is ended.
 
 use std::convert::Infallible;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -12,14 +14,16 @@ use nix::unistd::Pid;
 use crate::clock::uptime;
 use crate::console::say;
 use crate::process::Children;
-use crate::services;
+use crate::{services, unmount};
 
 /// How long services may take to stop, one after the other.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(30);
 /// How long everything else may take to stop by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// So that a person can read what was wrong.
+/// So that a person can see what was wrong; the server knows it.
+const GLANCE: Duration = Duration::from_secs(10);
+/// So that a person can read what was wrong: nobody else knows it.
 const READING_TIME: Duration = Duration::from_secs(30);
 
 /// What comes after the stop.
@@ -27,6 +31,22 @@ const READING_TIME: Duration = Duration::from_secs(30);
 pub(crate) enum Then {
     PowerOff,
     Reboot,
+}
+
+static ASKED: OnceLock<Sender<Then>> = OnceLock::new();
+
+/// Arranges for [`ask`]: the receiver hears what is asked.
+pub(crate) fn listen() -> Receiver<Then> {
+    let (sender, receiver) = channel();
+    let _ = ASKED.set(sender);
+    receiver
+}
+
+/// Asks for the stop of the machine, which then takes its course; only the first to ask is heard.
+pub(crate) fn ask(then: Then) {
+    if let Some(sender) = ASKED.get() {
+        let _ = sender.send(then);
+    }
 }
 
 /// Stops everything in order, then the machine.
@@ -49,7 +69,11 @@ pub(crate) fn stop(children: &Children, then: Then) -> ! {
     }
     // Everybody but ourselves.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    // Their mounts and open files are gone only when they are.
+    sleep(LOOK_AGAIN);
+    children.reap();
     nix::unistd::sync();
+    unmount::disks();
     match then {
         Then::PowerOff => say("power off"),
         Then::Reboot => say("reboot"),
@@ -63,8 +87,8 @@ pub(crate) fn stop(children: &Children, then: Then) -> ! {
 
 /// Stops a machine on which something failed without which it is of no use, once a person had time to read what.
 pub(crate) fn after_failure(children: &Children, then: Then) -> ! {
-    say("stopping in 30 s");
-    sleep(READING_TIME);
+    say("stopping in 10 s");
+    sleep(GLANCE);
     stop(children, then)
 }
 

@@ -2,9 +2,12 @@
 //!
 //! The image is booted by qemu itself, without a server.
 
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use kiln::lab::{FirmwareKind, MachineKind};
 use kiln_types::Arch;
 
@@ -62,27 +65,54 @@ const SAID: &[&str] = &[
     "kiln-init: hung is not well: its check takes longer than 500 ms",
 ];
 
+/// How the machine stops when its button is pressed.
+const STOP: &[&str] = &[
+    "kiln-init: the power button was pressed",
+    "kiln-init: stopping",
+    "kiln-init: onshutdown last",
+    "last: the services are still there",
+    // Who comes after others stops before them, and is made to.
+    "kiln-init: driver does not stop by itself and is killed",
+    "kiln-init: driver is stopped",
+    "victim: asked",
+    "kiln-init: power off",
+];
+
 pub(super) fn cases() -> Vec<Case> {
-    [(Arch::X86_64, FirmwareKind::Bios), (Arch::Arm64, FirmwareKind::Uefi)]
-        .into_iter()
-        .filter_map(|(arch, firmware)| {
-            let kind = MachineKind::new(arch, firmware).ok()?;
-            let needs = [Need::Program, Need::KilnInit(arch), Need::Machine(kind)];
-            let name = format!("services::{arch}_services_are_kept_and_do_what_they_are_told");
-            Some(Case::new(name, &needs, move || kept(arch)))
-        })
-        .collect()
+    let mut cases = Vec::new();
+    for (arch, firmware) in [(Arch::X86_64, FirmwareKind::Bios), (Arch::Arm64, FirmwareKind::Uefi)]
+    {
+        let Ok(kind) = MachineKind::new(arch, firmware) else { continue };
+        let needs = [Need::Program, Need::KilnInit(arch), Need::Machine(kind)];
+        let mut add = |name: &str, run: fn(Arch) -> anyhow::Result<()>| {
+            cases.push(Case::new(format!("services::{arch}_{name}"), &needs, move || run(arch)));
+        };
+        add("services_are_kept_and_do_what_they_are_told", kept);
+        add("a_failure_of_onboot_stops_the_machine_if_the_image_says_so", failure_halts);
+        if arch == Arch::X86_64 {
+            add(
+                "a_failure_of_onboot_starts_the_machine_anew_if_the_image_says_so",
+                failure_reboots,
+            );
+        }
+    }
+    cases
 }
 
 /// Builds a specification of the fixtures into a folder.
 fn build(folder: &Path, name: &str, arch: Arch) -> anyhow::Result<PathBuf> {
+    build_file(folder, Path::new(&format!("{FOLDER}/{name}.yml")), arch)
+}
+
+fn build_file(folder: &Path, spec: &Path, arch: Arch) -> anyhow::Result<PathBuf> {
     // Fetches the packages into the shared store.
     image(arch)?;
-    let (store, out) = (folder.join("store"), folder.join(name));
+    let (store, out) = (folder.join("store"), folder.join("out"));
     link(&rig::store().join("cache/deb"), &store.join("cache/deb"))?;
-    let spec = format!("{FOLDER}/{name}.yml");
-    let mut arguments = vec!["build".to_owned(), spec, "--arch".to_owned(), arch.to_string()];
-    let lock = folder.join(format!("{name}.lock"));
+    let name = spec.display().to_string();
+    let mut arguments =
+        vec!["build".to_owned(), name.clone(), "--arch".to_owned(), arch.to_string()];
+    let lock = folder.join("spec.lock");
     for (flag, path) in [("--store", &store), ("--lock", &lock), ("--out", &out)] {
         arguments.extend([flag.to_owned(), path.display().to_string()]);
     }
@@ -98,13 +128,54 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
 fn kept(arch: Arch) -> anyhow::Result<()> {
     let folder = scratch()?;
     let out = build(folder.path(), "services", arch)?;
-    let mut machine = Direct::start(arch, &out, 768, "", None, &[])?;
+    let monitor = folder.path().join("monitor");
+    let more = ["-monitor".to_owned(), format!("unix:{},server=on,wait=off", monitor.display())];
+    let mut machine = Direct::start(arch, &out, 768, "", None, &more)?;
     machine.wait_for("driver: driver: done")?;
     let text = machine.text()?;
     in_order(&text, ANSWERS)?;
     for wanted in SAID {
         ensure!(text.contains(wanted), "missing: {wanted:?}; the console:\n{text}");
     }
+    let mut monitor = UnixStream::connect(&monitor).context("the monitor of qemu")?;
+    monitor.write_all(b"system_powerdown\n")?;
+    machine.wait_for_end()?;
+    in_order(&machine.text()?, STOP)
+}
+
+fn failure_halts(arch: Arch) -> anyhow::Result<()> {
+    let folder = scratch()?;
+    let out = build(folder.path(), "failure", arch)?;
+    failure(arch, &out, "kiln-init: power off")
+}
+
+fn failure_reboots(arch: Arch) -> anyhow::Result<()> {
+    let folder = scratch()?;
+    let text = fs::read_to_string(format!("{FOLDER}/failure.yml"))?;
+    let spec = folder.path().join("failure.yml");
+    fs::write(&spec, text.replace("on-failure: halt", "on-failure: reboot"))?;
+    let out = build_file(folder.path(), &spec, arch)?;
+    failure(arch, &out, "kiln-init: reboot")
+}
+
+/// Boots a machine on which the first container fails, which is no matter, and the second, which is.
+fn failure(arch: Arch, out: &Path, end: &str) -> anyhow::Result<()> {
+    let mut machine = Direct::start(arch, out, 512, "", None, &[])?;
+    machine.wait_for_end()?;
+    let text = machine.text()?;
+    let lines = [
+        "kiln-init: onboot first",
+        "first: fails",
+        "kiln-init: onboot first ended with code 9",
+        "kiln-init: onboot second",
+        "kiln-init: onboot second ended with code",
+        "kiln-init: stopping",
+        "kiln-init: onshutdown last",
+        "last: before the end",
+        end,
+    ];
+    in_order(&text, &lines)?;
+    ensure!(!text.contains("must not run"), "the third container ran; the console:\n{text}");
     Ok(())
 }
 

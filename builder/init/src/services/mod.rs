@@ -25,7 +25,9 @@ pub(crate) use table::{State, Status, Table, Wellness};
 
 const SERVICES: &str = "/containers/services";
 /// How long a service has to stop by itself; then it is made to.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long whoever waits for that does so: one that was killed needs a moment to be gone.
+const END_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a person waits for a service that is to come up.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -105,7 +107,7 @@ impl Services {
     pub(crate) fn stop(&self, name: &str) -> Result<String, String> {
         self.known(name)?;
         self.tell(name, Word::Stop);
-        let patience = STOP_PATIENCE * 2;
+        let patience = END_PATIENCE * 2;
         let stopped = |status: &Status| status.state == State::Stopped;
         match self.table.wait(name, patience, stopped) {
             Some(status) if stopped(&status) => {
@@ -139,7 +141,7 @@ impl Services {
             for name in &wave {
                 let left = patience.saturating_sub(uptime().saturating_sub(start));
                 let ended = |status: &Status| status.state.is_final();
-                self.table.wait(name, left.min(STOP_PATIENCE), ended);
+                self.table.wait(name, left.min(END_PATIENCE), ended);
             }
         }
     }
