@@ -112,9 +112,20 @@ impl<'a> Steps<'a> {
             self.until("handover", self.clock.since(start));
         }
         self.until("kernel", self.begin(first));
+        let turn = |event: &&BootEvent| {
+            let took = event.took.filter(|_| event.phase == Phase::Service)?;
+            Some(self.clock.end(event).saturating_sub(took))
+        };
+        let services = reported.iter().filter_map(turn).min().unwrap_or(u64::MAX);
         for event in &reported {
             match event.phase {
                 Phase::Init | Phase::Service | Phase::Healthy => {}
+                // Such as the address of another network card: no service waited for it.
+                _ if event.took.is_some() && self.clock.end(event) > services => {
+                    let (from, to) = (self.begin(event), self.clock.end(event));
+                    let detail = event.detail.clone();
+                    self.steps.push(Step { detail, ..step(event.phase.as_str(), from, to) });
+                }
                 // Of a service: it is a moment beside the others.
                 Phase::Failed if event.took.is_none() => {
                     let at = self.clock.end(event);

@@ -73,6 +73,7 @@ fn a_healthy_boot_is_laid_out_from_its_first_packet_to_its_last_service() {
         told(kernel, 2_105, Phase::Onboot, "hello", Some(200)),
         told(kernel, 2_910, Phase::Service, "db", Some(800)),
         told(kernel, 3_110, Phase::Service, "log", Some(1_000)),
+        told(kernel, 4_000, Phase::Network, "eth1 10.0.1.9", Some(2_600)),
         told(kernel, 4_212, Phase::Service, "web", Some(1_300)),
         told(kernel, 4_215, Phase::Healthy, "", None),
         told(kernel, 9_000, Phase::Failed, "web ended", None),
@@ -96,6 +97,8 @@ fn a_healthy_boot_is_laid_out_from_its_first_packet_to_its_last_service() {
         ("modules", 4_220, 4_700, 480),
         ("link", 4_700, 4_800, 100),
         ("network", 4_800, 5_300, 500),
+        // The second card kept nobody waiting.
+        ("network", 4_800, 7_400, 0),
         ("volumes", 5_300, 5_305, 5),
         ("onboot hello", 5_305, 5_505, 200),
         ("init", 5_505, 5_510, 5),
