@@ -14,7 +14,7 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, control, facts, input, network, parts, root, services, volumes};
+use crate::{clock, control, facts, input, network, orders, parts, root, services, volumes};
 
 const OPEN_FILES: u64 = 1 << 20;
 
@@ -61,6 +61,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     network::bring_up(image.network.as_ref(), machine.as_ref(), &mut loader, &phone)?;
     drop(loader);
     facts::tell(machine.as_ref());
+    orders::start(machine.as_ref(), &children)?;
 
     let start = clock::uptime();
     volumes::set_up();

@@ -100,6 +100,9 @@ pub(crate) struct Machine {
     /// The network of this machine, in the place of the image's.
     #[serde(default)]
     pub(crate) network: Option<serde_json::Value>,
+    /// The public keys whose signatures count, in hexadecimal digits.
+    #[serde(default)]
+    pub(crate) keys: Vec<String>,
 }
 
 /// Reads one of the files; `None` when it is not there.

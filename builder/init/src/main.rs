@@ -28,14 +28,15 @@ mod error;
 mod exec;
 mod facts;
 mod health;
-#[cfg_attr(not(test), expect(dead_code, reason = "streaming is for what orders fetch"))]
 mod http;
 mod input;
+mod kexec;
 mod kmsg;
 mod logs;
 mod modules;
 mod mounts;
 mod network;
+mod orders;
 mod out_of_memory;
 mod parts;
 mod phone;

@@ -31,6 +31,8 @@ const READING_TIME: Duration = Duration::from_secs(30);
 pub(crate) enum Then {
     PowerOff,
     Reboot,
+    /// Starts the kernel that was loaded.
+    Kexec,
 }
 
 static ASKED: OnceLock<Sender<Then>> = OnceLock::new();
@@ -77,10 +79,12 @@ pub(crate) fn stop(children: &Children, then: Then) -> ! {
     match then {
         Then::PowerOff => say("power off"),
         Then::Reboot => say("reboot"),
+        Then::Kexec => say("starting the other version"),
     }
     let mode = match then {
         Then::PowerOff => RebootMode::RB_POWER_OFF,
         Then::Reboot => RebootMode::RB_AUTOBOOT,
+        Then::Kexec => RebootMode::RB_KEXEC,
     };
     finish(reboot(mode))
 }

@@ -136,6 +136,18 @@ impl Children {
         Ok(())
     }
 
+    /// Starts a program that is no container; its end is sent to `told`.
+    pub(crate) fn adopt(&self, command: &mut Command, told: Sender<End>) -> io::Result<Pid> {
+        let mut running = self.lock();
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the machine is stopping"));
+        }
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        running.insert(pid, telling(told));
+        Ok(pid)
+    }
+
     /// Takes the end of every child that has one.
     pub(crate) fn reap(&self) {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;

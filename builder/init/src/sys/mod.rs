@@ -5,6 +5,7 @@
 mod arp;
 mod cgroup;
 mod filter;
+mod kexec;
 mod loop_device;
 mod packet;
 mod passing;
@@ -15,6 +16,7 @@ mod terminal;
 pub(crate) use arp::ArpSocket;
 pub(crate) use cgroup::limit_devices;
 pub(crate) use filter::install_filter;
+pub(crate) use kexec::{Mapped, Piece, kexec_by_file, kexec_load_files, kexec_load_pieces};
 pub(crate) use loop_device::LoopDevice;
 pub(crate) use packet::{LldpSocket, permanent_address};
 pub(crate) use passing::{receive_files, send_files};
