@@ -22,6 +22,7 @@ pub mod http;
 pub mod lab;
 pub mod loaders;
 pub mod net;
+pub mod orders;
 pub mod serve;
 pub mod settings;
 pub mod tftp;

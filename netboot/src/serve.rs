@@ -22,6 +22,7 @@ use self::sockets::{PlaneSockets, Sockets, WireSockets};
 use crate::bake::{Baker, BakerConfig};
 use crate::boots::Boots;
 use crate::loaders::{LoadersError, OverTftp};
+use crate::orders::Orders;
 use crate::settings::Settings;
 use crate::view::{View, ViewError};
 use crate::{api, dhcp, http, loaders, tftp};
@@ -208,6 +209,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
 
     let stop = CancellationToken::new();
     let (boots, tracker) = Boots::start(inventory.clone());
+    let orders = Orders::start(inventory.clone(), stop.clone()).await;
+    let orders = orders.map_err(inventory_error)?;
     let (death, died) = mpsc::channel(1);
     let mut running = Running {
         http: Vec::new(),
@@ -234,6 +237,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             boots: boots.clone(),
             loaders: loaders.clone(),
             baker: baker.clone(),
+            orders: orders.clone(),
         });
         let bind_error = |what, source| {
             let address = SocketAddrV4::new(address, 0);
@@ -280,7 +284,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         async move { view.watch(stop).await }
     };
     running.tasks.push(tokio::spawn(watch));
-    let state = api::Control { inventory, view, endpoints, baker };
+    let agent = settings.agent;
+    let state = api::Control { inventory, view, endpoints, baker, boots, orders, agent };
     running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
     Ok(running)
 }

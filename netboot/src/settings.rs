@@ -55,6 +55,8 @@ pub struct Settings {
     pub bake: BakeSettings,
     /// Which versions may be served.
     pub trust: TrustSettings,
+    /// What running machines may be told.
+    pub agent: AgentSettings,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
 }
@@ -117,6 +119,14 @@ impl SubnetSettings {
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         address.to_bits() & mask(self.prefix) == self.network.to_bits()
     }
+}
+
+/// What running machines may be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentSettings {
+    /// Whether to run programs on them.
+    pub run: bool,
 }
 
 /// What the server does about DHCP in one subnet.
@@ -235,6 +245,8 @@ struct Wire {
     #[serde(default)]
     trust: trust::WireTrust,
     #[serde(default)]
+    agent: AgentSettings,
+    #[serde(default)]
     registry: Vec<Spanned<RegistrySettings>>,
     #[serde(default)]
     subnet: Vec<Spanned<WireSubnet>>,
@@ -327,6 +339,7 @@ impl Wire {
             mirror: self.debian.check(problems).mirror,
             bake,
             trust,
+            agent: self.agent,
             subnets,
         }
     }

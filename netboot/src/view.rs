@@ -16,6 +16,7 @@ use kiln_types::{Arch, Digest};
 use tokio_util::sync::CancellationToken;
 
 use self::images::Images;
+
 pub use self::images::refused;
 
 /// How often the index of the artifact store is looked at.
@@ -33,8 +34,21 @@ pub struct View {
     blobs: ArcSwap<HashMap<Digest, u64>>,
     refused: ArcSwap<BTreeMap<Digest, String>>,
     bakes: ArcSwap<Bakes>,
+    versions: ArcSwap<HashMap<Digest, ServedVersion>>,
+    /// The public keys whose signatures count, in hexadecimal digits.
+    public_keys: ArcSwap<Vec<String>>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
     refreshing: tokio::sync::Mutex<Arc<Images>>,
+}
+
+/// A version that is served, as far as a running system has to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServedVersion {
+    pub(crate) image: String,
+    pub(crate) arch: Arch,
+    pub(crate) manifest_size: u64,
+    /// The signature of its manifest, in hexadecimal digits.
+    pub(crate) signature: Option<String>,
 }
 
 /// What is about to be built, by image and architecture.
@@ -75,6 +89,8 @@ impl View {
             snapshot: Arc::default(),
             blobs: ArcSwap::default(),
             bakes: ArcSwap::default(),
+            versions: ArcSwap::default(),
+            public_keys: ArcSwap::default(),
             refreshing: tokio::sync::Mutex::default(),
         };
         view.refresh().await?;
@@ -95,6 +111,23 @@ impl View {
     pub fn blob(&self, digest: &Digest) -> Option<(PathBuf, u64)> {
         let size = *self.blobs.load().get(digest)?;
         Some((self.artifacts.artifact(digest), size))
+    }
+
+    /// Returns a version that is served.
+    pub(crate) fn version(&self, digest: &Digest) -> Option<ServedVersion> {
+        self.versions.load().get(digest).cloned()
+    }
+
+    /// Returns the versions that are served and whose digests begin with these hexadecimal digits.
+    pub(crate) fn versions_that_begin(&self, digits: &str) -> Vec<(Digest, ServedVersion)> {
+        let versions = self.versions.load();
+        let found = versions.iter().filter(|(digest, _)| digest.hex().starts_with(digits));
+        found.map(|(digest, version)| (*digest, version.clone())).collect()
+    }
+
+    /// Returns the public keys whose signatures count, in hexadecimal digits. None where signatures do not matter.
+    pub fn keys(&self) -> Arc<Vec<String>> {
+        self.public_keys.load_full()
     }
 
     /// Returns the versions that are not served, and why.
@@ -129,6 +162,8 @@ impl View {
         let machines = machines.into_iter().map(Arc::new).collect();
         self.blobs.store(Arc::new(images.blobs.clone()));
         self.refused.store(Arc::new(images.refused.clone()));
+        self.versions.store(Arc::new(images.served.clone()));
+        self.public_keys.store(Arc::new(images.keys.clone()));
         let mut snapshot = Snapshot::new(machines, images.named.clone(), self.unknown);
         snapshot.bakes = BTreeMap::clone(&self.bakes.load());
         self.snapshot.store(Arc::new(snapshot));

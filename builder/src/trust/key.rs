@@ -3,6 +3,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, ParsedPublicKey};
+use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::pem;
@@ -73,6 +74,11 @@ impl PublicKey {
     /// Returns the PEM form.
     pub fn to_pem(&self) -> String {
         pem::encode(PUBLIC, &self.to_der())
+    }
+
+    /// Returns its 32 bytes as hexadecimal digits.
+    pub fn hex(&self) -> String {
+        Digest::from_bytes(self.0).hex()
     }
 
     /// Returns its short name.

@@ -40,6 +40,14 @@ impl Signature {
         Self::sign(key, &sha256(canonical))
     }
 
+    /// Returns the 64 bytes of the signature as hexadecimal digits. Nothing where they are not there.
+    pub fn hex(&self) -> Option<String> {
+        let bytes: [u8; 64] = STANDARD.decode(&self.signature).ok()?.try_into().ok()?;
+        let (first, second) = bytes.split_first_chunk::<32>()?;
+        let second: [u8; 32] = second.try_into().ok()?;
+        Some(Digest::from_bytes(*first).hex() + &Digest::from_bytes(second).hex())
+    }
+
     /// Reads the document.
     ///
     /// # Errors

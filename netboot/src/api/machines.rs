@@ -114,7 +114,7 @@ async fn remembered(control: &Control, mac: Mac) -> Result<Told, Fault> {
 }
 
 /// Finds a machine by name or hardware address.
-async fn find(control: &Control, key: &str) -> Result<Machine, Fault> {
+pub(super) async fn find(control: &Control, key: &str) -> Result<Machine, Fault> {
     let machines = control.inventory.machines().await?;
     let mac = key.parse::<Mac>().ok();
     let mut found = machines.into_iter().filter(|machine| {

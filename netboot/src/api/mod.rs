@@ -3,6 +3,7 @@
 mod boots;
 mod builds;
 mod machines;
+mod orders;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,9 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use boots::{BootDetail, KernelLog};
 pub use builds::BuildLog;
+pub use orders::Ask;
 
 use crate::bake::Baker;
-use crate::settings::SubnetSettings;
+use crate::boots::Boots;
+use crate::orders::Orders;
+use crate::settings::{AgentSettings, SubnetSettings};
 use crate::view::View;
 
 /// What the control plane works on.
@@ -37,6 +41,12 @@ pub struct Control {
     pub endpoints: Vec<(SubnetSettings, Endpoints)>,
     /// Who builds images.
     pub baker: Baker,
+    /// Who knows the boots that are under way.
+    pub boots: Boots,
+    /// What running machines are told to do.
+    pub orders: Orders,
+    /// What machines may be told.
+    pub agent: AgentSettings,
 }
 
 /// An error as the API tells it.
@@ -48,8 +58,8 @@ pub struct Problem {
 
 /// Serves until told to stop.
 pub async fn serve(listener: UnixListener, control: Control, stop: CancellationToken) {
-    let served =
-        axum::serve(listener, router(control)).with_graceful_shutdown(stop.cancelled_owned());
+    let router = router(control).into_make_service_with_connect_info::<orders::Caller>();
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(error = &error as &dyn std::error::Error, "the control plane died");
     }
@@ -62,6 +72,8 @@ pub fn router(control: Control) -> Router {
         .route("/api/v1/machines/{key}", get(machines::show).delete(machines::remove))
         .route("/api/v1/machines/{key}/explain", get(machines::explain_one))
         .route("/api/v1/machines/{key}/facts", get(machines::facts))
+        .route("/api/v1/machines/{key}/orders", get(orders::list).post(orders::give))
+        .route("/api/v1/orders/{id}", get(orders::show))
         .route("/api/v1/boots", get(boots::list))
         .route("/api/v1/boots/{id}", get(boots::show))
         .route("/api/v1/boots/{id}/kernel-log", get(boots::kernel_log))

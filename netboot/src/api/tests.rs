@@ -24,6 +24,8 @@ struct Rig {
     _dir: TempDir,
     socket: PathBuf,
     inventory: Store,
+    boots: Boots,
+    orders: Orders,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -43,9 +45,20 @@ impl Rig {
         let endpoints = vec![(subnet, at)];
         let (inventory_, view) = (inventory.clone(), Arc::new(view));
         let (baker, _) = Baker::start(BakerConfig::idle(dir.path()), view.clone(), stop.clone());
-        let control = Control { inventory: inventory_, view, endpoints, baker };
+        let (boots, _) = Boots::start(inventory.clone());
+        let orders = Orders::start(inventory.clone(), stop.clone()).await.unwrap();
+        let agent = AgentSettings::default();
+        let control = Control {
+            inventory: inventory_,
+            view,
+            endpoints,
+            baker,
+            boots: boots.clone(),
+            orders: orders.clone(),
+            agent,
+        };
         let task = tokio::spawn(serve(listener, control, stop.clone()));
-        Self { _dir: dir, socket, inventory, stop, task }
+        Self { _dir: dir, socket, inventory, boots, orders, stop, task }
     }
 
     async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
@@ -174,4 +187,80 @@ async fn a_machine_is_explained_by_what_its_firmware_said_last() {
     let (status, told) = rig.get(&format!("{MACHINES}/52:54:00:00:00:09/explain")).await;
     assert_eq!((status, &told["machine"]), (200, &Value::Null), "{told}");
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_allows() {
+    let rig = Rig::start().await;
+    let n1 = machine("n1", "52:54:00:00:00:01", None);
+    rig.send(Method::POST, MACHINES, &n1).await;
+    let orders = "/api/v1/machines/n1/orders";
+    let reboot = json!({"kind": "reboot"});
+    let (status, body) = rig.send(Method::POST, orders, &reboot).await;
+    assert_eq!((status, body["error"].as_str().unwrap_or("").contains("is not up")), (409, true));
+
+    let known = rig.inventory.machines().await.unwrap().remove(0);
+    let mac = *known.spec.macs.first().unwrap();
+    let plan = kiln_inventory::BootPlan {
+        image: "web".parse().unwrap(),
+        version: Digest::from_bytes([1; 32]),
+        arch: kiln_types::Arch::X86_64,
+        kernel: kiln_inventory::Artifact {
+            name: "kernel".to_owned(),
+            digest: Digest::from_bytes([2; 32]),
+            size: 1,
+        },
+        segments: Vec::new(),
+        cmdline: String::new(),
+    };
+    let plan = kiln_inventory::Plan::Boot(plan);
+    let (peer, asker) = (Ipv4Addr::LOCALHOST, Asker::Ipxe);
+    let sighting = Sighting { mac, asker, firmware: Some(Firmware::Bios), uuid: None };
+    let known = kiln_inventory::Decision { machine: Some(known.into()), plan, reasons: Vec::new() };
+    let ticket = rig.boots.script(peer, sighting, known).await.unwrap();
+    let identity = rig.boots.identity(peer, ticket.boot, &ticket.machine_key).await.unwrap();
+    let reports: Vec<crate::boots::Report> =
+        serde_json::from_value(json!([{"phase": "init"}])).unwrap();
+    let reports = crate::boots::Reports { uptime: None, reports };
+    let now = crate::boots::now_ms();
+    rig.boots.reports(now, peer, ticket.boot, &identity.token, reports).await.unwrap();
+
+    let (status, order) = rig.send(Method::POST, orders, &reboot).await;
+    assert_eq!((status, &order["state"]), (201, &json!("queued")));
+    assert!(order["asked_by"].as_str().unwrap().starts_with("uid "), "{order}");
+    for (ask, expected, words) in [
+        (json!({"kind": "dance"}), 400, "unknown variant"),
+        (json!({"kind": "reboot", "now": true}), 400, "unknown field"),
+        (json!({"kind": "logs", "name": "../x", "lines": 1}), 400, "cannot be the name"),
+        (json!({"kind": "run", "program": ["/bin/ls"]}), 403, "[agent]"),
+        (json!({"kind": "kexec"}), 409, "it would boot nothing now"),
+        (json!({"kind": "kexec", "to": "web:edge"}), 404, "no version `web:edge`"),
+        (json!({"kind": "kexec", "to": "0123456789"}), 404, "no version `0123456789`"),
+    ] {
+        let (status, body) = rig.send(Method::POST, orders, &ask).await;
+        let error = body["error"].as_str().unwrap_or_default();
+        assert!(status == expected && error.contains(words), "{ask}: {status} {error}");
+    }
+    let taken = rig
+        .orders
+        .poll(known_id(&order), ticket.boot, kiln_inventory::OrderId(0), std::time::Duration::ZERO)
+        .await
+        .unwrap();
+    rig.orders
+        .end(ticket.boot, taken[0].id, kiln_inventory::OrderState::Done, "started anew")
+        .await
+        .unwrap();
+    let (status, shown) = rig.get(&format!("/api/v1/orders/{}?wait=9", order["id"])).await;
+    assert_eq!(
+        (status, &shown["state"], &shown["answer"]),
+        (200, &json!("done"), &json!("started anew"))
+    );
+    let (_, list) = rig.get(orders).await;
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(rig.get("/api/v1/orders/99").await.0, 404);
+    rig.stop().await;
+}
+
+fn known_id(order: &Value) -> kiln_inventory::MachineId {
+    kiln_inventory::MachineId(order["machine"].as_i64().unwrap())
 }

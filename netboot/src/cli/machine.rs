@@ -8,6 +8,7 @@ use kiln_inventory::{Machine, NewMachine};
 use kiln_types::{Arch, ImageRef, Mac};
 
 use super::client::{Client, path_part};
+use super::order::{self, OrderCommand};
 use super::table::{size, table, text};
 use super::{ClientArgs, Failure, Output, facts, print_json};
 use crate::explain::{Explanation, Step};
@@ -57,6 +58,8 @@ enum MachineCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
+    #[command(flatten)]
+    Order(OrderCommand),
     /// Forget a machine; its boots stay as history
     #[command(alias = "rm")]
     Remove {
@@ -164,13 +167,14 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
             }
             Ok(())
         }
+        MachineCommand::Order(order) => order::run(order).await,
         MachineCommand::Remove { machine, client } => {
             Client::new(&client).delete(&path(&machine)).await
         }
     }
 }
 
-fn path(machine: &str) -> String {
+pub(super) fn path(machine: &str) -> String {
     format!("/api/v1/machines/{}", path_part(machine))
 }
 

@@ -14,6 +14,7 @@ mod facts;
 pub mod image;
 pub mod key;
 pub mod machine;
+mod order;
 pub mod secure_boot;
 pub mod serve;
 mod sign;
@@ -54,7 +55,7 @@ pub enum Command {
     Build(build::BuildArgs),
     /// Serve DHCP, TFTP and HTTP until told to stop
     Serve(serve::ServeArgs),
-    /// Machines: add, list, show, explain, remove
+    /// Machines: add, list, show, explain, remove; reboot, power-off, kexec, logs, run, orders
     Machine(machine::MachineArgs),
     /// Boots: list, show
     Boot(boot::BootArgs),

@@ -23,13 +23,16 @@ struct MachineFile<'a> {
     /// What the card had while the machine booted: its system asks to keep it.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<Ipv4Addr>,
+    /// The keys whose signatures count when it is told to start another version, in hexadecimal digits.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    keys: &'a [String],
 }
 
 /// Makes the segment. The same identity gives the same bytes.
 ///
 /// It is compressed although it is small: the kernel reads a compressed archive from any offset, but a bare one
 /// only where the segments before it end on a multiple of four.
-pub(super) fn segment(identity: &Identity, server: String) -> io::Result<Vec<u8>> {
+pub(super) fn segment(identity: &Identity, server: String, keys: &[String]) -> io::Result<Vec<u8>> {
     let file = serde_json::to_vec(&MachineFile {
         server,
         boot: identity.boot.0,
@@ -38,6 +41,7 @@ pub(super) fn segment(identity: &Identity, server: String) -> io::Result<Vec<u8>
         mac: identity.mac.to_string(),
         version: identity.version.to_string(),
         address: identity.address,
+        keys,
     })?;
     let mut tree = Tree::new();
     let path = TreePath::new(PATH).map_err(io::Error::other)?;
@@ -64,7 +68,7 @@ mod tests {
             version: Digest::from_bytes([1; 32]),
             address: Some(Ipv4Addr::new(10, 0, 0, 5)),
         };
-        let segment = segment(&identity, "http://10.0.0.1:8080".to_owned()).unwrap();
+        let segment = segment(&identity, "http://10.0.0.1:8080".to_owned(), &[]).unwrap();
         let archive = zstd::bulk::decompress(&segment, 1 << 20).unwrap();
         let text = String::from_utf8_lossy(&archive);
         assert!(text.starts_with("070701"));

@@ -3,12 +3,13 @@
 mod body;
 mod file;
 mod machine;
+mod orders;
 mod routes;
 mod told;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -17,13 +18,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use kiln_ipxe::Endpoints;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bake::Baker;
 use crate::boots::Boots;
 use crate::loaders::Loaders;
+use crate::orders::Orders;
 use crate::view::View;
 
 /// Connections served at a time; more wait in the kernel's queue.
@@ -46,6 +48,20 @@ pub struct Plane {
     pub loaders: Loaders,
     /// Who builds images.
     pub baker: Baker,
+    /// What running machines are told to do.
+    pub orders: Orders,
+}
+
+/// The place of a connection among those that are served at a time.
+#[derive(Debug)]
+struct Place(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Place {
+    /// Makes room for another connection: this one only waits from now on. How many do so is bounded by the number of
+    /// machines.
+    fn give_back(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 /// A running boot plane.
@@ -112,7 +128,9 @@ async fn accept(
         };
         let IpAddr::V4(peer) = peer.ip() else { continue };
         guard(&stream);
-        let connection = graceful.watch(connection(stream, plane.clone(), peer, at));
+        let place = Arc::new(Place(Mutex::new(place.ok())));
+        let connection = connection(stream, plane.clone(), peer, at, place.clone());
+        let connection = graceful.watch(connection);
         tokio::spawn(async move {
             let _place = place;
             if let Err(error) = connection.await {
@@ -130,10 +148,11 @@ fn connection(
     plane: Arc<Plane>,
     peer: Ipv4Addr,
     at: Endpoints,
+    place: Arc<Place>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     let service = service_fn(move |request| {
-        let plane = plane.clone();
-        async move { Ok::<_, Infallible>(routes::answer(&plane, peer, &at, request).await) }
+        let (plane, place) = (plane.clone(), place.clone());
+        async move { Ok::<_, Infallible>(routes::answer(&plane, peer, &at, &place, request).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -152,5 +171,7 @@ fn guard(stream: &TcpStream) {
     let _ = socket.set_tcp_nodelay(true);
 }
 
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;

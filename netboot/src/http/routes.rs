@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::body::{Body, Done};
 use super::file::{Ask, Content, answer as answer_file};
-use super::{Plane, machine, told};
+use super::{Place, Plane, machine, orders, told};
 use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
 
 /// The largest report that is read.
@@ -35,11 +35,12 @@ pub(super) async fn answer(
     plane: &Plane,
     peer: Ipv4Addr,
     at: &Endpoints,
+    place: &Place,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let response = route(plane, peer, at, request).await;
+    let response = route(plane, peer, at, place, request).await;
     tracing::debug!(%peer, %method, path, status = response.status().as_u16(), "http");
     response
 }
@@ -48,6 +49,7 @@ async fn route(
     plane: &Plane,
     peer: Ipv4Addr,
     at: &Endpoints,
+    place: &Place,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let method = request.method();
@@ -78,6 +80,14 @@ async fn route(
             if method == Method::POST =>
         {
             told::take(plane, peer, boot, what, request).await
+        }
+        (Some("agent"), Some(boot), Some("orders"), None) if method == Method::GET => {
+            place.give_back();
+            orders::hand_out(plane, peer, boot, &request).await
+        }
+        (Some("agent"), Some(boot), Some("orders"), Some(order)) if method == Method::POST => {
+            let (boot, order) = (boot.to_owned(), order.to_owned());
+            orders::ended(plane, peer, &boot, &order, request).await
         }
         (Some("livez"), None, None, None) if read => text(StatusCode::OK, "ok\n"),
         (
@@ -194,7 +204,8 @@ async fn machine_segment(
         Ok(identity) => identity,
         Err(error) => return refused(peer, boot, error),
     };
-    match machine::segment(&identity, format!("http://{}", at.http)) {
+    let keys = plane.view.keys();
+    match machine::segment(&identity, format!("http://{}", at.http), &keys) {
         Ok(bytes) => {
             let (boots, started, detail) =
                 (plane.boots.clone(), Instant::now(), "machine".to_owned());
@@ -290,7 +301,7 @@ pub(super) fn not_found() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "not found\n")
 }
 
-fn internal() -> Response<Body> {
+pub(super) fn internal() -> Response<Body> {
     text(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read this\n")
 }
 
@@ -302,7 +313,7 @@ pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body>
     response
 }
 
-fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
+pub(super) fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
     let pairs = request.uri().query()?.split('&');
     pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
 }

@@ -13,19 +13,21 @@ use tempfile::TempDir;
 use super::*;
 use crate::bake::BakerConfig;
 
-const KERNEL: &[u8] = b"MZ kernel";
+pub(super) const KERNEL: &[u8] = b"MZ kernel";
 const MAC: &str = "52:54:00:00:00:01";
 
-struct Rig {
+pub(super) struct Rig {
     _dir: TempDir,
-    inventory: Store,
-    kernel: Digest,
+    pub(super) inventory: Store,
+    pub(super) kernel: Digest,
+    pub(super) version: Digest,
+    pub(super) orders: Orders,
     server: Server,
     tracker: JoinHandle<()>,
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
         let kernel = artifacts.put(KERNEL).unwrap();
@@ -76,14 +78,21 @@ impl Rig {
         let loaders = Loaders::read(dir.path()).unwrap();
         let view = Arc::new(view.unwrap());
         let (stop, config) = (CancellationToken::new(), BakerConfig::idle(dir.path()));
-        let (baker, _) = Baker::start(config, view.clone(), stop);
-        let plane = Arc::new(Plane { view, boots, loaders, baker });
+        let (baker, _) = Baker::start(config, view.clone(), stop.clone());
+        let orders = Orders::start(inventory.clone(), stop).await.unwrap();
+        let plane = Arc::new(Plane { view, boots, loaders, baker, orders: orders.clone() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(listener, plane).unwrap();
-        Self { _dir: dir, inventory, kernel, server, tracker }
+        Self { _dir: dir, inventory, kernel, version: digest, orders, server, tracker }
     }
 
-    async fn send(&self, method: &str, path: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let stream = TcpStream::connect(self.server.local_addr()).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -102,7 +111,7 @@ impl Rig {
     }
 
     /// Fetches a path from another address of this host.
-    async fn get_from(&self, from: [u8; 4], path: &str) -> StatusCode {
+    pub(super) async fn get_from(&self, from: [u8; 4], path: &str) -> StatusCode {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
@@ -114,19 +123,19 @@ impl Rig {
         answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
 
     /// Stops everything, so that all that happened is written.
-    async fn stop(self) -> (Store, TempDir) {
+    pub(super) async fn stop(self) -> (Store, TempDir) {
         self.server.shutdown().await;
         self.tracker.await.unwrap();
         (self.inventory, self._dir)
     }
 }
 
-type Answer = Response<bytes::Bytes>;
+pub(super) type Answer = Response<bytes::Bytes>;
 
 fn field<'a>(answer: &'a Answer, name: &str) -> &'a str {
     answer.headers().get(name).map_or("", |value| value.to_str().unwrap())

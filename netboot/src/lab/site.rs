@@ -13,7 +13,7 @@ use super::{ADDRESS, BRIDGE};
 use crate::bake::BakeSettings;
 use crate::loaders;
 use crate::serve::{self, Running};
-use crate::settings::{DhcpMode, Settings, SubnetSettings, TrustSettings};
+use crate::settings::{AgentSettings, DhcpMode, Settings, SubnetSettings, TrustSettings};
 
 /// A server for a private network: where its files are, and what is done before and after the network is entered.
 #[derive(Clone, Debug)]
@@ -75,6 +75,7 @@ impl Site {
             mirror: None,
             bake: self.bake.clone(),
             trust: TrustSettings::beside(&self.store),
+            agent: AgentSettings::default(),
             subnets: self.subnets.clone(),
         }
     }

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use std::net::UdpSocket;
 
 use super::*;
-use crate::settings::SubnetSettings;
+use crate::settings::{AgentSettings, SubnetSettings};
 
 /// Settings that need no rights: loopback, ports that the kernel chooses, no DHCP, a loader in a folder.
 fn settings(dir: &TempDir) -> Settings {
@@ -13,6 +13,7 @@ fn settings(dir: &TempDir) -> Settings {
     std::fs::write(loaders.join("ipxe-amd64.efi"), b"MZ loader").unwrap();
     let data_dir = dir.path().join("data");
     Settings {
+        agent: AgentSettings::default(),
         trust: crate::settings::TrustSettings::beside(&data_dir.join("store")),
         socket: dir.path().join("run/kiln.sock"),
         store_dir: data_dir.join("store"),

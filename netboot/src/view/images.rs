@@ -1,16 +1,20 @@
 //! Reads the index of the artifact store, and settles which versions may be served.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use kiln_builder::hash::sha256;
 use kiln_builder::manifest::Manifest;
 use kiln_builder::store::{Index, Store as Artifacts, VersionEntry};
-use kiln_builder::trust::{KeyDir, check_signature};
+use kiln_builder::trust::{KeyDir, SIGNATURE, Signature, check_signature};
 use kiln_inventory::{Artifact, ImageVersion};
 use kiln_types::{Arch, Digest, ImageRef};
 
-use super::ViewError;
+use super::{ServedVersion, ViewError};
+
+/// The most that a signature has.
+const MAX_SIGNATURE: u64 = 4096;
 
 /// Each channel's version, by architecture.
 type Named = BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>;
@@ -26,6 +30,10 @@ pub(super) struct Images {
     versions: HashMap<Digest, Arc<Manifest>>,
     /// Versions that are not served, and why.
     pub(super) refused: BTreeMap<Digest, String>,
+    /// Versions that are served, whether a channel names them or not.
+    pub(super) served: HashMap<Digest, ServedVersion>,
+    /// The public keys whose signatures count, in hexadecimal digits.
+    pub(super) keys: Vec<String>,
 }
 
 /// Returns which versions would not be served, and why: those that no trusted key has signed.
@@ -59,8 +67,9 @@ pub(super) fn read(
     let index = artifacts.index().map_err(failed)?;
     let mut images = Images::default();
     if let Some(keys) = keys {
-        images.refused = refused(artifacts, &index, keys)
-            .map_err(|source| ViewError::Keys(keys.path().to_owned(), source))?;
+        let unread = |source| ViewError::Keys(keys.path().to_owned(), source);
+        images.refused = refused(artifacts, &index, keys).map_err(unread)?;
+        images.keys = keys.list().map_err(unread)?.iter().map(|known| known.key.hex()).collect();
     }
     for (name, arches) in &index.images {
         for version in arches.values().flat_map(|entry| &entry.versions) {
@@ -120,6 +129,12 @@ impl Images {
                 }
             },
         };
+        let served = before.served.get(&digest).cloned();
+        if let Some(served) = served.or_else(|| served_version(artifacts, version, &manifest)) {
+            // A system that runs fetches the manifest before it starts the version.
+            self.blobs.insert(digest, served.manifest_size);
+            self.served.insert(digest, served);
+        }
         self.blobs.insert(manifest.kernel.digest, manifest.kernel.size);
         self.blobs.extend(manifest.segments.iter().map(|s| (s.digest, s.size)));
         self.versions.insert(digest, manifest);
@@ -141,6 +156,26 @@ fn served(named: &Named) -> Served {
         arches.iter().map(|(arch, version)| (*arch, version.version)).collect()
     };
     named.iter().map(|(image, arches)| (image.clone(), digests(arches))).collect()
+}
+
+fn served_version(
+    artifacts: &Artifacts,
+    version: &VersionEntry,
+    manifest: &Manifest,
+) -> Option<ServedVersion> {
+    let signature = version.attachments.get(SIGNATURE);
+    let signature = signature.and_then(|digest| {
+        let file = std::fs::File::open(artifacts.artifact(digest)).ok()?;
+        let mut text = Vec::new();
+        file.take(MAX_SIGNATURE).read_to_end(&mut text).ok()?;
+        Signature::from_json(&text).ok()?.hex()
+    });
+    Some(ServedVersion {
+        image: manifest.image.clone(),
+        arch: manifest.arch,
+        manifest_size: std::fs::metadata(artifacts.artifact(&version.digest)).ok()?.len(),
+        signature,
+    })
 }
 
 fn image_version(version: Digest, manifest: &Manifest) -> ImageVersion {

@@ -1,0 +1,208 @@
+//! Orders to running machines: give, list, follow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::serve::IncomingStream;
+use kiln_inventory::{
+    Asker, Boot, Command, Firmware, Machine, NewOrder, Order, OrderId, Plan, Sighting, decide,
+};
+use kiln_types::{Arch, Digest, ImageRef};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+
+use super::machines::find;
+use super::{Control, Fault};
+use crate::boots::now_ms;
+use crate::orders::LIFETIME;
+
+/// The most orders in one answer.
+const MAX_LIST: u32 = 1000;
+/// The longest that a request waits for the end of an order.
+const PATIENCE: u64 = 25;
+/// The fewest digits of a version that are taken for one.
+const SHORTEST_VERSION: usize = 8;
+
+/// What a running machine is to do, as the caller says it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ask {
+    /// Start anew through the firmware.
+    Reboot {},
+    /// Switch off.
+    PowerOff {},
+    /// Start a version without the firmware.
+    Kexec {
+        /// An image with or without its channel, or a version; without it, what the machine would boot now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+    },
+    /// Send the last lines of what a service has printed.
+    Logs {
+        /// The service.
+        name: String,
+        /// How many lines.
+        lines: u32,
+    },
+    /// Run a program to its end.
+    Run {
+        /// The service in whose container it runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<String>,
+        /// The program and its arguments.
+        program: Vec<String>,
+    },
+}
+
+/// Who opened the socket.
+#[derive(Clone, Debug)]
+pub(super) struct Caller(String);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let peer = stream.io().peer_cred();
+        Self(peer.map_or_else(|_| "unknown".to_owned(), |peer| format!("uid {}", peer.uid())))
+    }
+}
+
+type Shared = State<Arc<Control>>;
+
+pub(super) async fn give(
+    State(control): Shared,
+    ConnectInfo(Caller(asked_by)): ConnectInfo<Caller>,
+    Path(key): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<Order>), Fault> {
+    let body = body?;
+    let bad = |text: String| Fault(StatusCode::BAD_REQUEST, text);
+    let ask: Ask = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    let machine = find(&control, &key).await?;
+    let name = &machine.spec.name;
+    let boot = control.boots.running(machine.id).await.ok_or_else(|| {
+        let text = format!("machine `{name}` is not up, as far as this server knows");
+        Fault(StatusCode::CONFLICT, text)
+    })?;
+    let command = match ask {
+        Ask::Reboot {} => Command::Reboot,
+        Ask::PowerOff {} => Command::PowerOff,
+        Ask::Kexec { to } => {
+            let (image, version) = choose(&control, &machine, &boot, to.as_deref())?;
+            Command::Kexec { image, version }
+        }
+        Ask::Logs { name, lines } => Command::Logs { name, lines },
+        Ask::Run { .. } if !control.agent.run => {
+            let text = "this site lets nobody run programs on its machines; \
+                        `run = true` under [agent] in kiln.toml allows it";
+            return Err(Fault(StatusCode::FORBIDDEN, text.to_owned()));
+        }
+        Ask::Run { service, program } => Command::Run { service, program },
+    };
+    command.check().map_err(bad)?;
+    let asked = now_ms();
+    let lifetime = i64::try_from(LIFETIME.as_millis()).unwrap_or(i64::MAX);
+    let order = NewOrder {
+        machine: machine.id,
+        machine_name: name.clone(),
+        boot: boot.id,
+        command,
+        asked,
+        asked_by,
+        expires: asked.saturating_add(lifetime),
+    };
+    Ok((StatusCode::CREATED, Json(control.orders.give(&order).await?)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    limit: Option<u32>,
+}
+
+pub(super) async fn list(
+    State(control): Shared,
+    Path(key): Path<String>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Vec<Order>>, Fault> {
+    let Query(query) = query?;
+    let machine = find(&control, &key).await?;
+    let limit = query.limit.unwrap_or(50).min(MAX_LIST);
+    Ok(Json(control.orders.list(machine.id, limit).await?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ShowQuery {
+    /// Seconds to wait for its end.
+    #[serde(default)]
+    wait: u64,
+}
+
+pub(super) async fn show(
+    State(control): Shared,
+    Path(key): Path<String>,
+    query: Result<Query<ShowQuery>, QueryRejection>,
+) -> Result<Json<Order>, Fault> {
+    let Query(query) = query?;
+    let missing = || Fault::not_found("order", &key);
+    let id = key.parse().map(OrderId).map_err(|_| missing())?;
+    let patience = Duration::from_secs(query.wait.min(PATIENCE));
+    control.orders.show(id, patience).await?.map(Json).ok_or_else(missing)
+}
+
+/// Finds the version that a running machine is to start.
+fn choose(
+    control: &Control,
+    machine: &Machine,
+    boot: &Boot,
+    to: Option<&str>,
+) -> Result<(ImageRef, Digest), Fault> {
+    let conflict = |text: String| Fault(StatusCode::CONFLICT, text);
+    let arch = boot.arch.ok_or_else(|| {
+        conflict(format!("nobody knows the architecture of machine `{}`", machine.spec.name))
+    })?;
+    let snapshot = control.view.snapshot();
+    let Some(to) = to else {
+        // The same function that would answer the machine's firmware.
+        let firmware = match arch {
+            Arch::X86_64 => Firmware::Bios,
+            Arch::Arm64 => Firmware::UefiArm64,
+        };
+        let (mac, asker) = (boot.mac, Asker::Ipxe);
+        let sighting = Sighting { mac, asker, firmware: Some(firmware), uuid: None };
+        let decision = decide(&snapshot, &sighting);
+        return match decision.plan {
+            Plan::Boot(plan) => Ok((plan.image, plan.version)),
+            _ => {
+                let why: Vec<_> = decision.reasons.iter().map(ToString::to_string).collect();
+                Err(conflict(format!("it would boot nothing now: {}", why.join("; "))))
+            }
+        };
+    };
+    let missing = || {
+        let text =
+            format!("no version `{to}` for {arch} is served; `kiln image list` shows what is");
+        Fault(StatusCode::NOT_FOUND, text)
+    };
+    let digits = to.strip_prefix("sha256:").unwrap_or(to);
+    let hex = digits.len() >= SHORTEST_VERSION && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if hex {
+        let mut found = control.view.versions_that_begin(&digits.to_ascii_lowercase());
+        found.retain(|(_, version)| version.arch == arch);
+        if let ([(digest, version)], Ok(image)) =
+            (found.as_slice(), found.first().map_or("", |(_, v)| &v.image).parse())
+        {
+            tracing::debug!(version = %digest, image = version.image, "chosen by its digest");
+            return Ok((image, *digest));
+        }
+        if found.len() > 1 {
+            return Err(conflict(format!("several versions begin with `{to}`; give more digits")));
+        }
+    }
+    let image: ImageRef = to.parse().map_err(|_| missing())?;
+    let built = snapshot.images.get(&image).and_then(|built| built.get(&arch));
+    built.map(|version| (image.clone(), version.version)).ok_or_else(missing)
+}

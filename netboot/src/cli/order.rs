@@ -1,0 +1,327 @@
+//! `kiln machine reboot`, `power-off`, `kexec`, `logs`, `run` and `orders`: what running machines are told.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use kiln_inventory::{Boot, Command, Order, OrderState, Outcome};
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::machine::path;
+use super::table::{ago, table, text};
+use super::{ClientArgs, Failure, Output, print_json};
+use crate::api::Ask;
+use crate::boots::now_ms;
+
+/// How often the boot that an order begins is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OrderCommand {
+    /// Let machines stop in order and start anew through their firmware
+    Reboot(ManyArgs),
+    /// Let machines stop in order and switch off
+    PowerOff(ManyArgs),
+    /// Let machines change to a version without going through their firmware
+    ///
+    /// The system that runs fetches the version, checks it against the site's signature, stops its services in order
+    /// and starts the new kernel. Until then nothing has changed: a machine that cannot do it says why and runs on.
+    Kexec {
+        #[command(flatten)]
+        many: ManyArgs,
+        /// A version (8 digits of its digest or more) or an image, as web or web:edge; without it, what the machine
+        /// would boot now
+        #[arg(long, visible_alias = "version", value_name = "VERSION")]
+        to: Option<String>,
+    },
+    /// Print the last lines that a service of a machine has printed
+    Logs {
+        /// Name or hardware address
+        machine: String,
+        /// The service; `kiln-init` is what the system itself has said
+        service: String,
+        /// How many lines
+        #[arg(short = 'n', long, default_value_t = 100, value_name = "NUMBER")]
+        lines: u32,
+        #[command(flatten)]
+        patience: Patience,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Run a program on a machine and print what it prints
+    ///
+    /// The site has to allow it (`run = true` under [agent] in kiln.toml). A program that does not end with 0 within
+    /// a minute is a failure.
+    Run {
+        /// Name or hardware address
+        machine: String,
+        /// The service in whose container it runs; without one it runs in the system itself
+        #[arg(long, value_name = "SERVICE")]
+        service: Option<String>,
+        /// The program, by its whole path, and its arguments, after `--`
+        #[arg(last = true, required = true, value_name = "PROGRAM")]
+        program: Vec<String>,
+        #[command(flatten)]
+        patience: Patience,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// List what a machine was told and what became of it, newest first
+    Orders {
+        /// Name or hardware address
+        machine: String,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ManyArgs {
+    /// Names or hardware addresses
+    #[arg(required = true, value_name = "MACHINE")]
+    machines: Vec<String>,
+    /// Do not ask whether to do it
+    #[arg(short, long)]
+    yes: bool,
+    /// Wait until it is done: for the boot that follows, until that is healthy
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// The longest to wait, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+impl Patience {
+    fn deadline(self) -> Instant {
+        // Beyond a month nobody waits.
+        Instant::now() + Duration::from_secs(self.timeout.min(30 * 24 * 3600))
+    }
+}
+
+pub(super) async fn run(command: OrderCommand) -> Result<(), Failure> {
+    match command {
+        OrderCommand::Reboot(many) => many.give("start anew", &Ask::Reboot {}).await,
+        OrderCommand::PowerOff(many) => many.give("switch off", &Ask::PowerOff {}).await,
+        OrderCommand::Kexec { many, to } => {
+            let what = match &to {
+                Some(to) => format!("change to {to}"),
+                None => "change to the version that they would boot now".to_owned(),
+            };
+            many.give(&what, &Ask::Kexec { to }).await
+        }
+        OrderCommand::Logs { machine, service, lines, patience, client } => {
+            let ask = Ask::Logs { name: service, lines };
+            answer(&client, &machine, &ask, patience).await
+        }
+        OrderCommand::Run { machine, service, program, patience, client } => {
+            let ask = Ask::Run { service, program };
+            answer(&client, &machine, &ask, patience).await
+        }
+        OrderCommand::Orders { machine, limit, client } => {
+            let path = format!("{}/orders?limit={limit}", path(&machine));
+            let orders: Vec<Order> = Client::new(&client).get(&path).await?;
+            match client.output {
+                Output::Json => print_json(&orders)?,
+                Output::Table => list(&orders),
+            }
+            Ok(())
+        }
+    }
+}
+
+impl ManyArgs {
+    /// Gives each machine the order, and says what became of each.
+    async fn give(&self, what: &str, ask: &Ask) -> Result<(), Failure> {
+        if !self.yes {
+            confirm(&format!("{} will {what}. Go on?", self.machines.join(", ")))?;
+        }
+        let client = Client::new(&self.client);
+        let deadline = self.patience.deadline();
+        let mut given = Vec::new();
+        let mut failures = Vec::new();
+        for machine in &self.machines {
+            match order(&client, machine, ask).await {
+                Ok(order) => given.push(order),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let mut ended = Vec::new();
+        for mut order in given {
+            let result =
+                if self.wait { follow(&client, &mut order, deadline).await } else { Ok(()) };
+            let name = order.machine_name.clone();
+            let line = told(&order, result.is_ok() && self.wait);
+            ended.push(order);
+            match result {
+                Ok(()) if self.client.output == Output::Table => println!("{name}: {line}"),
+                Ok(()) => {}
+                Err(failure) => {
+                    failures.push(Failure::new(failure.code(), anyhow!("{name}: {failure}")));
+                }
+            }
+        }
+        if self.client.output == Output::Json {
+            print_json(&ended)?;
+        }
+        let (all, bad) = (self.machines.len(), failures.len());
+        if all == 1 {
+            return failures.pop().map_or(Ok(()), Err);
+        }
+        for failure in &failures {
+            eprintln!("kiln: {failure}");
+        }
+        match bad {
+            0 => Ok(()),
+            bad if bad == all => Err(anyhow!("no machine did it").into()),
+            bad => Err(Failure::new(
+                Failure::PARTIAL,
+                anyhow!("{bad} of {all} machines did not do it"),
+            )),
+        }
+    }
+}
+
+async fn order(client: &Client, machine: &str, ask: &Ask) -> Result<Order, Failure> {
+    client.post(&format!("{}/orders", path(machine)), serde_json::to_vec(ask)?).await
+}
+
+/// Gives one machine an order and prints its answer.
+async fn answer(
+    args: &ClientArgs,
+    machine: &str,
+    ask: &Ask,
+    patience: Patience,
+) -> Result<(), Failure> {
+    let client = Client::new(args);
+    let deadline = patience.deadline();
+    let mut order = order(&client, machine, ask).await?;
+    end(&client, &mut order, deadline).await?;
+    match args.output {
+        Output::Json => print_json(&order)?,
+        Output::Table if order.state == OrderState::Done => print!("{}", order.answer),
+        Output::Table => {}
+    }
+    failed(&order)
+}
+
+/// Waits for the end of an order.
+async fn end(client: &Client, order: &mut Order, deadline: Instant) -> Result<(), Failure> {
+    while !order.state.has_ended() {
+        let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+        if left == 0 {
+            let (id, name, state) = (order.id, &order.machine_name, order.state.as_str());
+            let text = format!(
+                "order {id} is still {state}; `kiln machine orders {name}` shows what becomes of it"
+            );
+            return Err(anyhow!(text).into());
+        }
+        *order = client.get(&format!("/api/v1/orders/{}?wait={}", order.id, left.min(20))).await?;
+    }
+    Ok(())
+}
+
+fn failed(order: &Order) -> Result<(), Failure> {
+    match order.state {
+        OrderState::Done => Ok(()),
+        OrderState::Failed if order.answer.contains('\n') => {
+            eprint!("{}", order.answer);
+            Err(anyhow!("order {} failed", order.id).into())
+        }
+        _ => Err(anyhow!("{}", order.answer.trim_end()).into()),
+    }
+}
+
+/// Waits for the end of an order and, where it begins a boot, for what becomes of that.
+async fn follow(client: &Client, order: &mut Order, deadline: Instant) -> Result<(), Failure> {
+    end(client, order, deadline).await?;
+    failed(order)?;
+    if order.command == Command::PowerOff {
+        return Ok(());
+    }
+    loop {
+        let boots: Vec<Boot> = client.get("/api/v1/boots?limit=1000").await?;
+        let next = boots.iter().find(|boot| boot.machine == order.machine && boot.id > order.boot);
+        match next.map(|boot| (boot.outcome, boot.id)) {
+            Some((Outcome::Healthy, _)) => return Ok(()),
+            Some((Outcome::Failed, id)) => {
+                let text = format!("boot {id}, which followed, failed; see `kiln boot show {id}`");
+                return Err(anyhow!(text).into());
+            }
+            _ if Instant::now() >= deadline => {
+                return Err(anyhow!("the boot that follows is not healthy yet").into());
+            }
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+fn told(order: &Order, waited: bool) -> String {
+    match (&order.command, waited) {
+        (Command::PowerOff, true) => "switches off".to_owned(),
+        (Command::Kexec { image, version }, true) => {
+            format!("runs {image} {} and is healthy", version.short())
+        }
+        (_, true) => "started anew and is healthy".to_owned(),
+        (Command::Kexec { image, version }, false) => {
+            format!("told to change to {image} {} (order {})", version.short(), order.id)
+        }
+        (command, false) => format!("told to {} (order {})", command.kind(), order.id),
+    }
+}
+
+/// Asks the person at the terminal; where there is none, only `--yes` counts.
+fn confirm(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(Failure::USAGE, anyhow!("{question} Say so with --yes")));
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    match line.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(anyhow!("nothing was done").into()),
+    }
+}
+
+fn list(orders: &[Order]) {
+    let now = now_ms();
+    let mut rows = table(&["order", "boot", "what", "by", "given", "state", "answer"]);
+    for order in orders {
+        let what = match &order.command {
+            Command::Kexec { image, version } => format!("kexec {image} {}", version.short()),
+            Command::Logs { name, lines } => format!("logs {name} -n {lines}"),
+            Command::Run { program, .. } => format!("run {}", program.join(" ")),
+            other => other.kind().to_owned(),
+        };
+        // A log has been read by who asked for it.
+        let first = order.answer.lines().next().unwrap_or_default();
+        let answer = match order.answer.lines().count() {
+            0 | 1 => first.to_owned(),
+            lines => format!("{lines} lines"),
+        };
+        rows.add_row([
+            order.id.to_string(),
+            order.boot.to_string(),
+            what,
+            order.asked_by.clone(),
+            ago(order.asked, now),
+            order.state.as_str().to_owned(),
+            answer,
+        ]);
+    }
+    println!("{}", text(&rows));
+}
