@@ -17,6 +17,7 @@ mod kernel_image;
 mod layers;
 mod layouts;
 mod linuxkit_tar;
+mod orders;
 mod packed;
 mod refusal;
 mod registry;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         boot::cases(),
         beside::cases(),
+        orders::cases(),
         uki::cases(),
         explain::cases(),
         facts::cases(),

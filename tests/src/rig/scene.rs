@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(6 * 60);
 #[derive(Debug)]
 pub(crate) struct Scene {
     lab: Lab,
+    site: Site,
     served: Served,
     // Last: its files are in use until the rest is gone.
     _directory: TempDir,
@@ -68,7 +69,7 @@ impl Scene {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         inside.block_on(async {
             let served = site.serve(machines).await?;
-            let scene = case(Self { lab, served, _directory: directory }).await?;
+            let scene = case(Self { lab, site, served, _directory: directory }).await?;
             scene.served.shutdown().await;
             Ok(())
         })
@@ -96,6 +97,14 @@ impl Scene {
     /// Powers a machine on that is described in full.
     pub(crate) fn start(&mut self, config: &MachineConfig) -> anyhow::Result<Machine> {
         Ok(Machine::start(&mut self.lab, config)?)
+    }
+
+    /// Ends the server in good order and starts it anew on the same data.
+    pub(crate) async fn restart_server(self) -> anyhow::Result<Self> {
+        let Self { lab, site, served, _directory } = self;
+        served.shutdown().await;
+        let served = site.serve([]).await?;
+        Ok(Self { lab, site, served, _directory })
     }
 
     /// Returns the server's inventory.

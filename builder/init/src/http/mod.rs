@@ -68,6 +68,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
     /// Returns what the clock of the server showed when it answered, in seconds since 1970.
     #[allow(dead_code, reason = "for setting a clock that was never set")]
     pub(crate) const fn date(&self) -> Option<u64> {
