@@ -25,5 +25,6 @@ pub mod net;
 pub mod orders;
 pub mod serve;
 pub mod settings;
+mod sys;
 pub mod tftp;
 pub mod view;

@@ -6,14 +6,14 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libdeflater::Decompressor;
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 
 use crate::hash::sha256;
 use crate::oci::LayerFile;
 
 /// Larger layers are decompressed piece by piece, so that memory does not grow with them.
-const PACKED: u64 = 20 << 20;
-const UNPACKED: u64 = 48 << 20;
+const PACKED: u64 = 16 << 20;
+const UNPACKED: u64 = 32 << 20;
 
 /// One layer at a time is in memory.
 static TURN: Mutex<()> = Mutex::new(());
@@ -41,6 +41,10 @@ impl Whole {
         let map = |len: u64| MmapMut::map_anon(usize::try_from(len).map_err(io::Error::other)?);
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut packed, mut bytes) = (map(layer.len)?, map(unpacked)?);
+        for memory in [&packed, &bytes] {
+            // Faults for each small page would take as long as the hash does. Without, it is only slower.
+            let _ = memory.advise(Advice::HugePage);
+        }
         file.read_exact_at(&mut packed, layer.offset)?;
         let good = Decompressor::new().gzip_decompress(&packed, &mut bytes) == Ok(bytes.len())
             && sha256(&bytes) == layer.layer.diff_id;

@@ -183,12 +183,14 @@ pub(super) fn debian_settings(config: Option<&Path>) -> Result<DebianSettings, F
 }
 
 impl BuildArgs {
-    /// Does what has to be done while the process has one thread: gives up rights, where that is asked for.
+    /// Does what has to be done while the process has one thread: settles how memory is given back, and gives up rights
+    /// where that is asked for.
     ///
     /// # Errors
     ///
     /// Fails when a folder that the build writes to cannot be made, or the kernel refuses.
     pub fn prepare(&self) -> Result<(), Failure> {
+        crate::sys::give_memory_back();
         if !self.confined {
             return Ok(());
         }
