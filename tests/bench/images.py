@@ -114,8 +114,9 @@ for number in range(1, SERVICES + 1):
 
 layer = Layer()
 random.seed(1)
-noise, zeros = random.randbytes(1 << 20), bytes(2 << 20)
-layer.add("data", ((noise + zeros) * (big // (3 << 20) + 1))[:big], 0o644)
+# Other noise every time: repetitions would be found.
+data = b"".join(random.randbytes(1 << 20) + bytes(2 << 20) for _ in range(big // (3 << 20) + 1))
+layer.add("data", data[:big], 0o644)
 layer.image("big", ["/data"])
 
 (out / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
