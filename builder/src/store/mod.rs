@@ -27,9 +27,8 @@ pub use self::gc::{GcOptions, GcReport, RemovedVersion};
 pub use self::index::{ImageEntry, Index, VersionEntry};
 pub use self::key_lock::KeyLock;
 pub use self::verify::Fault;
-pub use self::writer::ArtifactWriter;
-pub(crate) use self::writer::persist;
 use self::writer::sync_dir;
+pub use self::writer::{ArtifactWriter, persist};
 use crate::hash::{Hasher, HashingWriter, sha256};
 use crate::manifest::Manifest;
 

@@ -63,8 +63,12 @@ impl Write for ArtifactWriter<'_> {
     }
 }
 
-/// Makes a temporary file durable and gives it its name and mode.
-pub(crate) fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
+/// Makes a temporary file durable and gives it its name and mode, over what was there.
+///
+/// # Errors
+///
+/// Fails when it cannot be written or named; what was there before is there then.
+pub fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
     persist_bytes(file, path, mode)?;
     // The rename is durable once the directory is.
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());

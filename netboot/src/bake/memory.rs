@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
+use kiln_builder::store::persist;
 use kiln_types::Arch;
 
 use super::schedule::History;
@@ -40,7 +41,5 @@ pub(super) fn write(path: &Path, memory: &Memory) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(&serde_json::to_vec_pretty(memory)?)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(dir)?.sync_all()
+    persist(file, path, 0o600)
 }

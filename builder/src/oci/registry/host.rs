@@ -60,6 +60,27 @@ pub(in crate::oci) struct Host {
     down: AtomicBool,
 }
 
+/// How often something was tried, and how long to wait before the next time.
+struct Tries {
+    /// Which try it is, the first one being 1.
+    number: u32,
+    pause: Duration,
+}
+
+impl Tries {
+    /// Returns whether another try may help.
+    fn are_left_after(&self, error: &RegistryError) -> bool {
+        error.is_transient() && self.number < TRIES
+    }
+
+    /// Waits for the next try, each time for longer.
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.number += 1;
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Login {
     Token(String),
@@ -126,6 +147,10 @@ impl Host {
         })
     }
 
+    fn tries(&self) -> Tries {
+        Tries { number: 1, pause: self.first_pause }
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -150,19 +175,14 @@ impl Host {
         what: &str,
         limit: u64,
     ) -> Result<Bytes, RegistryError> {
-        let mut pause = self.first_pause;
-        let mut tries = 1;
+        let mut tries = self.tries();
         loop {
             let attempt = async {
-                let response = self.get(repository, object, 0, what, tries).await?;
+                let response = self.get(repository, object, 0, what, tries.number).await?;
                 self.collect(response, what, limit).await
             };
             match attempt.await {
-                Err(error) if error.is_transient() && tries < TRIES => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    tries += 1;
-                }
+                Err(error) if tries.are_left_after(&error) => tries.wait().await,
                 done => return self.noted(done),
             }
         }
@@ -177,20 +197,17 @@ impl Host {
         task: &mut dyn Task,
     ) -> Result<(), RegistryError> {
         let what = format!("{} of {repository}", blob.digest);
-        let mut pause = self.first_pause;
-        let mut tries = 1;
+        let mut tries = self.tries();
         loop {
             let before = self.length(file)?;
-            let result = self.blob_once(repository, blob, &what, file, task, tries).await;
+            let result = self.blob_once(repository, blob, &what, file, task, tries.number).await;
             match result {
-                Err(error) if error.is_transient() && tries < TRIES => {
+                Err(error) if tries.are_left_after(&error) => {
                     // Whoever gets further has all tries again.
                     if self.length(file)? > before {
-                        (tries, pause) = (0, self.first_pause);
+                        tries = Tries { number: 0, pause: self.first_pause };
                     }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    tries += 1;
+                    tries.wait().await;
                 }
                 done => return self.noted(done),
             }

@@ -48,15 +48,10 @@ impl Host {
         task: &mut dyn Task,
     ) -> Result<(), RegistryError> {
         let what = format!("{} of {repository}", blob.digest);
-        let mut pause = self.first_pause;
-        let mut tries = 1;
+        let mut tries = self.tries();
         loop {
             match self.put_blob_once(repository, blob, path, &what, task).await {
-                Err(error) if error.is_transient() && tries < TRIES => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    tries += 1;
-                }
+                Err(error) if tries.are_left_after(&error) => tries.wait().await,
                 done => return done,
             }
         }
@@ -116,16 +111,13 @@ impl Host {
         let url = self.url(repository, &format!("manifests/{name}"))?;
         let mut call = Call::new(Method::PUT, url, bytes.into());
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        let mut pause = self.first_pause;
-        for _ in 1..TRIES {
+        let mut tries = self.tries();
+        loop {
             match self.call(repository, &what, &call, &[StatusCode::CREATED]).await {
-                Err(error) if error.is_transient() => {}
+                Err(error) if tries.are_left_after(&error) => tries.wait().await,
                 done => return done.map(drop),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        self.call(repository, &what, &call, &[StatusCode::CREATED]).await.map(drop)
     }
 
     /// Makes a request, and once more after a login that allows writing.
