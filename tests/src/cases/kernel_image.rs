@@ -7,13 +7,12 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use kiln::lab::{FirmwareKind, MachineKind};
 use kiln_builder::Store;
-use kiln_builder::hash::sha256;
 use kiln_builder::manifest::SegmentCompression;
 use kiln_types::Arch;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::layouts::boot;
-use crate::rig::{Case, Need, image, kiln, store, work_folder};
+use crate::rig::{Case, Need, image, kiln, layout, store, work_folder};
 
 const ARCH: Arch = Arch::X86_64;
 
@@ -67,12 +66,12 @@ fn boots() -> anyhow::Result<()> {
     let archive = "mkdir -p kernel && echo of-no-use > kernel/note && find kernel | cpio -o -H newc -R 0:0 --quiet";
     let archive = Command::new("sh").args(["-c", archive]).current_dir(folder.path()).output()?;
     fs::write(file("intel-ucode.cpio"), &archive.stdout)?;
-    let layout = at("layout");
-    write_layout(&layout, Path::new(&root), "registry.example/kernel:6.12")?;
+    let layout_dir = at("layout");
+    layout::of_folder(&layout_dir, Path::new(&root), "registry.example/kernel:6.12")?;
 
     fs::write(at("booted.yml"), SPEC)?;
     let [spec, layout, out] =
-        [at("booted.yml"), layout, at("out")].map(|path| path.display().to_string());
+        [at("booted.yml"), layout_dir, at("out")].map(|path| path.display().to_string());
     let store = store().display().to_string();
     let arguments = ["build", &spec, "--arch", ARCH.as_str(), "--store", &store];
     let finished = kiln(&[&arguments[..], &["--images", &layout, "--out", &out]].concat())?;
@@ -102,36 +101,6 @@ fn boots() -> anyhow::Result<()> {
     for line in lines {
         ensure!(text.contains(&line), "the console lacks `{line}`:\n{text}");
     }
-    Ok(())
-}
-
-/// Writes an image with the files of a folder as its only layer.
-fn write_layout(layout: &Path, root: &Path, name: &str) -> anyhow::Result<()> {
-    let blobs = layout.join("blobs/sha256");
-    fs::create_dir_all(&blobs)?;
-    let blob = |kind: &str, bytes: &[u8]| -> anyhow::Result<Value> {
-        let digest = sha256(bytes);
-        fs::write(blobs.join(digest.hex()), bytes)?;
-        let kind = format!("application/vnd.oci.image.{kind}");
-        Ok(json!({"mediaType": kind, "digest": digest.to_string(), "size": bytes.len()}))
-    };
-    let tar = layout.join("layer.tar");
-    let [folder, file] = [root, &tar].map(|path| path.display().to_string());
-    run(Command::new("tar").args(["-C", &folder, "-cf", &file, "."]))?;
-    let layer = fs::read(&tar)?;
-    fs::remove_file(&tar)?;
-    let rootfs = json!({"type": "layers", "diff_ids": [sha256(&layer).to_string()]});
-    let config = json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs});
-    let config = blob("config.v1+json", &serde_json::to_vec(&config)?)?;
-    let layer = blob("layer.v1.tar", &layer)?;
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    let manifest =
-        json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]});
-    let mut entry = blob("manifest.v1+json", &serde_json::to_vec(&manifest)?)?;
-    entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
-    let index = json!({"schemaVersion": 2, "manifests": [entry]});
-    fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     Ok(())
 }
 

@@ -25,6 +25,7 @@ mod reproducible;
 mod services;
 mod start;
 mod uki;
+mod userspace;
 
 use crate::rig::Case;
 
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         containers::cases(),
         services::cases(),
         start::cases(),
+        userspace::cases(),
         layouts::cases(),
         kernel_image::cases(),
         packed::cases(),

@@ -31,6 +31,7 @@ pub(super) fn build(
     name: &str,
     spec: &str,
     arch: Arch,
+    more: &[&str],
 ) -> anyhow::Result<std::path::PathBuf> {
     // Fetches the packages into the shared store.
     image(arch)?;
@@ -38,7 +39,8 @@ pub(super) fn build(
     fs::write(&file, spec)?;
     let [spec, store, out_text] = [&file, &store(), &out].map(|path| path.display().to_string());
     let arch = arch.as_str();
-    let built = kiln(&["build", &spec, "--arch", arch, "--store", &store, "--out", &out_text])?;
+    let arguments = ["build", &spec, "--arch", arch, "--store", &store, "--out", &out_text];
+    let built = kiln(&[&arguments[..], more].concat())?;
     ensure!(built.code == Some(0), "{name} does not build: {}", built.stderr);
     Ok(out)
 }
@@ -55,7 +57,7 @@ services:
 
 fn not_whole(arch: Arch) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("whole-").tempdir_in(work_folder())?;
-    let out = build(folder.path(), "whole", WHOLE, arch)?;
+    let out = build(folder.path(), "whole", WHOLE, arch, &[])?;
     let initrd = out.join("initrd.img");
     let whole = fs::read(&initrd)?;
 

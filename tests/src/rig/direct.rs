@@ -76,6 +76,18 @@ impl Direct {
         Ok(())
     }
 
+    /// Waits until a line with a text is on the console, to its end.
+    pub(crate) fn wait_for_line(&mut self, wanted: &str) -> anyhow::Result<()> {
+        self.wait_for(wanted)?;
+        while !self.text()?.split_once(wanted).is_some_and(|(_, rest)| rest.contains('\n')) {
+            if Instant::now() >= self.deadline {
+                bail!("the line with `{wanted}` does not end; the console:\n{}", self.text()?);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Waits until the machine has switched itself off, or would start anew.
     pub(crate) fn wait_for_end(&mut self) -> anyhow::Result<()> {
         while self.child.try_wait()?.is_none() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -111,6 +112,36 @@ pub(crate) fn write(dir: &Path, samples: &[Sample]) -> anyhow::Result<Vec<Digest
         json!({"schemaVersion": 2, "manifests": entries}).to_string(),
     )?;
     Ok(digests)
+}
+
+/// Writes a layout of one x86_64 image with the files of a folder as its only layer.
+pub(crate) fn of_folder(layout: &Path, root: &Path, name: &str) -> anyhow::Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let blob = |kind: &str, bytes: &[u8]| -> anyhow::Result<Value> {
+        let digest = sha256(bytes);
+        fs::write(blobs.join(digest.hex()), bytes)?;
+        let kind = format!("application/vnd.oci.image.{kind}");
+        Ok(json!({"mediaType": kind, "digest": digest.to_string(), "size": bytes.len()}))
+    };
+    let tar = layout.join("layer.tar");
+    let made = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&tar).arg(".").status()?;
+    anyhow::ensure!(made.success(), "tar: {made}");
+    let layer = fs::read(&tar)?;
+    fs::remove_file(&tar)?;
+    let rootfs = json!({"type": "layers", "diff_ids": [sha256(&layer).to_string()]});
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs});
+    let config = blob("config.v1+json", &serde_json::to_vec(&config)?)?;
+    let layer = blob("layer.v1.tar", &layer)?;
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]});
+    let mut entry = blob("manifest.v1+json", &serde_json::to_vec(&manifest)?)?;
+    entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    let index = json!({"schemaVersion": 2, "manifests": [entry]});
+    fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(())
 }
 
 /// Writes the parts of an image and returns its index: digest and descriptor.
