@@ -14,8 +14,6 @@ use crate::console::say;
 pub(crate) use glob::matches;
 use index::Index;
 
-/// Deeper than any bus; an end for a tree that has none.
-const DEEPEST: usize = 24;
 /// Loading a bus driver brings up devices that want drivers again.
 const ROUNDS: usize = 6;
 
@@ -25,6 +23,8 @@ pub(crate) struct Loader {
     directory: PathBuf,
     index: Index,
     tried: BTreeSet<String>,
+    /// Devices that were looked at.
+    known: BTreeSet<String>,
     loaded: usize,
 }
 
@@ -42,7 +42,7 @@ impl Loader {
             say(&format!("no modules for the kernel {release}"));
         }
         let index = Index::parse(&dependencies, &table("modules.alias"), &table("modules.softdep"));
-        Self { directory, index, tried: BTreeSet::new(), loaded: 0 }
+        Self { directory, index, tried: BTreeSet::new(), known: BTreeSet::new(), loaded: 0 }
     }
 
     /// Loads what the image names.
@@ -63,10 +63,11 @@ impl Loader {
         let before = self.loaded;
         for _ in 0..ROUNDS {
             let round = self.loaded;
-            let mut devices = BTreeSet::new();
-            collect_devices(Path::new("/sys/devices"), DEEPEST, &mut devices);
-            for device in &devices {
-                let names: Vec<&str> = self.index.wanted_by(device).collect();
+            for device in devices(Path::new("/sys")) {
+                if !self.known.insert(device.clone()) {
+                    continue;
+                }
+                let names: Vec<&str> = self.index.wanted_by(&device).collect();
                 let files: Vec<String> = names
                     .iter()
                     .flat_map(|name| self.index.files_for(name))
@@ -105,19 +106,56 @@ fn load(path: &Path) -> Result<(), Errno> {
     finit_module(&file, options, ModuleInitFlags::empty())
 }
 
-fn collect_devices(directory: &Path, depth: usize, found: &mut BTreeSet<String>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let Ok(kind) = entry.file_type() else { continue };
-        // Links lead to devices that are met on their own way.
-        if kind.is_dir() && depth > 0 {
-            collect_devices(&entry.path(), depth - 1, found);
-        } else if kind.is_file() && entry.file_name() == "modalias" {
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            let text = text.trim();
-            if !text.is_empty() {
-                found.insert(text.to_owned());
-            }
+/// What describes itself without being on a bus: the processors, the board, keyboards and the like.
+const ALONE: &[&str] = &["devices/system/cpu", "class/dmi/id"];
+
+/// Returns how every device describes itself, each description once. The folders of the buses have all of them: a
+/// fraction of what is below `devices`.
+fn devices(sys: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut add = |device: &Path| {
+        let text = fs::read_to_string(device.join("modalias")).unwrap_or_default();
+        let text = text.trim();
+        if !text.is_empty() {
+            found.insert(text.to_owned());
         }
+    };
+    for device in ALONE {
+        add(&sys.join(device));
+    }
+    let buses = entries(&sys.join("bus")).map(|bus| bus.join("devices"));
+    for folder in buses.chain([sys.join("class/input")]) {
+        entries(&folder).for_each(|device| add(&device));
+    }
+    found
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_found_on_buses_and_beside_them_and_named_once() {
+        let sys = std::env::temp_dir().join(format!("kiln-devices-{}", std::process::id()));
+        for (folder, text) in [
+            ("bus/pci/devices/0000:00:01.0", "pci:v1\n"),
+            ("bus/pci/devices/0000:00:02.0", "pci:v1\n"),
+            ("bus/virtio/devices/virtio0", "virtio:d1v1\n"),
+            ("bus/serial/devices/empty", ""),
+            ("class/input/input0", "input:b0\n"),
+            ("class/net/eth0", "never:looked at\n"),
+            ("devices/system/cpu", "cpu:type:x86\n"),
+        ] {
+            fs::create_dir_all(sys.join(folder)).unwrap();
+            fs::write(sys.join(folder).join("modalias"), text).unwrap();
+        }
+        let found = devices(&sys);
+        fs::remove_dir_all(&sys).unwrap();
+        let found: Vec<_> = found.iter().map(String::as_str).collect();
+        assert_eq!(found, ["cpu:type:x86", "input:b0", "pci:v1", "virtio:d1v1"]);
     }
 }
