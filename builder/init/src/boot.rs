@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use nix::sys::reboot::set_cad_enabled;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::cmdline::CommandLine;
 use crate::config::{self, Image, Machine};
 use crate::console::{self, say};
 use crate::error::{BootError, chain};
@@ -14,18 +16,22 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, control, facts, input, network, orders, parts, root, services, volumes};
+use crate::{clock, control, facts, input, network, orders, parts, root, services, tune, volumes};
 
-const OPEN_FILES: u64 = 1 << 20;
+/// How long the kernel hurries for services that do not come up.
+const HURRY: Duration = Duration::from_secs(60);
 
 /// Boots and keeps the machine until it is asked to stop.
 pub(crate) fn run() -> Result<Infallible, BootError> {
     let start = clock::uptime();
     root::enter()?;
     console::attach();
+    console::attach_others();
     // Ctrl-Alt-Del becomes a signal to us instead of an immediate reset.
     let _ = set_cad_enabled(false);
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES);
+    tune::hurry(true);
+    tune::set_limits();
+    let line = CommandLine::read();
     let children = Arc::new(Children::default());
     watch_signals(&children)?;
 
@@ -36,7 +42,10 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     let image = image.unwrap_or_default();
     let machine: Option<Machine> = told(config::read(config::MACHINE), &mut faults).flatten();
     greet(&image, machine.as_ref());
-    set_hostname(machine.as_ref());
+    for word in &line.unknown {
+        say(&format!("{word} on the kernel's command line means nothing here"));
+    }
+    set_hostname(machine.as_ref(), &line);
     let phone = Phone::start(machine.as_ref())?;
     phone.tell_of(start, Phase::Init, image.image.as_str());
     for fault in faults {
@@ -48,15 +57,16 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
 
     let start = clock::uptime();
     let mut loader = Loader::open();
-    loader.load_named(&image.modules);
+    loader.load_soon(&image.modules);
+    loader.load_soon(&line.modules);
     let count = loader.load_for_hardware();
     say(&format!("{count} modules for this hardware"));
     phone.tell_since(start, Phase::Modules, count.to_string());
     input::start()?;
     root::settle();
-    if clock::wall_clock_is_unset() {
-        say("the clock of this machine is not set");
-    }
+    tune::set_sysctls();
+    tune::stir(machine.as_ref().map(|machine| machine.token.as_str()));
+    clock::set_if_unset();
 
     network::bring_up(image.network.as_ref(), machine.as_ref(), &mut loader, &phone)?;
     drop(loader);
@@ -71,7 +81,13 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     }
     control::start(&children)?;
     let healthy = services::start(&image.services, &children, &phone)?;
-    if healthy.recv().is_ok() {
+    let first = healthy.recv_timeout(HURRY);
+    tune::hurry(false);
+    let all_up = match first {
+        Err(RecvTimeoutError::Timeout) => healthy.recv().is_ok(),
+        other => other.is_ok(),
+    };
+    if all_up {
         phone.tell(Phase::Healthy, "");
         say("healthy");
     }
@@ -118,8 +134,9 @@ fn greet(image: &Image, machine: Option<&Machine>) {
     }
 }
 
-fn set_hostname(machine: Option<&Machine>) {
-    let told = machine.and_then(|machine| machine.hostname.clone());
+fn set_hostname(machine: Option<&Machine>, line: &CommandLine) {
+    let told = line.hostname.clone();
+    let told = told.or_else(|| machine.and_then(|machine| machine.hostname.clone()));
     let of_image = || std::fs::read_to_string("/etc/hostname").ok();
     let name = told.or_else(of_image).unwrap_or_else(|| "kiln".to_owned());
     if let Err(error) = nix::unistd::sethostname(name.trim()) {

@@ -1,8 +1,12 @@
 //! Time since the kernel started, and whether the wall clock can be believed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime, clock_settime};
+
+use crate::console::say;
 
 /// Returns the time since the kernel started.
 pub(crate) fn uptime() -> Duration {
@@ -49,12 +53,77 @@ fn date(since: Duration) -> String {
     )
 }
 
-/// Says whether the wall clock was never set: no machine that runs this lived before 2025.
+/// No machine that runs this lived before.
+const START_OF_2025: u64 = 1_735_689_600;
+/// A difference that is not worth a word: the server's answer has whole seconds, and was on its way.
+const CLOSE: u64 = 5 * 60;
+
+/// Whether the clock shows only a time before which it cannot be.
+static GUESSED: AtomicBool = AtomicBool::new(false);
+
+/// Says whether the wall clock was never set.
 pub(crate) fn wall_clock_is_unset() -> bool {
-    const START_OF_2025: u64 = 1_735_689_600;
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(true, |since| since.as_secs() < START_OF_2025)
+    GUESSED.load(Ordering::Relaxed) || now() < START_OF_2025
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Sets the wall clock from one of the machine's own if the kernel found none; otherwise puts it at the time of the
+/// image's files, so that nothing seems to be from the future, until the server tells the time.
+pub(crate) fn set_if_unset() {
+    if !wall_clock_is_unset() {
+        return;
+    }
+    let clocks = std::fs::read_dir("/sys/class/rtc").into_iter().flatten().flatten();
+    let mut clocks: Vec<_> = clocks.map(|clock| clock.path()).collect();
+    clocks.sort();
+    for clock in clocks {
+        let text = std::fs::read_to_string(clock.join("since_epoch")).unwrap_or_default();
+        if let Ok(time) = text.trim().parse::<u64>()
+            && time >= START_OF_2025
+            && set(time)
+        {
+            let name = clock.file_name().unwrap_or_default().to_string_lossy();
+            say(&format!("the clock is set from {name}: {}", date(Duration::from_secs(time))));
+            return;
+        }
+    }
+    say("the clock of this machine is not set; the server will be asked");
+    let image = std::fs::metadata("/init").and_then(|init| init.modified()).ok();
+    let image = image.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let least = image.map_or(0, |time| time.as_secs()).max(START_OF_2025);
+    GUESSED.store(set(least), Ordering::Relaxed);
+}
+
+/// Takes the time that the server tells, in seconds since 1970, if there is none; otherwise says when it is another.
+pub(crate) fn hear(server: u64) {
+    static HEARD: AtomicBool = AtomicBool::new(false);
+    if server < START_OF_2025 || HEARD.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let said = date(Duration::from_secs(server));
+    if wall_clock_is_unset() {
+        if set(server) {
+            GUESSED.store(false, Ordering::Relaxed);
+            say(&format!("the clock is set from the server: {said}"));
+        }
+    } else if now().abs_diff(server) > CLOSE {
+        say(&format!(
+            "the clock is {} s off the server's, which says {said}",
+            now().abs_diff(server)
+        ));
+    }
+}
+
+fn set(time: u64) -> bool {
+    let time = TimeSpec::from(Duration::from_secs(time));
+    let result = clock_settime(ClockId::CLOCK_REALTIME, time);
+    if let Err(error) = result {
+        say(&format!("cannot set the clock: {error}"));
+    }
+    result.is_ok()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 mod adapt;
 mod boot;
 mod clock;
+mod cmdline;
 mod config;
 mod console;
 mod container;
@@ -50,6 +51,7 @@ mod runtime;
 mod seccomp;
 mod services;
 mod sys;
+mod tune;
 mod unmount;
 mod volumes;
 mod workload;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock::{millis, uptime_millis};
+use crate::clock::{self, millis, uptime_millis};
 use crate::config::Machine;
 use crate::console::say;
 use crate::error::BootError;
@@ -188,7 +188,11 @@ impl Caller {
         let body = serde_json::to_vec(events).ok()?;
         let path = format!("/phone-home/{}", self.boot);
         let request = Request::post(&path, &self.token, &body);
-        http::ask(self.server, &request, Limits::SHORT, LARGEST_ANSWER).ok().map(|a| a.status)
+        let answer = http::ask(self.server, &request, Limits::SHORT, LARGEST_ANSWER).ok()?;
+        if let Some(date) = answer.date() {
+            clock::hear(date);
+        }
+        Some(answer.status)
     }
 }
 

@@ -21,8 +21,17 @@ struct FileSystem {
     target: &'static str,
     flags: MsFlags,
     data: &'static str,
+    need: Need,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
     /// The machine is of no use without it.
-    needed: bool,
+    Must,
+    /// It is said where it is missing.
+    Should,
+    /// Where the kernel knows it and the machine has what it is for.
+    May,
 }
 
 const fn file_system(
@@ -30,25 +39,35 @@ const fn file_system(
     target: &'static str,
     flags: MsFlags,
     data: &'static str,
-    needed: bool,
+    need: Need,
 ) -> FileSystem {
-    FileSystem { kind, target, flags, data, needed }
+    FileSystem { kind, target, flags, data, need }
 }
 
 const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const STRICT: MsFlags = PLAIN.union(MsFlags::MS_NOEXEC);
 const DEVICES: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
+const PTYS: &str = "newinstance,ptmxmode=0666,mode=0620,gid=5";
 
 /// In the order in which they are mounted.
 const FILE_SYSTEMS: &[FileSystem] = &[
-    file_system("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755", true),
-    file_system("devpts", "/dev/pts", DEVICES, "newinstance,ptmxmode=0666,mode=0620,gid=5", false),
-    file_system("tmpfs", "/dev/shm", STRICT, "mode=1777", false),
-    file_system("proc", "/proc", STRICT, "", true),
-    file_system("sysfs", "/sys", STRICT, "", true),
-    file_system("cgroup2", "/sys/fs/cgroup", STRICT, "nsdelegate", true),
-    file_system("tmpfs", "/run", PLAIN, "mode=0755,size=20%", true),
-    file_system("tmpfs", "/tmp", PLAIN, "mode=1777,size=20%", true),
+    file_system("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755", Need::Must),
+    file_system("devpts", "/dev/pts", DEVICES, PTYS, Need::Should),
+    file_system("tmpfs", "/dev/shm", STRICT, "mode=1777,size=50%", Need::Should),
+    file_system("mqueue", "/dev/mqueue", STRICT, "", Need::May),
+    file_system("hugetlbfs", "/dev/hugepages", PLAIN, "", Need::May),
+    file_system("proc", "/proc", STRICT, "", Need::Must),
+    file_system("binfmt_misc", "/proc/sys/fs/binfmt_misc", STRICT, "", Need::May),
+    file_system("sysfs", "/sys", STRICT, "", Need::Must),
+    file_system("cgroup2", "/sys/fs/cgroup", STRICT, "nsdelegate", Need::Must),
+    file_system("bpf", "/sys/fs/bpf", STRICT, "mode=0700", Need::May),
+    file_system("pstore", "/sys/fs/pstore", STRICT, "", Need::May),
+    file_system("securityfs", "/sys/kernel/security", STRICT, "", Need::May),
+    file_system("debugfs", "/sys/kernel/debug", STRICT, "mode=0700", Need::May),
+    file_system("configfs", "/sys/kernel/config", STRICT, "", Need::May),
+    file_system("efivarfs", "/sys/firmware/efi/efivars", STRICT, "", Need::May),
+    file_system("tmpfs", "/run", PLAIN, "mode=0755,size=20%", Need::Must),
+    file_system("tmpfs", "/tmp", PLAIN, "mode=1777,size=20%", Need::Must),
 ];
 
 /// Puts the root together and enters it.
@@ -59,10 +78,10 @@ pub(crate) fn enter() -> Result<(), BootError> {
         let target = format!("{STAGE}{}", entry.target);
         let result = make_directory(Path::new(&target))
             .and_then(|()| mount_at(None, &target, Some(entry.kind), entry.flags, entry.data));
-        match result {
-            Err(error) if entry.needed => return Err(error),
-            Err(error) => say(&crate::error::chain(&error)),
-            Ok(()) => {}
+        match (result, entry.need) {
+            (Err(error), Need::Must) => return Err(error),
+            (Err(error), Need::Should) => say(&crate::error::chain(&error)),
+            (Ok(()) | Err(_), _) => {}
         }
     }
     nix::unistd::chdir(STAGE).map_err(BootError::EnterRoot)?;

@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(Case::new(format!("start::{arch}_{name}"), &needs, move || run(arch)));
         };
         add("a_machine_that_is_not_whole_says_what_is_missing_and_stops", not_whole);
+        add("what_is_broken_is_said_and_the_rest_runs", broken);
     }
     cases
 }
@@ -78,4 +79,77 @@ fn not_whole(arch: Arch) -> anyhow::Result<()> {
     let mut machine = Direct::start(arch, &out, least * 6 / 10, "", None, &[])?;
     machine.wait_for("of its initrd is missing second; the kernel says: write error")?;
     machine.wait_for(&format!("where a machine of {least} MiB is needed"))
+}
+
+/// Nothing in this image is as it should be, but for one service.
+const BROKEN: &str = "
+kernel:
+  deb: {x86_64: linux-image-cloud-amd64, arm64: linux-image-cloud-arm64}
+  cmdline: {x86_64: console=ttyS0, arm64: console=ttyAMA0}
+init: [kiln]
+services:
+  - name: good
+    deb: &busybox [busybox-static]
+    pid: host
+    capabilities: [all]
+    binds: [/var:/var]
+    command:
+      - /usr/bin/busybox
+      - sh
+      - -c
+      - |
+        b=/usr/bin/busybox
+        $b sleep 5
+        $b echo name $($b hostname) year $($b date +%Y) printk $($b cat /proc/sys/kernel/printk_ratelimit)
+        $b grep -qE '^[^ ]+ / [^ ]+ ro,' /proc/1/mounts && $b echo the root is read-only
+        for at in /dev/mqueue /dev/shm /sys/fs/bpf /sys/kernel/security /sys/fs/cgroup; do
+          $b grep -q \" $at \" /proc/1/mounts || $b echo nothing is mounted on $at
+        done
+        for one in cpu memory pids; do
+          $b grep -q $one /proc/1/root/sys/fs/cgroup/cgroup.subtree_control || $b echo no $one
+        done
+        $b grep -q 'Max open files *1048576' /proc/1/limits || $b echo few files
+        $b dd if=/dev/zero of=/var/full bs=1M 2>/dev/null
+        $b echo x >/var/more && $b echo there is room
+        $b sleep 2
+        $b rm /var/full
+        $b echo still here
+        $b sleep 100000
+  - {name: missing, deb: *busybox, command: [/usr/bin/nothing]}
+  - {name: torn, deb: *busybox, command: [/usr/bin/busybox, sleep, '1000']}
+  - {name: ends, deb: *busybox, command: [/usr/bin/busybox, 'true']}
+files:
+  - {path: /etc/kiln/image.json, contents: '{\"image\": \"bro'}
+  - {path: /containers/services/torn/config.json, contents: '{\"ociVersion\": '}
+  - {path: /etc/sysctl.d/10-case.conf, contents: \"kernel.printk_ratelimit = 7\\nno.such.key = 1\\n\"}
+";
+
+fn broken(arch: Arch) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("broken-").tempdir_in(work_folder())?;
+    let out = build(folder.path(), "broken", BROKEN, arch, &[])?;
+    let line = "kiln.hostname=given kiln.network-wait=1 kiln.colour=red";
+    let old: Vec<_> = ["-rtc", "base=2000-01-01"].map(str::to_owned).into();
+    let mut machine = Direct::start(arch, &out, 512, line, None, &old)?;
+    for text in [
+        "kiln-init: understand /etc/kiln/image.json: EOF while parsing",
+        "kiln-init: kiln.colour=red on the kernel's command line means nothing here",
+        "kiln-init: the clock of this machine is not set",
+        "kiln-init: cannot set no.such.key: No such file or directory",
+        "missing: ",
+        "there is no /usr/bin/nothing in the container",
+        "torn: ",
+        "ends ended with code 0; again in ",
+        "good: name given year 2025 printk 7",
+        "good: the root is read-only",
+        "good: still here",
+        // Those that cannot run are tried again and again.
+        "ends ended with code 0; again in 1",
+    ] {
+        machine.wait_for(text)?;
+    }
+    let text = machine.text()?;
+    for wrong in ["nothing is mounted", "good: no ", "few files", "there is room", "panic"] {
+        ensure!(!text.contains(wrong), "`{wrong}` is on the console:\n{text}");
+    }
+    Ok(())
 }

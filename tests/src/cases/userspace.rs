@@ -79,14 +79,14 @@ fn boots() -> anyhow::Result<()> {
         ours.push(measure(&kiln, COUNTED)?);
     }
     let (ours, theirs) = (Measured::median(&ours), Measured::median(&theirs));
-    println!("| three services, kernel start to all up | seconds | MB used |");
-    println!("|---|---|---|");
-    println!(
+    eprintln!("| three services, kernel start to all up | seconds | MB used |");
+    eprintln!("|---|---|---|");
+    eprintln!(
         "| init, runc and containerd as in LinuxKit | {:.2} | {:.0} |",
         theirs.up, theirs.used
     );
-    println!("| kiln-init | {:.2} | {:.0} |", ours.up, ours.used);
-    println!("| ratio | {:.2} | {:.2} |", ours.up / theirs.up, ours.used / theirs.used);
+    eprintln!("| kiln-init | {:.2} | {:.0} |", ours.up, ours.used);
+    eprintln!("| ratio | {:.2} | {:.2} |", ours.up / theirs.up, ours.used / theirs.used);
     Ok(())
 }
 

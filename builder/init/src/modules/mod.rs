@@ -2,10 +2,12 @@
 
 mod glob;
 mod index;
+mod lanes;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -26,6 +28,8 @@ pub(crate) struct Loader {
     /// Devices that were looked at.
     known: BTreeSet<String>,
     loaded: usize,
+    /// Files to load beside the next ones.
+    soon: Vec<String>,
 }
 
 impl Loader {
@@ -42,19 +46,28 @@ impl Loader {
             say(&format!("no modules for the kernel {release}"));
         }
         let index = Index::parse(&dependencies, &table("modules.alias"), &table("modules.softdep"));
-        Self { directory, index, tried: BTreeSet::new(), known: BTreeSet::new(), loaded: 0 }
+        Self {
+            directory,
+            index,
+            tried: BTreeSet::new(),
+            known: BTreeSet::new(),
+            loaded: 0,
+            soon: Vec::new(),
+        }
     }
 
-    /// Loads what the image names.
-    pub(crate) fn load_named(&mut self, names: &[String]) {
+    fn note_missing(&self, name: &str) {
+        let built_in = || Path::new("/sys/module").join(index::normal(name)).exists();
+        if self.index.files_for(name).is_empty() && !built_in() {
+            say(&format!("the module {name} is not in this image"));
+        }
+    }
+
+    /// Loads what the image names when hardware is looked for the next time, beside what that asks for.
+    pub(crate) fn load_soon(&mut self, names: &[String]) {
         for name in names {
-            let files: Vec<String> =
-                self.index.files_for(name).into_iter().map(str::to_owned).collect();
-            let built_in = Path::new("/sys/module").join(index::normal(name)).exists();
-            if files.is_empty() && !built_in {
-                say(&format!("the module {name} is not in this image"));
-            }
-            self.load_files(&files);
+            self.note_missing(name);
+            self.soon.extend(self.index.files_for(name).into_iter().map(str::to_owned));
         }
     }
 
@@ -63,18 +76,21 @@ impl Loader {
         let before = self.loaded;
         for _ in 0..ROUNDS {
             let round = self.loaded;
+            let mut lanes = vec![std::mem::take(&mut self.soon)];
             for device in devices(Path::new("/sys")) {
                 if !self.known.insert(device.clone()) {
                     continue;
                 }
-                let names: Vec<&str> = self.index.wanted_by(&device).collect();
-                let files: Vec<String> = names
-                    .iter()
-                    .flat_map(|name| self.index.files_for(name))
-                    .map(str::to_owned)
-                    .collect();
-                self.load_files(&files);
+                for name in self.index.wanted_by(&device) {
+                    let files = self.index.files_for(name);
+                    let lane = 1 + files.last().map_or(0, |file| lanes::of(file));
+                    lanes.resize(lanes.len().max(lane + 1), Vec::new());
+                    if let Some(lane) = lanes.get_mut(lane) {
+                        lane.extend(files.into_iter().map(str::to_owned));
+                    }
+                }
             }
+            self.load_lanes(&lanes);
             if self.loaded == round {
                 break;
             }
@@ -82,18 +98,19 @@ impl Loader {
         self.loaded - before
     }
 
-    fn load_files(&mut self, files: &[String]) {
-        for file in files {
-            if !self.tried.insert(file.clone()) {
-                continue;
+    fn load_lanes(&mut self, all: &[Vec<String>]) {
+        let lanes: Vec<&[String]> = all.iter().map(Vec::as_slice).collect();
+        let loaded = AtomicUsize::new(0);
+        let directory = &self.directory;
+        lanes::run(&lanes, &mut self.tried, &|file| match load(&directory.join(file)) {
+            Ok(()) => {
+                loaded.fetch_add(1, Ordering::Relaxed);
             }
-            match load(&self.directory.join(file)) {
-                Ok(()) => self.loaded += 1,
-                // Somebody was faster, or the hardware it drives is not there after all.
-                Err(Errno::EEXIST | Errno::ENODEV) => {}
-                Err(error) => say(&format!("cannot load {}: {error}", index::name_of(file))),
-            }
-        }
+            // Somebody was faster, or the hardware it drives is not there after all.
+            Err(Errno::EEXIST | Errno::ENODEV) => {}
+            Err(error) => say(&format!("cannot load {}: {error}", index::name_of(file))),
+        });
+        self.loaded += loaded.into_inner();
     }
 }
 
@@ -130,7 +147,7 @@ fn devices(sys: &Path) -> BTreeSet<String> {
     found
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 

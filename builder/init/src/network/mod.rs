@@ -7,7 +7,7 @@
 //!                               └─ netlink: addresses, routes; resolver: files
 //! ```
 //!
-//! No interface holds up another one, and none holds up the boot for longer than [`PATIENCE`]: what comes later is set up
+//! No interface holds up another one, and none holds up the boot for longer than the command line says: what comes later is set up
 //! when it comes.
 
 mod arp;
@@ -35,6 +35,7 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 
 use crate::clock::uptime;
+use crate::cmdline::CommandLine;
 use crate::config::Machine;
 use crate::console::say;
 use crate::error::BootError;
@@ -47,8 +48,6 @@ use netlink::{Netlink, News};
 const CARD_APPEARS: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOOK_NOW_AND_THEN: Duration = Duration::from_secs(5);
-/// How long the boot waits for an address before it goes on without.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Brings up what the server or the image has planned, and waits a while for what the boot needs of it.
 pub(crate) fn bring_up(
@@ -106,7 +105,9 @@ fn boot(machine: Option<&Machine>) -> Boot {
     Boot {
         mac: told.or(line.mac),
         address: address.or(line.address),
-        takes_hostname: hostname.is_none() && !std::path::Path::new("/etc/hostname").exists(),
+        takes_hostname: hostname.is_none()
+            && CommandLine::read().hostname.is_none()
+            && !std::path::Path::new("/etc/hostname").exists(),
         hostname,
     }
 }
@@ -131,7 +132,7 @@ fn look_on(mut crew: Crew) -> Result<(), BootError> {
 }
 
 fn wait_for(mut awaited: Vec<String>, addresses: &Receiver<String>, phone: &Phone) {
-    let end = uptime() + PATIENCE;
+    let end = uptime() + CommandLine::read().network_wait;
     while !awaited.is_empty() {
         match addresses.recv_timeout(end.saturating_sub(uptime())) {
             Ok(name) => awaited.retain(|other| *other != name),

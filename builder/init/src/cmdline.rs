@@ -1,0 +1,76 @@
+//! What a person or a boot loader says on the kernel's command line: `kiln.NAME=VALUE`. docs/boot.md has the list.
+
+use std::time::Duration;
+
+/// How long the boot waits for an address before it goes on without.
+const NETWORK_WAIT: Duration = Duration::from_secs(60);
+/// Nobody waits longer.
+const LONGEST_WAIT: u64 = 24 * 3600;
+
+/// What is said there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CommandLine {
+    pub(crate) hostname: Option<String>,
+    /// Modules to load besides those of the image.
+    pub(crate) modules: Vec<String>,
+    pub(crate) network_wait: Duration,
+    /// What begins like one of ours and is none.
+    pub(crate) unknown: Vec<String>,
+}
+
+impl CommandLine {
+    pub(crate) fn read() -> Self {
+        Self::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())
+    }
+
+    fn parse(line: &str) -> Self {
+        let mut said = Self {
+            hostname: None,
+            modules: Vec::new(),
+            network_wait: NETWORK_WAIT,
+            unknown: Vec::new(),
+        };
+        for word in line.split_ascii_whitespace() {
+            let Some(ours) = word.strip_prefix("kiln.") else { continue };
+            match ours.split_once('=') {
+                Some(("hostname", name)) if !name.is_empty() => {
+                    said.hostname = Some(name.to_owned());
+                }
+                Some(("modules", names)) => {
+                    let names = names.split(',').filter(|name| !name.is_empty());
+                    said.modules.extend(names.map(str::to_owned));
+                }
+                Some(("network-wait", seconds)) if seconds.parse::<u64>().is_ok() => {
+                    let seconds = seconds.parse().unwrap_or(0).min(LONGEST_WAIT);
+                    said.network_wait = Duration::from_secs(seconds);
+                }
+                _ => said.unknown.push(word.to_owned()),
+            }
+        }
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_is_taken_and_what_only_looks_like_it_is_named() {
+        let said = CommandLine::parse(
+            "console=ttyS0 kiln.hostname=n1 kiln.modules=dummy,,tun kiln.network-wait=5 kiln.colour=red kiln.hostname= quiet\n",
+        );
+        assert_eq!(said.hostname.as_deref(), Some("n1"));
+        assert_eq!(said.modules, ["dummy", "tun"]);
+        assert_eq!(said.network_wait, Duration::from_secs(5));
+        assert_eq!(said.unknown, ["kiln.colour=red", "kiln.hostname="]);
+    }
+
+    #[test]
+    fn a_wait_is_a_number_of_seconds_and_no_more_than_a_day() {
+        let wait = |text: &str| CommandLine::parse(text).network_wait.as_secs();
+        assert_eq!(wait("kiln.network-wait=0"), 0);
+        assert_eq!(wait("kiln.network-wait=18446744073709551615"), LONGEST_WAIT);
+        assert_eq!(wait("kiln.network-wait=soon"), 60);
+    }
+}
