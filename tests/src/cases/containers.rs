@@ -2,22 +2,14 @@
 //!
 //! The image is booted by qemu itself, without a server, and switches itself off.
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use kiln::lab::{FirmwareKind, MachineKind};
 use kiln_types::Arch;
-use tokio::time::Instant;
 
 use super::build::link;
-use crate::rig::{self, Case, Need, image, kiln, work_folder};
+use crate::rig::{self, Case, Direct, Need, image, kiln, work_folder};
 
 const SPEC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/containers/containers.yml");
-/// Half a minute on an idle computer.
-const PATIENCE: Duration = Duration::from_secs(4 * 60);
 
 /// Lines of the console, in this order; others may be between them.
 const LINES: &[&str] = &[
@@ -100,46 +92,10 @@ fn what_they_see(arch: Arch) -> anyhow::Result<()> {
     ])?;
     ensure!(finished.code == Some(0), "the build failed: {}", finished.stderr);
 
-    let console = folder.path().join("console");
-    let ended = run_to_end(start(arch, &out, &console)?);
-    let text = String::from_utf8_lossy(&fs::read(&console)?).replace('\r', "");
+    let mut machine = Direct::start(arch, &out, 1024, "", None, &[])?;
+    let ended = machine.wait_for_end();
+    let text = machine.text()?;
     ended.and_then(|()| compare(&text)).with_context(|| format!("the console:\n{text}"))
-}
-
-fn start(arch: Arch, out: &Path, console: &Path) -> anyhow::Result<Child> {
-    let (program, machine, tty): (_, &[&str], _) = match arch {
-        Arch::X86_64 => ("qemu-system-x86_64", &["-machine", "pc"], "ttyS0"),
-        Arch::Arm64 => {
-            ("qemu-system-aarch64", &["-machine", "virt", "-cpu", "cortex-a72"], "ttyAMA0")
-        }
-    };
-    Command::new(program)
-        .args(["-accel", "tcg", "-m", "1024", "-nographic", "-no-reboot"])
-        .args(["-nic", "user,model=virtio-net-pci"])
-        .args(machine)
-        .args(["-append", &format!("console={tty} quiet panic=-1")])
-        .arg("-kernel")
-        .arg(out.join("kernel"))
-        .arg("-initrd")
-        .arg(out.join("initrd.img"))
-        .stdin(Stdio::null())
-        .stdout(File::create(console)?)
-        .stderr(Stdio::inherit())
-        .spawn()
-        .with_context(|| format!("cannot run {program}"))
-}
-
-fn run_to_end(mut machine: Child) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while machine.try_wait()?.is_none() {
-        if Instant::now() >= deadline {
-            machine.kill()?;
-            machine.wait()?;
-            bail!("the machine did not switch itself off");
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
 }
 
 fn compare(console: &str) -> anyhow::Result<()> {
