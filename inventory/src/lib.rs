@@ -19,6 +19,7 @@ mod plan;
 mod reason;
 mod sighting;
 mod snapshot;
+mod state_disk;
 mod store;
 
 pub use bake::Bake;
@@ -31,4 +32,5 @@ pub use plan::{Artifact, BootPlan, Decision, Plan};
 pub use reason::Reason;
 pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{ImageVersion, Snapshot, UnknownMachines};
+pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{Store, StoreError, StoredFacts};

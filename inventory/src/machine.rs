@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
+use crate::StateDisk;
+
 /// Our own name for one physical box. It stays when network cards or the name of the machine change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -49,6 +51,9 @@ pub struct NewMachine {
     /// Kernel arguments appended to those of the image.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cmdline: String,
+    /// Disk on which a state partition may be made; without one nothing is ever written to its disks.
+    #[serde(default, rename = "state-disk", skip_serializing_if = "Option::is_none")]
+    pub state_disk: Option<StateDisk>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

@@ -35,6 +35,7 @@ fn machine(arch: Option<Arch>, image: Option<&str>) -> Arc<Machine> {
     Arc::new(Machine {
         id: MachineId(1),
         spec: NewMachine {
+            state_disk: None,
             name: "n1".to_owned(),
             macs: [MAC].into(),
             uuid: None,

@@ -20,6 +20,7 @@ struct MachineRow {
     address: Option<String>,
     cmdline: String,
     labels: String,
+    state_disk: Option<String>,
 }
 
 impl MachineRow {
@@ -33,6 +34,7 @@ impl MachineRow {
             cmdline: self.cmdline,
             labels: serde_json::from_str(&self.labels)
                 .map_err(|_| damaged("labels", &self.labels))?,
+            state_disk: parse_opt("the name of a disk", self.state_disk.as_deref())?,
             name: self.name,
         };
         Ok(Machine { id: MachineId(self.id), spec })
@@ -50,7 +52,7 @@ impl Store {
         // One transaction, so that no machine is seen without its interfaces.
         let mut tx = self.pool.begin().await.map_err(&failed)?;
         let rows: Vec<MachineRow> = sqlx::query_as(
-            "SELECT id, name, uuid, arch, image, address, cmdline, labels FROM machines ORDER BY id",
+            "SELECT id, name, uuid, arch, image, address, cmdline, labels, state_disk FROM machines ORDER BY id",
         )
         .fetch_all(&mut *tx)
         .await
@@ -81,11 +83,11 @@ impl Store {
         check(machine)?;
         let failed = |source| StoreError::writing(MACHINES, source);
         let mut tx = self.write(MACHINES).await?;
-        free(&mut tx, machine).await?;
+        free(&mut tx, machine, None).await?;
         let labels = serde_json::to_string(&machine.labels).unwrap_or_default();
         let (id,): (i64,) = sqlx::query_as(
-            "INSERT INTO machines (name, uuid, arch, image, address, cmdline, labels) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+            "INSERT INTO machines (name, uuid, arch, image, address, cmdline, labels, state_disk) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
         )
         .bind(&machine.name)
         .bind(&machine.uuid)
@@ -94,19 +96,57 @@ impl Store {
         .bind(text(machine.address.as_ref()))
         .bind(&machine.cmdline)
         .bind(labels)
+        .bind(text(machine.state_disk.as_ref()))
         .fetch_one(&mut *tx)
         .await
         .map_err(failed)?;
-        for mac in &machine.macs {
-            sqlx::query("INSERT INTO machine_macs (mac, machine) VALUES ($1, $2)")
-                .bind(mac.to_string())
-                .bind(id)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-        }
+        write_macs(&mut tx, MachineId(id), machine).await?;
         tx.commit().await.map_err(failed)?;
         Ok(Machine { id: MachineId(id), spec: machine.clone() })
+    }
+
+    /// Changes what a machine is to be, and returns whether there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_machine`](Self::add_machine).
+    pub async fn change_machine(
+        &self,
+        id: MachineId,
+        machine: &NewMachine,
+    ) -> Result<bool, StoreError> {
+        check(machine)?;
+        let failed = |source| StoreError::writing(MACHINES, source);
+        let mut tx = self.write(MACHINES).await?;
+        free(&mut tx, machine, Some(id)).await?;
+        let labels = serde_json::to_string(&machine.labels).unwrap_or_default();
+        let done = sqlx::query(
+            "UPDATE machines SET name = $1, uuid = $2, arch = $3, image = $4, address = $5, cmdline = $6, \
+             labels = $7, state_disk = $8 WHERE id = $9",
+        )
+        .bind(&machine.name)
+        .bind(&machine.uuid)
+        .bind(text(machine.arch.as_ref()))
+        .bind(text(machine.image.as_ref()))
+        .bind(text(machine.address.as_ref()))
+        .bind(&machine.cmdline)
+        .bind(labels)
+        .bind(text(machine.state_disk.as_ref()))
+        .bind(id.0)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query("DELETE FROM machine_macs WHERE machine = $1")
+            .bind(id.0)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        write_macs(&mut tx, id, machine).await?;
+        tx.commit().await.map_err(failed)?;
+        Ok(true)
     }
 
     /// Removes a machine and returns whether there was one. Its boots stay.
@@ -124,11 +164,34 @@ impl Store {
     }
 }
 
-/// Refuses what is taken, and says by which machine.
-async fn free(tx: &mut SqliteConnection, machine: &NewMachine) -> Result<(), StoreError> {
+async fn write_macs(
+    tx: &mut SqliteConnection,
+    id: MachineId,
+    machine: &NewMachine,
+) -> Result<(), StoreError> {
+    for mac in &machine.macs {
+        sqlx::query("INSERT INTO machine_macs (mac, machine) VALUES ($1, $2)")
+            .bind(mac.to_string())
+            .bind(id.0)
+            .execute(&mut *tx)
+            .await
+            .map_err(|source| StoreError::writing(MACHINES, source))?;
+    }
+    Ok(())
+}
+
+/// Refuses what another machine than this one has, and says which.
+async fn free(
+    tx: &mut SqliteConnection,
+    machine: &NewMachine,
+    this: Option<MachineId>,
+) -> Result<(), StoreError> {
     let failed = StoreError::reading(MACHINES);
-    let same_name = sqlx::query("SELECT id FROM machines WHERE name = $1")
+    // No machine has the number 0.
+    let this = this.map_or(0, |id| id.0);
+    let same_name = sqlx::query("SELECT id FROM machines WHERE name = $1 AND id <> $2")
         .bind(&machine.name)
+        .bind(this)
         .fetch_optional(&mut *tx)
         .await
         .map_err(&failed)?;
@@ -137,9 +200,10 @@ async fn free(tx: &mut SqliteConnection, machine: &NewMachine) -> Result<(), Sto
     }
     for &mac in &machine.macs {
         let owner: Option<(String,)> = sqlx::query_as(
-            "SELECT name FROM machines JOIN machine_macs ON machine = id WHERE mac = $1",
+            "SELECT name FROM machines JOIN machine_macs ON machine = id WHERE mac = $1 AND id <> $2",
         )
         .bind(mac.to_string())
+        .bind(this)
         .fetch_optional(&mut *tx)
         .await
         .map_err(&failed)?;
@@ -149,8 +213,9 @@ async fn free(tx: &mut SqliteConnection, machine: &NewMachine) -> Result<(), Sto
     }
     if let Some(address) = machine.address {
         let owner: Option<(String,)> =
-            sqlx::query_as("SELECT name FROM machines WHERE address = $1")
+            sqlx::query_as("SELECT name FROM machines WHERE address = $1 AND id <> $2")
                 .bind(address.to_string())
+                .bind(this)
                 .fetch_optional(&mut *tx)
                 .await
                 .map_err(&failed)?;

@@ -6,8 +6,8 @@ use tempfile::TempDir;
 use super::sightings::MOST_SIGHTINGS;
 use super::*;
 use crate::{
-    Asker, BootEvent, BootId, Firmware, Lease, MachineId, NewBoot, NewMachine, Outcome, Phase,
-    Sighting,
+    Asker, BootEvent, BootId, Firmware, Lease, Machine, MachineId, NewBoot, NewMachine, Outcome,
+    Phase, Sighting,
 };
 
 pub(super) async fn store() -> (TempDir, Store) {
@@ -22,6 +22,7 @@ fn mac(last: u8) -> Mac {
 
 pub(super) fn machine(name: &str, macs: &[u8]) -> NewMachine {
     NewMachine {
+        state_disk: None,
         name: name.to_owned(),
         macs: macs.iter().map(|last| mac(*last)).collect(),
         uuid: None,
@@ -63,6 +64,7 @@ async fn the_file_is_private_and_keeps_everything_across_a_restart() {
     spec.address = Some([10, 0, 0, 5].into());
     spec.cmdline = "quiet".to_owned();
     spec.labels = [("rack".to_owned(), "a \"1\"".to_owned())].into();
+    spec.state_disk = Some("serial:ABC".parse().unwrap());
     let added = store.add_machine(&spec).await.unwrap();
     assert_eq!(added.spec, spec);
     for entry in std::fs::read_dir(dir.path()).unwrap() {
@@ -73,6 +75,24 @@ async fn the_file_is_private_and_keeps_everything_across_a_restart() {
     store.close().await;
     let store = Store::open(&path).await.unwrap();
     assert_eq!(store.machines().await.unwrap(), [added]);
+}
+
+#[tokio::test]
+async fn a_machine_is_changed_as_a_whole_or_not_at_all() {
+    let (_dir, store) = store().await;
+    let first = store.add_machine(&machine("n1", &[1, 2])).await.unwrap();
+    let other = store.add_machine(&machine("n2", &[3])).await.unwrap();
+    let mut spec = machine("n1", &[2, 4]);
+    spec.state_disk = Some("wwn:5000c500".parse().unwrap());
+    assert!(store.change_machine(first.id, &spec).await.unwrap());
+    let changed = Machine { id: first.id, spec };
+    assert_eq!(store.machines().await.unwrap(), [changed.clone(), other]);
+    for taken in [machine("n2", &[2]), machine("n1", &[3])] {
+        store.change_machine(first.id, &taken).await.unwrap_err();
+        assert_eq!(store.machines().await.unwrap()[0], changed);
+    }
+    assert!(!store.change_machine(MachineId(77), &machine("n3", &[9])).await.unwrap());
+    assert_eq!(store.machines().await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ fn ticket() -> BootTicket {
 
 fn machine(name: &str) -> Option<Arc<Machine>> {
     let spec = NewMachine {
+        state_disk: None,
         name: name.to_owned(),
         macs: [MAC].into(),
         uuid: None,

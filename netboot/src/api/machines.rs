@@ -34,6 +34,24 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(machine)))
 }
 
+/// Changes a machine to what the body says.
+pub(super) async fn change(
+    State(control): Shared,
+    Path(key): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Machine>, Fault> {
+    let body = body?;
+    let bad = |text: String| Fault(StatusCode::BAD_REQUEST, text);
+    let spec: NewMachine = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
+    let Machine { id, .. } = find(&control, &key).await?;
+    if !control.inventory.change_machine(id, &spec).await? {
+        return Err(Fault::not_found("machine", &key));
+    }
+    refresh(&control).await?;
+    tracing::info!(machine = spec.name, id = id.0, "machine changed");
+    Ok(Json(Machine { id, spec }))
+}
+
 pub(super) async fn show(
     State(control): Shared,
     Path(key): Path<String>,

@@ -69,7 +69,10 @@ pub async fn serve(listener: UnixListener, control: Control, stop: CancellationT
 pub fn router(control: Control) -> Router {
     Router::new()
         .route("/api/v1/machines", get(machines::list).post(machines::add))
-        .route("/api/v1/machines/{key}", get(machines::show).delete(machines::remove))
+        .route(
+            "/api/v1/machines/{key}",
+            get(machines::show).put(machines::change).delete(machines::remove),
+        )
         .route("/api/v1/machines/{key}/explain", get(machines::explain_one))
         .route("/api/v1/machines/{key}/facts", get(machines::facts))
         .route("/api/v1/machines/{key}/orders", get(orders::list).post(orders::give))

@@ -116,6 +116,18 @@ async fn a_machine_is_added_once_listed_shown_and_removed_once() {
         assert_eq!(rig.get(&format!("{MACHINES}/{key}")).await, (200, added.clone()), "{key}");
     }
     let one = format!("{MACHINES}/n1");
+    let mut changed = machine("n1", mac, Some("10.0.0.8"));
+    changed["state-disk"] = json!("serial:ABC");
+    let (status, answer) = rig.send(Method::PUT, &one, &changed).await;
+    assert_eq!((status, &answer["state-disk"]), (200, &json!("serial:ABC")), "{answer}");
+    assert_eq!(rig.get(&one).await, (200, answer));
+    changed["state-disk"] = json!("/dev/sda");
+    let (status, problem) = rig.send(Method::PUT, &one, &changed).await;
+    assert_eq!(status, 400);
+    assert!(problem["error"].as_str().unwrap().contains("names no disk"), "{problem}");
+    let (status, _) =
+        rig.send(Method::PUT, &format!("{MACHINES}/n2"), &machine("n2", mac, None)).await;
+    assert_eq!(status, 404);
     assert_eq!(rig.send(Method::DELETE, &one, &Value::Null).await, (204, Value::Null));
     let gone = json!({"error": "there is no machine `n1`"});
     assert_eq!(rig.send(Method::DELETE, &one, &Value::Null).await, (404, gone.clone()));

@@ -26,6 +26,7 @@ impl Rig {
         let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let mac: Mac = "52:54:00:00:00:01".parse().unwrap();
         let machine = NewMachine {
+            state_disk: None,
             name: "n1".to_owned(),
             macs: BTreeSet::from([mac]),
             uuid: None,

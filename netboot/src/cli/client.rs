@@ -42,6 +42,14 @@ impl Client {
         Ok(serde_json::from_slice(&self.send(Method::POST, path, body).await?)?)
     }
 
+    pub(super) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, Failure> {
+        Ok(serde_json::from_slice(&self.send(Method::PUT, path, body).await?)?)
+    }
+
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(Method::DELETE, path, Vec::new()).await.map(drop)
     }

@@ -22,6 +22,7 @@ impl Chosen {
     /// Describes it to the inventory.
     pub(super) fn spec(&self, image: &ImageRef) -> NewMachine {
         NewMachine {
+            state_disk: None,
             name: self.name.clone(),
             macs: BTreeSet::from([self.mac]),
             uuid: None,

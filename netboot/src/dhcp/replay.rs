@@ -92,6 +92,7 @@ impl World {
             Arc::new(Machine {
                 id: MachineId(last.into()),
                 spec: NewMachine {
+                    state_disk: None,
                     name: name.to_owned(),
                     macs: BTreeSet::from([Mac::new([0x52, 0x54, 0, 0x77, 0, last])]),
                     uuid: None,

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use kiln_builder::cpio;
 use kiln_builder::tree::{Node, Tree, TreePath};
+use kiln_inventory::StateDisk;
 use serde::Serialize;
 
 use crate::boots::Identity;
@@ -26,13 +27,21 @@ struct MachineFile<'a> {
     /// The keys whose signatures count when it is told to start another version, in hexadecimal digits.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     keys: &'a [String],
+    /// The disk on which the machine may make a state partition.
+    #[serde(rename = "state-disk", skip_serializing_if = "Option::is_none")]
+    state_disk: Option<&'a StateDisk>,
 }
 
 /// Makes the segment. The same identity gives the same bytes.
 ///
 /// It is compressed although it is small: the kernel reads a compressed archive from any offset, but a bare one
 /// only where the segments before it end on a multiple of four.
-pub(super) fn segment(identity: &Identity, server: String, keys: &[String]) -> io::Result<Vec<u8>> {
+pub(super) fn segment(
+    identity: &Identity,
+    server: String,
+    keys: &[String],
+    state_disk: Option<&StateDisk>,
+) -> io::Result<Vec<u8>> {
     let file = serde_json::to_vec(&MachineFile {
         server,
         boot: identity.boot.0,
@@ -42,6 +51,7 @@ pub(super) fn segment(identity: &Identity, server: String, keys: &[String]) -> i
         version: identity.version.to_string(),
         address: identity.address,
         keys,
+        state_disk,
     })?;
     let mut tree = Tree::new();
     let path = TreePath::new(PATH).map_err(io::Error::other)?;
@@ -68,7 +78,9 @@ mod tests {
             version: Digest::from_bytes([1; 32]),
             address: Some(Ipv4Addr::new(10, 0, 0, 5)),
         };
-        let segment = segment(&identity, "http://10.0.0.1:8080".to_owned(), &[]).unwrap();
+        let disk = "serial:ABC".parse().unwrap();
+        let server = "http://10.0.0.1:8080".to_owned();
+        let segment = segment(&identity, server, &[], Some(&disk)).unwrap();
         let archive = zstd::bulk::decompress(&segment, 1 << 20).unwrap();
         let text = String::from_utf8_lossy(&archive);
         assert!(text.starts_with("070701"));
@@ -76,5 +88,6 @@ mod tests {
         assert!(text.contains("etc/kiln/machine.json\0"));
         assert!(text.contains(r#""boot":12,"token":"abab"#), "{text}");
         assert!(text.contains(r#""address":"10.0.0.5""#), "{text}");
+        assert!(text.contains(r#""state-disk":"serial:ABC"}"#), "{text}");
     }
 }

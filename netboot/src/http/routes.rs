@@ -205,7 +205,11 @@ async fn machine_segment(
         Err(error) => return refused(peer, boot, error),
     };
     let keys = plane.view.keys();
-    match machine::segment(&identity, format!("http://{}", at.http), &keys) {
+    // Only a machine of the inventory has a disk that may be written to; one that was removed meanwhile has none.
+    let snapshot = plane.view.snapshot();
+    let known = snapshot.machine_by_mac(identity.mac);
+    let disk = known.and_then(|machine| machine.spec.state_disk.as_ref());
+    match machine::segment(&identity, format!("http://{}", at.http), &keys, disk) {
         Ok(bytes) => {
             let (boots, started, detail) =
                 (plane.boots.clone(), Instant::now(), "machine".to_owned());

@@ -61,6 +61,7 @@ impl Rig {
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         inventory
             .add_machine(&NewMachine {
+                state_disk: None,
                 name: "n1".to_owned(),
                 macs: BTreeSet::from([MAC.parse().unwrap()]),
                 uuid: None,

@@ -78,6 +78,7 @@ impl Scene {
     /// Describes a machine.
     pub(crate) fn machine(name: &str, mac: Mac, image: &ImageRef) -> NewMachine {
         NewMachine {
+            state_disk: None,
             name: name.to_owned(),
             macs: BTreeSet::from([mac]),
             uuid: None,
