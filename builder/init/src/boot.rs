@@ -16,7 +16,9 @@ use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
-use crate::{clock, control, facts, input, network, orders, parts, root, services, tune, volumes};
+use crate::{
+    clock, control, facts, input, network, orders, parts, root, services, state, tune, volumes,
+};
 
 /// How long the kernel hurries for services that do not come up.
 const HURRY: Duration = Duration::from_secs(60);
@@ -69,11 +71,12 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     clock::set_if_unset();
 
     network::bring_up(image.network.as_ref(), machine.as_ref(), &mut loader, &phone)?;
-    drop(loader);
     facts::tell(machine.as_ref());
     orders::start(machine.as_ref(), &children)?;
 
     let start = clock::uptime();
+    let state = state::set_up(&image, machine.as_ref(), &mut loader, &children, &phone);
+    drop(loader);
     volumes::set_up();
     phone.tell_since(start, Phase::Volumes, "");
     if let Some(then) = services::run_onboot(&image.onboot, &children, &phone) {
@@ -87,9 +90,12 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
         Err(RecvTimeoutError::Timeout) => healthy.recv().is_ok(),
         other => other.is_ok(),
     };
-    if all_up {
+    if all_up && state.is_as_wanted() {
         phone.tell(Phase::Healthy, "");
         say("healthy");
+        state.record(&image, machine.as_ref(), &phone);
+    } else if all_up {
+        say("not healthy: there is no state");
     }
     loop {
         std::thread::park();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -34,6 +35,8 @@ pub(crate) struct Image {
     pub(crate) min_ram: Option<u64>,
     /// The network; without, the interface of the boot with DHCP.
     pub(crate) network: Option<serde_json::Value>,
+    /// The partition that is kept from image to image.
+    pub(crate) state: Option<StateDisk>,
 }
 
 impl Image {
@@ -41,6 +44,32 @@ impl Image {
     pub(crate) fn guess() -> Self {
         let modules = ["overlay", "af_packet", "loop", "squashfs"].map(str::to_owned);
         Self { modules: modules.into(), ..Self::default() }
+    }
+}
+
+/// The partition at `/var/lib/state`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub(crate) struct StateDisk {
+    /// Its name in the partition table.
+    pub(crate) label: String,
+    /// In bytes.
+    pub(crate) min_size: u64,
+    /// In which form this image keeps its data.
+    pub(crate) schema: u32,
+    /// The lowest schema of an image that can use the data after this one.
+    pub(crate) compatible: u32,
+    /// Whether the machine is of use without it.
+    pub(crate) required: bool,
+    /// How long it is waited for, in milliseconds.
+    pub(crate) timeout: u64,
+    /// The bundles of those containers that keep something there.
+    pub(crate) containers: Vec<String>,
+}
+
+impl StateDisk {
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout)
     }
 }
 
@@ -103,6 +132,9 @@ pub(crate) struct Machine {
     /// The public keys whose signatures count, in hexadecimal digits.
     #[serde(default)]
     pub(crate) keys: Vec<String>,
+    /// The disk on which a state partition may be made: `serial:…`, `wwn:…` or `path:…`.
+    #[serde(default, rename = "state-disk")]
+    pub(crate) state_disk: Option<String>,
 }
 
 /// Reads one of the files; `None` when it is not there.
@@ -148,6 +180,24 @@ mod tests {
         .unwrap();
         assert_eq!(machine.boot, 12);
         assert_eq!(machine.hostname.as_deref(), Some("n1"));
+    }
+
+    #[test]
+    fn the_partition_of_an_image_and_the_disk_of_a_machine_are_read() {
+        let image: Image = serde_json::from_str(
+            r#"{"state":{"label":"kiln-state","min-size":1048576,"schema":3,"compatible":2,
+                "required":true,"timeout":5000,"containers":["/containers/services/db"]}}"#,
+        )
+        .unwrap();
+        let state = image.state.unwrap();
+        assert_eq!((state.min_size, state.schema, state.compatible), (1 << 20, 3, 2));
+        assert_eq!(state.timeout(), Duration::from_secs(5));
+        assert!(state.required && state.containers == ["/containers/services/db"]);
+        let machine: Machine = serde_json::from_str(
+            r#"{"server":"http://10.0.0.1","boot":1,"token":"ab","state-disk":"serial:A"}"#,
+        )
+        .unwrap();
+        assert_eq!(machine.state_disk.as_deref(), Some("serial:A"));
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod root;
 mod runtime;
 mod seccomp;
 mod services;
+mod state;
 mod sys;
 mod tune;
 mod unmount;

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::clock::uptime;
 use crate::console::say;
 use crate::process::Children;
-use crate::{services, unmount};
+use crate::{services, state, unmount};
 
 /// How long services may take to stop, one after the other.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(30);
@@ -74,6 +74,7 @@ pub(crate) fn stop(children: &Children, then: Then) -> ! {
     // Their mounts and open files are gone only when they are.
     sleep(LOOK_AGAIN);
     children.reap();
+    state::leave();
     nix::unistd::sync();
     unmount::disks();
     match then {
@@ -100,6 +101,8 @@ pub(crate) fn after_failure(children: &Children, then: Then) -> ! {
 pub(crate) fn give_up() -> ! {
     say("power off in 30 s");
     sleep(READING_TIME);
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    state::leave();
     nix::unistd::sync();
     finish(reboot(RebootMode::RB_POWER_OFF))
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -50,6 +50,8 @@ pub(crate) type Told = Box<dyn FnOnce(End) + Send>;
 pub(crate) struct Children {
     running: Mutex<HashMap<Pid, Told>>,
     stopping: AtomicBool,
+    /// Containers that must not run, and why.
+    held: OnceLock<(Vec<String>, String)>,
 }
 
 impl Children {
@@ -60,6 +62,9 @@ impl Children {
 
     /// Starts the container in `bundle`; its end is given to `told`.
     pub(crate) fn start_telling(&self, bundle: &str, name: &str, told: Told) -> io::Result<Pid> {
+        if let Some(why) = self.is_held_back(bundle) {
+            return Err(io::Error::other(why));
+        }
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new("/proc/self/exe");
         command
@@ -87,6 +92,34 @@ impl Children {
             .stack_size(64 * 1024)
             .spawn(move || logs::follow(&who, std::fs::File::from(reader)))?;
         Ok(pid)
+    }
+
+    /// From now on these bundles are not started: something is missing that they need. Said once in a boot.
+    pub(crate) fn hold_back(&self, bundles: &[String], why: &str) {
+        let _ = self.held.set((bundles.to_vec(), why.to_owned()));
+    }
+
+    /// Says why a bundle is not started, if it is held back.
+    pub(crate) fn is_held_back(&self, bundle: &str) -> Option<String> {
+        let (bundles, why) = self.held.get()?;
+        bundles.iter().any(|held| held == bundle).then(|| why.clone())
+    }
+
+    /// Runs a program of the machine itself to its end, and ends it when it takes too long.
+    pub(crate) fn run(&self, command: &mut Command, patience: Duration) -> io::Result<End> {
+        let (told, end) = channel();
+        let mut running = self.lock();
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the machine is stopping"));
+        }
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        running.insert(pid, telling(told));
+        drop(running);
+        end.recv_timeout(patience).map_err(|_| {
+            let _ = kill(pid, Signal::SIGKILL);
+            io::Error::other(format!("it takes longer than {} s", patience.as_secs()))
+        })
     }
 
     /// Runs a program in a running container and says what is wrong when it does not end with 0 in time.
@@ -211,5 +244,20 @@ fn telling(told: Sender<End>) -> Told {
 impl std::fmt::Debug for Children {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Children")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_is_not_started_and_says_why() {
+        let children = Children::default();
+        children.hold_back(&["/containers/services/db".to_owned()], "there is no disk");
+        let (told, _end) = channel();
+        let error = children.start("/containers/services/db", "db", told).unwrap_err();
+        assert_eq!(error.to_string(), "there is no disk");
+        assert_eq!(children.is_held_back("/containers/services/web"), None);
     }
 }

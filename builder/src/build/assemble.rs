@@ -98,6 +98,10 @@ pub(super) async fn assemble(
             parts: BTreeMap::new(),
             min_ram: None,
             network: spec.network.as_deref().map(|links| network::plan(links)),
+            state: spec
+                .state
+                .as_ref()
+                .map(|state| state.settle(component::bundles(spec).into_iter().zip(containers))),
         };
         let part = |said: &init::About<'_>| -> Result<_, BuildError> {
             Ok(part("image", format!("init[{number}]"), What::Tree(said.tree()?)))

@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 
 use kiln_types::{Arch, Digest};
 
-use super::BuildError;
-use super::key::key;
+use super::key::{add_packages, key};
 use super::resolve::Resolved;
+use super::{BuildError, state};
 use crate::bundle::seccomp::Profile;
 use crate::bundle::{self, Ids, RootPlace, Surroundings, VolumeFiles, Volumes};
 use crate::hash::Hasher;
@@ -43,6 +43,12 @@ pub(super) enum What {
     /// Images over the root file system, in order.
     Init {
         images: Vec<Image>,
+        /// Digest of all that decides about its bytes.
+        key: Digest,
+    },
+    /// Programs for the state partition.
+    StateTools {
+        packages: Vec<PackagePin>,
         /// Digest of all that decides about its bytes.
         key: Digest,
     },
@@ -132,6 +138,15 @@ impl Components<'_> {
         let ids = ids(spec);
         let volumes = Volumes::new(spec.volumes.iter().map(|v| (v.name.as_str(), v.readonly)));
         let mut list = Vec::new();
+        if spec.state.is_some() {
+            let packages = self.resolved.state.clone();
+            let mut key = key("state-tools", self.packing);
+            add_packages(&mut key, &packages);
+            let (name, key) = (state::COMPONENT.to_owned(), key.finish());
+            let (source, location) = (state::PACKAGE.to_owned(), "state".to_owned());
+            let what = What::StateTools { packages, key };
+            list.push(Component { name, source, location, what });
+        }
         for (number, volume) in spec.volumes.iter().enumerate() {
             let location = format!("volume[{number}]");
             let source = volume.image.as_deref().map(ToString::to_string).unwrap_or_default();
@@ -262,6 +277,11 @@ pub(super) fn init_images(spec: &Spec, resolved: &Resolved) -> Vec<Image> {
 /// Returns the numbers that the names of containers stand for.
 pub(super) fn ids(spec: &Spec) -> Ids {
     Ids::new(spec.containers().map(|container| container.name.as_str()))
+}
+
+/// Returns the bundle of every container in the machine.
+pub(super) fn bundles(spec: &Spec) -> Vec<String> {
+    places(spec).into_iter().map(|(place, _)| place.path).collect()
 }
 
 /// Where a container is: its bundle in the machine, and itself in the specification.

@@ -7,6 +7,7 @@ use super::blocking::blocking;
 use super::component::init_images;
 use super::pack::{Packer, unpack};
 use super::resolve::Resolved;
+use super::state;
 use crate::deb;
 use crate::hash::{Hasher, sha256};
 use crate::init_binary;
@@ -46,6 +47,9 @@ impl Packer<'_, '_> {
         }
         for image in init_images(spec, resolved) {
             all.push(self.image_of("init", &image).await?);
+        }
+        if spec.state.is_some() {
+            all.push(self.packages_of(state::COMPONENT, &resolved.state).await?);
         }
         for volume in &spec.volumes {
             if let Some(image) = volume.image.as_deref().and_then(|it| resolved.image(it)) {

@@ -58,6 +58,14 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A package lacks what checks and makes the state partition.
+    #[error(
+        "the programs for the state partition are not complete: `{file}` is missing or no program of Linux"
+    )]
+    StateTools {
+        /// The file.
+        file: String,
+    },
     /// There is no kernel in the kernel package.
     #[error(transparent)]
     Kernel(#[from] KernelError),

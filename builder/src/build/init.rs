@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::BuildError;
 use crate::init_binary;
-use crate::spec::{Container, OnFailure};
+use crate::spec::{Container, OnFailure, State};
 use crate::tree::{Kind, Node, Tree, TreePath, TreePathError};
 
 /// Where kiln-init reads what the image says of itself.
@@ -31,6 +31,8 @@ pub(super) struct About<'a> {
     pub(super) min_ram: Option<u64>,
     /// The network, where the specification says something of it.
     pub(super) network: Option<Value>,
+    /// The partition that is kept from image to image.
+    pub(super) state: Option<State>,
 }
 
 impl About<'_> {
@@ -82,6 +84,9 @@ impl About<'_> {
         }
         if let Some(bytes) = self.min_ram {
             about["min-ram"] = json!(bytes);
+        }
+        if let Some(state) = &self.state {
+            about["state"] = json!(state);
         }
         about
     }
@@ -143,6 +148,7 @@ mod tests {
             parts: BTreeMap::new(),
             min_ram: None,
             network: None,
+            state: None,
         };
         let about = said.value();
         assert_eq!(about.as_object().unwrap().len(), 5);

@@ -9,7 +9,7 @@ use super::resolve::Resolved;
 use super::{BuildError, ComponentReport, contents};
 use crate::lock::PackagePin;
 use crate::manifest::{KernelEntry, SegmentCompression, SegmentEntry};
-use crate::modules::{self, ModulesError};
+use crate::modules::{self, ModulesError, Needs};
 use crate::oci::Image;
 use crate::segment::Packing;
 use crate::spec::{KernelSpec, Layout, Placed, Spec};
@@ -38,15 +38,21 @@ struct Source<'a> {
     origin: Origin<'a>,
     /// Packages with firmware.
     firmware: &'a [PackagePin],
-    /// Whether some container has a packed root file system.
-    packed: bool,
-    /// Modules that the image needs, whatever is selected.
-    needs: Vec<&'static str>,
+    needs: Needs,
 }
 
 enum Origin<'a> {
     Packages(&'a [PackagePin]),
     Image(&'a Image),
+}
+
+fn is_packed(spec: &Spec) -> bool {
+    spec.containers().any(|it| spec.layout_of(it) == Layout::Packed)
+}
+
+/// Returns which modules an image cannot do without.
+pub(super) fn needs(spec: &Spec) -> Needs {
+    Needs::new(is_packed(spec), spec.state.is_some()).with(spec.network_modules())
 }
 
 impl KernelParts {
@@ -66,13 +72,11 @@ impl KernelParts {
 impl<'a> Source<'a> {
     fn new(spec: &'a Spec, resolved: &'a Resolved) -> Self {
         let image = spec.kernel.image.as_deref().and_then(|reference| resolved.image(reference));
-        let packed = spec.containers().any(|it| spec.layout_of(it) == Layout::Packed);
         Self {
             spec: &spec.kernel,
             origin: image.map_or(Origin::Packages(&resolved.kernel), Origin::Image),
             firmware: &resolved.firmware,
-            packed,
-            needs: needs(spec, packed),
+            needs: needs(spec),
         }
     }
 
@@ -91,12 +95,6 @@ impl<'a> Source<'a> {
         add_packages(&mut key, self.firmware);
         key.finish()
     }
-}
-
-/// Returns the modules that an image needs, whatever is selected.
-pub(super) fn needs(spec: &Spec, packed: bool) -> Vec<&'static str> {
-    let packed = if packed { modules::FOR_PACKED } else { &[] };
-    packed.iter().copied().chain(spec.network_modules()).collect()
 }
 
 impl Packer<'_, '_> {
@@ -142,7 +140,8 @@ impl Packer<'_, '_> {
         resolved: &Resolved,
         key: Digest,
     ) -> Result<KernelParts, BuildError> {
-        let Source { spec: wanted, origin, firmware, packed, needs } = Source::new(spec, resolved);
+        let Source { spec: wanted, origin, firmware, needs } = Source::new(spec, resolved);
+        let packed = is_packed(spec);
         let (store, packing, wanted) = (self.store.clone(), self.packing, wanted.clone());
         let parts = self.module_parts(&wanted, firmware, needs).await?;
         let result = match origin {

@@ -20,7 +20,6 @@ mod kernel;
 mod key;
 mod losses;
 mod modules;
-mod not_yet;
 mod pack;
 mod packages;
 mod report;
@@ -28,6 +27,7 @@ mod request;
 mod resolve;
 mod settings;
 mod signing;
+mod state;
 mod tar;
 
 use std::collections::BTreeSet;
@@ -68,7 +68,6 @@ use crate::trust::KeyDir;
 pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError> {
     let mut steps = Steps::begin();
     let spec = spec::load(&request.specs)?;
-    not_yet::check(&spec)?;
     let image = image_name(&request)?;
     let epoch = request.epoch.map_or_else(source_date_epoch, |epoch| Ok(Some(epoch)))?;
     let (arch, store) = (request.arch, request.store);
@@ -191,7 +190,6 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
 /// Fails when the specification is wrong, when something cannot be found, and when the lock file cannot be written.
 pub async fn update(request: BuildRequest<'_>) -> Result<Vec<Change>, BuildError> {
     let spec = spec::load(&request.specs)?;
-    not_yet::check(&spec)?;
     let fetcher = Fetcher::new(request.progress);
     let packages = packages(&request, &spec, &fetcher);
     let sources = sources(&request, &spec).await?;

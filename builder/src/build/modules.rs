@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::pack::{Packer, unpack};
 use super::{BuildError, contents};
 use crate::lock::PackagePin;
-use crate::modules::{self, Firmware, Modules, ModulesError};
+use crate::modules::{self, Firmware, Modules, ModulesError, Needs};
 use crate::spec::{FirmwareSelection, KernelSpec, ModuleSelection};
 use crate::store::Store;
 use crate::tree::Tree;
@@ -14,7 +14,7 @@ use crate::tree::Tree;
 pub(super) struct ModuleParts {
     selection: Option<ModuleSelection>,
     firmware: Option<FirmwareSelection>,
-    needs: Vec<&'static str>,
+    needs: Needs,
     pins: Vec<PackagePin>,
     paths: Vec<PathBuf>,
 }
@@ -28,7 +28,7 @@ impl Packer<'_, '_> {
         &self,
         kernel: &KernelSpec,
         pins: &[PackagePin],
-        needs: Vec<&'static str>,
+        needs: Needs,
     ) -> Result<ModuleParts, BuildError> {
         Ok(ModuleParts {
             selection: kernel.modules.as_deref().cloned(),
@@ -124,7 +124,7 @@ mod tests {
         let parts = ModuleParts {
             selection: spec.modules.as_deref().cloned(),
             firmware: spec.firmware.as_deref().cloned(),
-            needs: Vec::new(),
+            needs: Needs::default(),
             pins: Vec::new(),
             paths: Vec::new(),
         };

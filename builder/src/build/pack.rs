@@ -11,7 +11,7 @@ use super::blocking::blocking;
 use super::component::{Bundle, Component, Root, VolumeLayout, What};
 use super::key::{add_tree, key};
 use super::packages::Packages;
-use super::{BuildError, ComponentReport, contents, losses};
+use super::{BuildError, ComponentReport, contents, losses, state};
 use crate::bundle::{self, RootFiles, VolumeFiles};
 use crate::deb;
 use crate::layer::{ApkDatabases, Limits, flatten, for_container, for_init};
@@ -87,7 +87,9 @@ impl Packer<'_, '_> {
                 })
                 .await??
             }
-            What::Volume { key, .. } | What::Init { key, .. } => (what, key),
+            What::Volume { key, .. } | What::Init { key, .. } | What::StateTools { key, .. } => {
+                (what, key)
+            }
             What::Container(bundle) => {
                 let key = bundle.key;
                 (What::Container(bundle), key)
@@ -169,6 +171,7 @@ impl Packer<'_, '_> {
                 })?);
             }
             What::Volume { image, .. } => parts.images.push(self.layers(image).await?),
+            What::StateTools { packages, .. } => parts.packages = self.fetch(packages).await?,
             What::Init { images, .. } => {
                 for image in images {
                     parts.images.push(self.layers(image).await?);
@@ -303,6 +306,11 @@ fn tree(
             databases.put(&mut root).map_err(place)?;
             *lost = losses::of_archive(&root, false);
             root
+        }
+        What::StateTools { packages, .. } => {
+            let unpacked = unpack(&parts.packages)?;
+            contents::remember(store, &packages, &parts.packages, &unpacked)?;
+            state::tools(&unpacked)?
         }
         What::Container(bundle) => {
             let Bundle { container, path, place: at, .. } = &*bundle;

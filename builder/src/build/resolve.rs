@@ -4,7 +4,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use kiln_types::{Arch, Digest};
 
 use super::packages::{Packages, Wanted};
-use super::{BuildError, LockUse};
+use super::{BuildError, LockUse, state};
 use crate::deb::ResolveError;
 use crate::lock::{Lock, PackagePin};
 use crate::manifest::PackageEntry;
@@ -31,6 +31,8 @@ pub(super) struct Resolved {
     pub(super) images: BTreeMap<String, Image>,
     /// Packages of each container, by the names it asks for.
     pub(super) containers: BTreeMap<Vec<String>, Vec<PackagePin>>,
+    /// Packages of the programs for the state partition; none without one.
+    pub(super) state: Vec<PackagePin>,
     /// The package of systemd's stub, where it was asked for.
     pub(super) stub: Option<PackagePin>,
     /// All of that.
@@ -79,7 +81,20 @@ impl Resolved {
             let found = packages.closure(&wanted, old, lock_use, &mut lock).await?;
             containers.insert(container.deb.clone(), found);
         }
-        Ok(Self { kernel, firmware, images, containers, stub: None, lock })
+        let state = match &spec.state {
+            Some(state) => {
+                let names = [state::PACKAGE.to_owned()];
+                let wanted = Wanted {
+                    component: state::COMPONENT,
+                    place: state.place(),
+                    names: &names,
+                    keep: Some(&state::is_needed),
+                };
+                packages.closure(&wanted, old, lock_use, &mut lock).await?
+            }
+            None => Vec::new(),
+        };
+        Ok(Self { kernel, firmware, images, containers, state, stub: None, lock })
     }
 
     /// Resolves the package of systemd's stub: if it is needed, or if only the lock is to be brought up to date.
@@ -118,7 +133,7 @@ impl Resolved {
 
     /// Returns every package, sorted.
     pub(super) fn package_entries(&self) -> Vec<PackageEntry> {
-        let all = self.kernel.iter().chain(&self.firmware);
+        let all = self.kernel.iter().chain(&self.firmware).chain(&self.state);
         let all = all.chain(self.containers.values().flatten());
         let mut entries: Vec<_> = all
             .map(|pin| PackageEntry {

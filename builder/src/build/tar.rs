@@ -5,6 +5,7 @@ use tempfile::NamedTempFile;
 
 use super::blocking::blocking;
 use super::component::{self, Component, What};
+use super::kernel::needs;
 use super::pack::{Packer, unpack};
 use super::resolve::Resolved;
 use super::{BuildError, files};
@@ -13,7 +14,7 @@ use crate::kernel;
 use crate::layer::ApkDatabases;
 use crate::oci::Image;
 use crate::output::tar::{self, Part, TarError, kernel_tree};
-use crate::spec::{Layout, Spec};
+use crate::spec::Spec;
 use crate::store::persist;
 use crate::tree::{Node, Tree};
 
@@ -79,9 +80,7 @@ impl Packer<'_, '_> {
                 (names.join(", "), None, self.fetch(&resolved.kernel).await?)
             }
         };
-        let is_packed = |container| spec.layout_of(container) == Layout::Packed;
-        let packed = spec.containers().any(is_packed);
-        let needs = super::kernel::needs(spec, packed);
+        let needs = needs(spec);
         let store = self.store.clone();
         let parts = self.module_parts(&wanted, &resolved.firmware, needs).await?;
         let chosen = wanted.modules.is_some() || wanted.firmware.is_some();

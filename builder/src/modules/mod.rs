@@ -69,8 +69,45 @@ const AT_START: &[&str] = &["overlay", "af_packet", "efivarfs"];
 /// The longest list of a kernel that is read.
 const MAX_LIST: u64 = 16 << 20;
 
-/// What an image with packed root file systems needs.
-pub const FOR_PACKED: &[&str] = &["loop", "squashfs", "overlay"];
+/// What `auto` takes besides when the image has a state partition: where a disk for it may be.
+const AUTO_STATE: &[&str] = &[
+    "drivers/mmc/",
+    "drivers/scsi/aacraid/",
+    "drivers/scsi/hpsa",
+    "drivers/scsi/smartpqi/",
+    "drivers/ufs/",
+    "drivers/usb/storage/",
+];
+
+/// What an image needs whatever its selection says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Modules to load at start.
+    pub(crate) names: Vec<&'static str>,
+    /// Whether a partition is kept on some disk, so that `auto` takes more drivers of disks.
+    pub(crate) disks: bool,
+}
+
+impl Needs {
+    /// Returns the needs of packed root file systems and of a state partition.
+    pub fn new(packed: bool, state: bool) -> Self {
+        let mut names = Vec::new();
+        if packed {
+            names.extend(["loop", "squashfs", "overlay"]);
+        }
+        if state {
+            // The kernel asks a program for the modules of file systems, and there is none.
+            names.push("ext4");
+        }
+        Self { names, disks: state }
+    }
+
+    /// Adds modules.
+    pub(crate) fn with(mut self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.names.extend(names);
+        self
+    }
+}
 
 /// The modules of an image.
 #[derive(Debug)]
@@ -153,7 +190,7 @@ impl ModulesError {
 }
 
 /// Takes modules out of the tree of a kernel, with all that they depend on, and those that the image needs whatever the
-/// selection says, such as [`FOR_PACKED`]: what this kernel has built in, or not at all, is left out. They are unpacked
+/// selection says: what this kernel has built in, or not at all, is left out. They are unpacked
 /// into a file without a name in the given directory.
 ///
 /// # Errors
@@ -163,7 +200,7 @@ pub fn collect(
     package: &Tree,
     release: &str,
     selection: &ModuleSelection,
-    needs: &[&str],
+    needs: &Needs,
     dir: &Path,
 ) -> Result<Modules, ModulesError> {
     let source = Source::new(package, release);
@@ -186,15 +223,17 @@ pub fn collect(
     }
     let mut at_start = wanted.clone();
     if auto {
+        let more: &[_] = if needs.disks { AUTO_STATE } else { &[] };
+        let parts = AUTO.iter().chain(more);
         let usual = |file: &str| {
             file.strip_prefix("kernel/")
-                .is_some_and(|f| AUTO.iter().any(|part| f.starts_with(part)))
+                .is_some_and(|f| parts.clone().any(|part| f.starts_with(part)))
         };
         let all = source.all.iter().filter(|(_, file)| usual(file));
         wanted.extend(all.map(|(name, _)| name.clone()));
         at_start.extend(AT_START.iter().map(|&name| name.to_owned()));
     }
-    for name in needs.iter().map(|name| normal(name)) {
+    for name in needs.names.iter().map(|name| normal(name)) {
         wanted.push(name.clone());
         at_start.push(name);
     }
@@ -216,7 +255,7 @@ pub fn complete(
     mut tree: Tree,
     release: &str,
     selection: Option<&ModuleSelection>,
-    needs: &[&str],
+    needs: &Needs,
     dir: &Path,
 ) -> Result<Modules, ModulesError> {
     let source = Source::new(&tree, release);
@@ -225,7 +264,7 @@ pub fn complete(
         Some(selection) => collect(&tree, release, selection, needs, dir)?,
         None => {
             let mut at_start: Vec<_> =
-                AT_START.iter().chain(needs).map(|name| normal(name)).collect();
+                AT_START.iter().chain(&needs.names).map(|name| normal(name)).collect();
             let mut seen = BTreeSet::new();
             at_start.retain(|name| source.all.contains_key(name) && seen.insert(name.clone()));
             if source.is_ready()? {

@@ -2,6 +2,10 @@ use std::io::Write as _;
 
 use super::*;
 
+fn needs(names: &[&'static str]) -> Needs {
+    Needs { names: names.to_vec(), ..Needs::default() }
+}
+
 /// Builds the smallest ELF file that has a `.modinfo` section: header, three sections, no code.
 pub(crate) fn module(modinfo: &[&str]) -> Vec<u8> {
     let names = b"\0.modinfo\0.shstrtab\0";
@@ -54,7 +58,7 @@ fn package() -> Tree {
 }
 
 fn gather(package: &Tree, selection: &ModuleSelection) -> Result<Modules, ModulesError> {
-    collect(package, "6", selection, &[], &std::env::temp_dir())
+    collect(package, "6", selection, &Needs::default(), &std::env::temp_dir())
 }
 
 fn text(modules: &Modules, file: &str) -> String {
@@ -117,7 +121,7 @@ fn a_named_module_may_be_built_in_but_must_exist() {
 #[test]
 fn what_the_image_needs_comes_along_whatever_is_selected() {
     let needed = |selection| {
-        let needs = ["overlay", "virtio_pci", "not-there"];
+        let needs = needs(&["overlay", "virtio_pci", "not-there"]);
         let dir = std::env::temp_dir();
         let modules = collect(&package(), "6", &selection, &needs, &dir).unwrap();
         assert!(text(&modules, "modules.dep").contains("overlay.ko:"), "{selection:?}");
@@ -126,6 +130,26 @@ fn what_the_image_needs_comes_along_whatever_is_selected() {
     assert_eq!(needed(ModuleSelection::None), ["overlay"]);
     let named = ModuleSelection::Named(vec!["net_failover".to_owned()]);
     assert_eq!(needed(named), ["net_failover", "overlay"]);
+}
+
+#[test]
+fn an_image_with_state_has_ext4_at_start_and_with_auto_more_drivers_of_disks() {
+    let mut tree = package();
+    for file in ["fs/ext4/ext4.ko", "drivers/mmc/core/mmc_block.ko"] {
+        let path = TreePath::new(&format!("usr/lib/modules/6/kernel/{file}")).unwrap();
+        tree.insert(path, Node::file(0o644, module(&["depends="])));
+    }
+    let (with, without, dir) = (Needs::new(false, true), Needs::default(), std::env::temp_dir());
+    for (selection, needs, card, at_start) in [
+        (ModuleSelection::Auto, &with, true, vec!["overlay", "ext4"]),
+        (ModuleSelection::Auto, &without, false, vec!["overlay"]),
+        (ModuleSelection::None, &with, false, vec!["ext4"]),
+    ] {
+        let modules = collect(&tree, "6", &selection, needs, &dir).unwrap();
+        assert_eq!(modules.at_start, at_start, "{selection:?}");
+        let files = text(&modules, "modules.dep");
+        assert_eq!(files.contains("mmc_block.ko:"), card, "{selection:?}");
+    }
 }
 
 #[test]
@@ -162,7 +186,7 @@ fn all_that_a_kernel_image_brings_is_kept_with_its_own_lists() {
     }
     let before = tree.len();
     let modules =
-        complete(tree, "6", None, &["loop", "sound-core"], &std::env::temp_dir()).unwrap();
+        complete(tree, "6", None, &needs(&["loop", "sound-core"]), &std::env::temp_dir()).unwrap();
     assert_eq!(modules.tree.len(), before);
     assert_eq!(text(&modules, "modules.dep"), "its own\n");
     assert_eq!(modules.at_start, ["overlay", "sound_core"]);
@@ -174,7 +198,7 @@ fn lists_are_written_where_a_kernel_image_has_none_or_packs_its_modules() {
         [("lib/modules/", true), ("lib/modules/", false), ("usr/lib/modules/", true)]
     {
         let tree = image(base, plain);
-        let modules = complete(tree, "6", None, &[], &std::env::temp_dir()).unwrap();
+        let modules = complete(tree, "6", None, &Needs::default(), &std::env::temp_dir()).unwrap();
         assert!(text(&modules, "modules.dep").contains("kernel/sound/other.ko:\n"));
         let names: Vec<_> = modules.tree.iter().map(|(path, _)| path.as_str()).collect();
         assert!(names.contains(&"lib/firmware/blob"), "{names:?}");
@@ -187,18 +211,21 @@ fn lists_are_written_where_a_kernel_image_has_none_or_packs_its_modules() {
 fn modules_of_a_kernel_image_can_be_selected() {
     let dir = std::env::temp_dir();
     let named = ModuleSelection::Named(vec!["other".to_owned()]);
-    let modules = complete(image("lib/modules/", false), "6", Some(&named), &[], &dir).unwrap();
+    let modules =
+        complete(image("lib/modules/", false), "6", Some(&named), &Needs::default(), &dir).unwrap();
     assert_eq!(text(&modules, "modules.dep"), "kernel/sound/other.ko:\n");
     assert_eq!(modules.at_start, ["other"]);
     let none = ModuleSelection::None;
-    let modules = complete(image("lib/modules/", false), "6", Some(&none), &[], &dir).unwrap();
+    let modules =
+        complete(image("lib/modules/", false), "6", Some(&none), &Needs::default(), &dir).unwrap();
     assert!(!modules.tree.iter().any(|(path, _)| path.as_str().ends_with(".ko")));
     assert!(modules.tree.contains(&TreePath::new("lib/firmware/blob").unwrap()));
 }
 
 #[test]
 fn a_kernel_image_without_modules_stays_without() {
-    let modules = complete(Tree::new(), "6", None, FOR_PACKED, &std::env::temp_dir()).unwrap();
+    let modules =
+        complete(Tree::new(), "6", None, &Needs::new(true, false), &std::env::temp_dir()).unwrap();
     assert!(modules.tree.is_empty());
     assert!(modules.at_start.is_empty());
 }
@@ -230,8 +257,9 @@ fn a_full_disk_is_told_in_one_sentence() {
     let path = TreePath::new("usr/lib/modules/6/kernel/fs/overlayfs/overlay.ko").unwrap();
     package.insert(path, Node::file(0o644, large));
     crate::disk::with_small_disk(1 << 20, |dir| {
-        let text =
-            collect(&package, "6", &ModuleSelection::Auto, &[], dir).unwrap_err().to_string();
+        let text = collect(&package, "6", &ModuleSelection::Auto, &Needs::default(), dir)
+            .unwrap_err()
+            .to_string();
         assert!(
             text.starts_with("no space is left on the disk to unpack kernel modules in "),
             "{text}"

@@ -28,6 +28,7 @@ mod restart;
 mod runtime;
 mod schema;
 mod settle;
+mod state;
 mod text;
 mod volume;
 mod write;
@@ -62,6 +63,7 @@ pub use self::resources::{
 pub use self::restart::{RestartPolicy, RestartSpec};
 pub use self::runtime::{BindNs, BindNsSpec, InterfaceSpec, Runtime, RuntimeSpec};
 pub use self::settle::Container;
+pub use self::state::{ByteSize, State, StateFormat, StateSpec};
 pub use self::volume::{VolumeFormat, VolumeSpec};
 use crate::oci::Reference;
 
@@ -108,23 +110,6 @@ pub struct Spec {
     /// Where it begins: the place of what is not there.
     #[serde(skip)]
     pub place: Place,
-}
-
-/// A disk partition that is kept from image to image, mounted at `/var/lib/state`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct StateSpec {
-    /// Name of the partition.
-    pub label: String,
-    /// File system; `ext4`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub format: Option<String>,
-    /// Least size, as in `2G`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_size: Option<Scalar>,
-    /// Version of what is stored there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub schema: Option<u32>,
 }
 
 /// What LinuxKit knew of content trust once.

@@ -24,6 +24,7 @@ mod registry;
 mod reproducible;
 mod services;
 mod start;
+mod state_disk;
 mod uki;
 mod userspace;
 
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Case> {
         kernel_image::cases(),
         packed::cases(),
         registry::cases(),
+        state_disk::cases(),
         command::cases(),
     ]
     .into_iter()

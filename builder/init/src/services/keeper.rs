@@ -83,6 +83,11 @@ impl Keeper {
             if self.children.are_stopping() {
                 return self.table.enter(&self.name, State::Stopped);
             }
+            if let Some(why) = self.children.is_held_back(&format!("{SERVICES}/{}", self.name)) {
+                self.hold_back(&why);
+                starts = false;
+                continue;
+            }
             if !first {
                 self.table.change(&self.name, |status| status.restarts += 1);
             }
@@ -104,6 +109,15 @@ impl Keeper {
                 }
             };
         }
+    }
+
+    /// Says why the service does not run. It was never up, so the machine does not become healthy.
+    fn hold_back(&self, why: &str) {
+        let what = format!("is not started: {why}");
+        say(&format!("{} {what}", self.name));
+        self.phone.tell(Phase::Failed, format!("{} {what}", self.name));
+        self.table.change(&self.name, |status| status.last = what);
+        self.table.enter(&self.name, State::Failed);
     }
 
     /// Waits until those are up that this one comes after. Says whether it is to be started then.

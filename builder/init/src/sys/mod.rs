@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "the only place that calls the kernel directly")]
 
 mod arp;
+mod block;
 mod cgroup;
 mod filter;
 mod kexec;
@@ -14,6 +15,7 @@ mod signals;
 mod terminal;
 
 pub(crate) use arp::ArpSocket;
+pub(crate) use block::read_partitions_again;
 pub(crate) use cgroup::limit_devices;
 pub(crate) use filter::install_filter;
 pub(crate) use kexec::{Mapped, Piece, kexec_by_file, kexec_load_files, kexec_load_pieces};

@@ -12,7 +12,7 @@ use kiln_types::Arch;
 
 pub(super) use self::settings::settings;
 use super::place::{Place, Placed};
-use super::{FileSpec, InitSpec, SourceFile, Spec, SpecError, StateSpec, VolumeFormat};
+use super::{FileSpec, InitSpec, SourceFile, Spec, SpecError, VolumeFormat};
 use crate::oci::Reference;
 
 /// Where the kernel comes from.
@@ -119,7 +119,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         }
     }
     if let Some(state) = &spec.state
-        && let Some(problem) = state_problem(state)
+        && let Some(problem) = state.problem(spec)
     {
         return Err(SpecError::wrong(state.place(), problem));
     }
@@ -211,30 +211,6 @@ fn check_file(file: &FileSpec) -> Result<(), String> {
             "file `/{path}` needs exactly one of `contents`, `source`, `metadata`, `symlink` and \
              `directory: true`",
         )),
-    }
-}
-
-/// Returns what is wrong with the settings of the disk partition.
-fn state_problem(state: &StateSpec) -> Option<String> {
-    const FORMATS: [&str; 4] = ["btrfs", "ext4", "f2fs", "xfs"];
-    // A partition of a GPT has 36 UTF-16 units for its name (UEFI specification §5.3.3), ext4's label 16 bytes.
-    let good = |label: &str| {
-        (1..=36).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
-    if !good(&state.label) {
-        return Some(format!(
-            "`{}` cannot be the label of a partition; use letters, digits, `-`, `_` and `.`, at most 36",
-            super::text::short(&state.label)
-        ));
-    }
-    match state.format.as_deref() {
-        Some(format) if !FORMATS.contains(&format) => Some(format!(
-            "`{}` is not a file system that the state can have; use one of {}",
-            super::text::short(format),
-            FORMATS.join(", ")
-        )),
-        _ => None,
     }
 }
 

@@ -135,7 +135,7 @@ network:
   - {name: bond0, bond: {mode: 802.3ad, interfaces: [boot, {driver: ixgbe}], miimon: 50}, dns: [10.0.0.1], search: [lab.example]}
   - {name: br0, bridge: {interfaces: [eth7]}}
 debian: {suite: forky, components: [main, non-free-firmware], snapshot: 20261101T000000Z, sources: [{suite: forky-backports, mirror: 'http://mirror.example/debian', components: [main], keyring: /etc/keys.gpg}]}
-state: {label: data, format: xfs, min-size: 2G, schema: 3}
+state: {label: data, format: ext4, min-size: 2G, schema: 3, compatible: 2, required: false, timeout: 20s}
 trust: {org: [linuxkit], image: [a]}
 "##;
 
