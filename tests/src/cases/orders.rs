@@ -10,14 +10,17 @@ use kiln_types::{Arch, Mac};
 use crate::rig::{Case, IMAGE, Need, Scene, image, kiln, store, until, work_folder};
 
 pub(super) fn cases() -> Vec<Case> {
-    [("x86_64_changes_version_without_its_firmware", Arch::X86_64, FirmwareKind::Bios)]
-        .into_iter()
-        .filter_map(|(name, arch, firmware)| {
-            let kind = MachineKind::new(arch, firmware).ok()?;
-            let needs = [Need::Root, Need::Machine(kind), Need::KilnInit(arch), Need::Program];
-            Some(Case::new(format!("orders::{name}"), &needs, move || changes(kind)))
-        })
-        .collect()
+    [
+        ("arm64_changes_version_without_its_firmware", Arch::Arm64, FirmwareKind::Uefi),
+        ("x86_64_changes_version_without_its_firmware", Arch::X86_64, FirmwareKind::Bios),
+    ]
+    .into_iter()
+    .filter_map(|(name, arch, firmware)| {
+        let kind = MachineKind::new(arch, firmware).ok()?;
+        let needs = [Need::Root, Need::Machine(kind), Need::KilnInit(arch), Need::Program];
+        Some(Case::new(format!("orders::{name}"), &needs, move || changes(kind)))
+    })
+    .collect()
 }
 
 const MAC: Mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
