@@ -1,5 +1,6 @@
 //! The cases, one file per subject.
 
+mod addresses;
 mod beside;
 mod boot;
 mod build;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         layers::cases(),
         linuxkit_tar::cases(),
         containers::cases(),
+        addresses::cases(),
         services::cases(),
         start::cases(),
         userspace::cases(),
