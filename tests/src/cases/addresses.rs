@@ -44,7 +44,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn follows(arch: Arch) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("addresses-").tempdir_in(work_folder())?;
-    let out = build(folder.path(), "network", SPEC, arch)?;
+    let out = build(folder.path(), "network", SPEC, arch, &[])?;
     let mut lab = Lab::enter(folder.path())?;
     let ports: Vec<String> = (0..5).map(|_| lab.add_port(BRIDGE)).collect::<Result<_, _>>()?;
     // The first card stays on the bridge with dnsmasq; the second carries a VLAN, the next two are a pair.
