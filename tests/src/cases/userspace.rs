@@ -1,7 +1,7 @@
 //! LinuxKit's own user space, an init of scripts with runc and containerd, still boots out of images that a
 //! specification names under `init`; and how kiln-init compares with it.
 //!
-//! The images are made here of Debian's packages. Their scripts, in `fixtures/linuxkit/userspace`, do what LinuxKit's
+//! The images are made here of Debian's packages. Their scripts, in `fixtures/userspace`, do what LinuxKit's
 //! programs do, in the same order. With `KILN_BENCH_ROUNDS` both are booted that often and compared.
 
 use std::fs;
@@ -17,7 +17,7 @@ use super::start::build;
 use crate::rig::{Case, Direct, Need, kiln, layout, store, work_folder};
 
 const ARCH: Arch = Arch::X86_64;
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/linuxkit/userspace");
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/userspace");
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
 /// What the scripts call.
 const APPLETS: &str = "cat cp echo find hostname ifconfig init mdev mkdir modprobe mount sed sh sort switch_root usleep xargs";
