@@ -129,7 +129,12 @@ fn kept(arch: Arch) -> anyhow::Result<()> {
     let folder = scratch()?;
     let out = build(folder.path(), "services", arch)?;
     let monitor = folder.path().join("monitor");
-    let more = ["-monitor".to_owned(), format!("unix:{},server=on,wait=off", monitor.display())];
+    let mut more =
+        vec!["-monitor".to_owned(), format!("unix:{},server=on,wait=off", monitor.display())];
+    if arch == Arch::Arm64 {
+        // Debian's kernel for clouds knows the power button of ACPI, and none that a device tree describes.
+        more.extend(["-bios", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"].map(str::to_owned));
+    }
     let mut machine = Direct::start(arch, &out, 768, "", None, &more)?;
     machine.wait_for("driver: driver: done")?;
     let text = machine.text()?;
