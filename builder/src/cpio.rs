@@ -59,7 +59,7 @@ pub struct Lost {
     pub capabilities: Vec<TreePath>,
 }
 
-/// Returns what [`write`] leaves out. Other names of a file are not counted again.
+/// Returns what [`write()`] leaves out. Other names of a file are not counted again.
 pub fn lost(tree: &Tree) -> Lost {
     let mut lost = Lost::default();
     for (path, node) in tree {
@@ -96,12 +96,12 @@ pub fn write(tree: &Tree, mtime: u32, out: &mut impl Write) -> Result<u64, CpioE
     write_with_mark(tree, mtime, None, out)
 }
 
-/// As [`write`], with an empty file after everything else: where it is, the archive was unpacked to its end. The kernel
+/// As [`write()`], with an empty file after everything else: where it is, the archive was unpacked to its end. The kernel
 /// goes on after files that it could not make, and stops at one that it could not fill.
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_with_mark(
     tree: &Tree,
     mtime: u32,

@@ -124,7 +124,7 @@ pub fn write(
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn spool(tree: &Tree, options: &Options, dir: &Path) -> Result<(Content, Packed), PackedError> {
     let file = tempfile::tempfile_in(dir).map_err(PackedError::Write)?;
     let mut out = io::BufWriter::with_capacity(1 << 20, &file);
@@ -141,7 +141,7 @@ fn whole(file: File, len: u64) -> Content {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_with(
     tree: &Tree,
     options: &Options,
