@@ -73,7 +73,6 @@ impl Answer {
     }
 
     /// Returns what the clock of the server showed when it answered, in seconds since 1970.
-    #[allow(dead_code, reason = "for setting a clock that was never set")]
     pub(crate) const fn date(&self) -> Option<u64> {
         self.date
     }
