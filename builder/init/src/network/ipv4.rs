@@ -6,9 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockaddrIn, bind, setsockopt, sockopt};
 
 use super::arp;
 use super::dhcp4::{self, Action, Answer, Asker, Client, Event, Lease, Why};
@@ -16,14 +14,13 @@ use super::port::Port;
 use super::random::Random;
 use super::resolver::{Source, Told};
 use super::route::{Address, Route, network};
+use super::udp::{self, MOST_PACKETS};
 use crate::clock::uptime;
 use crate::console::say;
 use crate::sys::ArpSocket;
 
 const CLIENT_PORT: u16 = 68;
 const SERVER_PORT: u16 = 67;
-/// So much at once, then others have their turn.
-const MOST_PACKETS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Ipv4 {
@@ -80,16 +77,8 @@ impl Ipv4 {
     }
 
     fn receive(&self, mac: [u8; 6]) -> Option<Answer> {
-        let socket = self.socket.as_ref()?;
-        let mut buffer = [0; 1500];
-        for _ in 0..MOST_PACKETS {
-            let length = socket.recv(&mut buffer).ok()?;
-            let packet = buffer.get(..length).unwrap_or_default();
-            if let Some(answer) = dhcp4::read(packet, self.client.xid(), mac) {
-                return Some(answer);
-            }
-        }
-        None
+        let xid = self.client.xid();
+        udp::receive(self.socket.as_ref(), |packet| dhcp4::read(packet, xid, mac))
     }
 
     fn step(&mut self, port: &mut Port, event: &Event<'_>) {
@@ -115,7 +104,8 @@ impl Ipv4 {
                 let packet = dhcp4::write(ask, &asker);
                 let server = server.filter(|server| !server.is_unspecified());
                 let to = SocketAddrV4::new(server.unwrap_or(Ipv4Addr::BROADCAST), SERVER_PORT);
-                if let Err(error) = self.send(&port.name, &packet, to) {
+                let sent = udp::send(&mut self.socket, || open(&port.name), &packet, to.into());
+                if let Err(error) = sent {
                     port.say_once("cannot ask for an address", &error);
                 }
             }
@@ -146,16 +136,6 @@ impl Ipv4 {
                 say(&format!("no DHCP server answers on {}; still asking", port.name))
             }
         }
-    }
-
-    fn send(&mut self, name: &str, packet: &[u8], to: SocketAddrV4) -> io::Result<()> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => open(name)?,
-        };
-        socket.send_to(packet, to)?;
-        self.socket = Some(socket);
-        Ok(())
     }
 
     /// Uses what a lease gives, and gives up what the one before gave and this one does not.
@@ -223,12 +203,8 @@ impl Ipv4 {
     }
 }
 
-/// The interface comes before the address: the same port on another interface is another one.
 fn open(name: &str) -> io::Result<UdpSocket> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-    setsockopt(&socket, sockopt::BindToDevice, &name.into())?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let socket = udp::open(AddressFamily::Inet, name)?;
     setsockopt(&socket, sockopt::Broadcast, &true)?;
     let any = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT));
     bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &any)?;

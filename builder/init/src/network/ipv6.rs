@@ -7,9 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn6, bind, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockaddrIn6, bind, setsockopt, sockopt};
 
 use super::dhcp6::{self, Action, Answer, CLIENT_PORT, Client, Event, Lease, Mode, SERVER_PORT};
 use super::interface;
@@ -19,6 +17,7 @@ use super::random::Random;
 use super::resolver::{Source, Told};
 use super::route::Address;
 use super::router::{self, Fading};
+use super::udp::{self, MOST_PACKETS};
 use crate::clock::uptime;
 use crate::console::say;
 use crate::sys::RouterSocket;
@@ -28,7 +27,6 @@ const SOLICITATIONS: u32 = 3;
 const BETWEEN: Duration = Duration::from_secs(4);
 /// An address of the link itself is there a second after the link.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-const MOST_PACKETS: usize = 16;
 /// Addresses that a person is told of; some kinds change every day.
 const MOST_TOLD: usize = 16;
 
@@ -180,16 +178,8 @@ impl Ipv6 {
     }
 
     fn receive(&self, mac: [u8; 6]) -> Option<Answer> {
-        let socket = self.socket.as_ref()?;
-        let mut buffer = [0; 1500];
-        for _ in 0..MOST_PACKETS {
-            let length = socket.recv(&mut buffer).ok()?;
-            let packet = buffer.get(..length).unwrap_or_default();
-            if let Some(answer) = dhcp6::read(packet, self.client.xid(), mac) {
-                return Some(answer);
-            }
-        }
-        None
+        let xid = self.client.xid();
+        udp::receive(self.socket.as_ref(), |packet| dhcp6::read(packet, xid, mac))
     }
 
     fn step(&mut self, port: &mut Port, event: &Event<'_>) {
@@ -225,23 +215,15 @@ impl Ipv6 {
     }
 
     fn send(&mut self, port: &Port, packet: &[u8]) -> io::Result<()> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => open(&port.name)?,
-        };
         // All servers and relays of the link (RFC 8415 §7.1).
         let servers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
-        socket.send_to(packet, SocketAddrV6::new(servers, SERVER_PORT, 0, port.index))?;
-        self.socket = Some(socket);
-        Ok(())
+        let to = SocketAddrV6::new(servers, SERVER_PORT, 0, port.index);
+        udp::send(&mut self.socket, || open(&port.name), packet, to.into())
     }
 }
 
 fn open(name: &str) -> io::Result<UdpSocket> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Inet6, SockType::Datagram, flags, None)?;
-    setsockopt(&socket, sockopt::BindToDevice, &name.into())?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let socket = udp::open(AddressFamily::Inet6, name)?;
     setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     let any = SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, CLIENT_PORT, 0, 0));
     bind(socket.as_raw_fd(), &any)?;

@@ -26,6 +26,7 @@ mod random;
 mod resolver;
 mod route;
 mod router;
+mod udp;
 mod worker;
 
 use std::sync::mpsc::{Receiver, channel};
