@@ -1,0 +1,77 @@
+use super::*;
+
+const GOOD: &str = r#"
+[[subnet]]
+network = "10.0.0.0/24"
+interface = "br0"
+address = "10.0.0.1"
+pool = ["10.0.0.100-10.0.0.199"]
+lease-time = "12h"
+"#;
+
+fn error(text: &str) -> String {
+    Settings::parse(Path::new("kiln.toml"), text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_shipped_example_is_good() {
+    let text = include_str!("../../../config/kiln.toml");
+    let settings = Settings::parse(Path::new("kiln.toml"), text).unwrap();
+    assert_eq!(settings.subnets.len(), 1);
+    assert_eq!(settings.http_port, 8080);
+}
+
+#[test]
+fn what_is_not_said_has_a_default() {
+    let settings = Settings::parse(Path::new("kiln.toml"), GOOD).unwrap();
+    assert_eq!(settings.socket, Path::new(DEFAULT_SOCKET));
+    assert_eq!(settings.store_dir, Path::new(DEFAULT_STORE));
+    assert_eq!(settings.unknown, UnknownMachines::Ignore);
+    let subnet = &settings.subnets[0];
+    assert_eq!(subnet.lease_time, Duration::from_secs(12 * 3600));
+    assert_eq!(subnet.dhcp, DhcpMode::Server);
+}
+
+#[test]
+fn every_error_names_its_place_and_what_to_write() {
+    for (from, to, expected) in [
+        ("[[subnet]]", "[[subnets]]", "kiln.toml:2:3: unknown field `subnets`"),
+        ("10.0.0.0/24", "10.0.0.7/24", "kiln.toml:3:11: `10.0.0.7/24` has bits after its prefix"),
+        ("10.0.0.0/24", "10.0.0.0", "kiln.toml:3:11: `10.0.0.0` is not a network"),
+        ("\"10.0.0.1\"", "\"10.9.0.1\"", "kiln.toml:5:11: address 10.9.0.1 is not in 10.0.0.0/24"),
+        ("0.199\"", "1.199\"", "kiln.toml:6:9: address 10.0.1.199 is not in 10.0.0.0/24"),
+        ("-10.0.0.199", "-10.0.0.9", "kiln.toml:6:9: range"),
+        ("12h", "12", "kiln.toml:7:14: `12` is not a time; write it as 90s, 30m, 12h or 7d"),
+        ("12h", "1s", "kiln.toml:7:14: `1s` is not between 60s and 30d"),
+    ] {
+        let text = error(&GOOD.replace(from, to));
+        assert!(text.starts_with(expected), "{to}: {text}");
+    }
+    assert!(error("").contains("no [[subnet]]"));
+    assert!(error("[http]\nport = 70000\n").starts_with("kiln.toml:2:8: "));
+}
+
+#[test]
+fn what_is_served_has_to_be_signed_unless_the_settings_say_otherwise() {
+    let trust = |text: &str| {
+        Settings::parse(Path::new("kiln.toml"), &format!("{GOOD}{text}")).unwrap().trust
+    };
+    let default = trust("");
+    assert!(default.require_signature);
+    assert_eq!(default.keys.path(), Path::new("/var/lib/kiln/keys"));
+    let other = trust("[trust]\nrequire-signature = false\nkeys = \"/srv/keys\"\n");
+    assert!(!other.require_signature);
+    assert_eq!(other.keys.path(), Path::new("/srv/keys"));
+    assert_eq!(trust("[store]\ndir = \"/srv/store\"\n").keys.path(), Path::new("/srv/keys"));
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let text = error(&GOOD.replace("12h", "x").replace("\"10.0.0.1\"", "\"10.9.0.1\""));
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
+fn two_subnets_do_not_overlap() {
+    assert!(error(&format!("{GOOD}{GOOD}")).contains("is in two subnets"));
+}
