@@ -58,3 +58,20 @@ pub struct NewMachine {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
+
+impl NewMachine {
+    /// Describes a machine by its name and its interfaces. It boots nothing yet.
+    pub fn new(name: impl Into<String>, macs: impl IntoIterator<Item = Mac>) -> Self {
+        Self {
+            name: name.into(),
+            macs: macs.into_iter().collect(),
+            uuid: None,
+            arch: None,
+            image: None,
+            address: None,
+            cmdline: String::new(),
+            state_disk: None,
+            labels: BTreeMap::new(),
+        }
+    }
+}

@@ -35,15 +35,10 @@ fn machine(arch: Option<Arch>, image: Option<&str>) -> Arc<Machine> {
     Arc::new(Machine {
         id: MachineId(1),
         spec: NewMachine {
-            state_disk: None,
-            name: "n1".to_owned(),
-            macs: [MAC].into(),
-            uuid: None,
             arch,
             image: image.map(|image| image.parse().unwrap()),
-            address: None,
             cmdline: "quiet".to_owned(),
-            labels: BTreeMap::new(),
+            ..NewMachine::new("n1", [MAC])
         },
     })
 }

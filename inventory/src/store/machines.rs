@@ -1,45 +1,12 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use kiln_types::Mac;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use super::row::{damaged, parse, parse_opt, text};
+use super::row::{damaged, json, text};
 use super::{Store, StoreError};
 use crate::{Machine, MachineId, NewMachine};
 
 const MACHINES: &str = "machines";
-
-#[derive(FromRow)]
-struct MachineRow {
-    id: i64,
-    name: String,
-    uuid: Option<String>,
-    arch: Option<String>,
-    image: Option<String>,
-    address: Option<String>,
-    cmdline: String,
-    labels: String,
-    state_disk: Option<String>,
-}
-
-impl MachineRow {
-    fn read(self, macs: BTreeSet<Mac>) -> Result<Machine, StoreError> {
-        let spec = NewMachine {
-            macs,
-            uuid: self.uuid,
-            arch: parse_opt("an architecture", self.arch.as_deref())?,
-            image: parse_opt("an image", self.image.as_deref())?,
-            address: parse_opt("an address", self.address.as_deref())?,
-            cmdline: self.cmdline,
-            labels: serde_json::from_str(&self.labels)
-                .map_err(|_| damaged("labels", &self.labels))?,
-            state_disk: parse_opt("the name of a disk", self.state_disk.as_deref())?,
-            name: self.name,
-        };
-        Ok(Machine { id: MachineId(self.id), spec })
-    }
-}
 
 impl Store {
     /// Returns every machine, oldest first.
@@ -49,26 +16,14 @@ impl Store {
     /// When the database cannot be read.
     pub async fn machines(&self) -> Result<Vec<Machine>, StoreError> {
         let failed = StoreError::reading(MACHINES);
-        // One transaction, so that no machine is seen without its interfaces.
-        let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let rows: Vec<MachineRow> = sqlx::query_as(
-            "SELECT id, name, uuid, arch, image, address, cmdline, labels, state_disk FROM machines ORDER BY id",
-        )
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(&failed)?;
-        let pairs: Vec<(i64, String)> = sqlx::query_as("SELECT machine, mac FROM machine_macs")
-            .fetch_all(&mut *tx)
+        let rows: Vec<(i64, String)> = sqlx::query_as("SELECT id, spec FROM machines ORDER BY id")
+            .fetch_all(&self.pool)
             .await
-            .map_err(&failed)?;
-        let mut macs = BTreeMap::<i64, BTreeSet<Mac>>::new();
-        for (machine, mac) in pairs {
-            macs.entry(machine).or_default().insert(parse("a MAC address", &mac)?);
-        }
+            .map_err(failed)?;
         rows.into_iter()
-            .map(|row| {
-                let macs = macs.remove(&row.id).unwrap_or_default();
-                row.read(macs)
+            .map(|(id, spec)| {
+                let spec = serde_json::from_str(&spec).map_err(|_| damaged("a machine", &spec))?;
+                Ok(Machine { id: MachineId(id), spec })
             })
             .collect()
     }
@@ -84,19 +39,12 @@ impl Store {
         let failed = |source| StoreError::writing(MACHINES, source);
         let mut tx = self.write(MACHINES).await?;
         free(&mut tx, machine, None).await?;
-        let labels = serde_json::to_string(&machine.labels).unwrap_or_default();
         let (id,): (i64,) = sqlx::query_as(
-            "INSERT INTO machines (name, uuid, arch, image, address, cmdline, labels, state_disk) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
+            "INSERT INTO machines (name, address, spec) VALUES ($1, $2, $3) RETURNING id",
         )
         .bind(&machine.name)
-        .bind(&machine.uuid)
-        .bind(text(machine.arch.as_ref()))
-        .bind(text(machine.image.as_ref()))
         .bind(text(machine.address.as_ref()))
-        .bind(&machine.cmdline)
-        .bind(labels)
-        .bind(text(machine.state_disk.as_ref()))
+        .bind(json(machine))
         .fetch_one(&mut *tx)
         .await
         .map_err(failed)?;
@@ -119,23 +67,15 @@ impl Store {
         let failed = |source| StoreError::writing(MACHINES, source);
         let mut tx = self.write(MACHINES).await?;
         free(&mut tx, machine, Some(id)).await?;
-        let labels = serde_json::to_string(&machine.labels).unwrap_or_default();
-        let done = sqlx::query(
-            "UPDATE machines SET name = $1, uuid = $2, arch = $3, image = $4, address = $5, cmdline = $6, \
-             labels = $7, state_disk = $8 WHERE id = $9",
-        )
-        .bind(&machine.name)
-        .bind(&machine.uuid)
-        .bind(text(machine.arch.as_ref()))
-        .bind(text(machine.image.as_ref()))
-        .bind(text(machine.address.as_ref()))
-        .bind(&machine.cmdline)
-        .bind(labels)
-        .bind(text(machine.state_disk.as_ref()))
-        .bind(id.0)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed)?;
+        let done =
+            sqlx::query("UPDATE machines SET name = $1, address = $2, spec = $3 WHERE id = $4")
+                .bind(&machine.name)
+                .bind(text(machine.address.as_ref()))
+                .bind(json(machine))
+                .bind(id.0)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }

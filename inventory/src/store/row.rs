@@ -42,6 +42,11 @@ pub(super) fn parse_word<T: DeserializeOwned>(
     T::deserialize(reader).map_err(|_| damaged(what, text))
 }
 
+/// Writes a document. Those that are kept have texts as keys, so that none of them fails.
+pub(super) fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
 /// Bounds a count to what a column can hold.
 pub(super) fn count(value: Option<u64>) -> Option<i64> {
     value.map(|value| i64::try_from(value).unwrap_or(i64::MAX))

@@ -21,17 +21,7 @@ fn mac(last: u8) -> Mac {
 }
 
 pub(super) fn machine(name: &str, macs: &[u8]) -> NewMachine {
-    NewMachine {
-        state_disk: None,
-        name: name.to_owned(),
-        macs: macs.iter().map(|last| mac(*last)).collect(),
-        uuid: None,
-        arch: None,
-        image: None,
-        address: None,
-        cmdline: String::new(),
-        labels: [].into(),
-    }
+    NewMachine::new(name, macs.iter().map(|last| mac(*last)))
 }
 
 fn lease(last: u8, who: u8, expires: i64) -> Lease {
@@ -343,13 +333,51 @@ async fn a_database_of_a_newer_program_is_refused() {
 }
 
 #[tokio::test]
+async fn machines_of_older_databases_stay_what_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kiln.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    let old: Vec<_> =
+        MIGRATIONS.iter().filter(|migration| migration.version < 5).cloned().collect();
+    Migrator { migrations: old.into(), ..Migrator::DEFAULT }.run(&pool).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO machines VALUES (3, 'n3', NULL, NULL, NULL, NULL, '', '{}', NULL), \
+         (4, 'n4', 'u', 'arm64', 'web:edge', '10.0.0.4', 'quiet', '{\"a\":\"b\"}', 'serial:X'); \
+         INSERT INTO machine_macs VALUES ('52:54:00:00:00:01', 3), ('52:54:00:00:00:02', 4), ('52:54:00:00:00:03', 4)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    pool.close().await;
+    let machines = Store::open(&path).await.unwrap().machines().await.unwrap();
+    let second = NewMachine {
+        uuid: Some("u".to_owned()),
+        arch: Some(Arch::Arm64),
+        image: Some("web:edge".parse().unwrap()),
+        address: Some([10, 0, 0, 4].into()),
+        cmdline: "quiet".to_owned(),
+        state_disk: Some("serial:X".parse().unwrap()),
+        labels: [("a".to_owned(), "b".to_owned())].into(),
+        ..machine("n4", &[2, 3])
+    };
+    assert_eq!(
+        machines,
+        [
+            Machine { id: MachineId(3), spec: machine("n3", &[1]) },
+            Machine { id: MachineId(4), spec: second }
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_row_that_makes_no_sense_names_the_value() {
     let (_dir, store) = store().await;
     store.add_machine(&machine("n1", &[1])).await.unwrap();
-    sqlx::query("UPDATE machines SET arch = 'sparc'").execute(&store.pool).await.unwrap();
+    sqlx::query("UPDATE machines SET spec = 'sparc'").execute(&store.pool).await.unwrap();
     assert_eq!(
         store.machines().await.unwrap_err().to_string(),
-        "the database holds `sparc` where an architecture belongs; \
+        "the database holds `sparc` where a machine belongs; \
          correct it or put a backup in its place"
     );
 }

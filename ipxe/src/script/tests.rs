@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -20,17 +19,7 @@ fn ticket() -> BootTicket {
 }
 
 fn machine(name: &str) -> Option<Arc<Machine>> {
-    let spec = NewMachine {
-        state_disk: None,
-        name: name.to_owned(),
-        macs: [MAC].into(),
-        uuid: None,
-        arch: None,
-        image: None,
-        address: None,
-        cmdline: String::new(),
-        labels: BTreeMap::new(),
-    };
+    let spec = NewMachine::new(name, [MAC]);
     Some(Arc::new(Machine { id: MachineId(1), spec }))
 }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kiln_inventory::{
@@ -26,15 +26,9 @@ impl Rig {
         let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let mac: Mac = "52:54:00:00:00:01".parse().unwrap();
         let machine = NewMachine {
-            state_disk: None,
-            name: "n1".to_owned(),
-            macs: BTreeSet::from([mac]),
-            uuid: None,
             arch,
             image: Some("web".parse().unwrap()),
-            address: None,
-            cmdline: String::new(),
-            labels: BTreeMap::new(),
+            ..NewMachine::new("n1", [mac])
         };
         let machine = store.add_machine(&machine).await.unwrap();
         let file = |name: &str| Artifact {

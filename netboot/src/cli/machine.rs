@@ -1,13 +1,11 @@
 //! `kiln machine`.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-
 use clap::{Args, Subcommand};
-use kiln_inventory::{Machine, NewMachine, StateDisk};
-use kiln_types::{Arch, ImageRef, Mac};
+use kiln_inventory::{Machine, NewMachine};
+use kiln_types::Mac;
 
 use super::client::{Client, path_part};
+use super::machine_spec::SpecArgs;
 use super::order::{self, OrderCommand};
 use super::table::{size, table, text};
 use super::{ClientArgs, Failure, Output, facts, print_json};
@@ -79,64 +77,26 @@ struct AddArgs {
     /// Hardware address of a network interface; can be given several times
     #[arg(long, required = true, value_name = "MAC")]
     mac: Vec<Mac>,
-    /// Image it runs: NAME or NAME:CHANNEL. Without one it boots nothing
-    #[arg(long)]
-    image: Option<ImageRef>,
-    /// Refuse it when it turns out to be another architecture
-    #[arg(long)]
-    arch: Option<Arch>,
-    /// Address reserved for it
-    #[arg(long, value_name = "IPV4")]
-    address: Option<Ipv4Addr>,
     /// SMBIOS UUID
     #[arg(long)]
     uuid: Option<String>,
-    /// Kernel arguments, after those of the image
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
-    cmdline: String,
-    /// Disk on which an empty state partition may be made: serial:…, wwn:… or path:…. Without one no disk of the machine
-    /// is ever written to
-    #[arg(long, value_name = "DISK")]
-    state_disk: Option<StateDisk>,
     /// KEY=VALUE; can be given several times
     #[arg(short, long, value_parser = label)]
     label: Vec<(String, String)>,
+    #[command(flatten)]
+    spec: SpecArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("settings").required(true).multiple(true)))]
 struct SetArgs {
     /// Name or hardware address
     machine: String,
-    /// Image it runs: NAME or NAME:CHANNEL
-    #[arg(long, group = "settings")]
-    image: Option<ImageRef>,
-    /// Kernel arguments, after those of the image
-    #[arg(long, group = "settings", value_name = "TEXT")]
-    cmdline: Option<String>,
-    /// Disk on which an empty state partition may be made: serial:…, wwn:… or path:…
-    #[arg(long, group = "settings", value_name = "DISK")]
-    state_disk: Option<StateDisk>,
-    /// Write to no disk of the machine; a state partition that is there is used as before
-    #[arg(long, group = "settings", conflicts_with = "state_disk")]
-    no_state_disk: bool,
+    #[command(flatten)]
+    spec: SpecArgs,
     #[command(flatten)]
     client: ClientArgs,
-}
-
-impl SetArgs {
-    /// Changes what is said, and nothing else.
-    fn apply(self, spec: &mut NewMachine) {
-        spec.image = self.image.or_else(|| spec.image.take());
-        if let Some(cmdline) = self.cmdline {
-            spec.cmdline = cmdline;
-        }
-        if self.state_disk.is_some() || self.no_state_disk {
-            spec.state_disk = self.state_disk;
-        }
-    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -150,17 +110,12 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
         MachineCommand::Add(add) => {
             let client = Client::new(&add.client);
             let output = add.client.output;
-            let machine = NewMachine {
-                name: add.name,
-                macs: add.mac.into_iter().collect(),
+            let mut machine = NewMachine {
                 uuid: add.uuid,
-                arch: add.arch,
-                image: add.image,
-                address: add.address,
-                cmdline: add.cmdline,
-                state_disk: add.state_disk,
-                labels: add.label.into_iter().collect::<BTreeMap<_, _>>(),
+                labels: add.label.into_iter().collect(),
+                ..NewMachine::new(add.name, add.mac)
             };
+            add.spec.apply(&mut machine);
             let body = serde_json::to_vec(&machine)?;
             let machine: Machine = client.post("/api/v1/machines", body).await?;
             print(output, &[machine])
@@ -168,8 +123,12 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
         MachineCommand::Set(set) => {
             let (client, output) = (Client::new(&set.client), set.client.output);
             let path = path(&set.machine);
+            if set.spec == SpecArgs::default() {
+                let help = "say what to change; `kiln machine set --help` lists it";
+                return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
+            }
             let Machine { mut spec, .. } = client.get(&path).await?;
-            set.apply(&mut spec);
+            set.spec.apply(&mut spec);
             let machine: Machine = client.put(&path, serde_json::to_vec(&spec)?).await?;
             print(output, &[machine])
         }
@@ -301,39 +260,9 @@ fn print_explanation(explanation: &Explanation) {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Args as _, Command, FromArgMatches as _};
+    use clap::{Args as _, Command};
 
     use super::*;
-
-    #[test]
-    fn set_changes_what_is_said_and_nothing_else() {
-        let parse = |args: &[&str]| {
-            let command = MachineArgs::augment_args(Command::new("machine"));
-            let whole = ["machine", "set", "n1"].into_iter().chain(args.iter().copied());
-            let matches = command.try_get_matches_from(whole).map_err(|error| error.kind())?;
-            let (_, set) = matches.subcommand().unwrap();
-            Ok::<_, clap::error::ErrorKind>(SetArgs::from_arg_matches(set).unwrap())
-        };
-        let json = r#"{"name":"n1","macs":["52:54:00:00:00:01"],"image":"web","cmdline":"quiet"}"#;
-        let mut spec: NewMachine = serde_json::from_str(json).unwrap();
-        let before = spec.clone();
-        parse(&["--state-disk", "serial:ABC"]).unwrap().apply(&mut spec);
-        assert_eq!(spec.state_disk, "serial:ABC".parse().ok());
-        parse(&["--image", "web:edge"]).unwrap().apply(&mut spec);
-        parse(&["--cmdline", ""]).unwrap().apply(&mut spec);
-        assert_eq!(
-            (spec.image.as_ref(), spec.cmdline.as_str()),
-            ("web:edge".parse().ok().as_ref(), "")
-        );
-        assert_eq!(spec.state_disk, "serial:ABC".parse().ok());
-        parse(&["--no-state-disk"]).unwrap().apply(&mut spec);
-        assert_eq!(
-            spec,
-            NewMachine { image: spec.image.clone(), cmdline: String::new(), ..before }
-        );
-        assert!(parse(&[]).is_err() && parse(&["--state-disk", "sda"]).is_err());
-        assert!(parse(&["--state-disk", "serial:a", "--no-state-disk"]).is_err());
-    }
 
     #[test]
     fn the_help_of_remove_does_not_say_that_boots_are_lost() {

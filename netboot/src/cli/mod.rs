@@ -14,6 +14,7 @@ mod facts;
 pub mod image;
 pub mod key;
 pub mod machine;
+mod machine_spec;
 mod order;
 pub mod secure_boot;
 pub mod serve;

@@ -1,6 +1,6 @@
 //! Which machines the demonstration has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
 
@@ -22,15 +22,9 @@ impl Chosen {
     /// Describes it to the inventory.
     pub(super) fn spec(&self, image: &ImageRef) -> NewMachine {
         NewMachine {
-            state_disk: None,
-            name: self.name.clone(),
-            macs: BTreeSet::from([self.mac]),
-            uuid: None,
             arch: Some(self.kind.arch()),
             image: Some(image.clone()),
-            address: None,
-            cmdline: String::new(),
-            labels: BTreeMap::new(),
+            ..NewMachine::new(&self.name, [self.mac])
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Plays what real firmware sent (`tests/fixtures/firmware-packets`) into the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -92,15 +92,9 @@ impl World {
             Arc::new(Machine {
                 id: MachineId(last.into()),
                 spec: NewMachine {
-                    state_disk: None,
-                    name: name.to_owned(),
-                    macs: BTreeSet::from([Mac::new([0x52, 0x54, 0, 0x77, 0, last])]),
-                    uuid: None,
-                    arch: None,
                     image: Some("demo".parse().unwrap()),
                     address: Some([10, 77, 0, address].into()),
-                    cmdline: String::new(),
-                    labels: BTreeMap::new(),
+                    ..NewMachine::new(name, [Mac::new([0x52, 0x54, 0, 0x77, 0, last])])
                 },
             })
         };

@@ -1,7 +1,5 @@
 //! The boot plane over loopback, as a machine and as an intruder would use it.
 
-use std::collections::BTreeSet;
-
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, StatusCode};
 use kiln_builder::manifest::{KernelEntry, Manifest, SegmentEntry};
@@ -61,15 +59,9 @@ impl Rig {
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         inventory
             .add_machine(&NewMachine {
-                state_disk: None,
-                name: "n1".to_owned(),
-                macs: BTreeSet::from([MAC.parse().unwrap()]),
-                uuid: None,
-                arch: None,
                 image: Some("web".parse().unwrap()),
-                address: None,
                 cmdline: "quiet".to_owned(),
-                labels: std::collections::BTreeMap::new(),
+                ..NewMachine::new("n1", [MAC.parse().unwrap()])
             })
             .await
             .unwrap();

@@ -1,4 +1,3 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::time::Duration;
@@ -77,17 +76,7 @@ impl Scene {
 
     /// Describes a machine.
     pub(crate) fn machine(name: &str, mac: Mac, image: &ImageRef) -> NewMachine {
-        NewMachine {
-            state_disk: None,
-            name: name.to_owned(),
-            macs: BTreeSet::from([mac]),
-            uuid: None,
-            arch: None,
-            image: Some(image.clone()),
-            address: None,
-            cmdline: String::new(),
-            labels: BTreeMap::new(),
-        }
+        NewMachine { image: Some(image.clone()), ..NewMachine::new(name, [mac]) }
     }
 
     /// Powers a machine on.

@@ -1,0 +1,88 @@
+//! What `kiln machine add` and `kiln machine set` say of a machine.
+
+use std::net::Ipv4Addr;
+
+use clap::Args;
+use kiln_inventory::{NewMachine, StateDisk};
+use kiln_types::{Arch, ImageRef};
+
+/// Settings of a machine; what is not given stays as it is.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+pub(super) struct SpecArgs {
+    /// Image it runs: NAME or NAME:CHANNEL. Without one it boots nothing
+    #[arg(long)]
+    image: Option<ImageRef>,
+    /// Refuse it when it turns out to be another architecture
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Address reserved for it
+    #[arg(long, value_name = "IPV4")]
+    address: Option<Ipv4Addr>,
+    /// Kernel arguments, after those of the image
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+    /// Disk on which an empty state partition may be made: serial:…, wwn:… or path:…. Without one no disk of the machine
+    /// is ever written to
+    #[arg(long, value_name = "DISK")]
+    state_disk: Option<StateDisk>,
+    /// Write to no disk of the machine; a state partition that is there is used as before
+    #[arg(long, conflicts_with = "state_disk")]
+    no_state_disk: bool,
+}
+
+impl SpecArgs {
+    /// Changes what is said, and nothing else.
+    pub(super) fn apply(self, spec: &mut NewMachine) {
+        fn set<T>(field: &mut Option<T>, said: Option<T>) {
+            if said.is_some() {
+                *field = said;
+            }
+        }
+        set(&mut spec.image, self.image);
+        set(&mut spec.arch, self.arch);
+        set(&mut spec.address, self.address);
+        if let Some(cmdline) = self.cmdline {
+            spec.cmdline = cmdline;
+        }
+        if self.state_disk.is_some() || self.no_state_disk {
+            spec.state_disk = self.state_disk;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    #[test]
+    fn set_changes_what_is_said_and_nothing_else() {
+        let parse = |args: &[&str]| {
+            let command = SpecArgs::augment_args(Command::new("set"));
+            let whole = ["set"].into_iter().chain(args.iter().copied());
+            let matches = command.try_get_matches_from(whole).map_err(|error| error.kind())?;
+            Ok::<_, clap::error::ErrorKind>(SpecArgs::from_arg_matches(&matches).unwrap())
+        };
+        let json = r#"{"name":"n1","macs":["52:54:00:00:00:01"],"image":"web","cmdline":"quiet"}"#;
+        let mut spec: NewMachine = serde_json::from_str(json).unwrap();
+        let before = spec.clone();
+        parse(&["--state-disk", "serial:ABC"]).unwrap().apply(&mut spec);
+        assert_eq!(spec.state_disk, "serial:ABC".parse().ok());
+        parse(&["--image", "web:edge"]).unwrap().apply(&mut spec);
+        parse(&["--cmdline", ""]).unwrap().apply(&mut spec);
+        assert_eq!(
+            (spec.image.as_ref(), spec.cmdline.as_str()),
+            ("web:edge".parse().ok().as_ref(), "")
+        );
+        assert_eq!(spec.state_disk, "serial:ABC".parse().ok());
+        parse(&["--no-state-disk"]).unwrap().apply(&mut spec);
+        assert_eq!(
+            spec,
+            NewMachine { image: spec.image.clone(), cmdline: String::new(), ..before }
+        );
+        assert_eq!(parse(&[]).unwrap(), SpecArgs::default());
+        assert!(parse(&["--state-disk", "sda"]).is_err());
+        assert!(parse(&["--state-disk", "serial:a", "--no-state-disk"]).is_err());
+    }
+}
