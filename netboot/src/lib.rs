@@ -23,6 +23,7 @@ pub mod lab;
 pub mod loaders;
 pub mod net;
 pub mod orders;
+pub mod pieces;
 pub mod serve;
 pub mod settings;
 mod sys;

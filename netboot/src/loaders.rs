@@ -162,8 +162,9 @@ pub struct OverTftp {
 }
 
 impl tftp::Files for OverTftp {
-    fn get(&self, path: &str) -> Option<Bytes> {
-        self.loaders.get(path.strip_prefix("ipxe/").unwrap_or(path)).map(|(bytes, _)| bytes)
+    async fn open(&self, _: Ipv4Addr, path: &str) -> Option<tftp::File> {
+        let (bytes, _) = self.loaders.get(path.strip_prefix("ipxe/").unwrap_or(path))?;
+        Some(bytes.into())
     }
 
     fn sent(&self, peer: Ipv4Addr, path: &str, bytes: u64, took: Duration) {

@@ -1,20 +1,20 @@
 //! The engine behind our trait: async-tftp, with the limits without which it is not safe to expose.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_tftp::packet::Error;
 use async_tftp::server::{Handler, TftpServerBuilder};
-use bytes::{Buf as _, Bytes};
 use futures_util::io::{AsyncRead, Sink};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::Instant;
 
-use super::Files;
+use super::{File, Files};
 
 /// The largest block that fits a frame of 1500 bytes: firmware cannot put fragments together.
 const BLOCK_LIMIT: u16 = 1468;
@@ -56,14 +56,13 @@ impl<F: Files> Handler for Lookup<F> {
         // Some firmware writes paths as Windows does, or with a leading slash.
         let path = path.to_string_lossy().replace('\\', "/");
         let path = path.trim_start_matches('/').to_owned();
-        let Some(bytes) = self.files.get(&path) else {
-            tracing::debug!(peer = %client, path, "tftp: no such file");
+        let IpAddr::V4(peer) = client.ip() else { return Err(Error::FileNotFound) };
+        let Some(file) = self.files.open(peer, &path).await else {
+            tracing::debug!(%peer, path, "tftp: no such file");
             return Err(Error::FileNotFound);
         };
-        let size = bytes.len() as u64;
-        let started = Instant::now();
-        let files = self.files.clone();
-        Ok((Reader { files, client: *client, path, bytes, size, started }, Some(size)))
+        let (files, size, started) = (self.files.clone(), file.len, Instant::now());
+        Ok((Reader { files, peer, path, file, left: size, started }, Some(size)))
     }
 
     async fn write_req_open(
@@ -79,31 +78,32 @@ impl<F: Files> Handler for Lookup<F> {
 /// Hands out one file, and tells when all of it was taken.
 struct Reader<F: Files> {
     files: Arc<F>,
-    client: SocketAddr,
+    peer: Ipv4Addr,
     path: String,
-    bytes: Bytes,
-    size: u64,
+    file: File,
+    left: u64,
     started: Instant,
 }
 
 impl<F: Files> AsyncRead for Reader<F> {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let len = buffer.len().min(self.bytes.len());
-        let (head, _) = buffer.split_at_mut(len);
-        self.bytes.copy_to_slice(head);
-        Poll::Ready(Ok(len))
+        let mut into = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.file.reader).poll_read(context, &mut into))?;
+        let read = into.filled().len();
+        self.left = self.left.saturating_sub(read as u64);
+        Poll::Ready(Ok(read))
     }
 }
 
 impl<F: Files> Drop for Reader<F> {
     fn drop(&mut self) {
         // A request that only asks for the size takes the first block and goes.
-        if let (true, IpAddr::V4(peer)) = (self.bytes.is_empty(), self.client.ip()) {
-            self.files.sent(peer, &self.path, self.size, self.started.elapsed());
+        if self.left == 0 {
+            self.files.sent(self.peer, &self.path, self.file.len, self.started.elapsed());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! TFTP: the loaders, and nothing else. One instance per address, so that answers leave from the address that was
-//! asked (a server on the wildcard address answers from another one, and much firmware drops that).
+//! TFTP: loaders, and what is made for one machine. One instance per address, so that answers leave from the address
+//! that was asked (a server on the wildcard address answers from another one, and much firmware drops that).
 
 mod engine;
 
@@ -8,16 +8,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::AsyncRead;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What TFTP serves: complete files in memory, by the path that was asked for.
+/// What TFTP serves, by the path that was asked for.
 pub trait Files: Send + Sync + 'static {
-    /// Returns the file.
-    fn get(&self, path: &str) -> Option<Bytes>;
+    /// Returns the file that whoever has this address gets. Firmware asks twice: for the length, then for the file.
+    fn open(&self, peer: Ipv4Addr, path: &str) -> impl Future<Output = Option<File>> + Send;
 
     /// Hears of a file that was read to its end, at the speed at which it was sent. Must not wait.
     fn sent(&self, peer: Ipv4Addr, path: &str, bytes: u64, took: Duration);
+}
+
+/// A file as it is sent: its length is known before its bytes are read.
+pub struct File {
+    /// Its length.
+    pub len: u64,
+    /// Its bytes.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+}
+
+impl From<Bytes> for File {
+    fn from(bytes: Bytes) -> Self {
+        Self { len: bytes.len() as u64, reader: Box::new(std::io::Cursor::new(bytes)) }
+    }
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("File").field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 /// A running TFTP server.
@@ -92,8 +113,8 @@ mod tests {
     }
 
     impl Files for One {
-        fn get(&self, path: &str) -> Option<Bytes> {
-            (path == "ipxe/a").then(|| Bytes::from(vec![7; 3000]))
+        async fn open(&self, _: Ipv4Addr, path: &str) -> Option<File> {
+            (path == "ipxe/a").then(|| Bytes::from(vec![7; 3000]).into())
         }
 
         fn sent(&self, _: Ipv4Addr, path: &str, bytes: u64, _: Duration) {
