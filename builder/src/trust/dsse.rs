@@ -75,7 +75,7 @@ impl Envelope {
 }
 
 /// What is signed in place of the document itself (DSSE v1, "PAE").
-fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
     [head.as_bytes(), payload].concat()
 }

@@ -17,6 +17,7 @@ pub(crate) mod pem;
 mod signature;
 mod version;
 
+pub(crate) use self::dsse::pre_authentication;
 pub use self::dsse::{Envelope, EnvelopeSignature};
 pub use self::error::{SignatureError, TrustError};
 pub use self::folder::{KeyDir, TrustedKey};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use kiln_types::Digest;
 
 use super::{
-    ImageRule, Key, MAX_PAYLOAD, MAX_SIGNATURE, MAX_SIGNATURES, Miss, PAYLOAD, SIGNATURE, Signed,
-    Verdict,
+    Form, ImageRule, Key, MAX_PAYLOAD, MAX_SIGNATURE, MAX_SIGNATURES, Miss, PAYLOAD, SIGNATURE,
+    Signed, Verdict, bundle,
 };
 use crate::oci::document::{Descriptor, Document, Manifest, parse};
 use crate::oci::images::{blocking, failed};
@@ -16,6 +16,8 @@ use crate::oci::{Images, OciError, Reference};
 
 /// The most manifests of signatures of an image that are read.
 const MAX_MANIFESTS: usize = 16;
+/// What artifacts have as their configuration when they need none.
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 impl Images<'_> {
     /// Refuses what the policy rejects, before anybody is asked for it.
@@ -172,7 +174,9 @@ impl Images<'_> {
     ) -> Result<(), OciError> {
         let signature = |entry: &&Descriptor| match entry.artifact_type.as_deref() {
             None | Some("") => true,
-            Some(kind) => kind.contains("cosign") || kind == PAYLOAD,
+            // Some releases of cosign tell the type of the (empty) configuration here.
+            Some(EMPTY) => true,
+            Some(kind) => kind.contains("cosign") || kind == PAYLOAD || bundle::is_bundle(kind),
         };
         for entry in entries.iter().filter(signature).take(MAX_MANIFESTS) {
             if let Document::Manifest(manifest) = self.document(reference, &entry.digest).await? {
@@ -191,6 +195,12 @@ impl Images<'_> {
         found: &mut Vec<Signed>,
     ) -> Result<(), OciError> {
         let mut seen = BTreeSet::new();
+        let bundles = manifest.layers.iter().filter(|layer| bundle::is_bundle(&layer.media_type));
+        for layer in bundles.filter(|layer| layer.size <= MAX_PAYLOAD).take(4) {
+            let bytes = self.small(reference, layer).await?;
+            let room = MAX_SIGNATURES.saturating_sub(found.len());
+            found.extend(bundle::signatures(&bytes, subject).into_iter().take(room));
+        }
         for layer in &manifest.layers {
             let Some(signature) = layer.annotations.get(SIGNATURE) else { continue };
             let usable = layer.media_type == PAYLOAD
@@ -201,7 +211,8 @@ impl Images<'_> {
             }
             let payload = self.small(reference, layer).await?;
             if let Ok(payload) = String::from_utf8(payload) {
-                found.push(Signed { subject: *subject, payload, signature: signature.clone() });
+                let signature = signature.clone();
+                found.push(Signed { subject: *subject, payload, signature, form: Form::Simple });
             }
         }
         Ok(())

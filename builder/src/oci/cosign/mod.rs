@@ -4,7 +4,10 @@
 //! What is signed is a small JSON document that names the digest of an index or a manifest. It is a layer of a
 //! manifest of its own, and the signature an annotation of that layer. The manifest has the tag `sha256-HEX.sig` in the
 //! repository of the image, or refers to it (OCI distribution specification 1.1, "referrers").
+//!
+//! Newer releases write a bundle instead ([`bundle`]), which always refers to the image.
 
+mod bundle;
 mod find;
 mod key;
 mod policy;
@@ -40,6 +43,20 @@ struct Signed {
     payload: String,
     /// The signature, in base64.
     signature: String,
+    /// What kind of document that is.
+    #[serde(default)]
+    form: Form,
+}
+
+/// The two kinds of documents that are signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Form {
+    /// A "simple signing" document, signed as it is.
+    #[default]
+    Simple,
+    /// A statement out of a bundle, signed with its type before it.
+    Statement,
 }
 
 #[derive(Deserialize)]
@@ -76,15 +93,25 @@ impl Signed {
     fn check(&self, keys: &[Key]) -> Result<(), Miss> {
         let signature = STANDARD.decode(self.signature.trim()).map_err(|_| Miss::Key)?;
         // Nothing of a document is believed before somebody who is trusted has signed it.
-        if !keys.iter().any(|key| key.verifies(self.payload.as_bytes(), &signature)) {
+        let message = match self.form {
+            Form::Simple => self.payload.as_bytes().to_vec(),
+            Form::Statement => bundle::message(&self.payload),
+        };
+        if !keys.iter().any(|key| key.verifies(&message, &signature)) {
             return Err(Miss::Key);
         }
-        let payload: Payload = serde_json::from_str(&self.payload).map_err(|_| Miss::Other)?;
-        let critical = payload.critical;
-        match critical.kind == KIND && critical.image.digest == self.subject.to_string() {
-            true => Ok(()),
-            false => Err(Miss::Other),
-        }
+        let names = match self.form {
+            Form::Simple => self.is_of_subject(),
+            Form::Statement => bundle::names(&self.payload, &self.subject),
+        };
+        if names { Ok(()) } else { Err(Miss::Other) }
+    }
+
+    fn is_of_subject(&self) -> bool {
+        let payload = serde_json::from_str(&self.payload);
+        payload.is_ok_and(|Payload { critical }| {
+            critical.kind == KIND && critical.image.digest == self.subject.to_string()
+        })
     }
 }
 

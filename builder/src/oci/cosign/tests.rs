@@ -219,6 +219,55 @@ async fn signatures_that_refer_to_the_image_are_found_by_the_call_and_by_the_tag
 }
 
 #[tokio::test]
+async fn a_bundle_that_refers_to_the_image_counts_if_a_key_signed_it_for_this_image() {
+    let site = Site::new(Signer::p256()).await;
+    let (other, _) = publish(&site.registry, "2", "two");
+    let attach = |digest: &Digest, signer: &Signer| {
+        let statement = format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{}"}}}}],"predicateType":"https://sigstore.dev/cosign/sign/v1"}}"#,
+            digest.hex()
+        );
+        // DSSE signs the lengths of type and text before each of them.
+        let signed =
+            format!("DSSEv1 28 application/vnd.in-toto+json {} {statement}", statement.len());
+        let bundle = format!(
+            r#"{{"dsseEnvelope":{{"payload":"{}","payloadType":"application/vnd.in-toto+json","signatures":[{{"sig":"{}","keyid":""}}]}}}}"#,
+            STANDARD.encode(&statement),
+            signer.sign(&signed)
+        );
+        site.registry.put_blob(bundle.as_bytes());
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{}","size":2}},
+            "layers":[{{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","digest":"{}","size":{}}}]}}"#,
+            sha256(b"{}"),
+            sha256(bundle.as_bytes()),
+            bundle.len()
+        );
+        let digest = site.registry.put_manifest(manifest.as_bytes());
+        move |kind: &str| {
+            let size = manifest.len();
+            format!(
+                r#"{{"manifests":[{{"digest":"{digest}","size":{size},"artifactType":"{kind}"}}]}}"#
+            )
+        }
+    };
+    let place = format!("referrers/{}", site.index);
+    let put = |list: String| site.registry.put(&place, list.as_bytes());
+    put(attach(&other, &site.signer)("application/vnd.dev.sigstore.bundle.v0.3+json"));
+    assert!(site.refused().await.contains("what is signed is another image"));
+    put(attach(&site.index, &Signer::p256())("application/vnd.dev.sigstore.bundle.v0.3+json"));
+    assert!(site.refused().await.contains("none of its signatures is by the key"));
+    // Some releases of cosign tell another type in the list.
+    let good = attach(&site.index, &site.signer);
+    for kind in
+        ["application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.oci.empty.v1+json"]
+    {
+        put(good(kind));
+        assert_eq!(site.resolve(None).await.unwrap(), site.manifest);
+    }
+}
+
+#[tokio::test]
 async fn an_image_without_a_signature_is_refused_with_what_to_do() {
     let site = Site::new(Signer::p256()).await;
     let text = site.refused().await;
