@@ -113,6 +113,17 @@ fn edits(kind: MachineKind) -> anyhow::Result<()> {
         ensure!(shown.stdout.contains(&second), "{second} is not shown: {}", shown.stdout);
         let (said, _) = boot(&mut scene, kind, EDITED).await?;
         ensure!(said == "two", "with a broken edit it says {said}");
+
+        write(images, "edited", "three")?;
+        let third = built(&scene, |version| version != second).await?;
+        let plan = ["image", "gc", "--dry-run", "--keep", "0", "-o", "json"];
+        let place = ["--store", &store_text, "--socket", &socket];
+        let planned = kiln(&[&plan[..], &place[..]].concat())?;
+        ensure!(planned.code == Some(0), "gc says {}", planned.stderr);
+        let goes = |version: &str| planned.stdout.contains(version);
+        ensure!(goes(&first), "{first} was never booted, and stays: {}", planned.stdout);
+        ensure!(!goes(&second), "{second} was booted, and goes: {}", planned.stdout);
+        ensure!(!goes(&third), "{third} is the latest, and goes: {}", planned.stdout);
         Ok(scene)
     })
 }
