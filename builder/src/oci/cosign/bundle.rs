@@ -60,7 +60,7 @@ pub(super) fn signatures(bytes: &[u8], subject: &Digest) -> Vec<Signed> {
         return Vec::new();
     };
     // A statement of another kind is no signature of the image, whoever made it.
-    if !parse(&payload).is_some_and(|statement| statement.predicate_type == SIGN) {
+    if parse(&payload).is_none_or(|statement| statement.predicate_type != SIGN) {
         return Vec::new();
     }
     let signatures = envelope.signatures.into_iter().filter(|it| it.sig.len() <= MAX_SIGNATURE);
