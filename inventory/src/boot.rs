@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub struct NewBoot {
     /// Architecture of the version.
     pub arch: Option<Arch>,
     /// Address it has.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// When the first packet was seen, in milliseconds since 1970.
     pub started: i64,
 }
@@ -60,7 +60,7 @@ pub struct Boot {
     /// Architecture of the version.
     pub arch: Option<Arch>,
     /// Address it had.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// When the first packet was seen, in milliseconds since 1970.
     pub started: i64,
     /// How far it came, or how it ended.

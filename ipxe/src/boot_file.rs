@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kiln_inventory::{Asker, Decision, Plan, Sighting};
 
@@ -12,12 +12,28 @@ pub enum BootFile {
     /// A file on a TFTP server.
     Tftp {
         /// The server, for `siaddr` and option 66.
-        server: Ipv4Addr,
+        server: IpAddr,
         /// The path, without a leading slash.
         path: String,
     },
     /// A URL: for iPXE, and for firmware that asked by HTTP Boot.
     Url(String),
+}
+
+impl BootFile {
+    /// Returns it as a URL, as DHCPv6 names every boot file (RFC 5970 §3.1).
+    pub fn url(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Tftp { server: IpAddr::V4(server), path } => {
+                Some(format!("tftp://{server}/{path}"))
+            }
+            Self::Tftp { server: IpAddr::V6(server), path } => {
+                Some(format!("tftp://[{server}]/{path}"))
+            }
+            Self::Url(url) => Some(url.clone()),
+        }
+    }
 }
 
 /// Returns the boot file that goes with a decision.
@@ -55,21 +71,22 @@ pub(crate) fn script_url(sighting: &Sighting, at: &Endpoints) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddrV4;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use kiln_inventory::Firmware::{self, Bios, Other, UefiArm64, UefiArm64Http, UefiX64Http};
     use kiln_types::Mac;
 
     use super::*;
 
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-    const AT: Endpoints = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
+    fn at() -> Endpoints {
+        Endpoints::new(Ipv4Addr::new(10, 0, 0, 1), 8080)
+    }
 
     fn file(plan: Plan, asker: Asker, firmware: Option<Firmware>) -> String {
         let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
         let sighting = Sighting { mac, asker, firmware, uuid: None };
         let decision = Decision { machine: None, plan, reasons: Vec::new() };
-        match boot_file(&decision, &sighting, &AT) {
+        match boot_file(&decision, &sighting, &at()) {
             BootFile::None => "none".to_owned(),
             BootFile::Tftp { server, path } => format!("{server} {path}"),
             BootFile::Url(url) => url,
@@ -105,6 +122,25 @@ mod tests {
             for plan in [Plan::Address, Plan::Ignore] {
                 assert_eq!(file(plan, asker, firmware), "none", "{asker:?} {firmware:?}");
             }
+        }
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_in_brackets_wherever_it_is_part_of_a_url() {
+        let at = Endpoints::new("fd77::1".parse::<Ipv6Addr>().unwrap(), 8080);
+        let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+        let decision = Decision { machine: None, plan: Plan::Hold, reasons: Vec::new() };
+        for (asker, firmware, expected) in [
+            (Asker::Firmware, Firmware::UefiX64, "tftp://[fd77::1]/ipxe/ipxe-amd64.efi"),
+            (Asker::Firmware, UefiArm64Http, "http://[fd77::1]:8080/loader/ipxe-arm64.efi"),
+            (
+                Asker::Ipxe,
+                Bios,
+                "http://[fd77::1]:8080/script/52-54-00-00-00-01.ipxe?firmware=bios",
+            ),
+        ] {
+            let sighting = Sighting { mac, asker, firmware: Some(firmware), uuid: None };
+            assert_eq!(boot_file(&decision, &sighting, &at).url().as_deref(), Some(expected));
         }
     }
 

@@ -12,7 +12,7 @@ mod loader;
 mod script;
 mod text;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 pub use boot_file::{BootFile, boot_file};
 pub use loader::{LOADERS, LoaderFile, loader};
@@ -22,7 +22,15 @@ pub use script::{BootTicket, script};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     /// Our address on the subnet of the machine; TFTP is there.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Address and port of HTTP.
-    pub http: SocketAddrV4,
+    pub http: SocketAddr,
+}
+
+impl Endpoints {
+    /// Names both by one address and the port of HTTP.
+    pub fn new(address: impl Into<IpAddr>, http: u16) -> Self {
+        let address = address.into();
+        Self { address, http: SocketAddr::new(address, http) }
+    }
 }

@@ -11,7 +11,7 @@ mod pending;
 mod secret;
 mod tracker;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kiln_inventory::{Boot, BootId, Decision, MachineId, OrderId, Phase, Sighting, Store};
 use kiln_ipxe::BootTicket;
@@ -103,7 +103,7 @@ pub struct Identity {
     /// Version it runs.
     pub version: Digest,
     /// Address of that interface while it boots.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
 }
 
 /// What a running system is told to start.
@@ -151,41 +151,41 @@ enum Message {
         sighting: Sighting,
         decision: Option<Decision>,
         fresh: bool,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     },
     Loader {
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         transfer: Transfer,
     },
     Script {
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         sighting: Sighting,
         decision: Decision,
         reply: oneshot::Sender<Option<BootTicket>>,
     },
     Transfer {
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         transfer: Transfer,
     },
     LoaderFailed {
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         detail: String,
     },
     Identity {
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         key: String,
         reply: oneshot::Sender<Result<Identity, BootsError>>,
     },
     Reports {
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: String,
         reports: Reports,
@@ -193,7 +193,7 @@ enum Message {
     },
     Told {
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: String,
         told: Told,
@@ -201,7 +201,7 @@ enum Message {
     },
     Proof {
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: String,
         reply: oneshot::Sender<Result<MachineId, BootsError>>,
@@ -242,26 +242,26 @@ impl Boots {
         sighting: &Sighting,
         decision: Option<&Decision>,
         fresh: bool,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     ) {
         let (sighting, decision) = (sighting.clone(), decision.cloned());
         self.offer(Message::Seen { at: now_ms(), sighting, decision, fresh, address });
     }
 
     /// Notes that a loader was sent to an address. Never waits.
-    pub fn loader(&self, peer: Ipv4Addr, transfer: Transfer) {
+    pub fn loader(&self, peer: IpAddr, transfer: Transfer) {
         self.offer(Message::Loader { at: now_ms(), peer, transfer });
     }
 
     /// Notes that a file of a boot was sent to an address. Never waits.
-    pub fn transfer(&self, peer: Ipv4Addr, boot: BootId, transfer: Transfer) {
+    pub fn transfer(&self, peer: IpAddr, boot: BootId, transfer: Transfer) {
         self.offer(Message::Transfer { at: now_ms(), peer, boot, transfer });
     }
 
     /// Notes that a script is asked for, and returns what ties its fetches to the boot when it boots something.
     pub async fn script(
         &self,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         sighting: Sighting,
         decision: Decision,
     ) -> Option<BootTicket> {
@@ -273,7 +273,7 @@ impl Boots {
 
     /// Takes the word of a loader that it gave up. It counts for a boot that is under way, from its own address and
     /// before its system has reported; the caller does not learn whether it did.
-    pub async fn loader_failed(&self, peer: Ipv4Addr, boot: BootId, detail: String) {
+    pub async fn loader_failed(&self, peer: IpAddr, boot: BootId, detail: String) {
         let message = Message::LoaderFailed { at: now_ms(), peer, boot, detail };
         // A server that stops has no more use for it.
         let _ = self.queue.send(message).await;
@@ -288,7 +288,7 @@ impl Boots {
     /// Fails for a boot that is not under way, and for anything that is not the machine.
     pub async fn identity(
         &self,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         key: &str,
     ) -> Result<Identity, BootsError> {
@@ -306,7 +306,7 @@ impl Boots {
     pub async fn reports(
         &self,
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: &str,
         reports: Reports,
@@ -325,7 +325,7 @@ impl Boots {
     /// Fails for a boot that is not under way, for anything that is not the machine, and when it cannot be written.
     pub async fn facts(
         &self,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: &str,
         facts: String,
@@ -340,7 +340,7 @@ impl Boots {
     /// Fails for a boot that is not under way, for anything that is not the machine, and when it cannot be written.
     pub async fn kernel_log(
         &self,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: &str,
         log: String,
@@ -350,7 +350,7 @@ impl Boots {
 
     async fn told(
         &self,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: &str,
         told: Told,
@@ -369,7 +369,7 @@ impl Boots {
     /// Fails for a boot that is not under way, and for anything that is not the machine.
     pub async fn proven(
         &self,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: &str,
     ) -> Result<MachineId, BootsError> {

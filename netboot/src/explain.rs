@@ -1,7 +1,7 @@
 //! What a machine would get, and why: the same functions that DHCP, TFTP and HTTP answer with, in one place.
 
 use kiln_inventory::{Asker, Decision, Firmware, Plan, Sighting, Snapshot, decide};
-use kiln_ipxe::{BootFile, Endpoints, boot_file};
+use kiln_ipxe::{Endpoints, boot_file};
 use kiln_types::{Arch, Digest, Mac};
 use serde::{Deserialize, Serialize};
 
@@ -120,11 +120,7 @@ fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
         Plan::Refuse => "refuse",
         Plan::Ignore => "ignore",
     };
-    let boot_file = match boot_file(decision, sighting, at) {
-        BootFile::None => None,
-        BootFile::Tftp { server, path } => Some(format!("tftp://{server}/{path}")),
-        BootFile::Url(url) => Some(url),
-    };
+    let boot_file = boot_file(decision, sighting, at).url();
     let boot = match &decision.plan {
         // The firmware gets a loader; what is booted then is iPXE's step.
         Plan::Boot(boot) if sighting.asker == Asker::Ipxe => Some(boot),
@@ -153,18 +149,17 @@ fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
     const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
-    const AT: Endpoints = Endpoints {
-        address: Ipv4Addr::new(10, 0, 0, 1),
-        http: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 8080),
-    };
+    fn at() -> Endpoints {
+        Endpoints::new(Ipv4Addr::new(10, 0, 0, 1), 8080)
+    }
 
     fn askers(told: Told) -> Vec<String> {
-        let explanation = explain(&Snapshot::default(), MAC, told, &AT);
+        let explanation = explain(&Snapshot::default(), MAC, told, &at());
         explanation.steps.into_iter().map(|step| step.asker).collect()
     }
 
@@ -179,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_was_never_seen_is_explained_by_a_usual_firmware() {
-        let explanation = explain(&Snapshot::default(), MAC, Told::alike(None), &AT);
+        let explanation = explain(&Snapshot::default(), MAC, Told::alike(None), &at());
         assert!(!explanation.seen);
         assert_eq!(askers(Told::alike(None)), ["firmware (uefi-x64)", "iPXE"]);
     }

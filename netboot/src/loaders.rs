@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -162,12 +162,12 @@ pub struct OverTftp {
 }
 
 impl tftp::Files for OverTftp {
-    async fn open(&self, _: Ipv4Addr, path: &str) -> Option<tftp::File> {
+    async fn open(&self, _: IpAddr, path: &str) -> Option<tftp::File> {
         let (bytes, _) = self.loaders.get(path.strip_prefix("ipxe/").unwrap_or(path))?;
         Some(bytes.into())
     }
 
-    fn sent(&self, peer: Ipv4Addr, path: &str, bytes: u64, took: Duration) {
+    fn sent(&self, peer: IpAddr, path: &str, bytes: u64, took: Duration) {
         let detail = path.strip_prefix("ipxe/").unwrap_or(path).to_owned();
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.boots.loader(peer, Transfer { phase: Phase::Loader, detail, bytes, millis });

@@ -3,7 +3,7 @@
 mod sockets;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub enum ServeError {
         /// `http` or `tftp`.
         what: &'static str,
         /// Where.
-        address: SocketAddrV4,
+        address: SocketAddr,
     },
     /// A port below 1024 is not allowed.
     #[error(
@@ -76,7 +76,7 @@ pub enum ServeError {
         /// `http` or `tftp`.
         what: &'static str,
         /// Where.
-        address: SocketAddrV4,
+        address: SocketAddr,
     },
     /// No interface has the address.
     #[error(
@@ -84,7 +84,7 @@ pub enum ServeError {
     )]
     NoAddress {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Length of the prefix of its subnet.
         prefix: u8,
         /// Interface of its subnet.
@@ -96,7 +96,7 @@ pub enum ServeError {
         /// `http` or `tftp`.
         what: &'static str,
         /// Where.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },
@@ -131,12 +131,12 @@ pub struct Running {
 
 impl Running {
     /// Returns where the boot plane of the first subnet listens.
-    pub fn http_addr(&self) -> Option<SocketAddrV4> {
+    pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.first().map(http::Server::local_addr)
     }
 
     /// Returns where TFTP of the first subnet listens.
-    pub fn tftp_addr(&self) -> Option<SocketAddrV4> {
+    pub fn tftp_addr(&self) -> Option<SocketAddr> {
         self.tftp.first().map(tftp::Server::local_addr)
     }
 
@@ -240,17 +240,18 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             orders: orders.clone(),
         });
         let bind_error = |what, source| {
-            let address = SocketAddrV4::new(address, 0);
+            let address = SocketAddr::new(address, 0);
             ServeError::Bind { what, address, source }
         };
         let server = http::Server::start(http, plane).map_err(|e| bind_error("http", e))?;
-        planes.push(Endpoints { address, http: server.local_addr() });
+        planes.push(Endpoints::new(address, server.local_addr().port()));
         running.http.push(server);
         let files = Arc::new(OverTftp { loaders: loaders.clone(), boots: boots.clone() });
         let server = tftp::Server::start(tftp, files).map_err(|e| bind_error("tftp", e))?;
         running.tftp.push(server);
     }
-    let reached_at = |address| planes.iter().find(|at| at.address == address).copied();
+    let reached_at =
+        |address: Ipv4Addr| planes.iter().find(|at| at.address == IpAddr::from(address)).copied();
     let (ledger, writer) = dhcp::Ledger::start(leases, Leases(inventory.clone()));
     running.tasks.push(writer);
     for WireSockets { interface, ports, subnets } in sockets.wires {
@@ -344,7 +345,7 @@ struct Watcher(Boots);
 impl dhcp::Observer for Watcher {
     fn seen(&self, sighting: &Sighting, decision: Option<&Decision>, event: dhcp::DhcpEvent) {
         let fresh = event.kind == Some(dhcp::ReplyKind::Offer);
-        self.0.seen(sighting, decision, fresh, event.address);
+        self.0.seen(sighting, decision, fresh, event.address.map(Into::into));
     }
 }
 

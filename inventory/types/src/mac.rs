@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -16,6 +17,13 @@ impl Mac {
     /// Returns the six bytes in the order they have on the wire.
     pub const fn octets(self) -> [u8; 6] {
         self.0
+    }
+
+    /// Returns the hardware address that is part of an address of IPv6, where a host has made it that way (RFC 4291
+    /// appendix A). Firmware and iPXE always do.
+    pub fn from_eui64(address: Ipv6Addr) -> Option<Self> {
+        let [.., a, b, c, 0xff, 0xfe, d, e, f] = address.octets() else { return None };
+        Some(Self([a ^ 2, b, c, d, e, f])).filter(|mac| mac.is_unicast())
     }
 
     /// Returns whether the address names one network interface: neither zero nor a group address.
@@ -96,6 +104,20 @@ impl<'de> Deserialize<'de> for Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_ipv6_tells_the_hardware_address_it_was_made_of() {
+        let told = |address: &str| Mac::from_eui64(address.parse().unwrap());
+        let mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
+        assert_eq!(told("fe80::5054:ff:fe77:1"), Some(mac));
+        assert_eq!(told("fd77::5054:ff:fe77:1"), Some(mac));
+        // Not made of one, of a group address, of zeros.
+        for other in
+            ["fd77::100", "fe80::3054:ff:1e77:1", "fe80::300:ff:fe77:1", "fe80::200:ff:fe00:0"]
+        {
+            assert_eq!(told(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn every_usual_form_parses() {

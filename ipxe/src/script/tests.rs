@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use kiln_inventory::{Artifact, Asker, Firmware, Machine, MachineId, NewMachine, Reason};
@@ -7,8 +7,8 @@ use kiln_types::{Arch, Digest, Mac};
 use super::*;
 
 const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-const AT: Endpoints = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
+const AT: Endpoints = Endpoints { address: ADDRESS, http: SocketAddr::new(ADDRESS, 8080) };
 
 fn sighting() -> Sighting {
     Sighting { mac: MAC, asker: Asker::Ipxe, firmware: Some(Firmware::UefiX64), uuid: None }

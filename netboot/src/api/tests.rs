@@ -1,6 +1,6 @@
 //! The control plane over its socket, as the command line uses it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use http_body_util::{BodyExt as _, Full};
@@ -38,7 +38,7 @@ impl Rig {
         let view =
             View::load(inventory.clone(), artifacts, UnknownMachines::Hold, None).await.unwrap();
         let subnet = SubnetSettings::without_dhcp(Ipv4Addr::new(10, 0, 0, 0), 24, "br0", ADDRESS);
-        let at = Endpoints { address: ADDRESS, http: SocketAddrV4::new(ADDRESS, 8080) };
+        let at = Endpoints::new(ADDRESS, 8080);
         let socket = dir.path().join("kiln.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let stop = CancellationToken::new();
@@ -226,7 +226,7 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
         cmdline: String::new(),
     };
     let plan = kiln_inventory::Plan::Boot(plan);
-    let (peer, asker) = (Ipv4Addr::LOCALHOST, Asker::Ipxe);
+    let (peer, asker) = (Ipv4Addr::LOCALHOST.into(), Asker::Ipxe);
     let sighting = Sighting { mac, asker, firmware: Some(Firmware::Bios), uuid: None };
     let known = kiln_inventory::Decision { machine: Some(known.into()), plan, reasons: Vec::new() };
     let ticket = rig.boots.script(peer, sighting, known).await.unwrap();

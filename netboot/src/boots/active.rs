@@ -1,11 +1,11 @@
 //! One boot under way, as the tracker knows it.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kiln_builder::hash::sha256;
 use kiln_inventory::{Asker, Boot, OrderId, Outcome, Phase};
-use kiln_types::Digest;
+use kiln_types::{Digest, Mac};
 
 use super::secret::{same, secret};
 
@@ -15,6 +15,8 @@ const REFUSED_MS: i64 = 60_000;
 /// A boot under way.
 pub(super) struct Active {
     pub(super) boot: Boot,
+    /// Its address of the other version of IP, where it has got both.
+    pub(super) other: Option<IpAddr>,
     /// Known where this server made it; of a boot from before only the hash is.
     pub(super) secrets: Option<Secrets>,
     pub(super) token_hash: Digest,
@@ -49,6 +51,7 @@ impl Active {
         let loading = boot.started;
         Self {
             boot,
+            other: None,
             secrets: Some(Secrets { token, key, given: false }),
             token_hash,
             phase: Phase::Dhcp,
@@ -83,8 +86,37 @@ impl Active {
         same(&self.token_hash.hex(), &sha256(token.as_bytes()).hex())
     }
 
-    pub(super) fn is_from(&self, peer: Ipv4Addr) -> bool {
+    /// Notes an address that the machine was given, and returns whether it is the one that the boot is told by. That
+    /// one stays with the version of IP that the loader fetches by, whatever the system asks for besides.
+    pub(super) fn takes(&mut self, address: IpAddr) -> bool {
+        match self.boot.address {
+            Some(known) if known.is_ipv4() != address.is_ipv4() => {
+                self.other = Some(address);
+                false
+            }
+            known => {
+                self.boot.address = Some(address);
+                known != Some(address)
+            }
+        }
+    }
+
+    /// Notes the address that the loader fetches from.
+    pub(super) fn fetches_from(&mut self, peer: IpAddr) {
+        if let Some(known) = self.boot.address.replace(peer)
+            && known.is_ipv4() != peer.is_ipv4()
+        {
+            self.other = Some(known);
+        }
+    }
+
+    /// Returns whether a request comes from the machine: from an address that it was given, or one that it made itself
+    /// of a prefix of its router's and its hardware address.
+    pub(super) fn is_from(&self, peer: IpAddr) -> bool {
+        let made = |address| Mac::from_eui64(address) == Some(self.boot.mac);
         self.boot.address == Some(peer)
+            || self.other == Some(peer)
+            || matches!(peer, IpAddr::V6(peer) if made(peer))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who proves to be the system of a boot, and the boots that running systems are told to start.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kiln_inventory::{BootEvent, BootId, Firmware, MachineId, NewBoot, OrderId, Phase, StoreError};
 use kiln_ipxe::BootTicket;
@@ -15,7 +15,7 @@ impl Tracker {
     pub(super) async fn proven(
         &mut self,
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: &str,
     ) -> Result<MachineId, BootsError> {
@@ -57,6 +57,7 @@ impl Tracker {
     ) -> Result<Option<BootTicket>, StoreError> {
         let Some(running) = self.active.get(&machine) else { return Ok(None) };
         if self.next.get(&machine).is_none_or(|next| next.order != Some(order)) {
+            let other = running.other;
             let new = NewBoot {
                 machine,
                 machine_name: running.boot.machine_name.clone(),
@@ -73,7 +74,7 @@ impl Tracker {
             let name = &boot.machine_name;
             tracing::info!(boot = id.0, machine = name, %order, "boot begins by kexec");
             self.by_boot.insert(id, machine);
-            let next = Active { order: Some(order), ..Active::new(boot) };
+            let next = Active { order: Some(order), other, ..Active::new(boot) };
             if let Some(old) = self.next.insert(machine, next) {
                 self.by_boot.remove(&old.boot.id);
                 self.give_up(at, old.boot);

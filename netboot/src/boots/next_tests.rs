@@ -31,7 +31,7 @@ async fn a_system_that_has_its_token_goes_on_with_the_next_server() {
     let (boot, token) = (ticket.boot, identity.token.as_str());
     let again = rig.boots.identity(MACHINE, boot, &ticket.machine_key).await;
     assert_eq!(again, Err(BootsError::Forbidden), "the key was in the memory of that server");
-    let other = Ipv4Addr::new(10, 0, 0, 101);
+    let other = IpAddr::from([10, 0, 0, 101]);
     assert_eq!(rig.boots.proven(other, boot, token).await, Err(BootsError::Forbidden));
     assert_eq!(rig.boots.proven(MACHINE, boot, &token[1..]).await, Err(BootsError::Forbidden));
     let machine = rig.boots.proven(MACHINE, boot, token).await.unwrap();

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kiln_inventory::{
@@ -9,7 +10,7 @@ use kiln_types::Arch;
 
 use super::*;
 
-pub(super) const MACHINE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+pub(super) const MACHINE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100));
 
 pub(super) struct Rig {
     pub(super) dir: Arc<tempfile::TempDir>,
@@ -93,7 +94,7 @@ pub(super) fn report(phase: Phase, millis: Option<u64>) -> Report {
 /// Reports as an older kiln-init does, which does not say how long its kernel has run.
 pub(super) async fn reports(
     rig: &Rig,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     boot: BootId,
     token: &str,
     reports: Vec<Report>,
@@ -204,11 +205,35 @@ async fn how_a_boot_ended_is_kept_when_the_next_begins_at_once() {
 }
 
 #[tokio::test]
+async fn a_machine_with_both_versions_of_ip_may_report_by_either() {
+    let rig = Rig::start(None).await;
+    let ticket = rig.script().await.unwrap();
+    let (boot, key) = (ticket.boot, ticket.machine_key.as_str());
+    // Its system gets an address of IPv6 too, and one that it makes itself.
+    let given: IpAddr = "fd77::100".parse().unwrap();
+    let made: IpAddr = "fd77::5054:ff:fe00:1".parse().unwrap();
+    let sighting = Sighting { mac: rig.mac, asker: Asker::System, firmware: None, uuid: None };
+    let decision = decide(&rig.snapshot, &sighting);
+    rig.boots.seen(&sighting, Some(&decision), false, Some(given));
+    let token = rig.boots.identity(MACHINE, boot, key).await.unwrap().token;
+    for peer in [MACHINE, given, made] {
+        reports(&rig, peer, boot, &token, vec![report(Phase::Init, None)]).await.unwrap();
+    }
+    for stranger in ["fd77::101", "fd77::5054:ff:fe00:2"] {
+        let told = vec![report(Phase::Healthy, None)];
+        let stolen = reports(&rig, stranger.parse().unwrap(), boot, &token, told).await;
+        assert_eq!(stolen, Err(BootsError::Forbidden), "{stranger}");
+    }
+    let boots = rig.stop().await;
+    assert_eq!((boots[0].0.address, boots[0].0.outcome), (Some(MACHINE), Outcome::Booting));
+}
+
+#[tokio::test]
 async fn secrets_work_from_the_address_of_the_machine_only() {
     let rig = Rig::start(None).await;
     let ticket = rig.script().await.unwrap();
     let (boot, key) = (ticket.boot, ticket.machine_key.as_str());
-    let other = Ipv4Addr::new(10, 0, 0, 101);
+    let other = IpAddr::from([10, 0, 0, 101]);
     let forbidden = Err(BootsError::Forbidden);
     assert_eq!(rig.boots.identity(other, boot, key).await, forbidden);
     assert_eq!(rig.boots.identity(MACHINE, boot, "").await, forbidden);
@@ -341,7 +366,7 @@ async fn only_the_machine_tells_about_itself_and_not_without_end() {
     let identity = rig.boots.identity(MACHINE, boot, &ticket.machine_key).await.unwrap();
     let token = identity.token.as_str();
     let facts = |peer, token| rig.boots.facts(peer, boot, token, "{}".to_owned());
-    let other = Ipv4Addr::new(10, 0, 0, 101);
+    let other = IpAddr::from([10, 0, 0, 101]);
     assert_eq!(facts(other, token).await, Err(BootsError::Forbidden));
     assert_eq!(facts(MACHINE, "00").await, Err(BootsError::Forbidden));
     facts(MACHINE, token).await.unwrap();

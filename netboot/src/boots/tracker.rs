@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kiln_inventory::{
     Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Outcome, Phase, Plan, Sighting,
@@ -31,7 +31,7 @@ pub(super) struct Tracker {
     /// Boots that running systems were told to start. Each takes the place of the one that runs when it reports.
     pub(super) next: HashMap<MachineId, Active>,
     pub(super) by_boot: HashMap<BootId, MachineId>,
-    by_address: HashMap<Ipv4Addr, MachineId>,
+    by_address: HashMap<IpAddr, MachineId>,
     pending: Pending,
 }
 
@@ -166,7 +166,7 @@ impl Tracker {
         sighting: &Sighting,
         decision: &Decision,
         fresh: bool,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     ) -> Result<(), StoreError> {
         let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
         let id = machine.id;
@@ -180,8 +180,7 @@ impl Tracker {
             self.by_address.insert(address, id);
         }
         let Some(active) = self.active.get_mut(&id) else { return Ok(()) };
-        if address.is_some() && active.boot.address != address {
-            active.boot.address = address;
+        if address.is_some_and(|address| active.takes(address)) {
             self.pending.boot(&active.boot);
         }
         if active.boot.firmware.is_none() && sighting.firmware.is_some() {
@@ -212,7 +211,7 @@ impl Tracker {
         at: i64,
         sighting: &Sighting,
         decision: &Decision,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     ) -> Result<(), StoreError> {
         let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
         let plan = match &decision.plan {
@@ -265,7 +264,7 @@ impl Tracker {
     async fn script(
         &mut self,
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         sighting: &Sighting,
         decision: &Decision,
     ) -> Result<Option<BootTicket>, StoreError> {
@@ -287,7 +286,7 @@ impl Tracker {
         active.boot.arch = Some(plan.arch);
         // The firmware said what it is before the loader did: iPXE after HTTP Boot says nothing of HTTP.
         active.boot.firmware = active.boot.firmware.or(sighting.firmware);
-        active.boot.address = Some(peer);
+        active.fetches_from(peer);
         let boot = active.boot.id;
         let secrets = active.secrets.as_ref();
         let ticket = secrets.map(|secrets| BootTicket { boot, machine_key: secrets.key.clone() });
@@ -315,7 +314,7 @@ impl Tracker {
 
     /// Ends a boot that its loader gave up. Once the system has reported, no loader runs there any more, and nothing
     /// on the machine may end the boot without its token.
-    fn loader_failed(&mut self, at: i64, peer: Ipv4Addr, boot: BootId, detail: String) {
+    fn loader_failed(&mut self, at: i64, peer: IpAddr, boot: BootId, detail: String) {
         let Some(active) = self.find(boot) else { return };
         if active.is_from(peer) && active.boot.ended.is_none() && active.phase < Phase::Init {
             self.event(boot, BootEvent::new(at, Phase::Failed, detail));
@@ -324,7 +323,7 @@ impl Tracker {
 
     async fn identity(
         &mut self,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         key: &str,
     ) -> Result<Identity, BootsError> {
@@ -387,7 +386,7 @@ impl Tracker {
     async fn told(
         &mut self,
         at: i64,
-        peer: Ipv4Addr,
+        peer: IpAddr,
         boot: BootId,
         token: &str,
         told: Told,

@@ -121,11 +121,12 @@ fn boot_options(
     decision: &Decision,
     answer: &mut Answer,
 ) {
-    let (server, file) = match boot_file(decision, sighting, view.endpoints) {
+    let file = match boot_file(decision, sighting, view.endpoints) {
         BootFile::None => return,
-        BootFile::Tftp { server, path } => (server, path),
-        BootFile::Url(url) => (view.endpoints.address, url),
+        BootFile::Tftp { path, .. } => path,
+        BootFile::Url(url) => url,
     };
+    let server = view.subnet.address;
     let options = &mut answer.options;
     options.push(DhcpOption::TFTPServerName(server.to_string().into_bytes()));
     options.push(DhcpOption::BootfileName(file.clone().into_bytes()));

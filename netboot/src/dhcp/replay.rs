@@ -128,7 +128,7 @@ impl World {
             },
             snapshot: Snapshot::new(machines, images, UnknownMachines::Ignore),
             leases: LeaseTable::default(),
-            endpoints: Endpoints { address, http: SocketAddrV4::new(address, 8080) },
+            endpoints: Endpoints::new(address, 8080),
         }
     }
 

@@ -83,7 +83,6 @@ fn shared<'a>(sites: &'a [Site], request: &Request, known: Known<'_>) -> Option<
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::net::SocketAddrV4;
     use std::time::Duration;
 
     use kiln_inventory::{Lease, UnknownMachines};
@@ -110,7 +109,7 @@ mod tests {
                 domain: None,
                 lease_time: Duration::from_secs(3600),
             },
-            endpoints: Endpoints { address, http: SocketAddrV4::new(address, 80) },
+            endpoints: Endpoints::new(address, 80),
         }
     }
 

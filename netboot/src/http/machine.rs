@@ -1,7 +1,7 @@
 //! The last segment of an initrd: what this one machine is told in this one boot.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kiln_builder::cpio;
 use kiln_builder::tree::{Node, Tree, TreePath};
@@ -23,7 +23,7 @@ struct MachineFile<'a> {
     version: String,
     /// What the card had while the machine booted: its system asks to keep it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     /// The keys whose signatures count when it is told to start another version, in hexadecimal digits.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     keys: &'a [String],
@@ -76,7 +76,7 @@ mod tests {
             hostname: "n1".to_owned(),
             mac: Mac::new([0x52, 0x54, 0, 0, 0, 1]),
             version: Digest::from_bytes([1; 32]),
-            address: Some(Ipv4Addr::new(10, 0, 0, 5)),
+            address: Some([10, 0, 0, 5].into()),
         };
         let disk = "serial:ABC".parse().unwrap();
         let server = "http://10.0.0.1:8080".to_owned();

@@ -8,7 +8,7 @@ mod routes;
 mod told;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Place {
 /// A running boot plane.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddrV4,
+    address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -77,18 +77,16 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Fails when the listener has no IPv4 address.
+    /// Fails when the listener has no address.
     pub fn start(listener: TcpListener, plane: Arc<Plane>) -> std::io::Result<Self> {
-        let SocketAddr::V4(address) = listener.local_addr()? else {
-            return Err(std::io::ErrorKind::Unsupported.into());
-        };
+        let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(accept(listener, plane, address, stop.clone()));
         Ok(Self { address, stop, task })
     }
 
     /// Returns where it listens.
-    pub const fn local_addr(&self) -> SocketAddrV4 {
+    pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
@@ -102,12 +100,12 @@ impl Server {
 async fn accept(
     listener: TcpListener,
     plane: Arc<Plane>,
-    address: SocketAddrV4,
+    address: SocketAddr,
     stop: CancellationToken,
 ) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let at = Endpoints { address: *address.ip(), http: address };
+    let at = Endpoints { address: address.ip(), http: address };
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await;
@@ -126,7 +124,7 @@ async fn accept(
                 continue;
             }
         };
-        let IpAddr::V4(peer) = peer.ip() else { continue };
+        let peer = peer.ip();
         guard(&stream);
         let place = Arc::new(Place(Mutex::new(place.ok())));
         let connection = connection(stream, plane.clone(), peer, at, place.clone());
@@ -146,7 +144,7 @@ async fn accept(
 fn connection(
     stream: TcpStream,
     plane: Arc<Plane>,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     at: Endpoints,
     place: Arc<Place>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {

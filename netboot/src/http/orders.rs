@@ -1,6 +1,6 @@
 //! What the agent of a running machine asks for and says: its orders.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
@@ -47,7 +47,7 @@ struct Next {
 /// Hands out the orders of a boot; with none, waits for one.
 pub(super) async fn hand_out(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     boot: &str,
     request: &Request<Incoming>,
 ) -> Response<Body> {
@@ -124,7 +124,7 @@ struct Ended {
 /// Takes what became of an order.
 pub(super) async fn ended(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     boot: &str,
     order: &str,
     request: Request<Incoming>,
@@ -163,7 +163,7 @@ pub(super) async fn ended(
 
 async fn proven(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     boot: BootId,
     request: &Request<Incoming>,
 ) -> Result<MachineId, BootsError> {

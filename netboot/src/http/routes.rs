@@ -1,6 +1,6 @@
 //! The few routes of the boot plane.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ const EFI: &str = "application/efi";
 /// Answers one request.
 pub(super) async fn answer(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     at: &Endpoints,
     place: &Place,
     request: Request<Incoming>,
@@ -47,7 +47,7 @@ pub(super) async fn answer(
 
 async fn route(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     at: &Endpoints,
     place: &Place,
     request: Request<Incoming>,
@@ -100,7 +100,7 @@ async fn route(
 
 async fn loader(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     request: &Request<Incoming>,
     name: &str,
 ) -> Response<Body> {
@@ -119,7 +119,7 @@ async fn loader(
 
 async fn blob(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     request: &Request<Incoming>,
     digest: &str,
     name: &str,
@@ -156,7 +156,7 @@ async fn blob(
 
 async fn boot_script(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     at: &Endpoints,
     request: &Request<Incoming>,
     file: &str,
@@ -192,7 +192,7 @@ fn tell_baker(plane: &Plane, decision: &Decision, sighting: &Sighting) -> Option
 
 async fn machine_segment(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     at: &Endpoints,
     boot: &str,
     file: &str,
@@ -234,7 +234,7 @@ async fn machine_segment(
 /// Notes that a loader gave up. Every request has the same answer, so that nobody learns which boots there are.
 async fn loader_failed(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     boot: &str,
     request: &Request<Incoming>,
 ) -> Response<Body> {
@@ -250,7 +250,7 @@ async fn loader_failed(
 
 async fn phone_home(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     boot: &str,
     request: Request<Incoming>,
 ) -> Response<Body> {
@@ -284,7 +284,7 @@ pub(super) fn bearer(request: &Request<Incoming>) -> Option<String> {
     value.strip_prefix("Bearer ").map(str::to_owned)
 }
 
-pub(super) fn refused(peer: Ipv4Addr, boot: BootId, error: BootsError) -> Response<Body> {
+pub(super) fn refused(peer: IpAddr, boot: BootId, error: BootsError) -> Response<Body> {
     tracing::warn!(%peer, boot = boot.0, error = &error as &dyn std::error::Error, "refused");
     let status = match error {
         BootsError::Unknown => StatusCode::NOT_FOUND,

@@ -108,7 +108,7 @@ impl Rig {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
-        let mut stream = socket.connect(self.server.local_addr().into()).await.unwrap();
+        let mut stream = socket.connect(self.server.local_addr()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: kiln\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();

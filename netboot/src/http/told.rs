@@ -1,6 +1,6 @@
 //! What a booted system tells besides its timeline: what the machine is made of, and the last words of its kernel.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ const MAX_LOG: usize = 128 << 10;
 /// Takes what one of the paths `/agent/BOOT/facts` and `/agent/BOOT/kernel-log` is sent.
 pub(super) async fn take(
     plane: &Plane,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     boot: &str,
     what: &str,
     request: Request<Incoming>,

@@ -1,7 +1,7 @@
 //! Opens the ports that the settings name.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use tokio::net::TcpListener;
 
@@ -19,7 +19,7 @@ pub(super) struct Sockets {
 
 /// The ports of one of our addresses.
 pub(super) struct PlaneSockets {
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     pub(super) http: TcpListener,
     pub(super) tftp: UdpSocket,
 }
@@ -37,8 +37,13 @@ impl Sockets {
         let mut planes: Vec<PlaneSockets> = Vec::new();
         let mut wires: Vec<WireSockets> = Vec::new();
         for subnet in &settings.subnets {
-            if planes.iter().all(|plane| plane.address != subnet.address) {
-                planes.push(PlaneSockets::bind(settings, subnet).await?);
+            let own = Own {
+                address: subnet.address.into(),
+                prefix: subnet.prefix,
+                interface: &subnet.interface,
+            };
+            if planes.iter().all(|plane| plane.address != own.address) {
+                planes.push(PlaneSockets::bind(settings, own).await?);
             }
             let Some(checked) = dhcp_subnet(subnet)? else { continue };
             match wires.iter_mut().find(|wire| wire.interface == subnet.interface) {
@@ -62,29 +67,37 @@ impl Sockets {
     }
 }
 
+/// One of our addresses.
+#[derive(Clone, Copy)]
+struct Own<'a> {
+    address: IpAddr,
+    prefix: u8,
+    interface: &'a str,
+}
+
 impl PlaneSockets {
-    async fn bind(settings: &Settings, subnet: &SubnetSettings) -> Result<Self, ServeError> {
+    async fn bind(settings: &Settings, own: Own<'_>) -> Result<Self, ServeError> {
         let explain = |what, port| {
             move |source: io::Error| {
-                let address = SocketAddrV4::new(subnet.address, port);
+                let address = SocketAddr::new(own.address, port);
                 match source.kind() {
                     io::ErrorKind::AddrInUse => ServeError::InUse { what, address },
                     io::ErrorKind::PermissionDenied => ServeError::NotAllowed { what, address },
                     io::ErrorKind::AddrNotAvailable => ServeError::NoAddress {
-                        address: subnet.address,
-                        prefix: subnet.prefix,
-                        interface: subnet.interface.clone(),
+                        address: own.address,
+                        prefix: own.prefix,
+                        interface: own.interface.to_owned(),
                     },
                     _ => ServeError::Bind { what, address, source },
                 }
             }
         };
-        let http = TcpListener::bind((subnet.address, settings.http_port))
+        let http = TcpListener::bind((own.address, settings.http_port))
             .await
             .map_err(explain("http", settings.http_port))?;
-        let tftp = UdpSocket::bind((subnet.address, settings.tftp_port))
+        let tftp = UdpSocket::bind((own.address, settings.tftp_port))
             .map_err(explain("tftp", settings.tftp_port))?;
-        Ok(Self { address: subnet.address, http, tftp })
+        Ok(Self { address: own.address, http, tftp })
     }
 }
 
@@ -98,7 +111,7 @@ fn dhcp_subnet(subnet: &SubnetSettings) -> Result<Option<dhcp::Subnet>, ServeErr
     let name = format!("{}/{}", subnet.network, subnet.prefix);
     let network = dhcp::Network::new(subnet.network, subnet.prefix).ok_or_else(|| {
         let source = io::Error::from(io::ErrorKind::InvalidInput);
-        let address = SocketAddrV4::new(subnet.network, 67);
+        let address = SocketAddr::new(subnet.network.into(), 67);
         ServeError::Bind { what: "dhcp", address, source }
     })?;
     let checked = dhcp::Subnet {

@@ -1,7 +1,7 @@
 //! The engine behind our trait: async-tftp, with the limits without which it is not safe to expose.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use super::{File, Files};
 
-/// The largest block that fits a frame of 1500 bytes: firmware cannot put fragments together.
+/// The largest blocks that fit a frame of 1500 bytes: firmware cannot put fragments together.
 const BLOCK_LIMIT: u16 = 1468;
+const BLOCK_LIMIT_IPV6: u16 = 1448;
 /// A window is read into memory, once per transfer.
 const WINDOW_LIMIT: u16 = 16;
 /// UEFI breaks its first request off and does not say so in a way that the engine hears; a port is free again after
@@ -27,10 +28,11 @@ const RETRIES: u32 = 4;
 
 /// Serves until the socket fails.
 pub(super) async fn serve<F: Files>(socket: UdpSocket, files: Arc<F>) -> Result<(), String> {
+    let is_ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
     let server = TftpServerBuilder::with_handler(Lookup { files })
         .std_socket(socket)
         .map_err(|error| error.to_string())?
-        .block_size_limit(BLOCK_LIMIT)
+        .block_size_limit(if is_ipv6 { BLOCK_LIMIT_IPV6 } else { BLOCK_LIMIT })
         .window_size_limit(WINDOW_LIMIT)
         .timeout(TIMEOUT)
         .max_send_retries(RETRIES)
@@ -56,7 +58,7 @@ impl<F: Files> Handler for Lookup<F> {
         // Some firmware writes paths as Windows does, or with a leading slash.
         let path = path.to_string_lossy().replace('\\', "/");
         let path = path.trim_start_matches('/').to_owned();
-        let IpAddr::V4(peer) = client.ip() else { return Err(Error::FileNotFound) };
+        let peer = client.ip();
         let Some(file) = self.files.open(peer, &path).await else {
             tracing::debug!(%peer, path, "tftp: no such file");
             return Err(Error::FileNotFound);
@@ -78,7 +80,7 @@ impl<F: Files> Handler for Lookup<F> {
 /// Hands out one file, and tells when all of it was taken.
 struct Reader<F: Files> {
     files: Arc<F>,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     path: String,
     file: File,
     left: u64,

@@ -3,7 +3,7 @@
 
 mod engine;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 /// What TFTP serves, by the path that was asked for.
 pub trait Files: Send + Sync + 'static {
     /// Returns the file that whoever has this address gets. Firmware asks twice: for the length, then for the file.
-    fn open(&self, peer: Ipv4Addr, path: &str) -> impl Future<Output = Option<File>> + Send;
+    fn open(&self, peer: IpAddr, path: &str) -> impl Future<Output = Option<File>> + Send;
 
     /// Hears of a file that was read to its end, at the speed at which it was sent. Must not wait.
-    fn sent(&self, peer: Ipv4Addr, path: &str, bytes: u64, took: Duration);
+    fn sent(&self, peer: IpAddr, path: &str, bytes: u64, took: Duration);
 }
 
 /// A file as it is sent: its length is known before its bytes are read.
@@ -44,7 +44,7 @@ impl std::fmt::Debug for File {
 /// A running TFTP server.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddrV4,
+    address: SocketAddr,
     task: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -56,16 +56,14 @@ impl Server {
     ///
     /// Fails when the socket cannot be used.
     pub fn start<F: Files>(socket: UdpSocket, files: Arc<F>) -> std::io::Result<Self> {
-        let SocketAddr::V4(address) = socket.local_addr()? else {
-            return Err(std::io::ErrorKind::Unsupported.into());
-        };
+        let address = socket.local_addr()?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(supervise(socket, files, stop.clone()));
         Ok(Self { address, task, stop })
     }
 
     /// Returns where it listens.
-    pub const fn local_addr(&self) -> SocketAddrV4 {
+    pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
@@ -113,17 +111,17 @@ mod tests {
     }
 
     impl Files for One {
-        async fn open(&self, _: Ipv4Addr, path: &str) -> Option<File> {
+        async fn open(&self, _: IpAddr, path: &str) -> Option<File> {
             (path == "ipxe/a").then(|| Bytes::from(vec![7; 3000]).into())
         }
 
-        fn sent(&self, _: Ipv4Addr, path: &str, bytes: u64, _: Duration) {
+        fn sent(&self, _: IpAddr, path: &str, bytes: u64, _: Duration) {
             self.sent.lock().unwrap().push((path.to_owned(), bytes));
         }
     }
 
     /// Fetches a file as firmware does: block size 1468, and each block acknowledged.
-    async fn fetch(server: SocketAddrV4, path: &str) -> Result<Vec<u8>, u16> {
+    async fn fetch(server: SocketAddr, path: &str) -> Result<Vec<u8>, u16> {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let request = format!("\0\u{1}{path}\0octet\0blksize\x001468\0");
         socket.send_to(request.as_bytes(), server).await.unwrap();
