@@ -1,16 +1,16 @@
 use std::net::Ipv4Addr;
 
-use dhcproto::v4::{DhcpOption, OptionCode, UnknownOption};
 use kiln_inventory::{Asker, Decision, Sighting};
 use kiln_ipxe::{BootFile, boot_file};
 
+use super::encode::ReplyOption;
 use super::engine::{View, server_id};
 use super::option;
 use super::wire::Request;
 
 /// PXE discovery control: fetch the boot file of this offer, without a menu and without asking port 4011
 /// (PXE 2.1 §2.4.4, bit 3). Without it EDK2 takes a reply with option 60 for half of one.
-const BOOT_FILE_IS_FINAL: [u8; 4] = [6, 1, 8, 255];
+const BOOT_FILE_IS_FINAL: [u8; 4] = [option::pxe::DISCOVERY_CONTROL, 1, 8, option::END];
 /// iPXE's `no-pxedhcp`: this server has said all, do not wait two seconds for another one.
 const NO_PROXY: [u8; 3] = [0xb0, 1, 1];
 
@@ -21,14 +21,15 @@ const HTTP_CLIENT: &[u8] = b"HTTPClient";
 /// What a reply says besides addresses.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    pub(super) options: Vec<DhcpOption>,
+    pub(super) options: Vec<ReplyOption>,
     pub(super) next_server: Option<Ipv4Addr>,
     pub(super) file: String,
 }
 
 /// Returns what a NAK says: who sends it and whom it is for (RFC 2131 table 3, RFC 6842).
 pub(super) fn nak_options(request: &Request, view: &View<'_>) -> Answer {
-    let mut options = vec![DhcpOption::ServerIdentifier(server_id(request, view))];
+    let mut options =
+        vec![ReplyOption::addresses(option::SERVER_IDENTIFIER, &[server_id(request, view)])];
     options.extend(client_identifier(request));
     Answer { options, ..Answer::default() }
 }
@@ -46,25 +47,25 @@ pub(super) fn options(
     let subnet = view.subnet;
     let mut answer = nak_options(request, view);
     let options = &mut answer.options;
-    options.push(DhcpOption::SubnetMask(subnet.network.mask()));
-    options.push(DhcpOption::BroadcastAddr(subnet.network.broadcast()));
     if address.is_some() {
         let seconds = u32::try_from(subnet.lease_time.as_secs()).unwrap_or(u32::MAX);
-        options.push(DhcpOption::AddressLeaseTime(seconds));
-        options.push(DhcpOption::Renewal(seconds / 2));
-        options.push(DhcpOption::Rebinding(seconds / 8 * 7));
+        options.push(ReplyOption::number(option::LEASE_TIME, seconds));
+        options.push(ReplyOption::number(option::RENEWAL_TIME, seconds / 2));
+        options.push(ReplyOption::number(option::REBINDING_TIME, seconds / 8 * 7));
     }
+    options.push(ReplyOption::addresses(option::SUBNET_MASK, &[subnet.network.mask()]));
+    options.push(ReplyOption::addresses(option::BROADCAST, &[subnet.network.broadcast()]));
     if !subnet.router.is_empty() {
-        options.push(DhcpOption::Router(subnet.router.clone()));
+        options.push(ReplyOption::addresses(option::ROUTER, &subnet.router));
     }
     if !subnet.dns.is_empty() {
-        options.push(DhcpOption::DomainNameServer(subnet.dns.clone()));
+        options.push(ReplyOption::addresses(option::DNS, &subnet.dns));
     }
     if let Some(domain) = &subnet.domain {
-        options.push(DhcpOption::DomainName(domain.clone()));
+        options.push(ReplyOption::new(option::DOMAIN, domain.as_bytes()));
     }
     if let Some(machine) = &decision.machine {
-        options.push(DhcpOption::Hostname(machine.spec.name.clone()));
+        options.push(ReplyOption::new(option::HOST_NAME, machine.spec.name.as_bytes()));
     }
     boot_options(request, view, sighting, decision, &mut answer);
     answer
@@ -80,9 +81,9 @@ pub(super) fn boot_only(
     let mut answer = nak_options(request, view);
     boot_options(request, view, sighting, decision, &mut answer);
     // Of a proxy, iPXE as well takes only what names the class; alone, it is told nothing that it would repeat.
-    let named = |option: &DhcpOption| matches!(option, DhcpOption::ClassIdentifier(_));
+    let named = |option: &ReplyOption| option.code == option::VENDOR_CLASS;
     if answer.next_server.is_some() && !answer.options.iter().any(named) {
-        answer.options.push(DhcpOption::ClassIdentifier(PXE_CLIENT.to_vec()));
+        answer.options.push(ReplyOption::new(option::VENDOR_CLASS, PXE_CLIENT));
     }
     answer
 }
@@ -91,10 +92,18 @@ pub(super) fn boot_only(
 /// counts it among those that have to be asked.
 pub(super) fn referral(request: &Request, view: &View<'_>) -> Answer {
     let mut answer = nak_options(request, view);
-    answer.options.push(DhcpOption::ClassIdentifier(PXE_CLIENT.to_vec()));
+    answer.options.push(ReplyOption::new(option::VENDOR_CLASS, PXE_CLIENT));
     answer.options.extend(machine_identifier(request));
     answer.next_server = Some(view.subnet.address);
     answer
+}
+
+/// Returns what firmware is told that asks a boot server for one item of a menu: which item it gets (PXE 2.1 §2.2.3).
+pub(super) fn boot_item((kind, layer): (u16, u16)) -> ReplyOption {
+    let [a, b] = kind.to_be_bytes();
+    let [c, d] = layer.to_be_bytes();
+    let item = option::pxe::BOOT_ITEM;
+    ReplyOption::new(option::VENDOR_SPECIFIC, [item, 4, a, b, c, d, option::END])
 }
 
 /// Returns whether firmware asks by PXE: HTTP Boot knows no port 4011.
@@ -107,10 +116,10 @@ fn is_http(request: &Request) -> bool {
 }
 
 /// Returns option 97 as it came: some firmware takes no answer without it.
-fn machine_identifier(request: &Request) -> Option<DhcpOption> {
+fn machine_identifier(request: &Request) -> Option<ReplyOption> {
     let uuid = request.option(option::CLIENT_UUID)?;
     matches!((uuid.len(), uuid.first()), (17, Some(0)))
-        .then(|| DhcpOption::ClientMachineIdentifier(uuid.to_vec()))
+        .then(|| ReplyOption::new(option::CLIENT_UUID, uuid))
 }
 
 /// Adds the boot file in each place where some firmware looks for it.
@@ -128,30 +137,29 @@ fn boot_options(
     };
     let server = view.subnet.address;
     let options = &mut answer.options;
-    options.push(DhcpOption::TFTPServerName(server.to_string().into_bytes()));
-    options.push(DhcpOption::BootfileName(file.clone().into_bytes()));
+    options.push(ReplyOption::new(option::TFTP_SERVER, server.to_string()));
+    options.push(ReplyOption::new(option::BOOT_FILE, file.clone()));
     answer.next_server = Some(server);
     answer.file = file;
     options.extend(machine_identifier(request));
     match sighting.asker {
         Asker::Ipxe => {
-            let code = OptionCode::Unknown(option::IPXE);
-            options.push(DhcpOption::Unknown(UnknownOption::new(code, NO_PROXY.to_vec())));
+            options.push(ReplyOption::new(option::IPXE, NO_PROXY));
         }
         Asker::Firmware => {
             // Not to iPXE: it keeps the text and sends it as its own class from then on.
             let http = is_http(request);
             let class = if http { HTTP_CLIENT } else { PXE_CLIENT };
-            options.push(DhcpOption::ClassIdentifier(class.to_vec()));
+            options.push(ReplyOption::new(option::VENDOR_CLASS, class));
             if !http {
-                options.push(DhcpOption::VendorExtensions(BOOT_FILE_IS_FINAL.to_vec()));
+                options.push(ReplyOption::new(option::VENDOR_SPECIFIC, BOOT_FILE_IS_FINAL));
             }
         }
         Asker::System => {}
     }
 }
 
-fn client_identifier(request: &Request) -> Option<DhcpOption> {
+fn client_identifier(request: &Request) -> Option<ReplyOption> {
     let bytes = request.option(option::CLIENT_IDENTIFIER)?;
-    Some(DhcpOption::ClientIdentifier(bytes.to_vec()))
+    Some(ReplyOption::new(option::CLIENT_IDENTIFIER, bytes))
 }

@@ -1,8 +1,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dhcproto::Encodable as _;
-use dhcproto::v4::{DhcpOption, DhcpOptions, Flags, Message, MessageType, Opcode};
 use kiln_types::Mac;
+
+use super::option;
 
 /// What is answered, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,90 @@ pub enum ReplyKind {
     Ack,
     /// Not that address; begin again.
     Nak,
+    /// It is yours, said to a client of BOOTP, which knows no message types.
+    Bootp,
+}
+
+impl ReplyKind {
+    /// Returns the value of option 53.
+    const fn message_type(self) -> Option<u8> {
+        match self {
+            Self::Offer => Some(2),
+            Self::Ack => Some(5),
+            Self::Nak => Some(6),
+            Self::Bootp => None,
+        }
+    }
+}
+
+/// One option of a reply. Its bytes may be more than one part holds; then it is sent in several (RFC 3396).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplyOption {
+    /// Its number.
+    pub code: u8,
+    /// Its bytes.
+    pub value: Vec<u8>,
+}
+
+impl ReplyOption {
+    /// Makes one of bytes.
+    pub fn new(code: u8, value: impl Into<Vec<u8>>) -> Self {
+        Self { code, value: value.into() }
+    }
+
+    /// Makes one of addresses.
+    pub fn addresses(code: u8, addresses: &[Ipv4Addr]) -> Self {
+        Self::new(code, addresses.iter().flat_map(Ipv4Addr::octets).collect::<Vec<u8>>())
+    }
+
+    /// Makes one of a number of four bytes.
+    pub fn number(code: u8, number: u32) -> Self {
+        Self::new(code, number.to_be_bytes())
+    }
+
+    /// Returns how much room it takes.
+    fn size(&self) -> usize {
+        self.value.len() + 2 * self.value.len().div_ceil(PART).max(1)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut rest = self.value.as_slice();
+        loop {
+            let (part, after) = rest.split_at(rest.len().min(PART));
+            out.push(self.code);
+            out.push(u8::try_from(part.len()).unwrap_or(u8::MAX));
+            out.extend(part);
+            rest = after;
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether a client can do without it.
+    fn is_extra(&self) -> bool {
+        use option::{
+            BOOT_FILE, CLIENT_IDENTIFIER, CLIENT_UUID, IPXE, LEASE_TIME, REBINDING_TIME,
+            RENEWAL_TIME, ROUTER, SERVER_IDENTIFIER, SUBNET_MASK, TFTP_SERVER, VENDOR_CLASS,
+            VENDOR_SPECIFIC,
+        };
+        !matches!(
+            self.code,
+            SUBNET_MASK
+                | ROUTER
+                | VENDOR_SPECIFIC
+                | LEASE_TIME
+                | SERVER_IDENTIFIER
+                | RENEWAL_TIME
+                | REBINDING_TIME
+                | VENDOR_CLASS
+                | CLIENT_IDENTIFIER
+                | TFTP_SERVER
+                | BOOT_FILE
+                | CLIENT_UUID
+                | IPXE
+        )
+    }
 }
 
 /// One reply, not yet bytes.
@@ -36,8 +120,8 @@ pub struct Reply {
     pub mac: Mac,
     /// Boot file, for clients that do not read option 67. Left out when the field is too short for it.
     pub file: String,
-    /// Options, but for the message type and what a relay added.
-    pub(crate) options: Vec<DhcpOption>,
+    /// Options in the order in which they are sent, but for the message type and what a relay added.
+    pub(crate) options: Vec<ReplyOption>,
     /// Option 82 as the relay sent it.
     pub relay_agent: Vec<u8>,
     /// The longest message that the client takes, as it told with headers.
@@ -56,15 +140,20 @@ const MAX: usize = 1472;
 const HEADERS: usize = 28;
 /// The smallest message that every client has to take (RFC 2131 §2), without headers.
 const ALWAYS_TAKEN: usize = 576 - HEADERS;
-/// Length of the `file` field without the zero that ends it.
+/// Where the options begin, after the fixed fields and the cookie.
+const OPTIONS_AT: usize = 240;
+/// The fields `sname` and `file`, where options may be when they find no room behind the cookie.
+const SNAME_AT: usize = 44;
+const FILE_AT: usize = 108;
+/// Lengths of the two without the byte that ends them.
+const SNAME: usize = 63;
 const FILE: usize = 127;
+/// Longest part of one option.
+const PART: usize = 255;
 
 /// The reply cannot be sent.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// A value does not fit into its option.
-    #[error("a reply could not be encoded")]
-    Encode(#[source] dhcproto::error::EncodeError),
     /// The client or the network does not take so long a reply.
     #[error("a reply of {size} bytes is longer than the {max} that the client takes")]
     TooLong {
@@ -100,49 +189,119 @@ impl Reply {
 
     /// Returns the bytes to send.
     ///
+    /// What finds no room behind the cookie goes to the fields `file` and `sname`, if they are free (option 52), and
+    /// what finds none there either is left out when a client can do without it, the last first.
+    ///
     /// # Errors
     ///
-    /// Returns an error when the reply is longer than the client can take.
+    /// Returns an error when what is left is longer than the client can take.
     pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let mut message = Message::new_with_id(
-            self.xid,
-            self.ciaddr,
-            self.yiaddr,
-            self.siaddr,
-            self.giaddr,
-            &self.mac.octets(),
-        );
-        message.set_opcode(Opcode::BootReply).set_flags(Flags::new(self.flags));
-        if (1..=FILE).contains(&self.file.len()) {
-            message.set_fname(self.file.as_bytes());
-        }
-        let mut options: DhcpOptions = self.options.iter().cloned().collect();
-        options.insert(DhcpOption::MessageType(match self.kind {
-            ReplyKind::Offer => MessageType::Offer,
-            ReplyKind::Ack => MessageType::Ack,
-            ReplyKind::Nak => MessageType::Nak,
-        }));
-        message.set_opts(options);
-        let mut bytes = message.to_vec().map_err(EncodeError::Encode)?;
-        if bytes.last() == Some(&super::option::END) {
-            bytes.pop();
-        }
-        // As the last option and without a change (RFC 3046 §2.2).
-        bytes.extend(&self.relay_agent);
-        bytes.push(super::option::END);
         let told = self.max_size.map_or(MAX, |size| usize::from(size).saturating_sub(HEADERS));
         let max = told.clamp(ALWAYS_TAKEN, MAX);
-        if bytes.len() > max {
-            return Err(EncodeError::TooLong { size: bytes.len(), max });
+        let named = (1..=FILE).contains(&self.file.len());
+        let kind = self.kind.message_type().map(|kind| [option::MESSAGE_TYPE, 1, kind]);
+        let around = OPTIONS_AT + kind.map_or(0, |kind| kind.len()) + self.relay_agent.len() + 1;
+        let whole: usize = around + self.options.iter().map(ReplyOption::size).sum::<usize>();
+        let mut areas = if whole <= max {
+            Areas { main: max - around, file: 0, sname: 0, placed: Placed::default() }
+        } else {
+            let left = max.checked_sub(around + 3);
+            let main = left.ok_or(EncodeError::TooLong { size: around + 3, max })?;
+            let file = if named { 0 } else { FILE };
+            Areas { main, file, sname: SNAME, placed: Placed::default() }
+        };
+        for option in &self.options {
+            if !areas.place(option) && !option.is_extra() {
+                return Err(EncodeError::TooLong { size: whole, max });
+            }
         }
-        bytes.resize(bytes.len().max(MIN), 0);
-        Ok(bytes)
+        let Placed { main, file, sname } = areas.placed;
+        let mut out = self.fixed_fields();
+        if let Some(kind) = kind {
+            out.extend(kind);
+        }
+        let overload = u8::from(!file.is_empty()) | u8::from(!sname.is_empty()) << 1;
+        if overload != 0 {
+            out.extend([option::OVERLOAD, 1, overload]);
+        }
+        out.extend(main);
+        // As the last option and without a change (RFC 3046 §2.2).
+        out.extend(&self.relay_agent);
+        out.push(option::END);
+        if named {
+            fill(&mut out, FILE_AT, self.file.as_bytes());
+        }
+        for (at, mut area) in [(FILE_AT, file), (SNAME_AT, sname)] {
+            if !area.is_empty() {
+                area.push(option::END);
+                fill(&mut out, at, &area);
+            }
+        }
+        out.resize(out.len().max(MIN), 0);
+        Ok(out)
+    }
+
+    /// Returns everything up to the cookie, with empty names.
+    fn fixed_fields(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(MIN * 2);
+        out.extend([2, 1, 6, 0]);
+        out.extend(self.xid.to_be_bytes());
+        out.extend([0, 0]);
+        out.extend(self.flags.to_be_bytes());
+        for address in [self.ciaddr, self.yiaddr, self.siaddr, self.giaddr] {
+            out.extend(address.octets());
+        }
+        out.extend(self.mac.octets());
+        out.resize(OPTIONS_AT - 4, 0);
+        out.extend(super::wire::COOKIE);
+        out
+    }
+}
+
+fn fill(out: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(field) = out.get_mut(at..at + bytes.len()) {
+        field.copy_from_slice(bytes);
+    }
+}
+
+/// The room that is left in each place for options, and what is there already.
+struct Areas {
+    main: usize,
+    file: usize,
+    sname: usize,
+    placed: Placed,
+}
+
+#[derive(Default)]
+struct Placed {
+    main: Vec<u8>,
+    file: Vec<u8>,
+    sname: Vec<u8>,
+}
+
+impl Areas {
+    /// Puts an option, whole, into the first place that has room for it.
+    fn place(&mut self, option: &ReplyOption) -> bool {
+        let places = [
+            (&mut self.main, &mut self.placed.main),
+            (&mut self.file, &mut self.placed.file),
+            (&mut self.sname, &mut self.placed.sname),
+        ];
+        for (room, area) in places {
+            if let Some(left) = room.checked_sub(option.size()) {
+                *room = left;
+                option.write(area);
+                return true;
+            }
+        }
+        false
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dhcp::wire::Request;
 
     fn reply() -> Reply {
         Reply {
@@ -151,19 +310,29 @@ mod tests {
             yiaddr: [10, 0, 0, 9].into(),
             siaddr: [10, 0, 0, 1].into(),
             file: "ipxe/undionly.kpxe".into(),
-            options: vec![DhcpOption::ServerIdentifier([10, 0, 0, 1].into())],
+            options: vec![ReplyOption::new(54, [10, 0, 0, 1])],
             to: SocketAddrV4::new(Ipv4Addr::BROADCAST, 68),
             ..Reply::empty(ReplyKind::Offer)
         }
     }
 
+    /// Reads a reply with the decoder of requests, which follows option 52 and joins what came in parts.
+    fn read(mut bytes: Vec<u8>) -> Request {
+        bytes[0] = 1;
+        let kind = bytes.windows(3).position(|part| part[..2] == [53, 1]).unwrap();
+        bytes[kind + 2] = 1;
+        Request::decode(&bytes).unwrap()
+    }
+
     #[test]
-    fn a_short_reply_is_padded() {
+    fn a_short_reply_is_padded_and_begins_with_its_kind_and_its_server() {
         let bytes = reply().encode().unwrap();
         assert_eq!(bytes.len(), MIN);
         assert_eq!(&bytes[..8], [2, 1, 6, 0, 0, 0, 0, 7]);
         assert_eq!(&bytes[108..127], b"ipxe/undionly.kpxe\0");
         assert_eq!(&bytes[240..250], [53, 1, 2, 54, 4, 10, 0, 0, 1, 255]);
+        let bootp = Reply { kind: ReplyKind::Bootp, ..reply() }.encode().unwrap();
+        assert_eq!(&bootp[240..247], [54, 4, 10, 0, 0, 1, 255]);
     }
 
     #[test]
@@ -183,9 +352,53 @@ mod tests {
         };
         assert_eq!(long(MAX - 250, None).unwrap(), MAX);
         assert_eq!(long(MAX - 250, Some(0xff00)).unwrap(), MAX);
-        assert!(matches!(long(MAX - 249, None), Err(EncodeError::TooLong { size: 1473, .. })));
+        // One byte more, and option 54 goes to `sname` for want of room.
+        assert_eq!(long(MAX - 249, None).unwrap(), MAX - 249 + 247);
+        assert!(matches!(long(MAX - 246, None), Err(EncodeError::TooLong { .. })));
         assert!(matches!(long(600, Some(576)), Err(EncodeError::TooLong { max: 548, .. })));
         assert_eq!(long(200, Some(0)).unwrap(), 450);
+    }
+
+    #[test]
+    fn a_long_option_is_sent_in_parts() {
+        let value: Vec<u8> = (0..600_u16).map(|n| n.to_be_bytes()[1]).collect();
+        let options = vec![ReplyOption::new(54, [10, 0, 0, 1]), ReplyOption::new(119, value)];
+        let bytes = Reply { options, ..reply() }.encode().unwrap();
+        let parts = [(249, 255), (249 + 257, 255), (249 + 2 * 257, 90)];
+        for (at, length) in parts {
+            assert_eq!(bytes[at..at + 2], [119, length]);
+        }
+        let joined = read(bytes);
+        assert_eq!(joined.option(119).map(<[u8]>::len), Some(600));
+        let empty = Reply { options: vec![ReplyOption::new(80, [])], ..reply() }.encode().unwrap();
+        assert_eq!(empty[243..246], [80, 0, 255]);
+    }
+
+    #[test]
+    fn what_finds_no_room_goes_to_the_other_fields_and_then_away() {
+        // 548 bytes have 304 for options and option 52: 200 and 90 of text, 120 and 40 beside, the last nowhere.
+        let option = |code, length| ReplyOption::new(code, vec![code; length]);
+        let options = [(54, 4), (128, 200), (129, 80), (130, 120), (131, 40), (132, 90)];
+        let all = options.map(|(code, length)| option(code, length));
+        let crowded =
+            Reply { options: all.to_vec(), file: String::new(), max_size: Some(576), ..reply() };
+        let bytes = crowded.encode().unwrap();
+        assert!(bytes.len() <= 548, "{}", bytes.len());
+        assert_eq!(bytes[240..246], [53, 1, 2, 52, 1, 3]);
+        assert_eq!((&bytes[108..110], &bytes[44..46]), (&[130, 120][..], &[131, 40][..]));
+        let read = read(bytes);
+        for (code, length) in [(128, 200), (129, 80), (130, 120), (131, 40)] {
+            assert_eq!(read.option(code), Some(vec![code; length].as_slice()), "{code}");
+        }
+        assert_eq!(read.option(132), None);
+        // The name of the boot file keeps its field.
+        let named = Reply { file: "ipxe".into(), ..crowded.clone() }.encode().unwrap();
+        assert_eq!(&named[108..113], b"ipxe\0");
+        // What has to be said is said, or nothing at all is.
+        let mut options = all.to_vec();
+        options.push(option(67, 90));
+        let crowded = Reply { options, ..crowded };
+        assert!(matches!(crowded.encode(), Err(EncodeError::TooLong { max: 548, .. })));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::answer;
 use super::classify::classify;
 use super::encode::{Reply, ReplyKind};
 use super::leases::{LeaseTable, Timestamp};
+use super::option;
 use super::proxy;
 use super::subnet::{Role, Subnet};
 use super::wire::{Kind, Request};
@@ -124,7 +125,7 @@ pub fn respond(request: &Request, view: &View<'_>, now: Timestamp) -> Outcome {
     match request.kind {
         Kind::Release => release(request, view, now),
         Kind::Decline => decline(request, view, now),
-        Kind::Discover | Kind::Request | Kind::Inform => {
+        Kind::Discover | Kind::Request | Kind::Inform | Kind::Bootp => {
             let sighting = classify(request);
             let decision = decide(view.snapshot, &sighting);
             let outcome = if matches!(decision.plan, Plan::Ignore) {
@@ -158,6 +159,7 @@ fn answer(
             },
             None => silent(Note::PoolExhausted),
         },
+        Kind::Bootp => bootp(request, view, now, sighting, decision),
         Kind::Inform if !view.subnet.network.is_host(request.ciaddr) => silent(Note::OtherNetwork),
         Kind::Inform => {
             Outcome { reply: Some(full(ReplyKind::Ack, None)), ..silent(Note::Informed) }
@@ -191,6 +193,31 @@ fn answer(
         }
     }
 }
+
+/// Gives a client of BOOTP its reserved address, for ever: it never comes back to renew it. Others get nothing, since
+/// a pool would soon be empty.
+fn bootp(
+    request: &Request,
+    view: &View<'_>,
+    now: Timestamp,
+    sighting: &Sighting,
+    decision: &Decision,
+) -> Outcome {
+    let reserved = view.snapshot.machine_by_mac(request.mac).and_then(|m| m.spec.address);
+    let address = choose(view.subnet, view.snapshot, view.leases, request.mac, reserved, now);
+    let Some(address) = address.filter(|address| reserved == Some(*address)) else {
+        return silent(Note::Ignored);
+    };
+    let mut answer = answer::options(request, view, sighting, decision, None);
+    // Messages of BOOTP name no server and have no long option area.
+    answer.options.retain(|option| option.code != option::SERVER_IDENTIFIER);
+    let reply = reply(request, view, ReplyKind::Bootp, Some(address), answer);
+    let lease = Lease { address, mac: request.mac, expires: FOR_EVER, hostname: None };
+    Outcome { reply: Some(reply), lease: Some(lease), ..silent(Note::Given) }
+}
+
+/// When the lease of a client of BOOTP ends: in the year 9999.
+const FOR_EVER: i64 = 253_402_300_799;
 
 fn release(request: &Request, view: &View<'_>, now: Timestamp) -> Outcome {
     match view.leases.of(request.mac).filter(|lease| lease.address == request.ciaddr) {

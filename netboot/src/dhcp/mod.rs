@@ -34,7 +34,7 @@ mod replay;
 
 pub use bind::{BindError, bind, bind_boot_server};
 pub use classify::classify;
-pub use encode::{EncodeError, Reply, ReplyKind};
+pub use encode::{EncodeError, Reply, ReplyKind, ReplyOption};
 pub use engine::{Change, Note, Outcome, View, respond};
 pub use leases::{LeaseTable, Timestamp};
 pub use ledger::{BoxError, LeaseLog, Ledger};

@@ -12,6 +12,7 @@ use super::answer;
 use super::classify::classify;
 use super::encode::{Reply, ReplyKind};
 use super::engine::{Note, Outcome, View, reply, server_id, silent};
+use super::option;
 use super::subnet::Role;
 use super::wire::{Kind, Request};
 
@@ -23,7 +24,9 @@ pub(super) fn respond(request: &Request, view: &View<'_>) -> Outcome {
         Kind::Discover => offer(request, view, &sighting, &decision),
         // It names the address that it is about to have: worth knowing, for what it fetches next.
         Kind::Request => silent(Note::OtherServer),
-        Kind::Inform | Kind::Release | Kind::Decline => return silent(Note::OtherServer),
+        Kind::Inform | Kind::Release | Kind::Decline | Kind::Bootp => {
+            return silent(Note::OtherServer);
+        }
     };
     Outcome { sighting: Some(sighting), decision: Some(decision), ..outcome }
 }
@@ -55,12 +58,21 @@ pub fn respond_4011(request: &Request, view: &View<'_>, from: SocketAddrV4) -> O
     if *from.ip() != request.ciaddr || !view.subnet.network.is_host(request.ciaddr) {
         return silent(Note::NotItsAddress);
     }
+    // The highest bit of the layer asks for credentials that go with the file (BIS), which nothing has any more.
+    let item = request.boot_item();
     let sighting = classify(request);
     let decision = decide(view.snapshot, &sighting);
-    let outcome = if sighting.asker == Asker::System || !is_told_of_boot(&decision) {
+    let outcome = if sighting.asker == Asker::System
+        || !is_told_of_boot(&decision)
+        || item.is_some_and(|(_, layer)| layer & 0x8000 != 0)
+    {
         silent(Note::Ignored)
     } else {
-        let answer = answer::boot_only(request, view, &sighting, &decision);
+        let mut answer = answer::boot_only(request, view, &sighting, &decision);
+        if let Some(item) = item {
+            answer.options.retain(|option| option.code != option::VENDOR_SPECIFIC);
+            answer.options.push(answer::boot_item(item));
+        }
         let reply = Reply {
             giaddr: Ipv4Addr::UNSPECIFIED,
             to: from,

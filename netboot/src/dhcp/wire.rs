@@ -14,7 +14,7 @@ use super::option;
 /// Where the options begin, after the fixed fields and the cookie.
 const OPTIONS_AT: usize = 240;
 /// The first four bytes of the options (RFC 2132 §2).
-const COOKIE: [u8; 4] = [99, 130, 83, 99];
+pub(super) const COOKIE: [u8; 4] = [99, 130, 83, 99];
 
 /// What a client asks for (option 53).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Kind {
     Release,
     /// I have an address; tell me the rest.
     Inform,
+    /// No option 53: which address is mine, for ever (RFC 951)?
+    Bootp,
 }
 
 /// A DHCPv4 request whose fixed fields make sense.
@@ -72,11 +74,11 @@ pub enum WireError {
     /// The hardware address names no interface.
     #[error("hardware address {0} names no interface")]
     NotAnInterface(Mac),
-    /// BOOTP, or not even that.
+    /// What is behind the fixed fields is neither DHCP nor BOOTP.
     #[error("the cookie of DHCP is missing")]
     NoCookie,
-    /// BOOTP.
-    #[error("no message type; BOOTP is not served")]
+    /// Damaged where the message type has to be.
+    #[error("no message type that can be read")]
     NoKind,
     /// A message of a server, or one that we do not know.
     #[error("message type {0} is not one that clients send to servers")]
@@ -103,11 +105,13 @@ impl Request {
         if !mac.is_unicast() {
             return Err(WireError::NotAnInterface(mac));
         }
-        if field(packet, 236) != Some(COOKIE) {
-            return Err(WireError::NoCookie);
-        }
         let mut options = Options::default();
-        options.read(area);
+        match field(packet, 236) {
+            Some(COOKIE) => options.read(area),
+            // BOOTP as it was before it had options.
+            Some([0, 0, 0, 0]) => {}
+            _ => return Err(WireError::NoCookie),
+        }
         // RFC 2131 §4.1: when option 52 says so, `file` and then `sname` hold options too.
         let overload = options.byte(option::OVERLOAD).unwrap_or(0);
         if overload & 1 != 0 {
@@ -123,7 +127,10 @@ impl Request {
             Some(7) => Kind::Release,
             Some(8) => Kind::Inform,
             Some(other) => return Err(WireError::OtherKind(other)),
-            None => return Err(WireError::NoKind),
+            None if options.cut || options.values.contains_key(&option::MESSAGE_TYPE) => {
+                return Err(WireError::NoKind);
+            }
+            None => Kind::Bootp,
         };
         Ok(Self {
             kind,
@@ -159,19 +166,45 @@ impl Request {
         self.relay_sub_option(option::relay::SERVER_IDENTIFIER_OVERRIDE)
     }
 
+    /// Returns the port of a switch that the relay says the client is at (sub-option 1, RFC 3046 §3.1).
+    pub fn circuit_id(&self) -> Option<&[u8]> {
+        let agent = self.option(option::RELAY_AGENT).filter(|_| self.is_relayed())?;
+        sub_option(agent, option::relay::CIRCUIT_ID).filter(|value| !value.is_empty())
+    }
+
     /// Returns a sub-option of option 82 that is an address. Without a relay nobody may say such things.
     fn relay_sub_option(&self, wanted: u8) -> Option<Ipv4Addr> {
-        let mut rest =
-            self.option(option::RELAY_AGENT).filter(|_| !self.giaddr.is_unspecified())?;
-        loop {
-            let (&[code, len], tail) = rest.split_first_chunk()?;
-            let (value, after) = tail.split_at_checked(len.into())?;
-            if code == wanted {
-                let octets: [u8; 4] = value.try_into().ok()?;
-                return Some(octets.into()).filter(|address: &Ipv4Addr| !address.is_unspecified());
-            }
-            rest = after;
-        }
+        let agent = self.option(option::RELAY_AGENT).filter(|_| self.is_relayed())?;
+        let octets: [u8; 4] = sub_option(agent, wanted)?.try_into().ok()?;
+        Some(octets.into()).filter(|address: &Ipv4Addr| !address.is_unspecified())
+    }
+
+    /// Returns whether the packet came by a relay.
+    pub const fn is_relayed(&self) -> bool {
+        !self.giaddr.is_unspecified()
+    }
+
+    /// Returns what the client calls itself (option 61). Never a key of leases: see [`kiln_inventory::Lease`].
+    pub fn client_id(&self) -> Option<&[u8]> {
+        self.option(option::CLIENT_IDENTIFIER).filter(|value| !value.is_empty())
+    }
+
+    /// Returns for how many seconds the client wants an address (option 51).
+    pub fn lease_time(&self) -> Option<u32> {
+        self.option(option::LEASE_TIME)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    /// Returns the boot item that PXE firmware asks a boot server for: type and layer (option 43, sub-option 71).
+    pub fn boot_item(&self) -> Option<(u16, u16)> {
+        let said = self.option(option::VENDOR_SPECIFIC)?;
+        let &[a, b, c, d] = sub_option(said, option::pxe::BOOT_ITEM)? else { return None };
+        Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+    }
+
+    /// Returns whether iPXE says that it can do something: `0x14` is HTTPS (option 175).
+    pub fn ipxe_can(&self, feature: u8) -> bool {
+        let said = self.option(option::IPXE).and_then(|said| sub_option(said, feature));
+        said.is_some_and(|value| value.iter().any(|byte| *byte != 0))
     }
 
     /// Returns the address the client wants (option 50).
@@ -209,10 +242,31 @@ impl Request {
     }
 }
 
+/// Returns the first of the options within an option that has this number. PAD may be anywhere and END may be missing.
+pub(super) fn sub_option(mut rest: &[u8], wanted: u8) -> Option<&[u8]> {
+    loop {
+        let (&code, tail) = rest.split_first()?;
+        match code {
+            option::PAD => rest = tail,
+            option::END => return None,
+            _ => {
+                let (&len, body) = tail.split_first()?;
+                let (value, after) = body.split_at_checked(len.into())?;
+                if code == wanted {
+                    return Some(value);
+                }
+                rest = after;
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 struct Options {
     values: BTreeMap<u8, Vec<u8>>,
     relay_agent: Vec<u8>,
+    /// Whether some option was cut off.
+    cut: bool,
 }
 
 impl Options {
@@ -224,8 +278,13 @@ impl Options {
                 option::PAD => rest = tail,
                 option::END => return,
                 _ => {
-                    let Some((&len, body)) = tail.split_first() else { return };
-                    let Some((value, after)) = body.split_at_checked(len.into()) else { return };
+                    let part = tail.split_first();
+                    let part = part
+                        .and_then(|(&len, body)| Some((len, body.split_at_checked(len.into())?)));
+                    let Some((len, (value, after))) = part else {
+                        self.cut = true;
+                        return;
+                    };
                     if code == option::RELAY_AGENT {
                         self.relay_agent.extend([code, len]);
                         self.relay_agent.extend(value);
@@ -292,6 +351,36 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn without_a_message_type_it_is_bootp() {
+        let old = |bytes: &[u8]| Request::decode(bytes).map(|request| request.kind);
+        assert_eq!(old(&packet(&[255])), Ok(Kind::Bootp));
+        let mut bytes = packet(&[0; 60]);
+        bytes[236..240].copy_from_slice(&[0; 4]);
+        assert_eq!(old(&bytes), Ok(Kind::Bootp));
+        assert_eq!(
+            old(&packet(&[12, 9, b'x'])),
+            Err(WireError::NoKind),
+            "who knows what is cut off"
+        );
+    }
+
+    #[test]
+    fn options_within_options_are_found() {
+        let bytes = [
+            53, 1, 3, 43, 9, 0, 6, 1, 8, 71, 4, 0, 9, 0x80, 175, 9, 0x14, 1, 1, 0x13, 1, 0, 0xeb,
+            1, 5, 51, 4, 0, 0, 1, 0, 61, 3, 1, 2, 3,
+        ];
+        // Sub-option 71 is cut off in this one, and whole in the next.
+        let request = Request::decode(&packet(&bytes)).unwrap();
+        assert_eq!(request.boot_item(), None);
+        assert!(request.ipxe_can(0x14) && !request.ipxe_can(0x13) && !request.ipxe_can(0x25));
+        assert_eq!((request.lease_time(), request.client_id()), (Some(256), Some(&[1, 2, 3][..])));
+        let bytes = [53, 1, 3, 43, 11, 0, 6, 1, 8, 71, 4, 0, 9, 0x80, 1, 255];
+        let request = Request::decode(&packet(&bytes)).unwrap();
+        assert_eq!(request.boot_item(), Some((9, 0x8001)));
+    }
+
+    #[test]
     fn overloaded_fields_hold_options_and_parts_are_joined() {
         let mut bytes = packet(&[52, 1, 3, 67, 1, b'a', 255, 53, 1, 4]);
         bytes[108..115].copy_from_slice(&[67, 1, b'b', 53, 1, 1, 255]);
@@ -313,10 +402,12 @@ pub(super) mod tests {
             packet(&[82, 15, 1, 1, 7, 5, 4, 10, 9, 0, 0, 11, 4, 10, 9, 0, 254, 53, 1, 1, 255]);
         let request = Request::decode(&bytes).unwrap();
         assert_eq!((request.link_selection(), request.server_override()), (None, None));
+        assert_eq!(request.circuit_id(), None);
         bytes[24..28].copy_from_slice(&[10, 9, 0, 254]);
         let request = Request::decode(&bytes).unwrap();
         assert_eq!(request.link_selection(), Some([10, 9, 0, 0].into()));
         assert_eq!(request.server_override(), Some([10, 9, 0, 254].into()));
+        assert_eq!(request.circuit_id(), Some(&[7][..]));
         // A length that leads outside, and an address of three bytes.
         for (at, byte) in [(243, 200), (246, 3)] {
             let mut bytes = bytes.clone();
@@ -336,7 +427,7 @@ pub(super) mod tests {
         assert_eq!(change(1, 32), WireError::NotEthernet { htype: 32, hlen: 6 });
         assert_eq!(change(2, 17), WireError::NotEthernet { htype: 1, hlen: 17 });
         assert!(matches!(change(28, 0xff), WireError::NotAnInterface(_)));
-        assert_eq!(change(236, 0), WireError::NoCookie);
+        assert_eq!(change(236, 1), WireError::NoCookie);
         assert_eq!(change(242, 5), WireError::OtherKind(5));
         assert_eq!(Request::decode(&[1; 239]), Err(WireError::Short(239)));
         assert_eq!(Request::decode(&[]), Err(WireError::Short(0)));
