@@ -50,7 +50,7 @@ pub fn boot_file(decision: &Decision, sighting: &Sighting, at: &Endpoints) -> Bo
         (Asker::Ipxe, _) => BootFile::Url(script_url(sighting, at)),
         (Asker::Firmware, firmware) => match firmware.and_then(loader) {
             Some(file) if firmware.is_some_and(kiln_inventory::Firmware::is_http) => {
-                BootFile::Url(format!("http://{}/loader/{}", at.http, file.name))
+                BootFile::Url(format!("{}/loader/{}", at.for_firmware(), file.name))
             }
             Some(file) => {
                 BootFile::Tftp { server: at.address, path: format!("ipxe/{}", file.name) }
@@ -62,7 +62,7 @@ pub fn boot_file(decision: &Decision, sighting: &Sighting, at: &Endpoints) -> Bo
 
 /// Returns the address of the script for a machine, with the firmware that its DHCP packet told.
 pub(crate) fn script_url(sighting: &Sighting, at: &Endpoints) -> String {
-    let url = format!("http://{}/script/{}.ipxe", at.http, sighting.mac.dashed());
+    let url = format!("{}/script/{}.ipxe", at.for_loader(), sighting.mac.dashed());
     match sighting.firmware {
         Some(firmware) => format!("{url}?firmware={firmware}"),
         None => url,

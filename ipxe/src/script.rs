@@ -95,7 +95,7 @@ fn boot(
     ticket: &BootTicket,
     at: &Endpoints,
 ) {
-    let id = ticket.boot;
+    let (id, base) = (ticket.boot, at.for_loader());
     let name = decision.machine.as_ref().map_or("", |machine| &machine.spec.name);
     let _ = writeln!(
         out,
@@ -108,7 +108,7 @@ fn boot(
     // What an earlier script fetched would become part of the initrd.
     line(out, "imgfree");
     let blob = |digest: &kiln_types::Digest, file: &str| {
-        format!("http://{}/blob/{}/{file}?boot={id}", at.http, digest.hex())
+        format!("{base}/blob/{}/{file}?boot={id}", digest.hex())
     };
     let kernel = blob(&plan.kernel.digest, "vmlinuz");
     let cmdline = words(&plan.cmdline);
@@ -118,7 +118,7 @@ fn boot(
         let url = blob(&segment.digest, &file);
         fetch(out, &segment.name, &format!("initrd --name {file} --timeout {STALLED} {url}"));
     }
-    let url = format!("http://{}/machine/{id}/{}.cpio", at.http, url_part(&ticket.machine_key));
+    let url = format!("{base}/machine/{id}/{}.cpio", url_part(&ticket.machine_key));
     fetch(out, "machine", &format!("initrd --name machine.cpio --timeout {STALLED} {url}"));
     line(out, "imgstat");
     line(out, "set what boot");
@@ -131,7 +131,7 @@ fn boot(
         "echo Kiln: ${what} failed, error ${why} (https://ipxe.org/${why}); giving up in 10 s",
     );
     line(out, "imgfree");
-    let url = format!("http://{}/failed/{id}?what=${{what}}&error=${{why}}", at.http);
+    let url = format!("{base}/failed/{id}?what=${{what}}&error=${{why}}");
     let _ = writeln!(out, "imgfetch --name report --timeout 5000 {url} ||");
     line(out, "sleep 10");
     line(out, "exit 1");

@@ -105,7 +105,7 @@ async fn accept(
 ) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let at = Endpoints { address: address.ip(), http: address };
+    let at = Endpoints::new(address.ip(), address.port());
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await;

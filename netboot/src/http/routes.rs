@@ -209,7 +209,7 @@ async fn machine_segment(
     let snapshot = plane.view.snapshot();
     let known = snapshot.machine_by_mac(identity.mac);
     let disk = known.and_then(|machine| machine.spec.state_disk.as_ref());
-    match machine::segment(&identity, format!("http://{}", at.http), &keys, disk) {
+    match machine::segment(&identity, at.for_system(), &keys, disk) {
         Ok(bytes) => {
             let (boots, started, detail) =
                 (plane.boots.clone(), Instant::now(), "machine".to_owned());
