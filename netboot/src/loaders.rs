@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_builder::deb::{self, Archive, ArchiveConfig};
@@ -167,9 +166,11 @@ impl tftp::Files for OverTftp {
         Some(bytes.into())
     }
 
-    fn sent(&self, peer: IpAddr, path: &str, bytes: u64, took: Duration) {
-        let detail = path.strip_prefix("ipxe/").unwrap_or(path).to_owned();
-        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    fn ended(&self, transfer: &tftp::Ended) {
+        let name = transfer.name.strip_prefix("ipxe/").unwrap_or(&transfer.name);
+        let Some(detail) = transfer.told(name) else { return };
+        let (peer, bytes) = (transfer.peer, transfer.taken);
+        let millis = u64::try_from(transfer.took.as_millis()).unwrap_or(u64::MAX);
         self.boots.loader(peer, Transfer { phase: Phase::Loader, detail, bytes, millis });
     }
 }

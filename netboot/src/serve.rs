@@ -247,7 +247,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         planes.push(Endpoints::new(address, server.local_addr().port()));
         running.http.push(server);
         let files = Arc::new(OverTftp { loaders: loaders.clone(), boots: boots.clone() });
-        let server = tftp::Server::start(tftp, files).map_err(|e| bind_error("tftp", e))?;
+        let config = settings.tftp_at(address);
+        let server = tftp::Server::start(tftp, files, config).map_err(|e| bind_error("tftp", e))?;
         running.tftp.push(server);
     }
     let reached_at =

@@ -5,8 +5,10 @@ mod error;
 mod images;
 mod registries;
 mod subnet;
+mod tftp;
 mod trust;
 
+use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub http_port: u16,
     /// UDP port of TFTP, on the address of every subnet. 0 lets the kernel choose.
     pub tftp_port: u16,
+    /// How TFTP is served.
+    pub tftp: crate::tftp::Config,
     /// What machines get that the inventory does not know.
     pub unknown: UnknownMachines,
     /// A folder that has the loaders already; without one they come from Debian's `ipxe` package.
@@ -85,6 +89,17 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Returns how TFTP is served at one of our addresses: its blocks fit the frames of the interface.
+    pub fn tftp_at(&self, address: IpAddr) -> crate::tftp::Config {
+        let mut config = self.tftp;
+        let ipv6 = address.is_ipv6();
+        let subnets = self.subnets.iter().filter(|subnet| ipv6 || subnet.address == address);
+        for mtu in subnets.filter_map(|subnet| crate::net::mtu(&subnet.interface)) {
+            config.limits = config.limits.within_mtu(mtu, ipv6);
+        }
+        config
+    }
+
     /// Checks a text; `path` is only for the messages.
     ///
     /// # Errors
@@ -117,7 +132,7 @@ struct Wire {
     #[serde(default)]
     http: WirePort,
     #[serde(default)]
-    tftp: WirePort,
+    tftp: tftp::WireTftp,
     #[serde(default)]
     discovery: WireDiscovery,
     #[serde(default)]
@@ -199,6 +214,7 @@ impl Wire {
             data_dir,
             http_port: self.http.port.unwrap_or(8080),
             tftp_port: self.tftp.port.unwrap_or(69),
+            tftp: self.tftp.check(problems),
             unknown: self.discovery.unknown,
             loaders_dir: self.loaders.dir,
             mirror: self.debian.check(problems).mirror,

@@ -70,6 +70,7 @@ impl Site {
             store_dir: self.store.clone(),
             http_port: 8080,
             tftp_port: 69,
+            tftp: crate::tftp::Config::default(),
             unknown: UnknownMachines::Ignore,
             loaders_dir: Some(self.cache().join("loaders")),
             mirror: None,

@@ -20,6 +20,7 @@ fn settings(dir: &TempDir) -> Settings {
         data_dir,
         http_port: 0,
         tftp_port: 0,
+        tftp: tftp::Config::default(),
         unknown: UnknownMachines::Ignore,
         loaders_dir: Some(loaders),
         mirror: None,

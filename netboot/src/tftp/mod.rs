@@ -1,44 +1,104 @@
-//! TFTP: loaders, and what is made for one machine. One instance per address, so that answers leave from the address
-//! that was asked (a server on the wildcard address answers from another one, and much firmware drops that).
+//! TFTP: loaders and the few other small files that firmware asks for.
+//!
+//! [`wire`] and [`name`] make checked types of bytes, [`options`] settles the terms, and [`transfer`] is the state of one
+//! transfer: pure, the time is given to it. [`listen`] takes requests and looks files up, [`engine`] carries all transfers
+//! of one address in a thread of its own. [`library`] is async-tftp behind the same trait.
+//!
+//! There is one server for each of our addresses, so that answers leave from the address that was asked: much firmware
+//! drops those of any other.
 
+mod content;
 mod engine;
+mod library;
+mod listen;
+mod name;
+mod options;
+mod send;
+mod stats;
+mod transfer;
+mod wire;
 
+use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::AsyncRead;
+use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What TFTP serves, by the path that was asked for.
+pub use self::content::File;
+pub use self::options::Limits;
+pub use self::stats::{Counts, Stats};
+pub use self::transfer::End;
+
+/// What TFTP serves, by the name that was asked for.
 pub trait Files: Send + Sync + 'static {
-    /// Returns the file that whoever has this address gets. Firmware asks twice: for the length, then for the file.
-    fn open(&self, peer: IpAddr, path: &str) -> impl Future<Output = Option<File>> + Send;
+    /// Returns the file that whoever has this address gets. Firmware asks twice: for the length, then for the file. The
+    /// name has no `..`, no empty part and one kind of slash; it is as firmware wrote it otherwise.
+    fn open(&self, peer: IpAddr, name: &str) -> impl Future<Output = Option<File>> + Send;
 
-    /// Hears of a file that was read to its end, at the speed at which it was sent. Must not wait.
-    fn sent(&self, peer: IpAddr, path: &str, bytes: u64, took: Duration);
+    /// Hears how a transfer ended. Must not wait.
+    fn ended(&self, transfer: &Ended);
 }
 
-/// A file as it is sent: its length is known before its bytes are read.
-pub struct File {
-    /// Its length.
-    pub len: u64,
-    /// Its bytes.
-    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+/// A transfer that is over.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Who asked.
+    pub peer: IpAddr,
+    /// For which file.
+    pub name: String,
+    /// How.
+    pub end: End,
+    /// Length of the file.
+    pub size: u64,
+    /// Bytes that the client has acknowledged.
+    pub taken: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Blocks that were sent more than once.
+    pub resent: u64,
 }
 
-impl From<Bytes> for File {
-    fn from(bytes: Bytes) -> Self {
-        Self { len: bytes.len() as u64, reader: Box::new(std::io::Cursor::new(bytes)) }
+impl Ended {
+    /// Returns what a timeline tells of it, with the file by this name. A question for the size is nothing to tell of.
+    pub fn told(&self, name: &str) -> Option<String> {
+        let so_far = format!("{} of {} bytes", self.taken, self.size);
+        Some(match &self.end {
+            End::Done => name.to_owned(),
+            End::Probe | End::AskedAnew => return None,
+            End::GaveUp { code, text } => {
+                format!("{name}: the machine gave up after {so_far} (error {code}: {text})")
+            }
+            End::Silent => format!("{name}: nothing is heard of the machine after {so_far}"),
+            End::Displaced | End::Stopped => {
+                format!("{name}: broken off by the server after {so_far}")
+            }
+            End::Broken(why) => format!("{name}: broke off after {so_far}: {why}"),
+        })
     }
 }
 
-impl std::fmt::Debug for File {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("File").field("len", &self.len).finish_non_exhaustive()
-    }
+/// Which program carries transfers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// Ours.
+    #[default]
+    Kiln,
+    /// The crate async-tftp.
+    AsyncTftp,
+}
+
+/// How to serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Which program carries transfers.
+    pub engine: Engine,
+    /// The most that a client gets.
+    pub limits: Limits,
 }
 
 /// A running TFTP server.
@@ -47,6 +107,7 @@ pub struct Server {
     address: SocketAddr,
     task: JoinHandle<()>,
     stop: CancellationToken,
+    stats: Arc<Stats>,
 }
 
 impl Server {
@@ -55,11 +116,25 @@ impl Server {
     /// # Errors
     ///
     /// Fails when the socket cannot be used.
-    pub fn start<F: Files>(socket: UdpSocket, files: Arc<F>) -> std::io::Result<Self> {
+    pub fn start<F: Files>(socket: UdpSocket, files: Arc<F>, config: Config) -> io::Result<Self> {
         let address = socket.local_addr()?;
+        socket.set_nonblocking(true)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(supervise(socket, files, stop.clone()));
-        Ok(Self { address, task, stop })
+        let stats = Arc::new(Stats::default());
+        let task = match config.engine {
+            Engine::AsyncTftp => {
+                let limits = config.limits;
+                tokio::spawn(library::supervise(socket, files, limits, stop.clone()))
+            }
+            Engine::Kiln => {
+                let engine =
+                    engine::Engine::start(address.ip(), files.clone(), config.limits, &stats)?;
+                let socket = tokio::net::UdpSocket::from_std(socket)?;
+                let listener = listen::Listener { socket, files, engine, stats: stats.clone() };
+                tokio::spawn(listener.run(config.limits, stop.clone()))
+            }
+        };
+        Ok(Self { address, task, stop, stats })
     }
 
     /// Returns where it listens.
@@ -67,93 +142,19 @@ impl Server {
         self.address
     }
 
-    /// Stops at once. Firmware repeats a transfer that broke off.
+    /// Returns what it counts.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
+    }
+
+    /// Takes no more requests, and gives transfers under way some seconds to end.
     pub async fn shutdown(self) {
         self.stop.cancel();
         let _ = self.task.await;
     }
 }
 
-/// Starts the engine anew when it gives up, which it does on any error of its socket.
-async fn supervise<F: Files>(socket: UdpSocket, files: Arc<F>, stop: CancellationToken) {
-    loop {
-        let copy = match socket.try_clone() {
-            Ok(copy) => copy,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "tftp cannot go on");
-                return;
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            result = engine::serve(copy, files.clone()) => {
-                if let Err(error) = result {
-                    tracing::warn!(error, "tftp starts anew");
-                }
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    #[derive(Default)]
-    struct One {
-        sent: Mutex<Vec<(String, u64)>>,
-    }
-
-    impl Files for One {
-        async fn open(&self, _: IpAddr, path: &str) -> Option<File> {
-            (path == "ipxe/a").then(|| Bytes::from(vec![7; 3000]).into())
-        }
-
-        fn sent(&self, _: IpAddr, path: &str, bytes: u64, _: Duration) {
-            self.sent.lock().unwrap().push((path.to_owned(), bytes));
-        }
-    }
-
-    /// Fetches a file as firmware does: block size 1468, and each block acknowledged.
-    async fn fetch(server: SocketAddr, path: &str) -> Result<Vec<u8>, u16> {
-        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let request = format!("\0\u{1}{path}\0octet\0blksize\x001468\0");
-        socket.send_to(request.as_bytes(), server).await.unwrap();
-        let (mut file, mut packet) = (Vec::new(), [0; 2000]);
-        loop {
-            let receive = socket.recv_from(&mut packet);
-            let (len, peer) =
-                tokio::time::timeout(Duration::from_secs(10), receive).await.unwrap().unwrap();
-            let block = [packet[2], packet[3]];
-            match packet[1] {
-                6 => drop(socket.send_to(&[0, 4, 0, 0], peer).await.unwrap()),
-                3 => {
-                    file.extend_from_slice(&packet[4..len]);
-                    socket.send_to(&[0, 4, block[0], block[1]], peer).await.unwrap();
-                    if len < 1472 {
-                        return Ok(file);
-                    }
-                }
-                _ => return Err(u16::from_be_bytes(block)),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_arrives_whole_and_a_missing_one_is_refused_at_once() {
-        let files = Arc::new(One::default());
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let server = Server::start(socket, files.clone()).unwrap();
-        assert_eq!(fetch(server.local_addr(), "/ipxe/a").await, Ok(vec![7; 3000]));
-        assert_eq!(fetch(server.local_addr(), "ipxe\\a").await, Ok(vec![7; 3000]));
-        assert_eq!(fetch(server.local_addr(), "../../etc/passwd").await, Err(1));
-        assert_eq!(files.sent.lock().unwrap()[0], ("ipxe/a".to_owned(), 3000));
-        server.shutdown().await;
-    }
-}
+mod hostile_tests;
+#[cfg(test)]
+mod tests;
