@@ -32,6 +32,8 @@ pub(crate) struct Adapted {
     pub(crate) workload: Workload,
     /// Limits its devices.
     pub(crate) devices: Option<Devices>,
+    /// The path of its control group.
+    pub(crate) group: PathBuf,
     /// What this machine cannot do for it.
     pub(crate) ignored: Vec<&'static str>,
 }
@@ -48,10 +50,12 @@ pub(crate) fn adapt(bundle: &Path, id: &str, into: &Path) -> Result<Adapted, Ada
     let devices = Devices::of(&spec);
     bind_devices(&mut spec, &absolute);
     let ignored = adapt_linux(&mut spec, id);
+    let group = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    let group = group.ok_or(AdaptError::Missing("linux"))?;
     let workload = privileges(&mut spec)?;
     let path = into.join("config.json");
     spec.save(&path).map_err(|source| AdaptError::Write { path, source })?;
-    Ok(Adapted { workload, devices, ignored })
+    Ok(Adapted { workload, devices, group, ignored })
 }
 
 /// Reads what a further program in the container of a bundle is to be: the container's own process with other arguments.

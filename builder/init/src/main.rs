@@ -39,6 +39,7 @@ mod mounts;
 mod network;
 mod orders;
 mod out_of_memory;
+mod output;
 mod parts;
 mod phone;
 mod power;

@@ -1,6 +1,7 @@
 //! The children of process 1: containers, and every orphan of the machine.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 
 use crate::exec::TOOK_TOO_LONG;
 use crate::logs;
+use crate::output::{Output, Runs};
 
 /// How much longer than its limit a check may take to end what it has started.
 const CHECK_SLACK: Duration = Duration::from_secs(4);
@@ -57,20 +59,27 @@ pub(crate) struct Children {
 impl Children {
     /// Starts the container in `bundle`; its end is sent to `told`.
     pub(crate) fn start(&self, bundle: &str, name: &str, told: Sender<End>) -> io::Result<Pid> {
-        self.start_telling(bundle, name, telling(told))
+        self.start_telling(bundle, name, Box::new(|| ()), telling(told))
     }
 
-    /// Starts the container in `bundle`; its end is given to `told`.
-    pub(crate) fn start_telling(&self, bundle: &str, name: &str, told: Told) -> io::Result<Pid> {
+    /// Starts the container in `bundle`; `runs` hears when its own program does, and its end is given to `told`.
+    pub(crate) fn start_telling(
+        &self,
+        bundle: &str,
+        name: &str,
+        runs: Runs,
+        told: Told,
+    ) -> io::Result<Pid> {
         if let Some(why) = self.is_held_back(bundle) {
             return Err(io::Error::other(why));
         }
         let (reader, writer) = io::pipe()?;
+        let (report, reporter) = io::pipe()?;
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["container", bundle, name])
             .env_clear()
-            .stdin(Stdio::null())
+            .stdin(reporter)
             .stdout(writer.try_clone()?)
             .stderr(writer)
             .current_dir("/");
@@ -83,14 +92,15 @@ impl Children {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         running.insert(pid, told);
         drop(running);
-        // Closes our copies of the pipe's end, so that the reader sees the last writer leave.
+        // Closes our copies of the pipes' ends, so that the reader sees the last writer leave.
         drop(command);
         let who = name.to_owned();
-        let reader = OwnedFd::from(reader);
+        let file = |end: io::PipeReader| File::from(OwnedFd::from(end));
+        let output = Output::new(file(reader), file(report), runs);
         std::thread::Builder::new()
             .name(format!("log {name}"))
             .stack_size(64 * 1024)
-            .spawn(move || logs::follow(&who, std::fs::File::from(reader)))?;
+            .spawn(move || logs::follow(&who, output))?;
         Ok(pid)
     }
 

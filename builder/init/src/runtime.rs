@@ -73,13 +73,15 @@ impl Runtime {
         serde_json::from_slice(&text).map_err(|source| RuntimeError::Parse { path, source })
     }
 
-    /// Makes control groups, mounts and directories, in this order.
-    pub(crate) fn prepare(&self, bundle: &Path) -> Result<(), RuntimeError> {
+    /// Makes control groups, mounts and directories, in this order. `mounted` counts the mounts that were made, for
+    /// [`Self::clean`]: what was there before is not undone.
+    pub(crate) fn prepare(&self, bundle: &Path, mounted: &mut usize) -> Result<(), RuntimeError> {
         for group in &self.cgroups {
             make_directory(&Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/')))?;
         }
         for entry in &self.mounts {
             entry.perform(bundle)?;
+            *mounted += 1;
         }
         for directory in &self.mkdir {
             make_directory(&inside(bundle, Path::new(directory)))?;
@@ -88,12 +90,30 @@ impl Runtime {
     }
 
     /// Undoes the mounts, the last first, so that a second start finds what the first has found.
-    pub(crate) fn clean(&self, bundle: &Path) {
-        for entry in self.mounts.iter().rev() {
-            if !mounts::parse(&entry.options).flags.contains(MsFlags::MS_REMOUNT) {
-                let _ = umount2(&inside(bundle, &entry.destination), MntFlags::MNT_DETACH);
-            }
+    pub(crate) fn clean(&self, bundle: &Path, mounted: usize) {
+        for target in self.targets(bundle, mounted) {
+            let _ = umount2(&target, MntFlags::MNT_DETACH);
         }
+        if mounted < self.mounts.len() {
+            // The one that failed may have got half way.
+            self.sweep(bundle);
+        }
+    }
+
+    /// Undoes what is mounted inside the bundle, when nobody knows any more how much that was.
+    pub(crate) fn sweep(&self, bundle: &Path) {
+        let inside = |target: &PathBuf| target.starts_with(bundle);
+        for target in self.targets(bundle, usize::MAX).filter(inside) {
+            let _ = umount2(&target, MntFlags::MNT_DETACH);
+        }
+    }
+
+    /// Returns where the first mounts are, the last of them first.
+    fn targets(&self, bundle: &Path, count: usize) -> impl Iterator<Item = PathBuf> {
+        let first = &self.mounts[..count.min(self.mounts.len())];
+        let mounts =
+            |entry: &&Mount| !mounts::parse(&entry.options).flags.contains(MsFlags::MS_REMOUNT);
+        first.iter().rev().filter(mounts).map(|entry| inside(bundle, &entry.destination))
     }
 
     /// Gives the container, whose first process this is, its network interfaces.
@@ -113,6 +133,8 @@ impl Runtime {
             if let Some(parent) = target.parent() {
                 make_directory(parent)?;
             }
+            // That of an earlier run, which would be covered and never go.
+            let _ = umount2(&target, MntFlags::MNT_DETACH);
             fs::File::create(&target)
                 .map_err(|source| RuntimeError::MakeDirectory { path: target.clone(), source })?;
             let source = format!("/proc/{pid}/ns/{kind}");

@@ -9,6 +9,7 @@ use libcontainer::capabilities::drop_privileges;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, Spec};
 use libcontainer::syscall::syscall::create_syscall;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::sys::signal::SigSet;
 use nix::unistd::{execv, execve};
 
 use crate::seccomp::Filter;
@@ -57,6 +58,8 @@ impl Executor for Workload {
         let args = texts(args(spec))?;
         let environment = texts(environment(spec))?;
         sys::let_pipes_end_programs();
+        // The process that keeps the container has its signals wait for it, and we have inherited that.
+        SigSet::empty().thread_set_mask().map_err(|error| failed("free signals", &error))?;
         if let Some(filter) = &self.filter {
             filter.install().map_err(|error| failed("install the seccomp filter", &error))?;
         }

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use kiln::lab::{FirmwareKind, MachineKind};
@@ -94,6 +95,7 @@ pub(super) fn cases() -> Vec<Case> {
                 "a_failure_of_onboot_starts_the_machine_anew_if_the_image_says_so",
                 failure_reboots,
             );
+            add("a_thousand_restarts_leave_nothing_behind", restarts);
         }
     }
     cases
@@ -181,6 +183,48 @@ fn failure(arch: Arch, out: &Path, end: &str) -> anyhow::Result<()> {
     ];
     in_order(&text, &lines)?;
     ensure!(!text.contains("must not run"), "the third container ran; the console:\n{text}");
+    Ok(())
+}
+
+/// What is counted before and after, and how much more there may be.
+const COUNTED: [(&str, u64); 7] = [
+    // In KiB: the logs that are kept on purpose are full by then.
+    ("memory", 512),
+    ("threads", 0),
+    ("processes", 0),
+    ("mounts", 0),
+    ("groups", 0),
+    ("files", 0),
+    ("zombies", 0),
+];
+
+fn restarts(arch: Arch) -> anyhow::Result<()> {
+    let folder = scratch()?;
+    let out = build(folder.path(), "restarts", arch)?;
+    let mut machine =
+        Direct::start(arch, &out, 768, "", None, &["-smp".to_owned(), "2".to_owned()])?;
+    machine.allow(Duration::from_secs(10 * 60));
+    machine.wait_for_end()?;
+    let text = machine.text()?;
+    let count = |when: &str, what: &str| -> anyhow::Result<u64> {
+        let line = text.lines().find(|line| line.starts_with(&format!("counter: {when} after ")));
+        let mut words = line.unwrap_or_default().split_whitespace();
+        let value = words.find(|word| *word == what).and_then(|_| words.next());
+        let value = value.and_then(|value| value.parse().ok());
+        value.with_context(|| format!("there is no `{what}` at the {when}; the console:\n{text}"))
+    };
+    for (what, more) in COUNTED {
+        let (start, end) = (count("start", what)?, count("end", what)?);
+        ensure!(end <= start + more, "{what} grew from {start} to {end}; the console:\n{text}");
+    }
+    for name in ["one", "two", "three"] {
+        ensure!(
+            text.contains(&format!("kiln-init: {name} ended with code")),
+            "of {name} nothing is told:\n{text}"
+        );
+    }
+    // Their programs began, but none of them ran for a moment.
+    ensure!(!text.contains("kiln-init: healthy"), "services that end at once are well:\n{text}");
     Ok(())
 }
 

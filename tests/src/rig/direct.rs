@@ -59,6 +59,11 @@ impl Direct {
         Ok(Self { child, console, deadline: Instant::now() + PATIENCE })
     }
 
+    /// Gives the machine more time, for what takes long even on an idle computer.
+    pub(crate) fn allow(&mut self, more: Duration) {
+        self.deadline += more;
+    }
+
     /// Returns what is on the console.
     pub(crate) fn text(&self) -> anyhow::Result<String> {
         Ok(String::from_utf8_lossy(&fs::read(&self.console)?).replace('\r', ""))

@@ -3,6 +3,7 @@
 mod keeper;
 mod once;
 mod order;
+mod run;
 mod table;
 
 use std::cell::Cell;
@@ -43,7 +44,7 @@ pub(crate) struct Services {
 }
 
 /// Starts a thread for each service that starts it in its turn and keeps it. The receiver gets one
-/// message when all are up.
+/// message when all have run well.
 pub(crate) fn start(
     settings: &BTreeMap<String, Service>,
     children: &Arc<Children>,
@@ -163,8 +164,9 @@ impl Services {
     /// Waits for a state that came after a moment.
     fn wait_until_up(&self, name: &str, moment: Duration) -> Result<String, String> {
         let settled = |status: &Status| {
-            status.since > moment
-                && matches!(status.state, State::Up | State::Pausing | State::Done | State::Failed)
+            let ended = matches!(status.state, State::Pausing | State::Done | State::Failed);
+            // One that ends at once is not said to be up.
+            status.since > moment && (ended || status.state == State::Up && status.is_steady)
         };
         match self.table.wait(name, START_PATIENCE, settled) {
             Some(status) if settled(&status) => match status.state {

@@ -71,6 +71,10 @@ pub(crate) struct Status {
     pub(crate) last: String,
     /// Whether it was ever up.
     pub(crate) was_up: bool,
+    /// Whether its present run has lasted for a moment, or its check was well.
+    pub(crate) is_steady: bool,
+    /// Whether any run was.
+    pub(crate) was_steady: bool,
 }
 
 /// The services of this machine.
@@ -110,9 +114,17 @@ impl Table {
         });
     }
 
-    /// Says whether every service was up.
-    pub(crate) fn all_were_up(&self) -> bool {
-        self.lock().values().all(|status| status.was_up)
+    /// Notes that a service runs well. Says whether it is the last one that had never done so.
+    pub(crate) fn becomes_steady(&self, name: &str) -> bool {
+        let mut services = self.lock();
+        let Some(status) = services.get_mut(name) else { return false };
+        let first = !status.was_steady;
+        status.is_steady = true;
+        status.was_steady = true;
+        let all = services.values().all(|status| status.was_steady);
+        drop(services);
+        self.changed.notify_all();
+        first && all
     }
 
     /// Waits until a service is as wanted, or the time is over; returns what is known of it then.
@@ -183,13 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_is_healthy_when_the_last_service_was_up() {
+    fn the_machine_is_healthy_once_when_the_last_service_has_run_well() {
         let table = Table::new(&["a".to_owned(), "b".to_owned()]);
-        table.change("a", |status| status.was_up = true);
-        assert!(!table.all_were_up());
         table.change("b", |status| status.was_up = true);
+        assert!(!table.becomes_steady("a"));
         table.enter("a", State::Pausing);
-        assert!(table.all_were_up());
-        assert!(Table::new(&[]).all_were_up());
+        assert!(table.becomes_steady("b"));
+        assert!(!table.becomes_steady("a") && !table.becomes_steady("unknown"));
     }
 }

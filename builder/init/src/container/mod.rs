@@ -1,33 +1,33 @@
 //! One container, from its own process: set it up, start it, wait for it, clean up.
 
+mod group;
+mod wait;
+
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread::sleep;
 use std::time::Duration;
 
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::adapt::{AdaptError, Adapted, adapt};
-use crate::clock::uptime;
-use crate::devices::DevicesError;
+use crate::devices::{Devices, DevicesError};
 use crate::error::chain;
 use crate::out_of_memory;
 use crate::runtime::{Runtime, RuntimeError};
+use wait::{Report, Signals, code_of, wait};
 
-const GROUPS: &str = "/sys/fs/cgroup";
+pub(crate) use group::{group_of, remove_group};
+
 /// How long what is left of a container may take to be gone.
 const DEATH: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const STATE: &str = "/run/kiln/containers";
 /// Configurations as the container library gets them.
 const ADAPTED: &str = "/run/kiln/bundles";
@@ -41,6 +41,10 @@ const CANNOT_START: u8 = 126;
 enum ContainerError {
     #[error("prepare for signals")]
     Signals(#[source] nix::Error),
+    #[error("arrange for hearing when the program runs")]
+    Report(#[source] std::io::Error),
+    #[error("it is to end by {0} before its program runs")]
+    Stopped(Signal),
     #[error("make the directory {}", path.display())]
     MakeDirectory { path: PathBuf, source: std::io::Error },
     #[error("prepare what the container needs outside")]
@@ -87,21 +91,28 @@ pub(crate) fn bind(source: &str, target: &str) -> ExitCode {
 
 fn run_to_end(bundle: &Path, name: &str) -> Result<u8, ContainerError> {
     crate::report::to_stderr();
-    // Process 1 blocks signals; the container must not inherit that.
-    SigSet::empty().thread_set_mask().map_err(ContainerError::Signals)?;
+    let report = Report::take().map_err(ContainerError::Report)?;
+    let signals = Signals::hold().map_err(ContainerError::Signals)?;
     // The container's first process is not our child; its parent ends at once, and then it falls
     // to the nearest process that asks for orphans.
     prctl::set_child_subreaper(true).map_err(ContainerError::Signals)?;
     let runtime = Runtime::read(bundle).map_err(ContainerError::Prepare)?;
+    let mut mounted = 0;
     let result = runtime
-        .prepare(bundle)
+        .prepare(bundle, &mut mounted)
         .map_err(ContainerError::Prepare)
-        .and_then(|()| start_and_wait(bundle, name, &runtime));
-    runtime.clean(bundle);
+        .and_then(|()| run_prepared(bundle, name, &runtime, &signals, report));
+    runtime.clean(bundle, mounted);
     result
 }
 
-fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, ContainerError> {
+fn run_prepared(
+    bundle: &Path,
+    name: &str,
+    runtime: &Runtime,
+    signals: &Signals,
+    report: Report,
+) -> Result<u8, ContainerError> {
     let id = id(bundle, name);
     let state = Path::new(STATE);
     let adapted = Path::new(ADAPTED).join(&id);
@@ -112,42 +123,33 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
         fs::create_dir_all(path)
             .map_err(|source| ContainerError::MakeDirectory { path: path.into(), source })?;
     }
-    let Adapted { workload, devices, ignored } =
+    let Adapted { workload, devices, group, ignored } =
         adapt(bundle, &id, &adapted).map_err(ContainerError::Adapt)?;
     if !ignored.is_empty() {
         let line = format!("this machine cannot do {}; going on without\n", ignored.join(", "));
         let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     }
+    // Closed by the kernel when the container's first process becomes its program.
+    let (program, becomes) = std::io::pipe().map_err(ContainerError::Report)?;
     let create = |error| ContainerError::Create(Box::new(error));
-    let mut container = ContainerBuilder::new(id, SyscallType::Linux)
+    let made = ContainerBuilder::new(id, SyscallType::Linux)
         .with_executor(workload)
         .with_root_path(state)
         .map_err(create)?
         .as_init(&adapted)
         .with_systemd(false)
         .with_detach(true)
-        .build()
-        .map_err(create)?;
-    let pid = container.pid().ok_or(ContainerError::NoProcess)?;
-    let pid = Pid::from_raw(pid.as_raw());
-    // Only now: what the container library mounts and makes for the container is not limited.
-    let limited = devices.map_or(Ok(()), |devices| devices.limit(pid.as_raw()));
-    let bound = runtime
-        .arrange_interfaces(pid.as_raw())
-        .and_then(|()| runtime.bind_namespaces(pid.as_raw()))
-        .map_err(ContainerError::Prepare);
-    if let Err(error) = limited.map_err(ContainerError::Devices).and(bound) {
-        let _ = container.delete(true);
-        return Err(error);
-    }
-    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGCHLD]
-        .into_iter()
-        .collect::<SigSet>();
-    // From here signals are waited for. Only after the fork, so that the container has them free.
-    signals.thread_block().map_err(ContainerError::Signals)?;
-    container.start().map_err(|error| ContainerError::Start(Box::new(error)))?;
-    let group = group_of(pid.as_raw());
-    let code = wait(pid, &signals);
+        .build();
+    drop(becomes);
+    let group = group::directory(&group);
+    let remove = || {
+        if let Some(group) = &group {
+            remove_group(group, DEATH);
+        }
+    };
+    let mut container = made.map_err(create).inspect_err(|_| remove())?;
+    let result = start(&mut container, devices, runtime, signals)
+        .and_then(|pid| wait(pid, signals, program.into(), report).map_err(ContainerError::Wait));
     if let Some(reason) = group.as_deref().and_then(out_of_memory::reason) {
         let _ = fs::write(adapted.join(REASON), reason);
     }
@@ -156,10 +158,43 @@ fn start_and_wait(bundle: &Path, name: &str, runtime: &Runtime) -> Result<u8, Co
         let _ = fs::write(group.join("cgroup.kill"), "1");
     }
     let _ = container.delete(true);
-    if let Some(group) = &group {
-        remove_group(group, DEATH);
+    remove();
+    match result {
+        // Before its program ran.
+        Err(ContainerError::Stopped(signal)) => Ok(code_of(signal)),
+        result => result,
     }
-    code
+}
+
+/// Starts the program of a container that was made, unless it is to end already.
+fn start(
+    container: &mut Container,
+    devices: Option<Devices>,
+    runtime: &Runtime,
+    signals: &Signals,
+) -> Result<Pid, ContainerError> {
+    let pid = container.pid().ok_or(ContainerError::NoProcess)?.as_raw();
+    // Only now: what the container library mounts and makes for the container is not limited.
+    devices.map_or(Ok(()), |devices| devices.limit(pid)).map_err(ContainerError::Devices)?;
+    runtime
+        .arrange_interfaces(pid)
+        .and_then(|()| runtime.bind_namespaces(pid))
+        .map_err(ContainerError::Prepare)?;
+    if let Some(signal) = signals.end_asked().map_err(ContainerError::Signals)? {
+        return Err(ContainerError::Stopped(signal));
+    }
+    container.start().map_err(|error| ContainerError::Start(Box::new(error)))?;
+    Ok(Pid::from_raw(pid))
+}
+
+/// Ends and unmounts what is left of a container when the process that kept it was killed.
+pub(crate) fn sweep(bundle: &Path, name: &str) {
+    if let Some(group) = first_process(&id(bundle, name)).and_then(group_of) {
+        remove_group(&group, DEATH);
+    }
+    if let Ok(runtime) = Runtime::read(bundle) {
+        runtime.sweep(bundle);
+    }
 }
 
 /// Returns the bundle of a service by the name of its container.
@@ -180,34 +215,6 @@ pub(crate) fn first_process(id: &str) -> Option<i32> {
     Path::new(&format!("/proc/{pid}")).exists().then_some(pid)
 }
 
-/// Returns the directory of the control group of a process; nothing for one that is in that of the machine.
-pub(crate) fn group_of(pid: i32) -> Option<PathBuf> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let group = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    (!group.is_empty()).then(|| Path::new(GROUPS).join(group))
-}
-
-/// Ends everything in a control group and in those below it, and removes them.
-pub(crate) fn remove_group(group: &Path, patience: Duration) {
-    let _ = fs::write(group.join("cgroup.kill"), "1");
-    let start = uptime();
-    while remove_directories(group).is_err_and(|error| error.kind() != ErrorKind::NotFound)
-        && uptime().saturating_sub(start) < patience
-    {
-        sleep(LOOK_AGAIN);
-    }
-}
-
-fn remove_directories(group: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(group)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_directories(&entry.path())?;
-        }
-    }
-    fs::remove_dir(group)
-}
-
 /// Returns why a container was ended, where its own process could not say so, and forgets it.
 pub(crate) fn take_reason(id: &str) -> Option<String> {
     let path = Path::new(ADAPTED).join(id).join(REASON);
@@ -220,37 +227,6 @@ pub(crate) fn take_reason(id: &str) -> Option<String> {
 fn id(bundle: &Path, name: &str) -> String {
     let section = bundle.parent().and_then(Path::file_name).unwrap_or_default();
     format!("{}-{name}", section.to_string_lossy())
-}
-
-/// Waits until the container's first process has ended; passes on what asks it to stop.
-fn wait(first: Pid, signals: &SigSet) -> Result<u8, ContainerError> {
-    loop {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == first => {
-                    return Ok(u8::try_from(code).unwrap_or(u8::MAX));
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == first => {
-                    return Ok(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX));
-                }
-                Ok(WaitStatus::StillAlive) => break,
-                Ok(_) => {}
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(ContainerError::Wait(error)),
-            }
-        }
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
-            // It had its chance to stop by itself.
-            Ok(Signal::SIGUSR1) => {
-                let _ = kill(first, Signal::SIGKILL);
-            }
-            Ok(signal) => {
-                let _ = kill(first, signal);
-            }
-            Err(error) => return Err(ContainerError::Wait(error)),
-        }
-    }
 }
 
 #[cfg(test)]
