@@ -74,6 +74,11 @@ impl<W: Write> Encoder<W> {
     }
 }
 
+/// Returns how many bytes a machine has to keep at hand while it unpacks about so many of a segment.
+pub(crate) fn window(bytes: u64) -> u64 {
+    1 << bytes.max(1).ilog2().clamp(*WINDOW.start(), *WINDOW.end())
+}
+
 /// Any number of workers gives the same bytes, but none at all gives others: never leave it to a default.
 fn zstd<W: Write>(
     out: W,
@@ -83,11 +88,11 @@ fn zstd<W: Write>(
 ) -> io::Result<zstd::Encoder<'static, W>> {
     let mut encoder = zstd::Encoder::new(out, level)?;
     encoder.multithread(workers)?;
+    let window = window(bytes).ilog2();
+    encoder.set_parameter(CParameter::WindowLog(window))?;
     if level <= QUICK {
-        let window = bytes.max(1).ilog2().clamp(*WINDOW.start(), *WINDOW.end());
         for parameter in [
             CParameter::JobSize(JOB),
-            CParameter::WindowLog(window),
             CParameter::EnableLongDistanceMatching(window > *WINDOW.start()),
             CParameter::Strategy(Strategy::ZSTD_fast),
             CParameter::HashLog(HASH_LOG),
@@ -158,6 +163,11 @@ mod tests {
         assert_eq!(window((4 << 20) - 1), 21);
         assert_eq!(window(4 << 20), 22);
         assert_eq!(window(40 << 20), 24);
+        assert_eq!(super::window(40 << 20), 1 << 24);
+        let mut best = zstd(Vec::new(), 19, 1000, 1).unwrap();
+        best.write_all(&[7; 1000]).unwrap();
+        let best = best.finish().unwrap();
+        assert_eq!(10 + (best[5] >> 3), 21, "nor is that of the highest level");
     }
 
     #[test]

@@ -11,7 +11,9 @@ use crate::hash::Hasher;
 use crate::lock::PackagePin;
 use crate::oci::Image;
 use crate::segment::Packing;
-use crate::spec::{self, Container, ContainerSpec, InitSpec, LABEL, Layout, Spec, VolumeFormat};
+use crate::spec::{
+    self, Container, ContainerSpec, InitSpec, LABEL, Layout, Placed, Spec, VolumeFormat,
+};
 use crate::tree::Tree;
 
 /// A part of an image that becomes one segment.
@@ -108,7 +110,13 @@ impl Bundle {
 #[derive(Clone)]
 pub(super) enum Root {
     /// Of these packages.
-    Packages(Vec<PackagePin>),
+    Packages {
+        pins: Vec<PackagePin>,
+        /// What is kept of them; all when nothing is named. Sorted.
+        keep: Vec<String>,
+        /// Where that is named.
+        place: spec::Place,
+    },
     /// Of an image.
     Image(Box<Image>),
 }
@@ -117,8 +125,15 @@ impl Root {
     /// Returns the digests of what it is made of.
     fn digests(&self) -> Vec<Digest> {
         match self {
-            Self::Packages(packages) => packages.iter().map(|package| package.sha256).collect(),
+            Self::Packages { pins, .. } => pins.iter().map(|package| package.sha256).collect(),
             Self::Image(image) => vec![image.digest],
+        }
+    }
+
+    fn kept(&self) -> &[String] {
+        match self {
+            Self::Packages { keep, .. } => keep,
+            Self::Image(_) => &[],
         }
     }
 }
@@ -201,13 +216,21 @@ impl Components<'_> {
                 None => {
                     bundle::package_environment(&mut container);
                     let packages = self.resolved.containers.get(&written.deb);
-                    Root::Packages(packages.cloned().unwrap_or_default())
+                    let names = written.keep.iter().map(|name| String::clone(name));
+                    let mut keep: Vec<_> = names.collect();
+                    keep.sort();
+                    keep.dedup();
+                    let named =
+                        written.keep.first().map_or_else(|| written.name.place(), Placed::place);
+                    let (pins, place) = (packages.cloned().unwrap_or_default(), named.clone());
+                    Root::Packages { pins, keep, place }
                 }
             };
             let layout = self.spec.layout_of(written);
             let mut id = Hasher::default();
             root.digests().iter().for_each(|digest| id.update(Digest::as_bytes(digest)));
             id.field(&format!("{layout:?}"));
+            root.kept().iter().for_each(|name| id.field(&format!("keep {name}")));
             bundle::mount_points(&container).iter().for_each(|point| id.field(point));
             let id = id.finish();
             let mut key = key("root", self.packing);

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use kiln_types::ParseImageRefError;
 
+use super::keep::KeepError;
 use crate::bundle::BundleError;
 use crate::deb::{DebError, ResolveError};
 use crate::init_binary::InitBinaryError;
@@ -65,6 +66,17 @@ pub enum BuildError {
     StateTools {
         /// The file.
         file: String,
+    },
+    /// What is to be kept of packages cannot be kept.
+    #[error("{place}: container `{container}` cannot keep what it names")]
+    Keep {
+        /// Where it is named.
+        place: Place,
+        /// The container.
+        container: String,
+        /// Why.
+        #[source]
+        source: KeepError,
     },
     /// There is no kernel in the kernel package.
     #[error(transparent)]

@@ -11,7 +11,7 @@ use super::blocking::blocking;
 use super::component::{Bundle, Component, Root, VolumeLayout, What};
 use super::key::{add_tree, key};
 use super::packages::Packages;
-use super::{BuildError, ComponentReport, contents, losses, state};
+use super::{BuildError, ComponentReport, contents, keep, losses, state};
 use crate::bundle::{self, RootFiles, VolumeFiles};
 use crate::deb;
 use crate::layer::{ApkDatabases, Limits, flatten, for_container, for_init};
@@ -160,7 +160,7 @@ impl Packer<'_, '_> {
         let mut parts = Parts::default();
         match what {
             What::Container(bundle) if bundle.first => match &bundle.root {
-                Root::Packages(packages) => parts.packages = self.fetch(packages).await?,
+                Root::Packages { pins, .. } => parts.packages = self.fetch(pins).await?,
                 Root::Image(image) => parts.images.push(self.layers(image).await?),
             },
             What::Volume { image, layout: Some(VolumeLayout { root, platforms }), .. } => {
@@ -330,10 +330,21 @@ fn root(
     lost: &mut Vec<String>,
 ) -> Result<RootFiles, BuildError> {
     let mut root = match &bundle.root {
-        Root::Packages(packages) => {
-            let unpacked = unpack(&parts.packages)?;
-            contents::remember(store, packages, &parts.packages, &unpacked)?;
-            bundle::complete_packages(unpacked)
+        Root::Packages { pins, keep, place } => {
+            let each = parts.packages.iter().map(|path| deb::unpack(path));
+            let each = each.collect::<Result<Vec<_>, _>>()?;
+            let mut all = Tree::new();
+            each.iter().for_each(|tree| all.merge(tree.clone()));
+            contents::remember(store, pins, &parts.packages, &all)?;
+            if !keep.is_empty() {
+                let names = pins.iter().map(|pin| pin.name.as_str());
+                let owners = keep::owners(names.zip(&each));
+                all = keep::keep(&all, &owners, keep).map_err(|source| {
+                    let (place, container) = (place.clone(), label.to_owned());
+                    BuildError::Keep { place, container, source }
+                })?;
+            }
+            bundle::complete_packages(all)
         }
         Root::Image(image) => {
             let root = parts.flatten(store, Ok)?;

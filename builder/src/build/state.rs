@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
-use object::{Object as _, ObjectSection as _};
-
 use super::BuildError;
+use super::elf::{self, Wants};
 use crate::tree::{Content, Kind, Node, Tree, TreePath};
 
 /// What it is called in reports.
@@ -16,8 +15,6 @@ pub(super) const PACKAGE: &str = "e2fsprogs";
 const FOLDER: &str = "usr/lib/kiln/state";
 const PROGRAMS: [&str; 2] = ["usr/sbin/mke2fs", "usr/sbin/e2fsck"];
 const SETTINGS: &str = "etc/mke2fs.conf";
-/// `DT_NEEDED` of ELF.
-const NEEDED: u64 = 1;
 /// The largest program or library that is read.
 const LARGEST: u64 = 32 << 20;
 /// Links that lead to links.
@@ -118,46 +115,12 @@ impl<'a> Names<'a> {
     }
 }
 
-/// What a program or library says that it needs.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Wants {
-    interpreter: Option<String>,
-    libraries: Vec<String>,
-}
-
 fn wants(name: &str, content: &Content) -> Result<Wants, BuildError> {
     let mut bytes = Vec::new();
     let mut reader = std::io::Read::take(content.reader(), LARGEST);
     std::io::Read::read_to_end(&mut reader, &mut bytes)
         .map_err(|source| BuildError::Source { path: PathBuf::from(name), source })?;
-    parse(&bytes).ok_or_else(|| missing(name))
-}
-
-/// Reads the sections `.interp`, `.dynamic` and `.dynstr` of a 64-bit program; none of them is larger than the program.
-fn parse(bytes: &[u8]) -> Option<Wants> {
-    let file = object::File::parse(bytes).ok().filter(object::File::is_64)?;
-    let section = |name| file.section_by_name(name).and_then(|section| section.data().ok());
-    let text = |bytes: &[u8]| {
-        let end = bytes.iter().position(|byte| *byte == 0)?;
-        str::from_utf8(bytes.get(..end)?).ok().map(str::to_owned)
-    };
-    let interpreter = section(".interp").and_then(text);
-    let names = section(".dynstr").unwrap_or_default();
-    let mut libraries = Vec::new();
-    for entry in section(".dynamic").unwrap_or_default().as_chunks::<16>().0 {
-        let [tag, value] = [0, 8].map(|at| {
-            entry
-                .get(at..)
-                .and_then(|rest| rest.first_chunk())
-                .map_or(0, |n| u64::from_le_bytes(*n))
-        });
-        if tag == NEEDED {
-            let name = names.get(usize::try_from(value).ok()?..).and_then(text)?;
-            // It becomes part of a path.
-            libraries.push(Some(name).filter(|name| !name.contains('/'))?);
-        }
-    }
-    Some(Wants { interpreter, libraries })
+    elf::wants(&bytes).ok_or_else(|| missing(name))
 }
 
 #[cfg(test)]
@@ -176,7 +139,7 @@ mod tests {
             add(path, Node::file(0o755, shell()));
         }
         add(SETTINGS, Node::file(0o644, *b"[defaults]\n"));
-        let wants = parse(&shell()).unwrap();
+        let wants = elf::wants(&shell()).unwrap();
         let loader = last_part(wants.interpreter.as_deref().unwrap()).to_owned();
         // The loader is beside a link of its own name, and a library behind one of another name.
         add(&format!("usr/lib/some/{loader}"), Node::file(0o755, *b"loader"));
@@ -191,7 +154,7 @@ mod tests {
     #[test]
     fn programs_come_with_their_loader_and_all_libraries_in_one_folder() {
         let tree = tools(&packages()).unwrap();
-        let wants = parse(&shell()).unwrap();
+        let wants = elf::wants(&shell()).unwrap();
         assert!(wants.libraries.iter().any(|library| library.starts_with("libc.so.")));
         let names = ["ld.so", "mke2fs", "e2fsck", "mke2fs.conf"].map(str::to_owned);
         for name in names.iter().chain(&wants.libraries) {
@@ -202,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let library = parse(&shell()).unwrap().libraries.remove(0);
+        let library = elf::wants(&shell()).unwrap().libraries.remove(0);
         for gone in [PROGRAMS[1], SETTINGS, &format!("usr/lib/some/{library}.1")] {
             let mut tree = packages();
             tree.remove(&TreePath::new(gone).unwrap());
@@ -210,12 +173,6 @@ mod tests {
             let name = if gone.starts_with("usr/lib/") { &library } else { gone };
             assert!(said.contains(&format!("`{name}` is missing")), "{said}");
         }
-    }
-
-    #[test]
-    fn what_is_no_program_wants_nothing() {
-        assert_eq!(parse(b"#!/bin/sh\n"), None);
-        assert_eq!(parse(&shell()[..100]), None);
     }
 
     #[test]

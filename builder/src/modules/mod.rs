@@ -17,16 +17,9 @@ use crate::disk::is_full;
 use crate::spec::ModuleSelection;
 use crate::tree::{Content, Kind, Node, Tree, TreePath, TreePathError};
 
-/// What `auto` takes: directories and single modules below `kernel/`.
-const AUTO: &[&str] = &[
-    "arch/arm64/crypto/crc32",
-    "arch/x86/crypto/crc32",
-    "crypto/crc32c",
+/// What `network` takes, which is a part of `auto`: directories and single modules below `kernel/`.
+const NETWORK: &[&str] = &[
     "drivers/acpi/button",
-    "drivers/ata/",
-    "drivers/block/loop",
-    "drivers/block/virtio_blk",
-    "drivers/block/xen-blkfront",
     "drivers/char/hw_random/",
     "drivers/gpio/gpio-pl061",
     "drivers/hv/hv_vmbus",
@@ -39,11 +32,25 @@ const AUTO: &[&str] = &[
     "drivers/net/virtio_net",
     "drivers/net/vmxnet3/",
     "drivers/net/xen-netfront",
-    "drivers/nvme/host/nvme.",
     "drivers/rtc/rtc-cmos.",
     "drivers/rtc/rtc-ds1307.",
     "drivers/rtc/rtc-efi.",
     "drivers/rtc/rtc-pl031.",
+    "drivers/virtio/",
+    "fs/efivarfs/",
+    "fs/overlayfs/",
+    "net/packet/af_packet.",
+];
+/// What `auto` takes besides: disks, and the file systems on them.
+const DISKS: &[&str] = &[
+    "arch/arm64/crypto/crc32",
+    "arch/x86/crypto/crc32",
+    "crypto/crc32c",
+    "drivers/ata/",
+    "drivers/block/loop",
+    "drivers/block/virtio_blk",
+    "drivers/block/xen-blkfront",
+    "drivers/nvme/host/nvme.",
     "drivers/scsi/hv_storvsc",
     "drivers/scsi/megaraid/",
     "drivers/scsi/mpt3sas/",
@@ -51,17 +58,13 @@ const AUTO: &[&str] = &[
     "drivers/scsi/sr_mod",
     "drivers/scsi/virtio_scsi",
     "drivers/scsi/vmw_pvscsi",
-    "drivers/virtio/",
-    "fs/efivarfs/",
     "fs/ext4/",
     "fs/fat/vfat",
     "fs/nls/nls_ascii",
     "fs/nls/nls_cp437",
     "fs/nls/nls_iso8859-1",
     "fs/nls/nls_utf8",
-    "fs/overlayfs/",
     "fs/squashfs/",
-    "net/packet/af_packet.",
 ];
 /// What no device asks for, so that kiln-init has to load it by name.
 const AT_START: &[&str] = &["overlay", "af_packet", "efivarfs"];
@@ -131,6 +134,14 @@ pub enum ModulesError {
         name: String,
         /// The kernel.
         release: String,
+    },
+    /// What the image cannot do without is left out.
+    #[error(
+        "`modules` leaves out `{name}`, or what that needs, and this image cannot do without it"
+    )]
+    LeftOut {
+        /// The module.
+        name: String,
     },
     /// A module could not be read or unpacked.
     #[error("cannot read the kernel module `{path}`")]
@@ -204,15 +215,27 @@ pub fn collect(
     dir: &Path,
 ) -> Result<Modules, ModulesError> {
     let source = Source::new(package, release);
-    let mut auto = false;
+    let (mut auto, mut network) = (false, false);
     let mut wanted = Vec::new();
+    let mut left_out = BTreeSet::new();
     match selection {
         ModuleSelection::None => {}
         ModuleSelection::Auto => auto = true,
         ModuleSelection::Named(names) => {
-            for name in names.iter().map(|name| normal(name)) {
+            for name in names {
+                if let Some(name) = name.strip_prefix(ModuleSelection::WITHOUT) {
+                    let name = normal(name);
+                    if !source.all.contains_key(&name) && !source.builtin.contains(&name) {
+                        return Err(ModulesError::Unknown { name, release: release.to_owned() });
+                    }
+                    left_out.insert(name);
+                    continue;
+                }
+                let name = normal(name);
                 if name == ModuleSelection::AUTO {
                     auto = true;
+                } else if name == ModuleSelection::NETWORK {
+                    network = true;
                 } else if source.all.contains_key(&name) || source.builtin.contains(&name) {
                     wanted.push(name);
                 } else {
@@ -222,9 +245,10 @@ pub fn collect(
         }
     }
     let mut at_start = wanted.clone();
-    if auto {
+    if auto || network {
+        let disks: &[_] = if auto { DISKS } else { &[] };
         let more: &[_] = if needs.disks { AUTO_STATE } else { &[] };
-        let parts = AUTO.iter().chain(more);
+        let parts = NETWORK.iter().chain(disks).chain(more);
         let usual = |file: &str| {
             file.strip_prefix("kernel/")
                 .is_some_and(|f| parts.clone().any(|part| f.starts_with(part)))
@@ -237,11 +261,28 @@ pub fn collect(
         wanted.push(name.clone());
         at_start.push(name);
     }
-    let chosen = source.close(wanted, dir)?;
+    let mut chosen = source.close(wanted, dir)?;
+    leave_out(&mut chosen, left_out);
+    if let Some(name) = needs.names.iter().find(|name| {
+        let name = normal(name);
+        source.all.contains_key(&name) && !chosen.contains_key(&name)
+    }) {
+        return Err(ModulesError::LeftOut { name: (*name).to_owned() });
+    }
     let mut seen = BTreeSet::new();
     at_start.retain(|name| chosen.contains_key(name) && seen.insert(name.clone()));
     let declared = source.declared_by(&chosen);
     Ok(Modules { tree: source.place(&chosen)?, at_start, declared })
+}
+
+/// Takes modules away, and those that cannot be loaded without them.
+fn leave_out(chosen: &mut BTreeMap<String, Chosen>, mut gone: BTreeSet<String>) {
+    while !gone.is_empty() {
+        gone.iter().for_each(|name| drop(chosen.remove(name)));
+        let lacks = |module: &Chosen| module.info.depends.iter().any(|name| gone.contains(name));
+        let next = chosen.iter().filter(|(_, module)| lacks(module));
+        gone = next.map(|(name, _)| name.clone()).collect();
+    }
 }
 
 /// Takes everything that comes with a kernel: its modules, all of them unless some are selected, and whatever lies

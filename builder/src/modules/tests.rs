@@ -86,6 +86,37 @@ fn auto_takes_what_is_needed_and_all_below_it() {
 }
 
 #[test]
+fn network_takes_no_disks_and_what_is_left_out_takes_along_what_needs_it() {
+    let mut package = package();
+    let disk = TreePath::new("usr/lib/modules/6/kernel/drivers/ata/ahci.ko").unwrap();
+    package.insert(disk, Node::file(0o644, module(&["depends="])));
+    let named = |names: &[&str]| {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        gather(&package, &ModuleSelection::Named(names))
+    };
+    let all = text(&named(&["auto"]).unwrap(), "modules.dep");
+    assert_eq!(all, text(&gather(&package, &ModuleSelection::Auto).unwrap(), "modules.dep"));
+    let network = named(&["network"]).unwrap();
+    assert_eq!(network.at_start, ["overlay"]);
+    let network = text(&network, "modules.dep");
+    assert!(all.contains("ahci.ko") && !network.contains("ahci.ko"), "{network}");
+    assert!(network.contains("virtio_net.ko") && network.contains("overlay.ko"), "{network}");
+    let without = text(&named(&["network", "-failover"]).unwrap(), "modules.dep");
+    assert!(without.contains("overlay.ko") && !without.contains("net"), "{without}");
+    let error = named(&["network", "-nothing"]).unwrap_err().to_string();
+    assert_eq!(error, "kernel 6 has no module `nothing`");
+}
+
+#[test]
+fn what_the_image_needs_cannot_be_left_out() {
+    let names = ["auto", "-failover"].map(str::to_owned).to_vec();
+    let selection = ModuleSelection::Named(names);
+    let dir = std::env::temp_dir();
+    let error = collect(&package(), "6", &selection, &needs(&["virtio-net"]), &dir).unwrap_err();
+    assert!(error.to_string().contains("leaves out `virtio-net`, or what that needs"), "{error}");
+}
+
+#[test]
 fn a_soft_dependency_may_name_what_modules_serve() {
     let mut package = package();
     let mut add = |file: &str, modinfo: &[&str]| {

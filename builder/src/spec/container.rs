@@ -33,6 +33,10 @@ pub struct ContainerSpec {
     /// Debian packages that its root file system is made from, with all that they depend on, instead of an image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deb: Vec<String>,
+    /// Programs, by name or path, and other files and directories that are kept of these packages, with all that they
+    /// need to run; all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<Placed<String>>,
     /// Program and arguments; those of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,

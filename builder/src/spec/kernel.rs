@@ -122,13 +122,18 @@ pub enum ModuleSelection {
     Auto,
     /// None at all.
     None,
-    /// These, and what they depend on; the name `auto` stands for what [`Auto`](Self::Auto) takes.
+    /// These, and what they depend on; the names `auto` and `network` stand for what [`Auto`](Self::Auto) takes and its
+    /// part without disks, and what has a `-` before it is left out.
     Named(Vec<String>),
 }
 
 impl ModuleSelection {
     /// The word for what is needed.
     pub const AUTO: &str = "auto";
+    /// The word for what is needed besides disks.
+    pub const NETWORK: &str = "network";
+    /// What is before the name of a module that is left out.
+    pub const WITHOUT: char = '-';
 }
 
 impl Serialize for ModuleSelection {
@@ -185,6 +190,9 @@ impl<'de> Deserialize<'de> for ModuleSelection {
                         return Err(de::Error::custom(
                             "`none` cannot be in a list of modules; write `modules: none` or leave it out",
                         ));
+                    }
+                    if name.is_empty() || name == "-" {
+                        return Err(de::Error::custom("the name of a module is missing"));
                     }
                     names.push(name);
                 }

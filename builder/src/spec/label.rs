@@ -32,7 +32,7 @@ pub fn label(image: &Reference, json: &str) -> Result<ContainerSpec, SpecError> 
     let Some(object) = value.as_object_mut() else {
         return Err(wrong("it is not a JSON object".to_owned()));
     };
-    for key in ["name", "image", "deb", "after", "layout"] {
+    for key in ["name", "image", "deb", "keep", "after", "layout"] {
         if object.contains_key(key) {
             return Err(wrong(format!("`{key}` cannot be in a label")));
         }

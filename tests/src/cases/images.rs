@@ -94,7 +94,7 @@ fn minimal() -> anyhow::Result<()> {
     fs::write(&spec, format!("{file}{public}"))?;
     let out = build(folder.path(), "minimal", Some(&spec))?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut machine = Direct::start(Arch::X86_64, &out, 640, "", Some((port, 22)), &[])?;
+    let mut machine = Direct::start(Arch::X86_64, &out, 96, "", Some((port, 22)), &[])?;
     machine.wait_for("Not backgrounding")?;
     // A key of nobody is refused, by the same server that lets the right one in.
     let stranger = folder.path().join("stranger");

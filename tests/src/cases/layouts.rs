@@ -26,6 +26,8 @@ pub(super) fn cases() -> Vec<Case> {
         let needs = [Need::Program, Need::KilnInit(arch), Need::Machine(kind)];
         let least = format!("layouts::{arch}_the_demo_boots_with_the_least_memory_it_names");
         cases.push(Case::new(least, &needs, move || least_memory(arch)));
+        let small = format!("layouts::{arch}_the_minimal_image_boots_with_96_mb_in_every_layout");
+        cases.push(Case::new(small, &needs, move || minimal(arch)));
         if arch == Arch::X86_64 {
             let both = "layouts::both_layouts_behave_alike_and_packed_takes_less_memory";
             cases.push(Case::new(both, &needs, move || both_layouts(arch)));
@@ -64,6 +66,27 @@ fn least_memory(arch: Arch) -> anyhow::Result<()> {
     }
     let (text, _) = boot(arch, folder.path(), megabytes / 2)?;
     ensure!(!text.contains(HEALTHY), "it boots with {} MiB as well", megabytes / 2);
+    Ok(())
+}
+
+/// In both layouts where that takes a few seconds only.
+fn minimal(arch: Arch) -> anyhow::Result<()> {
+    const MINIMAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/images/minimal.yml");
+    let folder = tempfile::Builder::new().prefix("small-").tempdir_in(work_folder())?;
+    let layouts: &[_] = if arch == Arch::X86_64 { &["cpio", "packed"] } else { &["cpio"] };
+    for layout in layouts {
+        let spec = folder.path().join(format!("small-{layout}.yml"));
+        fs::write(&spec, format!("layout: {layout}\n{}", fs::read_to_string(MINIMAL)?))?;
+        let out = folder.path().join(layout);
+        build(&spec.display().to_string(), arch, &out)?;
+        let store = kiln_builder::Store::open(store())?;
+        let manifest = store.manifest(&store.find(&format!("small-{layout}"), arch)?.digest)?;
+        let (least, size) = (manifest.min_ram >> 20, manifest.download_size());
+        eprintln!("{arch}, {layout}: {size} bytes, says that it boots with {least} MiB");
+        ensure!(least <= 96, "{layout} says that it needs {least} MiB");
+        let (text, _) = boot(arch, &out, least)?;
+        ensure!(text.contains(HEALTHY), "{layout} does not boot with {least} MiB:\n{text}");
+    }
     Ok(())
 }
 

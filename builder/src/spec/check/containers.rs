@@ -6,6 +6,7 @@ use super::super::mount::Mount;
 use super::super::text::short;
 use super::super::{Container, ContainerSpec, Place, Spec, SpecError, UserId, VolumeSpec};
 use super::{container_names, settings};
+use crate::tree::TreePath;
 
 type Volumes<'a> = BTreeMap<&'a str, &'a VolumeSpec>;
 
@@ -35,6 +36,9 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     for container in spec.containers() {
         let whole = |problem: String| SpecError::wrong(container.name.place(), problem);
         source(container).map_err(whole)?;
+        for name in &container.keep {
+            kept(container, name).map_err(|problem| SpecError::wrong(name.place(), problem))?;
+        }
         settings(container).map_err(|(place, problem)| SpecError::wrong(place, problem))?;
         let binds = container.binds.iter().flatten().chain(container.binds_add.iter().flatten());
         for bind in binds {
@@ -111,6 +115,24 @@ fn source(container: &ContainerSpec) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Checks what is kept of the packages of a container.
+fn kept(container: &ContainerSpec, name: &str) -> Result<(), String> {
+    if container.deb.is_empty() {
+        return Err(
+            "`keep` is for containers made of Debian packages; this one has no `deb`".to_owned()
+        );
+    }
+    let is_path = name.starts_with('/') && TreePath::new(name).is_ok();
+    let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
+    if is_path || is_name {
+        return Ok(());
+    }
+    Err(format!(
+        "`{}` is neither the name of a program nor a path that begins with `/`",
+        short(name)
+    ))
 }
 
 /// Checks the volume that a mount names, if it does.

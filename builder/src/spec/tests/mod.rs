@@ -92,6 +92,14 @@ fn what_contradicts_itself_is_told_with_its_place() {
             "2:11: container `a` has no `command`",
         ),
         (
+            "services: [{name: a, image: b, keep: [c]}]",
+            "1:39: `keep` is for containers made of Debian packages; this one has no `deb`",
+        ),
+        (
+            "services: [{name: a, deb: [b], command: [c], keep: [bin/c]}]",
+            "1:53: `bin/c` is neither the name of a program nor a path that begins with `/`",
+        ),
+        (
             "onboot:\n  - command: [c]\n    name: a",
             "3:11: container `a` has no `image` or `deb`, so there is nothing to run",
         ),
