@@ -16,4 +16,4 @@ mod text;
 pub use boot_file::{BootFile, boot_file};
 pub use endpoints::{Endpoints, Https, HttpsFor};
 pub use loader::{LOADERS, LoaderFile, loader};
-pub use script::{BootTicket, script};
+pub use script::{BootTicket, WAIT_SCRIPT, script};

@@ -18,6 +18,11 @@ pub struct BootTicket {
     pub machine_key: String,
 }
 
+/// What a boot script runs when it could not have a file because others are served: it waits for its turn, and goes on
+/// with all its attempts.
+pub const WAIT_SCRIPT: &str =
+    "#!ipxe\necho Kiln: others are served, waiting\nsleep 3\nset wait:int32 1\n";
+
 /// Returns the script that iPXE runs for a decision.
 ///
 /// * `Boot` fetches the kernel and each segment, each tried five times with waits of 1, 2, 4 and 8 seconds, then
@@ -112,20 +117,31 @@ fn boot(
     };
     let kernel = blob(&plan.kernel.digest, "vmlinuz");
     let cmdline = words(&plan.cmdline);
-    fetch(out, "kernel", &format!("kernel --name vmlinuz --timeout {STALLED} {kernel} {cmdline}"));
+    let turn = format!("{base}/turn/{id}");
+    fetch(
+        out,
+        &turn,
+        "kernel",
+        &format!("kernel --name vmlinuz --timeout {STALLED} {kernel} {cmdline}"),
+    );
     for segment in &plan.segments {
         let file = format!("{}.cpio.zst", url_part(&segment.name));
         let url = blob(&segment.digest, &file);
-        fetch(out, &segment.name, &format!("initrd --name {file} --timeout {STALLED} {url}"));
+        fetch(
+            out,
+            &turn,
+            &segment.name,
+            &format!("initrd --name {file} --timeout {STALLED} {url}"),
+        );
     }
     let url = format!("{base}/machine/{id}/{}.cpio", url_part(&ticket.machine_key));
-    fetch(out, "machine", &format!("initrd --name machine.cpio --timeout {STALLED} {url}"));
+    fetch(out, &turn, "machine", &format!("initrd --name machine.cpio --timeout {STALLED} {url}"));
     line(out, "imgstat");
     line(out, "set what boot");
-    line(out, "boot");
+    line(out, "boot ||");
+    line(out, "set why ${errno:hexraw}");
     // Reached only when a file stays away or the kernel cannot be started.
     line(out, ":failed");
-    line(out, "set why ${errno:hexraw}");
     line(
         out,
         "echo Kiln: ${what} failed, error ${why} (https://ipxe.org/${why}); giving up in 10 s",
@@ -137,14 +153,17 @@ fn boot(
     line(out, "exit 1");
 }
 
-/// Writes one fetch that is tried five times, waiting 1, 2, 4 and 8 seconds in between.
-fn fetch(out: &mut String, what: &str, command: &str) {
+/// Writes one fetch that is tried five times, waiting 1, 2, 4 and 8 seconds in between; five times since others were
+/// served, where the server sends only so many files at a time.
+fn fetch(out: &mut String, turn: &str, what: &str, command: &str) {
     // The number of the line makes the labels unique, whatever the segments are called.
     let n = out.lines().count();
     let _ = writeln!(out, "set what {}", url_part(what));
     let _ = writeln!(out, "set wait:int32 1");
     let _ = writeln!(out, ":try{n}");
     let _ = writeln!(out, "{command} && goto done{n} ||");
+    let _ = writeln!(out, "set why ${{errno:hexraw}}");
+    let _ = writeln!(out, "chain --autofree --timeout 5000 {turn} ||");
     let _ = writeln!(out, "iseq ${{wait}} 16 && goto failed ||");
     let _ = writeln!(out, "echo Kiln: ${{what}} failed, trying again in ${{wait}} s");
     let _ = writeln!(out, "sleep ${{wait}}");

@@ -158,6 +158,11 @@ enum Message {
         peer: IpAddr,
         transfer: Transfer,
     },
+    Untrusted {
+        at: i64,
+        peer: IpAddr,
+        detail: String,
+    },
     Script {
         at: i64,
         peer: IpAddr,
@@ -251,6 +256,11 @@ impl Boots {
     /// Notes that a loader was sent to an address. Never waits.
     pub fn loader(&self, peer: IpAddr, transfer: Transfer) {
         self.offer(Message::Loader { at: now_ms(), peer, transfer });
+    }
+
+    /// Notes that the firmware at an address would not talk to this server, and why. Never waits.
+    pub fn untrusted(&self, peer: IpAddr, detail: String) {
+        self.offer(Message::Untrusted { at: now_ms(), peer, detail });
     }
 
     /// Notes that a file of a boot was sent to an address. Never waits.

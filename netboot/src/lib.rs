@@ -28,4 +28,5 @@ pub mod serve;
 pub mod settings;
 mod sys;
 pub mod tftp;
+pub mod tls;
 pub mod view;

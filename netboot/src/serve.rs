@@ -12,7 +12,7 @@ use std::time::Duration;
 use kiln_builder::store::Store as Artifacts;
 use kiln_builder::trust::TrustError;
 use kiln_inventory::{Decision, Lease, Sighting, Store};
-use kiln_ipxe::Endpoints;
+use kiln_ipxe::{Endpoints, Https};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -24,6 +24,7 @@ use crate::boots::Boots;
 use crate::loaders::{LoadersError, OverTftp};
 use crate::orders::Orders;
 use crate::settings::Settings;
+use crate::tls::{Tls, TlsError};
 use crate::view::{View, ViewError};
 use crate::{api, dhcp, http, loaders, tftp};
 
@@ -58,6 +59,9 @@ pub enum ServeError {
     /// The loaders cannot be had.
     #[error("no loaders to serve")]
     Loaders(#[source] LoadersError),
+    /// HTTPS cannot be served.
+    #[error("cannot serve HTTPS")]
+    Tls(#[source] TlsError),
     /// A port is taken.
     #[error(
         "{what} port {address} is in use; find the other program with `ss -lpn`, or set another [{what}] port"
@@ -120,6 +124,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Running {
     http: Vec<http::Server>,
+    https: Vec<http::Server>,
     tftp: Vec<tftp::Server>,
     socket: PathBuf,
     stop: CancellationToken,
@@ -133,6 +138,11 @@ impl Running {
     /// Returns where the boot plane of the first subnet listens.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.first().map(http::Server::local_addr)
+    }
+
+    /// Returns where the boot plane of the first subnet listens for HTTPS.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.https.first().map(http::Server::local_addr)
     }
 
     /// Returns where TFTP of the first subnet listens.
@@ -163,7 +173,7 @@ impl Running {
         for server in self.tftp {
             server.shutdown().await;
         }
-        for server in self.http {
+        for server in self.http.into_iter().chain(self.https) {
             server.shutdown().await;
         }
         for task in self.tasks {
@@ -214,6 +224,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let (death, died) = mpsc::channel(1);
     let mut running = Running {
         http: Vec::new(),
+        https: Vec::new(),
         tftp: Vec::new(),
         socket: settings.socket.clone(),
         stop: stop.clone(),
@@ -231,21 +242,36 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let (baker, baking) = Baker::start(config, view.clone(), stop.clone());
     running.tasks.push(baking);
     let mut planes = Vec::new();
-    for PlaneSockets { address, http, tftp } in sockets.planes {
+    let transfers = http::Transfers::new(&settings.transfers);
+    let tls = start_tls(&settings, &sockets)?;
+    if let Some(tls) = &tls {
+        running.tasks.push(tokio::spawn(tls.clone().renew(stop.clone())));
+    }
+    for PlaneSockets { address, http, https, tftp } in sockets.planes {
         let plane = Arc::new(http::Plane {
             view: view.clone(),
             boots: boots.clone(),
             loaders: loaders.clone(),
             baker: baker.clone(),
             orders: orders.clone(),
+            transfers: transfers.clone(),
         });
         let bind_error = |what, source| {
             let address = SocketAddr::new(address, 0);
             ServeError::Bind { what, address, source }
         };
-        let server = http::Server::start(http, plane).map_err(|e| bind_error("http", e))?;
-        planes.push(Endpoints::new(address, server.local_addr().port()));
+        let server = http::Server::start(http, plane.clone()).map_err(|e| bind_error("http", e))?;
+        let mut at = Endpoints::new(address, server.local_addr().port());
         running.http.push(server);
+        if let (Some(listener), Some(tls)) = (https, &tls) {
+            let port = at.http.port();
+            let server = http::Server::start_encrypted(listener, plane, tls.clone(), port)
+                .map_err(|e| bind_error("https", e))?;
+            let urls = settings.https.as_ref().and_then(|https| https.urls);
+            at.https = urls.map(|of| Https { at: server.local_addr(), of });
+            running.https.push(server);
+        }
+        planes.push(at);
         let files = Arc::new(OverTftp { loaders: loaders.clone(), boots: boots.clone() });
         let config = settings.tftp_at(address);
         let server = tftp::Server::start(tftp, files, config).map_err(|e| bind_error("tftp", e))?;
@@ -290,6 +316,14 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let state = api::Control { inventory, view, endpoints, baker, boots, orders, agent };
     running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
     Ok(running)
+}
+
+/// Prepares HTTPS for all our addresses, where there is HTTPS.
+fn start_tls(settings: &Settings, sockets: &Sockets) -> Result<Option<Arc<Tls>>, ServeError> {
+    let Some(https) = &settings.https else { return Ok(None) };
+    let addresses = sockets.planes.iter().map(|plane| plane.address).collect();
+    let tls = Tls::new(https, &settings.trust.keys, addresses).map_err(ServeError::Tls)?;
+    Ok(Some(Arc::new(tls)))
 }
 
 fn make_dir(dir: &Path) -> Result<(), ServeError> {

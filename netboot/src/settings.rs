@@ -2,10 +2,12 @@
 
 mod debian;
 mod error;
+mod https;
 mod images;
 mod registries;
 mod subnet;
 mod tftp;
+mod transfers;
 mod trust;
 
 use std::net::IpAddr;
@@ -20,8 +22,10 @@ use toml::Spanned;
 
 pub use self::debian::{DebianSettings, debian};
 pub use self::error::{Problem, SettingsError};
+pub use self::https::{HttpsSettings, OwnCertificate};
 pub use self::registries::registries;
 pub use self::subnet::{DhcpMode, SubnetSettings};
+pub use self::transfers::TransferSettings;
 pub use self::trust::{TrustSettings, image_policy};
 use crate::bake::BakeSettings;
 
@@ -63,6 +67,10 @@ pub struct Settings {
     pub trust: TrustSettings,
     /// What running machines may be told.
     pub agent: AgentSettings,
+    /// The boot plane with encryption, where there is one.
+    pub https: Option<HttpsSettings>,
+    /// How many files are sent at a time, and how fast.
+    pub transfers: TransferSettings,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
 }
@@ -148,6 +156,10 @@ struct Wire {
     #[serde(default)]
     agent: AgentSettings,
     #[serde(default)]
+    https: https::WireHttps,
+    #[serde(default)]
+    transfers: transfers::WireTransfers,
+    #[serde(default)]
     registry: Vec<Spanned<RegistrySettings>>,
     #[serde(default)]
     subnet: Vec<Spanned<subnet::WireSubnet>>,
@@ -221,6 +233,8 @@ impl Wire {
             bake,
             trust,
             agent: self.agent,
+            https: self.https.check(problems),
+            transfers: self.transfers.check(problems),
             subnets,
         }
     }

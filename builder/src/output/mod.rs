@@ -25,6 +25,7 @@ pub mod tar;
 pub mod uki;
 mod write;
 
+pub use certificate::Certificate;
 pub use format::{Format, ParseFormatError};
 pub use plan::{ArtifactError, Piece, Plan, PlanReader};
 pub use qcow2::Qcow2Error;

@@ -64,6 +64,8 @@ set what kernel
 set wait:int32 1
 :try3
 kernel --name vmlinuz --timeout 20000 http://10.0.2.2:8080/blob/{ones}/vmlinuz?boot=12 console=ttyS0 quiet && goto done3 ||
+set why ${{errno:hexraw}}
+chain --autofree --timeout 5000 http://10.0.2.2:8080/turn/12 ||
 iseq ${{wait}} 16 && goto failed ||
 echo Kiln: ${{what}} failed, trying again in ${{wait}} s
 sleep ${{wait}}
@@ -72,29 +74,33 @@ goto try3
 :done3
 set what init
 set wait:int32 1
-:try13
-initrd --name init.cpio.zst --timeout 20000 http://10.0.2.2:8080/blob/{twos}/init.cpio.zst?boot=12 && goto done13 ||
+:try15
+initrd --name init.cpio.zst --timeout 20000 http://10.0.2.2:8080/blob/{twos}/init.cpio.zst?boot=12 && goto done15 ||
+set why ${{errno:hexraw}}
+chain --autofree --timeout 5000 http://10.0.2.2:8080/turn/12 ||
 iseq ${{wait}} 16 && goto failed ||
 echo Kiln: ${{what}} failed, trying again in ${{wait}} s
 sleep ${{wait}}
 inc wait ${{wait}}
-goto try13
-:done13
+goto try15
+:done15
 set what machine
 set wait:int32 1
-:try23
-initrd --name machine.cpio --timeout 20000 http://10.0.2.2:8080/machine/12/c0ffee.cpio && goto done23 ||
+:try27
+initrd --name machine.cpio --timeout 20000 http://10.0.2.2:8080/machine/12/c0ffee.cpio && goto done27 ||
+set why ${{errno:hexraw}}
+chain --autofree --timeout 5000 http://10.0.2.2:8080/turn/12 ||
 iseq ${{wait}} 16 && goto failed ||
 echo Kiln: ${{what}} failed, trying again in ${{wait}} s
 sleep ${{wait}}
 inc wait ${{wait}}
-goto try23
-:done23
+goto try27
+:done27
 imgstat
 set what boot
-boot
-:failed
+boot ||
 set why ${{errno:hexraw}}
+:failed
 echo Kiln: ${{what}} failed, error ${{why}} (https://ipxe.org/${{why}}); giving up in 10 s
 imgfree
 imgfetch --name report --timeout 5000 http://10.0.2.2:8080/failed/12?what=${{what}}&error=${{why}} ||

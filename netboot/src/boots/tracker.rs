@@ -113,6 +113,7 @@ impl Tracker {
                     self.sent(at, boot, transfer);
                 }
             }
+            Message::Untrusted { at, peer, detail } => self.untrusted(at, peer, detail),
             Message::Script { at, peer, sighting, decision, reply } => {
                 let ticket = self.script(at, peer, &sighting, &decision).await;
                 let (ticket, result) = match ticket {
@@ -314,6 +315,15 @@ impl Tracker {
 
     /// Ends a boot that its loader gave up. Once the system has reported, no loader runs there any more, and nothing
     /// on the machine may end the boot without its token.
+    /// Ends the boot of an address whose firmware has got no loader yet.
+    fn untrusted(&mut self, at: i64, peer: IpAddr, detail: String) {
+        let machine = self.by_address.get(&peer);
+        let Some(active) = machine.and_then(|machine| self.active.get(machine)) else { return };
+        if active.boot.ended.is_none() && active.phase < Phase::Kernel {
+            self.event(active.boot.id, BootEvent::new(at, Phase::Failed, detail));
+        }
+    }
+
     fn loader_failed(&mut self, at: i64, peer: IpAddr, boot: BootId, detail: String) {
         let Some(active) = self.find(boot) else { return };
         if active.is_from(peer) && active.boot.ended.is_none() && active.phase < Phase::Init {

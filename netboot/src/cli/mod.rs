@@ -5,6 +5,7 @@
 pub mod bakes;
 pub mod boot;
 pub mod build;
+pub mod ca;
 pub mod check;
 mod client;
 pub mod config;
@@ -64,6 +65,8 @@ pub enum Command {
     Image(image::ImageArgs),
     /// Keys: show, export, list, rotate, trust, distrust, secure-boot
     Key(key::KeyArgs),
+    /// Certificate authority for HTTPS: show, export, rotate
+    Ca(ca::CaArgs),
     /// Settings: check
     Config(config::ConfigArgs),
     /// Show everything on this computer
@@ -131,6 +134,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Boot(args) => boot::run(args).await,
         Command::Image(args) => image::run(&args).await,
         Command::Key(args) => key::run(&args),
+        Command::Ca(args) => ca::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Demo(args) => Ok(crate::demo::run(&args)?),
     }

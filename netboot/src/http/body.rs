@@ -1,16 +1,22 @@
-//! Bodies of answers: a few bytes in memory, or a part of a file that is read while it is sent.
+//! Bodies of answers: a few bytes in memory, or a part of a file that is read, or sent by the kernel, piece by piece.
 
+use std::fs::File;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
-use tokio::fs::File;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 
-/// How much of a file is read at a time. Each transfer holds this much memory.
-const CHUNK: usize = 256 << 10;
+use super::disk;
+use super::transfers::Pace;
+use super::wire::{self, Pieces};
+
+/// How much of a file is read at a time where it has to be encrypted. Each transfer holds this much memory.
+const READ: usize = 64 << 10;
 
 /// Called once, with the number of bytes, when a body was handed to the connection to its end.
 pub(super) type Done = Box<dyn FnOnce(u64) + Send + Sync>;
@@ -21,28 +27,95 @@ pub(super) struct Body {
     left: u64,
     total: u64,
     done: Option<Done>,
+    /// What holds a file back, and the place among the transfers, which is given back with the body.
+    pace: Option<Pace>,
+    /// The next part, when it has to wait for its turn.
+    held: Option<(Pin<Box<Sleep>>, Bytes)>,
 }
 
 enum Source {
     Memory(Bytes),
-    File(File),
+    File(FilePart),
+}
+
+/// What is left of a file.
+struct FilePart {
+    file: Arc<File>,
+    offset: u64,
+    /// Where a connection takes files themselves.
+    pieces: Option<Pieces>,
+    /// A read that waits for the disk.
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
 impl Body {
     pub(super) fn bytes(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let left = bytes.len() as u64;
-        Self { source: Source::Memory(bytes), left, total: left, done: None }
+        let source = Source::Memory(bytes);
+        Self { source, left, total: left, done: None, pace: None, held: None }
     }
 
-    /// Sends `len` bytes of a file from where it stands.
-    pub(super) const fn file(file: File, len: u64) -> Self {
-        Self { source: Source::File(file), left: len, total: len, done: None }
+    /// Sends `len` bytes of a file, by the kernel alone where the connection can.
+    pub(super) fn file(file: File, offset: u64, len: u64, pieces: Option<Pieces>) -> Self {
+        let file = Arc::new(file);
+        let source = Source::File(FilePart { file, offset, pieces, reading: None });
+        Self { source, left: len, total: len, done: None, pace: None, held: None }
     }
 
     pub(super) fn when_done(mut self, done: Done) -> Self {
         self.done = Some(done);
         self
+    }
+
+    pub(super) fn paced(mut self, pace: Pace) -> Self {
+        self.pace = Some(pace);
+        self
+    }
+}
+
+impl FilePart {
+    /// Returns the next part: its bytes, or what stands for them on a connection that takes files.
+    fn poll_next(&mut self, context: &mut Context<'_>, most: u64) -> Poll<io::Result<Bytes>> {
+        let limit = if self.pieces.is_some() { wire::BLANK_LEN } else { READ };
+        let want = usize::try_from(most).unwrap_or(limit).min(limit);
+        let chunk = if let Some(reading) = &mut self.reading {
+            let chunk = ready!(Pin::new(reading).poll(context));
+            self.reading = None;
+            chunk.map_err(io::Error::other)??
+        } else {
+            let now = match &self.pieces {
+                Some(_) => disk::is_in_memory(&self.file, self.offset, want)
+                    .then(|| Bytes::from_static(&wire::blank()[..want])),
+                None => {
+                    let mut buffer = BytesMut::zeroed(want);
+                    disk::read_now(&self.file, &mut buffer, self.offset)?.map(|read| {
+                        buffer.truncate(read);
+                        buffer.freeze()
+                    })
+                }
+            };
+            let Some(now) = now else {
+                // The disk has to move: not on a thread that others wait for.
+                let (file, offset, whole) =
+                    (Arc::clone(&self.file), self.offset, self.pieces.is_none());
+                self.reading = Some(tokio::task::spawn_blocking(move || {
+                    let bytes = disk::read(&file, offset, want, whole)?;
+                    Ok(if whole { bytes } else { Bytes::from_static(&wire::blank()[..want]) })
+                }));
+                return self.poll_next(context, most);
+            };
+            now
+        };
+        if chunk.is_empty() {
+            // The length is promised already; breaking off is the only way to say that it was wrong.
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if let Some(pieces) = &self.pieces {
+            pieces.push(Arc::clone(&self.file), self.offset, chunk.len());
+        }
+        self.offset += chunk.len() as u64;
+        Poll::Ready(Ok(chunk))
     }
 }
 
@@ -55,43 +128,51 @@ impl hyper::body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
-        if this.left == 0 {
+        if let Some((sleep, _)) = &mut this.held {
+            ready!(sleep.as_mut().poll(context));
+        } else if this.left == 0 {
             return Poll::Ready(None);
         }
-        let chunk = match &mut this.source {
-            Source::Memory(bytes) => std::mem::take(bytes),
-            Source::File(file) => {
-                let want = usize::try_from(this.left).unwrap_or(CHUNK).min(CHUNK);
-                let mut buffer = BytesMut::zeroed(want);
-                let mut into = ReadBuf::new(&mut buffer);
-                if let Err(error) = ready!(Pin::new(file).poll_read(context, &mut into)) {
-                    return Poll::Ready(Some(Err(error)));
+        let chunk = match this.held.take() {
+            Some((_, chunk)) => chunk,
+            None => {
+                let chunk = match &mut this.source {
+                    Source::Memory(bytes) => std::mem::take(bytes),
+                    Source::File(part) => {
+                        let step = this.pace.as_ref().map_or(u64::MAX, Pace::step);
+                        match ready!(part.poll_next(context, this.left.min(step))) {
+                            Ok(chunk) => chunk,
+                            Err(error) => return Poll::Ready(Some(Err(error))),
+                        }
+                    }
+                };
+                this.left = this.left.saturating_sub(chunk.len() as u64);
+                if let Some(delay) = this.pace.as_ref().and_then(|pace| pace.take(chunk.len())) {
+                    let mut sleep = Box::pin(tokio::time::sleep(delay));
+                    if sleep.as_mut().poll(context).is_pending() {
+                        this.held = Some((sleep, chunk));
+                        return Poll::Pending;
+                    }
                 }
-                let filled = into.filled().len();
-                if filled == 0 {
-                    // The length is promised already; breaking off is the only way to say that it was wrong.
-                    return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
-                }
-                buffer.truncate(filled);
-                buffer.freeze()
+                chunk
             }
         };
-        this.left = this.left.saturating_sub(chunk.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.held.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        let held = self.held.as_ref().map_or(0, |(_, chunk)| chunk.len() as u64);
+        SizeHint::with_exact(self.left + held)
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let (0, Some(done)) = (self.left, self.done.take()) {
+        if let (0, None, Some(done)) = (self.left, &self.held, self.done.take()) {
             done(self.total);
         }
     }

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use kiln_types::Digest;
-use tokio::io::AsyncSeekExt as _;
 
 use super::body::{Body, Done};
+use super::transfers::Pace;
+use super::wire::Pieces;
 
 /// Where the bytes are.
 pub(super) enum Content<'a> {
     Memory(Bytes),
-    Disk(&'a Path, u64),
+    Disk { path: &'a Path, pieces: Option<Pieces>, pace: Option<Pace> },
 }
 
 /// What a request wants of a file.
@@ -31,74 +32,106 @@ enum Part {
     Unsatisfiable,
 }
 
-/// Answers a GET or HEAD. `done` is called when the last byte of the file was sent.
-pub(super) async fn answer(
-    ask: &Ask<'_>,
-    content: Content<'_>,
-    digest: &Digest,
-    kind: &'static str,
-    done: Option<Done>,
-) -> io::Result<Response<Body>> {
-    let size = match &content {
-        Content::Memory(bytes) => bytes.len() as u64,
-        Content::Disk(_, size) => *size,
-    };
-    let etag = format!("\"{}\"", digest.hex());
-    let text = |name| ask.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-    let names_it = |list: &str| list == "*" || list.split(',').any(|tag| tag.trim() == etag);
-    let mut response = Response::new(Body::bytes(Bytes::new()));
-    let headers = response.headers_mut();
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        headers.insert(header::ETAG, etag);
-    }
-    if text(header::IF_MATCH).is_some_and(|list| !names_it(list)) {
-        *response.status_mut() = StatusCode::PRECONDITION_FAILED;
-        return Ok(response);
-    }
-    if text(header::IF_NONE_MATCH).is_some_and(names_it) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return Ok(response);
-    }
-    let range = text(header::RANGE)
-        .filter(|_| text(header::IF_RANGE).is_none_or(|condition| condition == etag));
-    let (first, len) = match part(range, size) {
-        Part::Whole => (0, size),
-        Part::Range { first, last } => {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let value = format!("bytes {first}-{last}/{size}");
-            insert(&mut response, header::CONTENT_RANGE, &value);
-            (first, last - first + 1)
+/// The answer to a GET or HEAD, all but the bytes.
+pub(super) struct Answer {
+    head: Response<Body>,
+    size: u64,
+    /// Which bytes are to follow.
+    body: Option<(u64, u64)>,
+}
+
+impl Answer {
+    /// Makes it.
+    pub(super) fn new(ask: &Ask<'_>, size: u64, digest: &Digest, kind: &'static str) -> Self {
+        let etag = format!("\"{}\"", digest.hex());
+        let mut head = Response::new(Body::bytes(Bytes::new()));
+        let headers = head.headers_mut();
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        insert(&mut head, header::ETAG, &etag);
+        if let Some(status) = precondition(ask, &etag) {
+            *head.status_mut() = status;
+            return Self { head, size, body: None };
         }
-        Part::Unsatisfiable => {
-            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            insert(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
-            return Ok(response);
-        }
-    };
-    insert(&mut response, header::CONTENT_LENGTH, &len.to_string());
-    if ask.method == Method::HEAD {
-        return Ok(response);
-    }
-    let body = match content {
-        Content::Memory(bytes) => {
-            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
-            Body::bytes(bytes.slice(at(first)..at(first + len)))
-        }
-        Content::Disk(path, _) => {
-            let mut file = tokio::fs::File::open(path).await?;
-            if first > 0 {
-                file.seek(io::SeekFrom::Start(first)).await?;
+        // RFC 9110 §14.2: for GET alone.
+        let range = text(ask, header::RANGE)
+            .filter(|_| *ask.method == Method::GET)
+            .filter(|_| text(ask, header::IF_RANGE).is_none_or(|condition| condition == etag));
+        let (first, len) = match part(range, size) {
+            Part::Whole => (0, size),
+            Part::Range { first, last } => {
+                *head.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let value = format!("bytes {first}-{last}/{size}");
+                insert(&mut head, header::CONTENT_RANGE, &value);
+                (first, last - first + 1)
             }
-            Body::file(file, len)
-        }
+            Part::Unsatisfiable => {
+                *head.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+                insert(&mut head, header::CONTENT_RANGE, &format!("bytes */{size}"));
+                return Self { head, size, body: None };
+            }
+        };
+        insert(&mut head, header::CONTENT_LENGTH, &len.to_string());
+        let body = (*ask.method != Method::HEAD).then_some((first, len));
+        Self { head, size, body }
+    }
+
+    /// Returns how many bytes are to follow, if any are.
+    pub(super) fn len(&self) -> Option<u64> {
+        self.body.map(|(_, len)| len)
+    }
+
+    /// Puts the bytes to it. `done` is called when the last byte of the file was sent.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be opened.
+    pub(super) async fn with(
+        self,
+        content: Content<'_>,
+        done: Option<Done>,
+    ) -> io::Result<Response<Body>> {
+        let Self { mut head, size, body } = self;
+        let Some((first, len)) = body else { return Ok(head) };
+        let body = match content {
+            Content::Memory(bytes) => {
+                let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+                Body::bytes(bytes.slice(at(first)..at(first + len)))
+            }
+            Content::Disk { path, pieces, pace } => {
+                let file = tokio::fs::File::open(path).await?.into_std().await;
+                let body = Body::file(file, first, len, pieces);
+                match pace {
+                    Some(pace) => body.paced(pace),
+                    None => body,
+                }
+            }
+        };
+        *head.body_mut() = match done {
+            Some(done) if first + len == size => body.when_done(done),
+            _ => body,
+        };
+        Ok(head)
+    }
+}
+
+fn text<'a>(ask: &Ask<'a>, name: header::HeaderName) -> Option<&'a str> {
+    ask.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Returns what a request is answered with that wants another file than this, or one that it does not have yet
+/// (RFC 9110 §13). There are no dates: what has another content has another address.
+fn precondition(ask: &Ask<'_>, etag: &str) -> Option<StatusCode> {
+    let names = |list: &str, is: fn(&str) -> &str| {
+        list.trim() == "*" || list.split(',').any(|tag| is(tag.trim()) == etag)
     };
-    *response.body_mut() = match done {
-        Some(done) if first + len == size => body.when_done(done),
-        _ => body,
-    };
-    Ok(response)
+    if text(ask, header::IF_MATCH).is_some_and(|list| !names(list, |tag| tag)) {
+        return Some(StatusCode::PRECONDITION_FAILED);
+    }
+    let weak: fn(&str) -> &str = |tag| tag.strip_prefix("W/").unwrap_or(tag);
+    text(ask, header::IF_NONE_MATCH)
+        .is_some_and(|list| names(list, weak))
+        .then_some(StatusCode::NOT_MODIFIED)
 }
 
 fn insert(response: &mut Response<Body>, name: header::HeaderName, value: &str) {

@@ -14,8 +14,9 @@ use kiln_types::{Digest, Mac};
 use tokio::time::Instant;
 
 use super::body::{Body, Done};
-use super::file::{Ask, Content, answer as answer_file};
-use super::{Place, Plane, machine, orders, told};
+use super::file::{Answer, Ask, Content};
+use super::listen::Caller;
+use super::{Plane, machine, orders, told};
 use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
 
 /// The largest report that is read.
@@ -33,35 +34,29 @@ const EFI: &str = "application/efi";
 /// Answers one request.
 pub(super) async fn answer(
     plane: &Plane,
-    peer: IpAddr,
-    at: &Endpoints,
-    place: &Place,
+    caller: &Caller,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let peer = caller.peer;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let response = route(plane, peer, at, place, request).await;
+    let response = route(plane, caller, request).await;
     tracing::debug!(%peer, %method, path, status = response.status().as_u16(), "http");
     response
 }
 
-async fn route(
-    plane: &Plane,
-    peer: IpAddr,
-    at: &Endpoints,
-    place: &Place,
-    request: Request<Incoming>,
-) -> Response<Body> {
+async fn route(plane: &Plane, caller: &Caller, request: Request<Incoming>) -> Response<Body> {
+    let (peer, at) = (caller.peer, &caller.at);
     let method = request.method();
     let read = method == Method::GET || method == Method::HEAD;
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some("loader"), Some(name), None, None) if read => {
-            loader(plane, peer, &request, name).await
+            loader(plane, caller, &request, name).await
         }
         (Some("blob"), Some(digest), Some(name), None) if read => {
-            blob(plane, peer, &request, digest, name).await
+            blob(plane, caller, &request, digest, name).await
         }
         (Some("script"), Some(file), None, None) if method == Method::GET => {
             boot_script(plane, peer, at, &request, file).await
@@ -82,28 +77,30 @@ async fn route(
             told::take(plane, peer, boot, what, request).await
         }
         (Some("agent"), Some(boot), Some("orders"), None) if method == Method::GET => {
-            place.give_back();
+            caller.give_back();
             orders::hand_out(plane, peer, boot, &request).await
         }
         (Some("agent"), Some(boot), Some("orders"), Some(order)) if method == Method::POST => {
             let (boot, order) = (boot.to_owned(), order.to_owned());
             orders::ended(plane, peer, &boot, &order, request).await
         }
+        (Some("turn"), Some(_), None, None) if read => turn(plane),
         (Some("livez"), None, None, None) if read => text(StatusCode::OK, "ok\n"),
         (
             Some("script" | "machine" | "failed" | "phone-home" | "agent" | "loader" | "blob"),
             ..,
-        ) if !read => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
+        ) if !read || method == Method::HEAD => not_allowed(&path),
         _ => not_found(),
     }
 }
 
 async fn loader(
     plane: &Plane,
-    peer: IpAddr,
+    caller: &Caller,
     request: &Request<Incoming>,
     name: &str,
 ) -> Response<Body> {
+    let peer = caller.peer;
     let Some((bytes, digest)) = plane.loaders.get(name) else { return not_found() };
     let kind = if name.ends_with(".efi") { EFI } else { BINARY };
     let (boots, detail, started) = (plane.boots.clone(), name.to_owned(), Instant::now());
@@ -112,18 +109,18 @@ async fn loader(
         boots.loader(peer, Transfer { phase: Phase::Loader, detail, bytes, millis });
     });
     let ask = Ask { method: request.method(), headers: request.headers() };
-    answer_file(&ask, Content::Memory(bytes), &digest, kind, Some(done))
-        .await
-        .unwrap_or_else(|_| internal())
+    let answer = Answer::new(&ask, bytes.len() as u64, &digest, kind);
+    answer.with(Content::Memory(bytes), Some(done)).await.unwrap_or_else(|_| internal())
 }
 
 async fn blob(
     plane: &Plane,
-    peer: IpAddr,
+    caller: &Caller,
     request: &Request<Incoming>,
     digest: &str,
     name: &str,
 ) -> Response<Body> {
+    let peer = caller.peer;
     let Ok(digest) = digest.parse::<Digest>() else { return not_found() };
     let Some((path, size)) = plane.view.blob(&digest) else { return not_found() };
     let boot = query(request, "boot").and_then(|id| id.parse().ok()).map(BootId);
@@ -140,7 +137,16 @@ async fn blob(
         done
     });
     let ask = Ask { method: request.method(), headers: request.headers() };
-    match answer_file(&ask, Content::Disk(&path, size), &digest, BINARY, done).await {
+    let answer = Answer::new(&ask, size, &digest, BINARY);
+    let pace = match answer.len() {
+        Some(len) => match plane.transfers.turn(peer, len).await {
+            Some(pace) => Some(pace),
+            None => return busy(),
+        },
+        None => None,
+    };
+    let content = Content::Disk { path: &path, pieces: caller.pieces.clone(), pace };
+    match answer.with(content, done).await {
         Ok(mut response) => {
             let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
             response.headers_mut().insert(header::CACHE_CONTROL, forever);
@@ -299,6 +305,37 @@ pub(super) fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::bytes(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
+}
+
+/// Says by which methods a path can be asked for.
+fn not_allowed(path: &str) -> Response<Body> {
+    let first = path.trim_start_matches('/').split('/').next();
+    let allow = match first {
+        Some("loader" | "blob") => "GET, HEAD",
+        Some("script" | "machine" | "failed") => "GET",
+        Some("phone-home") => "POST",
+        _ => "GET, POST",
+    };
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// Tells a client to come back, when its turn did not come.
+fn busy() -> Response<Body> {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "others are served; come back\n");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    response
+}
+
+/// What a boot script asks when a file could not be had: whether others are served now. If so, it begins to count its
+/// attempts anew, so that a machine waits as long as it has to.
+fn turn(plane: &Plane) -> Response<Body> {
+    if plane.transfers.are_full() {
+        text(StatusCode::OK, kiln_ipxe::WAIT_SCRIPT)
+    } else {
+        not_found()
+    }
 }
 
 pub(super) fn not_found() -> Response<Body> {

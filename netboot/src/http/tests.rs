@@ -8,28 +8,46 @@ use kiln_inventory::{NewMachine, Outcome, Phase, Store, UnknownMachines};
 use kiln_types::{Arch, Digest};
 use tempfile::TempDir;
 
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::bake::BakerConfig;
+use crate::settings::{HttpsSettings, TransferSettings};
+use crate::tls::{Authority, Tls};
 
 pub(super) const KERNEL: &[u8] = b"MZ kernel";
 const MAC: &str = "52:54:00:00:00:01";
 
 pub(super) struct Rig {
-    _dir: TempDir,
+    dir: TempDir,
     pub(super) inventory: Store,
     pub(super) kernel: Digest,
     pub(super) version: Digest,
     pub(super) orders: Orders,
+    pub(super) large: Digest,
+    pub(super) plane: Arc<Plane>,
     server: Server,
     tracker: JoinHandle<()>,
 }
 
 impl Rig {
     pub(super) async fn start() -> Self {
+        Self::start_with(TransferSettings::default()).await
+    }
+
+    pub(super) async fn start_with(transfers: TransferSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
         let kernel = artifacts.put(KERNEL).unwrap();
         let segment = artifacts.put(b"cpio").unwrap();
+        let large = artifacts.put(&large()).unwrap();
         let manifest = Manifest {
             schema: kiln_builder::manifest::SCHEMA,
             image: "web".to_owned(),
@@ -40,13 +58,15 @@ impl Rig {
                 release: "6.12".to_owned(),
                 efi_stub: true,
             },
-            segments: vec![SegmentEntry {
-                component: "init".to_owned(),
-                digest: segment,
-                size: 4,
-                unpacked: 4,
-                compression: kiln_builder::manifest::SegmentCompression::Zstd,
-            }],
+            segments: [("init", segment, 4), ("large", large, LARGE)]
+                .map(|(component, digest, size)| SegmentEntry {
+                    component: component.to_owned(),
+                    digest,
+                    size: size as u64,
+                    unpacked: size as u64,
+                    compression: kiln_builder::manifest::SegmentCompression::Zstd,
+                })
+                .to_vec(),
             cmdline: "console=ttyS0".to_owned(),
             min_ram: 0,
             packages: Vec::new(),
@@ -73,10 +93,13 @@ impl Rig {
         let (stop, config) = (CancellationToken::new(), BakerConfig::idle(dir.path()));
         let (baker, _) = Baker::start(config, view.clone(), stop.clone());
         let orders = Orders::start(inventory.clone(), stop).await.unwrap();
-        let plane = Arc::new(Plane { view, boots, loaders, baker, orders: orders.clone() });
+        let transfers = Transfers::new(&transfers);
+        let orders_too = orders.clone();
+        let plane = Arc::new(Plane { view, boots, loaders, baker, orders: orders_too, transfers });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(listener, plane).unwrap();
-        Self { _dir: dir, inventory, kernel, version: digest, orders, server, tracker }
+        let server = Server::start(listener, plane.clone()).unwrap();
+        let version = digest;
+        Self { dir, inventory, kernel, version, orders, large, plane, server, tracker }
     }
 
     pub(super) async fn send(
@@ -105,7 +128,6 @@ impl Rig {
 
     /// Fetches a path from another address of this host.
     pub(super) async fn get_from(&self, from: [u8; 4], path: &str) -> StatusCode {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
         let mut stream = socket.connect(self.server.local_addr()).await.unwrap();
@@ -116,6 +138,28 @@ impl Rig {
         answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Starts HTTPS beside it, and returns the authority that signs for it.
+    pub(super) async fn encrypted(&self) -> (Server, Authority) {
+        let keys = kiln_builder::trust::KeyDir::new(self.dir.path().join("keys"));
+        let settings = HttpsSettings {
+            port: 0,
+            urls: None,
+            own: None,
+            client_certificates: None,
+            names: Vec::new(),
+        };
+        let tls = Tls::new(&settings, &keys, vec![IpAddr::from([127, 0, 0, 1])]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = self.address().port();
+        let server =
+            Server::start_encrypted(listener, self.plane.clone(), Arc::new(tls), port).unwrap();
+        (server, Authority::open(&keys).unwrap())
+    }
+
     pub(super) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
@@ -123,9 +167,33 @@ impl Rig {
     /// Stops everything, so that all that happened is written.
     pub(super) async fn stop(self) -> (Store, TempDir) {
         self.server.shutdown().await;
+        drop(self.plane);
         self.tracker.await.unwrap();
-        (self.inventory, self._dir)
+        (self.inventory, self.dir)
     }
+}
+
+/// How long the large segment is: some parts of a file and a bit.
+pub(super) const LARGE: usize = (3 << 20) + 17;
+
+/// Bytes of which no part is like another.
+pub(super) fn large() -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_le_bytes()[3]
+    };
+    std::iter::repeat_with(next).take(LARGE).collect()
+}
+
+/// Sends bytes as they are and returns all that comes back.
+pub(super) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    // Whoever is refused may be cut off before he has said all.
+    let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 pub(super) type Answer = Response<bytes::Bytes>;
@@ -152,8 +220,27 @@ async fn head_says_what_get_sends_and_a_range_is_a_part_of_it() {
     let beyond = rig.send("GET", &path, &[("range", "bytes=9-")], "").await;
     assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
     let tag = field(&get, "etag");
-    let cached = rig.send("GET", &path, &[("if-none-match", tag)], "").await;
-    assert_eq!(cached.status(), StatusCode::NOT_MODIFIED);
+    let weak = format!("\"x\", W/{tag}");
+    for condition in [tag, "*", weak.as_str()] {
+        let cached = rig.send("GET", &path, &[("if-none-match", condition)], "").await;
+        assert_eq!(cached.status(), StatusCode::NOT_MODIFIED, "{condition}");
+    }
+    let weak = format!("W/{tag}");
+    for (name, condition, expected) in [
+        ("if-match", tag, StatusCode::PARTIAL_CONTENT),
+        ("if-match", weak.as_str(), StatusCode::PRECONDITION_FAILED),
+        ("if-range", tag, StatusCode::PARTIAL_CONTENT),
+        ("if-range", weak.as_str(), StatusCode::OK),
+        ("if-range", "Sat, 29 Oct 1994 19:43:31 GMT", StatusCode::OK),
+        ("if-unmodified-since", "Sat, 29 Oct 1994 19:43:31 GMT", StatusCode::PARTIAL_CONTENT),
+    ] {
+        let fields = [(name, condition), ("range", "bytes=1-")];
+        let answer = rig.send("GET", &path, &fields, "").await;
+        assert_eq!(answer.status(), expected, "{name}: {condition}");
+    }
+    // A range is for GET alone.
+    let head = rig.send("HEAD", &path, &[("range", "bytes=3-5")], "").await;
+    assert_eq!((head.status(), field(&head, "content-length")), (StatusCode::OK, "9"));
     let other = rig.send("GET", &path, &[("if-match", "\"x\""), ("range", "bytes=1-")], "").await;
     assert_eq!(other.status(), StatusCode::PRECONDITION_FAILED);
     rig.stop().await;

@@ -13,7 +13,9 @@ use super::{ADDRESS, BRIDGE};
 use crate::bake::BakeSettings;
 use crate::loaders;
 use crate::serve::{self, Running};
-use crate::settings::{AgentSettings, DhcpMode, Settings, SubnetSettings, TrustSettings};
+use crate::settings::{
+    AgentSettings, DhcpMode, Settings, SubnetSettings, TransferSettings, TrustSettings,
+};
 
 /// A server for a private network: where its files are, and what is done before and after the network is entered.
 #[derive(Clone, Debug)]
@@ -77,6 +79,8 @@ impl Site {
             bake: self.bake.clone(),
             trust: TrustSettings::beside(&self.store),
             agent: AgentSettings::default(),
+            https: None,
+            transfers: TransferSettings::default(),
             subnets: self.subnets.clone(),
         }
     }

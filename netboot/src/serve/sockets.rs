@@ -21,6 +21,7 @@ pub(super) struct Sockets {
 pub(super) struct PlaneSockets {
     pub(super) address: IpAddr,
     pub(super) http: TcpListener,
+    pub(super) https: Option<TcpListener>,
     pub(super) tftp: UdpSocket,
 }
 
@@ -95,9 +96,17 @@ impl PlaneSockets {
         let http = TcpListener::bind((own.address, settings.http_port))
             .await
             .map_err(explain("http", settings.http_port))?;
+        let https = match &settings.https {
+            Some(https) => Some(
+                TcpListener::bind((own.address, https.port))
+                    .await
+                    .map_err(explain("https", https.port))?,
+            ),
+            None => None,
+        };
         let tftp = UdpSocket::bind((own.address, settings.tftp_port))
             .map_err(explain("tftp", settings.tftp_port))?;
-        Ok(Self { address: own.address, http, tftp })
+        Ok(Self { address: own.address, http, https, tftp })
     }
 }
 

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use std::net::UdpSocket;
 
 use super::*;
-use crate::settings::{AgentSettings, SubnetSettings};
+use crate::settings::{AgentSettings, SubnetSettings, TransferSettings};
 
 /// Settings that need no rights: loopback, ports that the kernel chooses, no DHCP, a loader in a folder.
 fn settings(dir: &TempDir) -> Settings {
@@ -14,6 +14,8 @@ fn settings(dir: &TempDir) -> Settings {
     let data_dir = dir.path().join("data");
     Settings {
         agent: AgentSettings::default(),
+        https: None,
+        transfers: TransferSettings::default(),
         trust: crate::settings::TrustSettings::beside(&data_dir.join("store")),
         socket: dir.path().join("run/kiln.sock"),
         store_dir: data_dir.join("store"),

@@ -1,0 +1,122 @@
+//! `kiln ca`.
+
+use std::io::Write as _;
+
+use clap::{Args, Subcommand, ValueEnum};
+use kiln_builder::output::Certificate;
+use kiln_builder::output::secure_boot::signature_list;
+use kiln_builder::trust::KeyDir;
+use serde::Serialize;
+
+use super::{Failure, KeyDirArg, Output, StoreArg, print_json};
+use crate::tls::Authority;
+
+/// The certificate authority of this site, for HTTPS
+///
+/// With `[https] port` in its settings the server speaks HTTPS, with a certificate that this authority signs. Firmware
+/// fetches from it once the authority's certificate is enrolled there. The authority is made at first use, in the
+/// folder of the site's key.
+#[derive(Debug, Args)]
+pub struct CaArgs {
+    #[command(subcommand)]
+    command: CaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CaCommand {
+    /// Show the authority, and make it if there is none
+    Show {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Print its certificate, for machines and other clients to trust
+    Export {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Form of the certificate
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+        format: Form,
+    },
+    /// Replace it by a new one; machines trust the server again when they are given the new certificate
+    Rotate {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}
+
+/// Form of a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Text, as most programs take it
+    #[default]
+    Pem,
+    /// The bytes alone, as menus of firmware take them from a disk
+    Der,
+    /// An EFI signature list: the value of the variable TlsCaCertificate, and qemu's etc/edk2/https/cacerts
+    Esl,
+}
+
+#[derive(Args, Debug)]
+struct PlaceArgs {
+    #[command(flatten)]
+    store: StoreArg,
+    #[command(flatten)]
+    keys: KeyDirArg,
+}
+
+impl PlaceArgs {
+    fn keys(&self) -> KeyDir {
+        self.keys.beside(&self.store.store)
+    }
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    ca: String,
+    path: String,
+    certificate: &'a str,
+}
+
+pub(super) fn run(args: &CaArgs) -> Result<(), Failure> {
+    match &args.command {
+        CaCommand::Show { place, output } => {
+            let authority = Authority::open(&place.keys())?;
+            let path = authority.path().display().to_string();
+            let row = Row { ca: authority.name(), path, certificate: authority.pem() };
+            match output {
+                Output::Json => print_json(&row),
+                Output::Table => {
+                    println!(
+                        "ca      {}\nfile    {}\n\n{}",
+                        row.ca,
+                        row.path,
+                        row.certificate.trim()
+                    );
+                    Ok(())
+                }
+            }
+        }
+        CaCommand::Export { place, format } => {
+            let authority = Authority::open(&place.keys())?;
+            let bytes = match format {
+                Form::Pem => authority.pem().as_bytes().to_vec(),
+                Form::Der => authority.der().to_vec(),
+                Form::Esl => Certificate::parse(authority.der().to_vec())
+                    .map(|certificate| signature_list(&certificate, [0; 16]))
+                    .ok_or_else(|| anyhow::anyhow!("the authority has no certificate"))?,
+            };
+            Ok(std::io::stdout().write_all(&bytes)?)
+        }
+        CaCommand::Rotate { place } => {
+            let authority = Authority::rotate(&place.keys())?;
+            println!(
+                "{} signs from the next start of the server on; give `kiln ca export` to all machines",
+                authority.name()
+            );
+            Ok(())
+        }
+    }
+}
