@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub struct NewMachine {
     /// Address reserved for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// Address of IPv6 reserved for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
     /// Kernel arguments appended to those of the image.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cmdline: String,
@@ -69,6 +72,7 @@ impl NewMachine {
             arch: None,
             image: None,
             address: None,
+            address6: None,
             cmdline: String::new(),
             state_disk: None,
             labels: BTreeMap::new(),

@@ -19,6 +19,7 @@ mod boots;
 mod error;
 mod facts;
 mod leases;
+mod leases6;
 mod machines;
 #[cfg(test)]
 mod order_tests;

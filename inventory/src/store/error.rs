@@ -1,5 +1,5 @@
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use kiln_types::Mac;
@@ -102,7 +102,7 @@ pub enum StoreError {
     GroupMac(Mac),
     /// The address cannot be reserved.
     #[error("{0} cannot be the address of a machine")]
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// The kernel arguments cannot be passed on by a loader.
     #[error("kernel arguments `{0}` hold {1}, which the loader cannot pass on; leave it out")]
     Cmdline(String, &'static str),
@@ -121,7 +121,7 @@ pub enum StoreError {
     #[error("{address} is reserved for machine `{machine}` already")]
     AddressTaken {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The machine that has it.
         machine: String,
     },

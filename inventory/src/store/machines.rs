@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sqlx::SqliteConnection;
 
@@ -40,10 +40,11 @@ impl Store {
         let mut tx = self.write(MACHINES).await?;
         free(&mut tx, machine, None).await?;
         let (id,): (i64,) = sqlx::query_as(
-            "INSERT INTO machines (name, address, spec) VALUES ($1, $2, $3) RETURNING id",
+            "INSERT INTO machines (name, address, address6, spec) VALUES ($1, $2, $3, $4) RETURNING id",
         )
         .bind(&machine.name)
         .bind(text(machine.address.as_ref()))
+        .bind(text(machine.address6.as_ref()))
         .bind(json(machine))
         .fetch_one(&mut *tx)
         .await
@@ -67,15 +68,17 @@ impl Store {
         let failed = |source| StoreError::writing(MACHINES, source);
         let mut tx = self.write(MACHINES).await?;
         free(&mut tx, machine, Some(id)).await?;
-        let done =
-            sqlx::query("UPDATE machines SET name = $1, address = $2, spec = $3 WHERE id = $4")
-                .bind(&machine.name)
-                .bind(text(machine.address.as_ref()))
-                .bind(json(machine))
-                .bind(id.0)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
+        let done = sqlx::query(
+            "UPDATE machines SET name = $1, address = $2, address6 = $3, spec = $4 WHERE id = $5",
+        )
+        .bind(&machine.name)
+        .bind(text(machine.address.as_ref()))
+        .bind(text(machine.address6.as_ref()))
+        .bind(json(machine))
+        .bind(id.0)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
@@ -160,7 +163,19 @@ async fn free(
                 .await
                 .map_err(&failed)?;
         if let Some((machine,)) = owner {
-            return Err(StoreError::AddressTaken { address, machine });
+            return Err(StoreError::AddressTaken { address: address.into(), machine });
+        }
+    }
+    if let Some(address) = machine.address6 {
+        let owner: Option<(String,)> =
+            sqlx::query_as("SELECT name FROM machines WHERE address6 = $1 AND id <> $2")
+                .bind(address.to_string())
+                .bind(this)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(&failed)?;
+        if let Some((machine,)) = owner {
+            return Err(StoreError::AddressTaken { address: address.into(), machine });
         }
     }
     Ok(())
@@ -181,7 +196,10 @@ fn check(machine: &NewMachine) -> Result<(), StoreError> {
         return Err(StoreError::GroupMac(mac));
     }
     if let Some(address) = machine.address.filter(|address| !can_be_reserved(*address)) {
-        return Err(StoreError::Address(address));
+        return Err(StoreError::Address(address.into()));
+    }
+    if let Some(address) = machine.address6.filter(|address| !can_be_reserved6(*address)) {
+        return Err(StoreError::Address(address.into()));
     }
     let cmdline = &machine.cmdline;
     let wrong = |what| Err(StoreError::Cmdline(cmdline.escape_debug().take(80).collect(), what));
@@ -199,6 +217,15 @@ fn check(machine: &NewMachine) -> Result<(), StoreError> {
         return wrong("`${`");
     }
     Ok(())
+}
+
+fn can_be_reserved6(address: Ipv6Addr) -> bool {
+    let embeds_ipv4 = address.to_ipv4_mapped().is_some();
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_unicast_link_local()
+        || embeds_ipv4)
 }
 
 fn can_be_reserved(address: Ipv4Addr) -> bool {

@@ -100,12 +100,16 @@ async fn what_is_taken_is_named_with_its_owner() {
     let (_dir, store) = store().await;
     let mut first = machine("n1", &[1, 2]);
     first.address = Some([10, 0, 0, 5].into());
+    first.address6 = Some("fd77::5".parse().unwrap());
     let first = store.add_machine(&first).await.unwrap();
     let mut same_address = machine("n2", &[3]);
     same_address.address = first.spec.address;
+    let mut same_address6 = machine("n2", &[3]);
+    same_address6.address6 = first.spec.address6;
     for (wrong, text) in [
         (machine("n1", &[3]), "there is a machine `n1` already; choose another name"),
         (machine("n2", &[3, 2]), "52:54:00:00:00:02 belongs to machine `n1` already"),
+        (same_address6, "fd77::5 is reserved for machine `n1` already"),
         (same_address.clone(), "10.0.0.5 is reserved for machine `n1` already"),
     ] {
         let error = store.add_machine(&wrong).await.unwrap_err();
@@ -142,6 +146,10 @@ async fn what_no_machine_can_be_is_refused() {
         (
             with(|spec| spec.address = Some([224, 0, 0, 1].into())),
             "224.0.0.1 cannot be the address of a machine",
+        ),
+        (
+            with(|spec| spec.address6 = "fe80::5".parse().ok()),
+            "fe80::5 cannot be the address of a machine",
         ),
         (
             with(|spec| spec.cmdline = "a\nb".to_owned()),

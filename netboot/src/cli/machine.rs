@@ -222,6 +222,7 @@ fn show(machine: &Machine) {
         ("image", or_dash(spec.image.as_ref())),
         ("arch", or_dash(spec.arch.as_ref())),
         ("address", or_dash(spec.address.as_ref())),
+        ("address6", or_dash(spec.address6.as_ref())),
         ("uuid", or_dash(spec.uuid.as_ref())),
         ("cmdline", spec.cmdline.clone()),
         ("disk", or_dash(spec.state_disk.as_ref())),

@@ -1,6 +1,6 @@
 //! What `kiln machine add` and `kiln machine set` say of a machine.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::Args;
 use kiln_inventory::{NewMachine, StateDisk};
@@ -18,6 +18,9 @@ pub(super) struct SpecArgs {
     /// Address reserved for it
     #[arg(long, value_name = "IPV4")]
     address: Option<Ipv4Addr>,
+    /// Address of IPv6 reserved for it
+    #[arg(long, value_name = "IPV6")]
+    address6: Option<Ipv6Addr>,
     /// Kernel arguments, after those of the image
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
@@ -41,6 +44,7 @@ impl SpecArgs {
         set(&mut spec.image, self.image);
         set(&mut spec.arch, self.arch);
         set(&mut spec.address, self.address);
+        set(&mut spec.address6, self.address6);
         if let Some(cmdline) = self.cmdline {
             spec.cmdline = cmdline;
         }

@@ -1,0 +1,136 @@
+use super::row::{parse, parse_opt, text};
+use super::{Store, StoreError};
+use crate::Lease6;
+
+const LEASES: &str = "leases of IPv6";
+
+/// A lease as it is kept.
+type Row = (String, String, i64, Option<String>, i64);
+
+impl Store {
+    /// Returns every lease of IPv6, also those that have ended, and how many could not be read. One damaged row must
+    /// not keep the server from starting.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn leases6(&self) -> Result<(Vec<Lease6>, usize), StoreError> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT address, duid, iaid, mac, expires FROM leases6 ORDER BY expires, address",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::reading(LEASES))?;
+        let all = rows.len();
+        let leases: Vec<Lease6> = rows.iter().filter_map(|row| read(row).ok()).collect();
+        let damaged = all - leases.len();
+        Ok((leases, damaged))
+    }
+
+    /// Writes leases of IPv6, all or none of them; they are on disk when this returns.
+    ///
+    /// A lease replaces the one that its address had, and the one that its association had on another address.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is done leaves either all of the leases or none.
+    pub async fn commit_leases6(&self, leases: &[Lease6]) -> Result<(), StoreError> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let failed = |source| StoreError::writing(LEASES, source);
+        let mut tx = self.write(LEASES).await?;
+        for lease in leases {
+            let (address, duid) = (lease.address.to_string(), lease.duid.to_string());
+            sqlx::query("DELETE FROM leases6 WHERE duid = $1 AND iaid = $2 AND address <> $3")
+                .bind(&duid)
+                .bind(i64::from(lease.iaid))
+                .bind(&address)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+            sqlx::query(
+                "INSERT INTO leases6 (address, duid, iaid, mac, expires) \
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT (address) DO UPDATE SET \
+                 duid = excluded.duid, iaid = excluded.iaid, mac = excluded.mac, \
+                 expires = excluded.expires",
+            )
+            .bind(&address)
+            .bind(&duid)
+            .bind(i64::from(lease.iaid))
+            .bind(text(lease.mac.as_ref()))
+            .bind(lease.expires)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        }
+        tx.commit().await.map_err(failed)
+    }
+}
+
+fn read((address, duid, iaid, mac, expires): &Row) -> Result<Lease6, StoreError> {
+    Ok(Lease6 {
+        address: parse("an address", address)?,
+        duid: parse("a DUID", duid)?,
+        iaid: parse("an association", &iaid.to_string())?,
+        mac: parse_opt("a MAC address", mac.as_deref())?,
+        expires: *expires,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::Mac;
+
+    use super::*;
+    use crate::Duid;
+
+    fn lease(address: u16, who: u8, iaid: u32, expires: i64) -> Lease6 {
+        Lease6 {
+            address: [0xfd77, 0, 0, 0, 0, 0, 0, address].into(),
+            duid: Duid::new(&[0, 4, who]).unwrap(),
+            iaid,
+            mac: (who == 1).then(|| Mac::new([2, 0, 0, 0, 0, who])),
+            expires,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_replaces_what_its_address_and_its_association_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        store.commit_leases6(&[]).await.unwrap();
+        let all = [lease(1, 1, 7, 100), lease(2, 1, u32::MAX, 200), lease(3, 2, 7, 300)];
+        store.commit_leases6(&all).await.unwrap();
+        assert_eq!(store.leases6().await.unwrap(), (all.to_vec(), 0));
+        // The second one moves to the third's address.
+        store.commit_leases6(&[lease(3, 1, u32::MAX, 400)]).await.unwrap();
+        let now = vec![lease(1, 1, 7, 100), lease(3, 1, u32::MAX, 400)];
+        assert_eq!(store.leases6().await.unwrap(), (now, 0));
+    }
+
+    #[tokio::test]
+    async fn a_row_that_makes_no_sense_keeps_no_other_from_being_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        store.commit_leases6(&[lease(1, 1, 7, 100)]).await.unwrap();
+        for (address, duid, iaid) in
+            [("fd77::x", "000409", 7), ("fd77::2", "", 7), ("fd77::3", "000402", -1)]
+        {
+            sqlx::query(
+                "INSERT INTO leases6 (address, duid, iaid, expires) VALUES ($1, $2, $3, 1)",
+            )
+            .bind(address)
+            .bind(duid)
+            .bind(iaid)
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        }
+        assert_eq!(store.leases6().await.unwrap(), (vec![lease(1, 1, 7, 100)], 3));
+    }
+}
