@@ -14,7 +14,7 @@ pub struct Explanation {
     pub machine: Option<String>,
     /// Whether its firmware is known; otherwise a usual one is assumed.
     pub seen: bool,
-    /// What the firmware would get, then what iPXE would get.
+    /// What the firmware would get, then what iPXE would get; the same by IPv6 behind, where that is served too.
     pub steps: Vec<Step>,
 }
 
@@ -91,18 +91,29 @@ fn assumed(snapshot: &Snapshot, mac: Mac) -> Firmware {
     }
 }
 
-/// Explains both steps for what the programs of a machine told of their firmware.
-pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, at: &Endpoints) -> Explanation {
+/// Explains both steps for what the programs of a machine told of their firmware, by each way to reach us: where there
+/// are both versions of IP, each step is there once more for the second.
+pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, ways: &[&Endpoints]) -> Explanation {
     let seen = told.by_firmware.is_some() || told.by_ipxe.is_some();
     let told = if seen { told } else { Told::alike(Some(assumed(snapshot, mac))) }.or_each_other();
     let machine = snapshot.machine_by_mac(mac).map(|machine| machine.spec.name.clone());
-    let steps = [(Asker::Firmware, told.by_firmware), (Asker::Ipxe, told.by_ipxe)]
-        .into_iter()
-        .map(|(asker, firmware)| {
+    let mut steps = Vec::new();
+    for (number, at) in ways.iter().enumerate() {
+        for (asker, firmware) in [(Asker::Firmware, told.by_firmware), (Asker::Ipxe, told.by_ipxe)]
+        {
+            // No BIOS boots by IPv6.
+            if asker == Asker::Firmware && firmware == Some(Firmware::Bios) && at.address.is_ipv6()
+            {
+                continue;
+            }
             let sighting = Sighting { mac, asker, firmware, uuid: None };
-            step(&sighting, &decide(snapshot, &sighting), at)
-        })
-        .collect();
+            let mut step = step(&sighting, &decide(snapshot, &sighting), at);
+            if number > 0 {
+                step.asker.push_str(" by IPv6");
+            }
+            steps.push(step);
+        }
+    }
     Explanation { mac, machine, seen, steps }
 }
 
@@ -159,7 +170,7 @@ mod tests {
     }
 
     fn askers(told: Told) -> Vec<String> {
-        let explanation = explain(&Snapshot::default(), MAC, told, &at());
+        let explanation = explain(&Snapshot::default(), MAC, told, &[&at()]);
         explanation.steps.into_iter().map(|step| step.asker).collect()
     }
 
@@ -173,8 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_reach_us_is_explained() {
+        let six = Endpoints::new("fd77::1".parse::<std::net::Ipv6Addr>().unwrap(), 8080);
+        let askers = |told| {
+            let explanation = explain(&Snapshot::default(), MAC, told, &[&at(), &six]);
+            explanation.steps.into_iter().map(|step| step.asker).collect::<Vec<_>>()
+        };
+        let uefi = askers(Told::alike(Some(Firmware::UefiX64)));
+        let expected =
+            ["firmware (uefi-x64)", "iPXE", "firmware (uefi-x64) by IPv6", "iPXE by IPv6"];
+        assert_eq!(uefi, expected);
+        let bios = askers(Told::alike(Some(Firmware::Bios)));
+        assert_eq!(bios, ["firmware (bios)", "iPXE", "iPXE by IPv6"]);
+    }
+
+    #[test]
     fn a_machine_that_was_never_seen_is_explained_by_a_usual_firmware() {
-        let explanation = explain(&Snapshot::default(), MAC, Told::alike(None), &at());
+        let explanation = explain(&Snapshot::default(), MAC, Told::alike(None), &[&at()]);
         assert!(!explanation.seen);
         assert_eq!(askers(Told::alike(None)), ["firmware (uefi-x64)", "iPXE"]);
     }

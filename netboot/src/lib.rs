@@ -24,6 +24,7 @@ pub mod loaders;
 pub mod net;
 pub mod orders;
 pub mod pieces;
+pub mod router;
 pub mod serve;
 pub mod settings;
 mod sys;

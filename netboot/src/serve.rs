@@ -1,9 +1,10 @@
 //! Starts the server's parts on the addresses that the settings name, and stops them in order.
 
+mod ipv6;
 mod sockets;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::orders::Orders;
 use crate::settings::Settings;
 use crate::tls::{Tls, TlsError};
 use crate::view::{View, ViewError};
-use crate::{api, dhcp, http, loaders, tftp};
+use crate::{api, dhcp, http, loaders, router, tftp};
 
 /// How long the last events may take to be written.
 const GRACE: Duration = Duration::from_secs(5);
@@ -107,6 +108,15 @@ pub enum ServeError {
     /// The DHCP port cannot be opened.
     #[error("cannot serve DHCP")]
     Dhcp(#[source] dhcp::BindError),
+    /// The port of DHCPv6 cannot be opened.
+    #[error("cannot serve DHCPv6")]
+    Dhcp6(#[source] dhcp::v6::Bind6Error),
+    /// What we call ourselves by DHCPv6 cannot be read or kept.
+    #[error("cannot keep the name of this server for DHCPv6 in {}", .0.display())]
+    ServerId(PathBuf, #[source] io::Error),
+    /// Router advertisements cannot be sent.
+    #[error("cannot advertise IPv6")]
+    Router(#[source] router::RouterError),
     /// A subnet cannot be served as the settings describe it.
     #[error("subnet {0} cannot be served")]
     Subnet(String, #[source] dhcp::SubnetError),
@@ -201,6 +211,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let inventory_error = |source| ServeError::OpenInventory(path.clone(), source);
     let inventory = Store::open(&path).await.map_err(inventory_error)?;
     let leases = inventory.leases().await.map_err(inventory_error)?;
+    let (leases6, server_id) = ipv6::kept(&settings, &inventory, inventory_error).await?;
     let dir = &settings.store_dir;
     let artifacts =
         Artifacts::open(dir).map_err(|source| ServeError::OpenArtifacts(dir.clone(), source))?;
@@ -277,13 +288,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         let server = tftp::Server::start(tftp, files, config).map_err(|e| bind_error("tftp", e))?;
         running.tftp.push(server);
     }
-    let reached_at =
-        |address: Ipv4Addr| planes.iter().find(|at| at.address == IpAddr::from(address)).copied();
+    let reached_at = |address: IpAddr| planes.iter().find(|at| at.address == address).copied();
     let (ledger, writer) = dhcp::Ledger::start(leases, Leases(inventory.clone()));
     running.tasks.push(writer);
     for WireSockets { interface, ports, subnets } in sockets.wires {
         let site = |subnet: dhcp::Subnet| {
-            reached_at(subnet.address).map(|endpoints| dhcp::Site { subnet, endpoints })
+            reached_at(subnet.address.into()).map(|endpoints| dhcp::Site { subnet, endpoints })
         };
         let service = Arc::new(dhcp::Service {
             interface,
@@ -302,10 +312,24 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         }
     }
     drop(ledger);
+    let known = ipv6::Known {
+        leases: leases6,
+        server: server_id,
+        inventory: inventory.clone(),
+        snapshot: view.shared(),
+        boots: boots.clone(),
+        planes: &planes,
+    };
+    running.tasks.extend(ipv6::start(sockets.links, known, &stop, &death));
     let endpoints = settings
         .subnets
         .iter()
-        .filter_map(|subnet| Some((subnet.clone(), reached_at(subnet.address)?)))
+        .filter_map(|subnet| Some((subnet.clone(), reached_at(subnet.address.into())?)))
+        .collect();
+    let endpoints6 = settings
+        .subnets6
+        .iter()
+        .filter_map(|subnet| Some((subnet.clone(), reached_at(subnet.address.into())?)))
         .collect();
     let watch = {
         let (view, stop) = (view.clone(), stop.clone());
@@ -313,7 +337,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     };
     running.tasks.push(tokio::spawn(watch));
     let agent = settings.agent;
-    let state = api::Control { inventory, view, endpoints, baker, boots, orders, agent };
+    let state =
+        api::Control { inventory, view, endpoints, endpoints6, baker, boots, orders, agent };
     running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
     Ok(running)
 }

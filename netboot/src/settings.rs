@@ -6,6 +6,7 @@ mod https;
 mod images;
 mod registries;
 mod subnet;
+mod subnet6;
 mod tftp;
 mod transfers;
 mod trust;
@@ -25,6 +26,7 @@ pub use self::error::{Problem, SettingsError};
 pub use self::https::{HttpsSettings, OwnCertificate};
 pub use self::registries::registries;
 pub use self::subnet::{DhcpMode, SubnetSettings};
+pub use self::subnet6::{Advertise, Dhcp6Mode, Subnet6Settings};
 pub use self::transfers::TransferSettings;
 pub use self::trust::{TrustSettings, image_policy};
 use crate::bake::BakeSettings;
@@ -73,6 +75,8 @@ pub struct Settings {
     pub transfers: TransferSettings,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
+    /// The networks of IPv6 that are served.
+    pub subnets6: Vec<Subnet6Settings>,
 }
 
 /// What running machines may be told.
@@ -163,6 +167,8 @@ struct Wire {
     registry: Vec<Spanned<RegistrySettings>>,
     #[serde(default)]
     subnet: Vec<Spanned<subnet::WireSubnet>>,
+    #[serde(default)]
+    subnet6: Vec<Spanned<subnet6::WireSubnet6>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -200,8 +206,9 @@ struct WireLoaders {
 impl Wire {
     fn check(self, problems: &mut Problems) -> Settings {
         registries::check(&self.registry, problems);
-        if self.subnet.is_empty() {
-            problems.push((None, "no [[subnet]]; add one for each network to serve".to_owned()));
+        if self.subnet.is_empty() && self.subnet6.is_empty() {
+            let message = "no [[subnet]] or [[subnet6]]; add one for each network to serve";
+            problems.push((None, message.to_owned()));
         }
         let data_dir = self.server.data_dir.unwrap_or_else(|| DEFAULT_DATA.into());
         let mut subnets: Vec<SubnetSettings> = Vec::new();
@@ -216,6 +223,7 @@ impl Wire {
             }
             subnets.push(subnet);
         }
+        let subnets6 = subnet6::check(self.subnet6, problems);
         let store_dir = self.store.dir.unwrap_or_else(|| data_dir.join("store"));
         let trust = self.trust.check(&store_dir);
         let mut bake = images::check(self.images, self.image, problems);
@@ -236,6 +244,7 @@ impl Wire {
             https: self.https.check(problems),
             transfers: self.transfers.check(problems),
             subnets,
+            subnets6,
         }
     }
 }

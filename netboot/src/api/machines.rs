@@ -112,15 +112,24 @@ pub(super) async fn explain_one(
         })?)),
     };
     let snapshot = control.view.snapshot();
-    let reserved = snapshot.machine_by_mac(mac).and_then(|m| m.spec.address);
+    let machine = snapshot.machine_by_mac(mac).map(|machine| &machine.spec);
+    let reserved = machine.and_then(|machine| machine.address);
     let at = control
         .endpoints
         .iter()
         .find(|(subnet, _)| reserved.is_some_and(|address| subnet.contains(address)))
-        .or_else(|| control.endpoints.first())
-        .map(|(_, at)| at)
-        .ok_or_else(|| Fault::not_found("subnet for", &key))?;
-    Ok(Json(explain(&snapshot, mac, told, at)))
+        .or_else(|| control.endpoints.first());
+    let reserved = machine.and_then(|machine| machine.address6);
+    let at6 = control
+        .endpoints6
+        .iter()
+        .find(|(subnet, _)| reserved.is_some_and(|address| subnet.contains(address)))
+        .or_else(|| control.endpoints6.first());
+    let ways: Vec<_> = at.map(|(_, at)| at).into_iter().chain(at6.map(|(_, at)| at)).collect();
+    if ways.is_empty() {
+        return Err(Fault::not_found("subnet for", &key));
+    }
+    Ok(Json(explain(&snapshot, mac, told, &ways)))
 }
 
 /// Returns what the programs behind an interface said of their firmware when they were seen last.

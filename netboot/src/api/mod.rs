@@ -27,7 +27,7 @@ pub use orders::Ask;
 use crate::bake::Baker;
 use crate::boots::Boots;
 use crate::orders::Orders;
-use crate::settings::{AgentSettings, SubnetSettings};
+use crate::settings::{AgentSettings, Subnet6Settings, SubnetSettings};
 use crate::view::View;
 
 /// What the control plane works on.
@@ -39,6 +39,8 @@ pub struct Control {
     pub view: Arc<View>,
     /// Where machines of each subnet find us.
     pub endpoints: Vec<(SubnetSettings, Endpoints)>,
+    /// Where machines reach us by IPv6.
+    pub endpoints6: Vec<(Subnet6Settings, Endpoints)>,
     /// Who builds images.
     pub baker: Baker,
     /// Who knows the boots that are under way.

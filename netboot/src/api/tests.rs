@@ -52,6 +52,7 @@ impl Rig {
             inventory: inventory_,
             view,
             endpoints,
+            endpoints6: Vec::new(),
             baker,
             boots: boots.clone(),
             orders: orders.clone(),

@@ -32,7 +32,7 @@ fn is_ipxe(request: &Request) -> bool {
 }
 
 /// Settles the protocol by the class, since some firmware keeps one number for both.
-const fn by_protocol(firmware: Firmware, http: bool) -> Firmware {
+pub(super) const fn by_protocol(firmware: Firmware, http: bool) -> Firmware {
     match (firmware, http) {
         (Firmware::UefiX64 | Firmware::UefiX64Http, true) => Firmware::UefiX64Http,
         (Firmware::UefiX64 | Firmware::UefiX64Http, false) => Firmware::UefiX64,
@@ -55,8 +55,13 @@ const SHARED_UUIDS: [&str; 4] = [
 fn uuid(request: &Request) -> Option<String> {
     let bytes: [u8; 17] = request.option(option::CLIENT_UUID)?.try_into().ok()?;
     let [0, d, c, b, a, f, e, h, g, rest @ ..] = bytes else { return None };
+    uuid_text([a, b, c, d, e, f, g, h].into_iter().chain(rest))
+}
+
+/// Writes 16 bytes as people read them, unless they name no machine.
+pub(super) fn uuid_text(bytes: impl Iterator<Item = u8>) -> Option<String> {
     let mut text = String::with_capacity(36);
-    for (index, byte) in [a, b, c, d, e, f, g, h].into_iter().chain(rest).enumerate() {
+    for (index, byte) in bytes.enumerate() {
         if matches!(index, 4 | 6 | 8 | 10) {
             text.push('-');
         }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use kiln_types::Mac;
 
@@ -9,24 +10,30 @@ pub(super) const FLOOD: u32 = 20;
 /// Hardware addresses that are counted in one second.
 const FLOOD_TABLE: usize = 4096;
 
-/// Counts packets by hardware address, afresh each second.
-#[derive(Debug, Default)]
-pub(super) struct Flood {
+/// Counts packets by hardware address, or by whatever names a sender, afresh each second.
+#[derive(Debug)]
+pub(super) struct Flood<K = Mac> {
     second: i64,
-    counts: HashMap<Mac, u32>,
+    counts: HashMap<K, u32>,
 }
 
-impl Flood {
+impl<K> Default for Flood<K> {
+    fn default() -> Self {
+        Self { second: 0, counts: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Flood<K> {
     /// Counts a packet and returns whether its sender may have sent it.
-    pub(super) fn admits(&mut self, mac: Mac, now: Timestamp) -> bool {
+    pub(super) fn admits(&mut self, sender: K, now: Timestamp) -> bool {
         if self.second != now.0 {
             self.second = now.0;
             self.counts.clear();
         }
-        if self.counts.len() >= FLOOD_TABLE && !self.counts.contains_key(&mac) {
+        if self.counts.len() >= FLOOD_TABLE && !self.counts.contains_key(&sender) {
             return true;
         }
-        let count = self.counts.entry(mac).or_insert(0);
+        let count = self.counts.entry(sender).or_insert(0);
         *count = count.saturating_add(1);
         *count <= FLOOD
     }

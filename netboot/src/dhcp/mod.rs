@@ -23,6 +23,7 @@ mod select;
 mod server;
 mod subnet;
 mod transport;
+pub mod v6;
 mod wire;
 
 #[cfg(test)]

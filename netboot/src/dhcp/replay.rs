@@ -20,7 +20,8 @@ use super::subnet::{Role, Subnet};
 use super::wire::Request;
 use super::{Reply, option};
 
-const RECORDED: &str = include_str!("../../../tests/fixtures/firmware-packets/packets.jsonl");
+pub(super) const RECORDED: &str =
+    include_str!("../../../tests/fixtures/firmware-packets/packets.jsonl");
 
 /// One packet that a client sent to port 67 or 4011.
 pub(super) struct Recorded {
@@ -28,6 +29,12 @@ pub(super) struct Recorded {
     pub(super) seconds: f64,
     pub(super) port: u64,
     pub(super) bytes: Vec<u8>,
+}
+
+/// Reads hexadecimal digits.
+pub(super) fn bytes(hex: &str) -> Vec<u8> {
+    let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(2).map(byte).collect()
 }
 
 pub(super) fn packets() -> Vec<Recorded> {
@@ -39,11 +46,7 @@ pub(super) fn packets() -> Vec<Recorded> {
             recording: text("file"),
             seconds: packet["t"].as_f64().unwrap(),
             port: packet["dport"].as_u64().unwrap(),
-            bytes: text("hex")
-                .as_bytes()
-                .chunks(2)
-                .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
-                .collect(),
+            bytes: bytes(&text("hex")),
         })
     };
     RECORDED.lines().filter_map(parse).collect()

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  this process, in a network namespace of its own
-//!    server ── kiln0 (bridge, 10.77.0.1/24) ─┬─ kt0 ── qemu: SeaBIOS, OVMF or AAVMF
-//!                                            └─ kt1 ── qemu …
+//!    server ── kiln0 (bridge, 10.77.0.1/24 and fd77::1/64) ─┬─ kt0 ── qemu: SeaBIOS, OVMF or AAVMF
+//!                                                           └─ kt1 ── qemu …
 //! ```
 //!
 //! Nothing of it is visible from outside, and nothing has to be taken down: the namespace ends with the last
@@ -22,5 +22,5 @@ pub use error::LabError;
 pub use firmware::{FirmwareKind, MachineKind};
 pub use machine::{Drive, Machine, MachineConfig};
 pub use neighbour::Neighbour;
-pub use network::{ADDRESS, BRIDGE, Lab, NETWORK};
+pub use network::{ADDRESS, ADDRESS6, BRIDGE, Lab, NETWORK, NETWORK6};
 pub use site::{Served, Site};

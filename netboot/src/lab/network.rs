@@ -1,5 +1,5 @@
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +13,10 @@ use super::neighbour::Neighbour;
 pub const BRIDGE: &str = "kiln0";
 /// Address of the server on it.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Address of IPv6 of the server on it.
+pub const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+/// Its network of IPv6, whose prefix is 64 bits long.
+pub const NETWORK6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0);
 /// Its network, with the length of the prefix.
 pub const NETWORK: &str = "10.77.0.0/24";
 
@@ -40,6 +44,8 @@ impl Lab {
         lab.ip(&["link", "set", "lo", "up"])?;
         lab.add_bridge(BRIDGE)?;
         lab.ip(&["addr", "add", &format!("{ADDRESS}/24"), "dev", BRIDGE])?;
+        // Nobody else is there who could have it, so that the kernel need not wait and see.
+        lab.ip(&["addr", "add", &format!("{ADDRESS6}/64"), "dev", BRIDGE, "nodad"])?;
         Ok(lab)
     }
 

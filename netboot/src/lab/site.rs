@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,13 +9,18 @@ use kiln_builder::trust::KeyDir;
 use kiln_inventory::{NewMachine, Store, UnknownMachines};
 use kiln_types::{Arch, ImageRef};
 
-use super::{ADDRESS, BRIDGE};
+use super::{ADDRESS, ADDRESS6, BRIDGE, NETWORK6};
 use crate::bake::BakeSettings;
 use crate::loaders;
 use crate::serve::{self, Running};
 use crate::settings::{
-    AgentSettings, DhcpMode, Settings, SubnetSettings, TransferSettings, TrustSettings,
+    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, Settings, Subnet6Settings, SubnetSettings,
+    TransferSettings, TrustSettings,
 };
+
+/// What is given on the bridge.
+const NETWORK6_POOL: (Ipv6Addr, Ipv6Addr) =
+    (Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 1, 0), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 1, 0xffff));
 
 /// A server for a private network: where its files are, and what is done before and after the network is entered.
 #[derive(Clone, Debug)]
@@ -24,6 +29,7 @@ pub struct Site {
     store: PathBuf,
     bake: BakeSettings,
     subnets: Vec<SubnetSettings>,
+    subnets6: Vec<Subnet6Settings>,
 }
 
 impl Site {
@@ -31,7 +37,13 @@ impl Site {
     pub fn new(directory: &Path, store: &Path) -> Self {
         let bake = BakeSettings::default();
         let subnets = vec![Self::subnet()];
-        Self { directory: directory.to_owned(), store: store.to_owned(), bake, subnets }
+        Self {
+            directory: directory.to_owned(),
+            store: store.to_owned(),
+            bake,
+            subnets,
+            subnets6: Vec::new(),
+        }
     }
 
     /// Lets the server bake images by itself.
@@ -44,6 +56,28 @@ impl Site {
     #[must_use]
     pub fn with_subnets(self, subnets: Vec<SubnetSettings>) -> Self {
         Self { subnets, ..self }
+    }
+
+    /// Lets the server serve IPv6 too, on these subnets.
+    #[must_use]
+    pub fn with_subnets6(self, subnets6: Vec<Subnet6Settings>) -> Self {
+        Self { subnets6, ..self }
+    }
+
+    /// Returns the subnet of IPv6 on the bridge, in which the server is the router that says where addresses come
+    /// from, and gives them.
+    pub fn subnet6() -> Subnet6Settings {
+        Subnet6Settings {
+            dhcp: Dhcp6Mode::Stateful,
+            pool: vec![NETWORK6_POOL.0..=NETWORK6_POOL.1],
+            advertise: Some(Advertise {
+                managed: true,
+                other: true,
+                autonomous: false,
+                ..Advertise::default()
+            }),
+            ..Subnet6Settings::new(NETWORK6, 64, BRIDGE, ADDRESS6)
+        }
     }
 
     /// Returns the subnet of the bridge, in which the server gives addresses.
@@ -82,6 +116,7 @@ impl Site {
             https: None,
             transfers: TransferSettings::default(),
             subnets: self.subnets.clone(),
+            subnets6: self.subnets6.clone(),
         }
     }
 

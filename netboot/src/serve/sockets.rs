@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use tokio::net::TcpListener;
 
 use super::ServeError;
+use super::ipv6::{self, Link};
 use crate::dhcp;
 use crate::settings::{DhcpMode, Settings, SubnetSettings};
 
@@ -15,6 +16,8 @@ pub(super) struct Sockets {
     pub(super) planes: Vec<PlaneSockets>,
     /// DHCP, one for each interface.
     pub(super) wires: Vec<WireSockets>,
+    /// DHCPv6 and router advertisements, one for each interface.
+    pub(super) links: Vec<Link>,
 }
 
 /// The ports of one of our addresses.
@@ -55,6 +58,16 @@ impl Sockets {
                 }
             }
         }
+        for subnet in &settings.subnets6 {
+            let own = Own {
+                address: subnet.address.into(),
+                prefix: subnet.prefix,
+                interface: &subnet.interface,
+            };
+            if planes.iter().all(|plane| plane.address != own.address) {
+                planes.push(PlaneSockets::bind(settings, own).await?);
+            }
+        }
         for wire in &mut wires {
             let socket = dhcp::bind(&wire.interface).map_err(ServeError::Dhcp)?;
             wire.ports.push((dhcp::Port::Dhcp, socket));
@@ -64,7 +77,8 @@ impl Sockets {
                 wire.ports.push((dhcp::Port::BootServer, socket));
             }
         }
-        Ok(Self { planes, wires })
+        let links = ipv6::bind(settings)?;
+        Ok(Self { planes, wires, links })
     }
 }
 

@@ -1,7 +1,7 @@
 use kiln_inventory::UnknownMachines;
 use tempfile::TempDir;
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 
 use super::*;
 use crate::settings::{AgentSettings, SubnetSettings, TransferSettings};
@@ -33,6 +33,7 @@ fn settings(dir: &TempDir) -> Settings {
             "lo",
             Ipv4Addr::LOCALHOST,
         )],
+        subnets6: Vec::new(),
     }
 }
 

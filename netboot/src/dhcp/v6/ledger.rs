@@ -1,0 +1,172 @@
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_inventory::Lease6;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::encode::Reply;
+use super::table::LeaseTable;
+use crate::dhcp::BoxError;
+
+/// Makes leases of IPv6 durable.
+pub trait LeaseLog: Send + Sync + 'static {
+    /// Writes the leases; once it returns, they survive a loss of power.
+    fn commit(&self, leases: &[Lease6]) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// Replies that may wait for the disk. More requests are dropped, and their clients ask again.
+const QUEUE: usize = 256;
+
+/// Leases on their way to disk, and the packet that leaves after them.
+struct Pending {
+    leases: Vec<Lease6>,
+    reply: Option<(Reply, Arc<UdpSocket>)>,
+}
+
+/// The leases of all subnets of IPv6: one table and one writer, as for IPv4. Clones share both.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    table: Arc<Mutex<LeaseTable>>,
+    queue: mpsc::Sender<Pending>,
+}
+
+impl Ledger {
+    /// Starts from the leases that were kept. The task writes new ones until the last clone is dropped.
+    pub fn start(leases: Vec<Lease6>, log: impl LeaseLog) -> (Self, JoinHandle<()>) {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let table = Arc::new(Mutex::new(LeaseTable::new(leases)));
+        (Self { table, queue }, tokio::spawn(write_leases(waiting, log)))
+    }
+
+    /// Lends the table, for as long as it takes to decide on one packet.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable) -> T) -> T {
+        // Every change of the table is whole when it is made.
+        work(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends leases on their way to disk and the reply after them, and takes them into the table that
+    /// [`with`](Self::with) lends. Returns false, and leaves no trace, when too many wait for the disk.
+    pub(super) fn enter(
+        &self,
+        table: &mut LeaseTable,
+        leases: Vec<Lease6>,
+        reply: Option<(Reply, Arc<UdpSocket>)>,
+    ) -> bool {
+        let sent = self.queue.try_send(Pending { leases: leases.clone(), reply }).is_ok();
+        if sent {
+            leases.into_iter().for_each(|lease| table.insert(lease));
+        }
+        sent
+    }
+
+    /// Waits until the writer has ended, which it does before its time only when it has failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn closed(&self) {
+        self.queue.closed().await;
+    }
+}
+
+/// Sends a reply. What cannot be sent is told in the log; its client asks again.
+pub(super) async fn send(socket: &UdpSocket, reply: &Reply) {
+    if let Err(error) = socket.send_to(&reply.encode(), reply.to).await {
+        warn!(to = %reply.to, %error, "could not send a DHCPv6 reply");
+    }
+}
+
+/// Writes leases, all that wait in one go, and sends each reply after its leases are on disk.
+async fn write_leases<L: LeaseLog>(mut waiting: mpsc::Receiver<Pending>, log: L) {
+    let mut batch = Vec::with_capacity(QUEUE);
+    while waiting.recv_many(&mut batch, QUEUE).await > 0 {
+        let leases: Vec<Lease6> =
+            batch.iter().flat_map(|pending: &Pending| pending.leases.clone()).collect();
+        match log.commit(&leases).await {
+            Ok(()) => {
+                for (reply, socket) in batch.drain(..).filter_map(|pending| pending.reply) {
+                    send(&socket, &reply).await;
+                }
+            }
+            // Without a reply the clients ask again; by then there may be room on the disk.
+            Err(error) => {
+                let count = leases.len();
+                warn!(%error, count, "leases could not be written; their requests are not answered");
+                batch.clear();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+
+    use kiln_inventory::Duid;
+
+    use super::*;
+    use crate::dhcp::v6::ReplyKind;
+    use crate::dhcp::v6::encode::Options;
+
+    /// Counts the leases of each commit. Fails when told, and when a packet has already left.
+    struct Disk {
+        full: bool,
+        client: Arc<UdpSocket>,
+        commits: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl LeaseLog for Disk {
+        async fn commit(&self, leases: &[Lease6]) -> Result<(), BoxError> {
+            self.commits.lock().unwrap().push(leases.len());
+            assert!(self.client.try_recv(&mut [0; 8]).is_err(), "nothing leaves before the commit");
+            if self.full { Err("no space left".into()) } else { Ok(()) }
+        }
+    }
+
+    async fn written(full: bool) -> (Vec<usize>, usize) {
+        let local = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0);
+        let client = Arc::new(UdpSocket::bind(local).await.unwrap());
+        let server = Arc::new(UdpSocket::bind(local).await.unwrap());
+        let SocketAddr::V6(to) = client.local_addr().unwrap() else { unreachable!() };
+        let commits = Arc::new(Mutex::new(vec![]));
+        let disk = Disk { full, client: Arc::clone(&client), commits: Arc::clone(&commits) };
+        let (ledger, writer) = Ledger::start(vec![], disk);
+        for last in 1..=3 {
+            let reply = Reply {
+                kind: ReplyKind::Reply,
+                xid: [0; 3],
+                options: Options::default(),
+                relays: vec![],
+                to,
+            };
+            let address = [0xfd77, 0, 0, 0, 0, 0, 0, last].into();
+            let duid = Duid::new(&[0, 4, 1]).unwrap();
+            let lease = Lease6 { address, duid, iaid: last.into(), mac: None, expires: 1 };
+            let reply = Some((reply, Arc::clone(&server)));
+            assert!(ledger.with(|table| ledger.enter(table, vec![lease], reply)));
+        }
+        drop(ledger);
+        writer.await.unwrap();
+        let mut arrived = 0;
+        while arrived < 3 && !full {
+            assert_eq!(client.recv(&mut [0; 16]).await.unwrap(), 4);
+            arrived += 1;
+        }
+        assert!(client.try_recv(&mut [0; 16]).is_err());
+        let commits = commits.lock().unwrap().clone();
+        (commits, arrived)
+    }
+
+    #[tokio::test]
+    async fn leases_that_wait_are_written_at_once_and_then_told() {
+        assert_eq!(written(false).await, (vec![3], 3));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_not_told() {
+        assert_eq!(written(true).await, (vec![3], 0));
+    }
+}

@@ -1,0 +1,233 @@
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket as StdUdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use kiln_inventory::{Decision, Duid, Sighting, Snapshot};
+use kiln_ipxe::Endpoints;
+use tokio::net::UdpSocket;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::classify::mac;
+use super::encode::{Reply, ReplyKind};
+use super::engine::{Note, Outcome, View, respond, silent};
+use super::ledger::{Ledger, send};
+use super::subnet::Subnet;
+use super::table::LeaseTable;
+use super::wire::{Kind, Request};
+use crate::dhcp::Timestamp;
+use crate::dhcp::flood::{FLOOD, Flood};
+
+/// Hears of every request. Must not block: it is called between two packets.
+pub trait Observer: Send + Sync + 'static {
+    /// A machine asked, and this is what it gets. `fresh` when it has just begun to ask.
+    fn seen(
+        &self,
+        sighting: &Sighting,
+        decision: Option<&Decision>,
+        fresh: bool,
+        address: Option<Ipv6Addr>,
+    );
+}
+
+/// One subnet with the way that its machines reach us.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The subnet.
+    pub subnet: Subnet,
+    /// Where its machines reach us.
+    pub endpoints: Endpoints,
+}
+
+/// Everything that one interface is served with.
+#[derive(Debug)]
+pub struct Service<O> {
+    /// The interface.
+    pub interface: String,
+    /// The subnets that are reached by it.
+    pub sites: Vec<Site>,
+    /// What we call ourselves.
+    pub server: Duid,
+    /// The inventory, replaced when it changes.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The leases.
+    pub ledger: Ledger,
+    /// Who hears of the requests.
+    pub observer: O,
+}
+
+/// The server cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Serve6Error {
+    /// The socket is of no use.
+    #[error("the DHCPv6 socket of {interface} cannot be used")]
+    Socket {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The task that writes leases has ended.
+    #[error("the task that writes leases has died")]
+    Writer,
+}
+
+/// Longest packet that is read; what is longer is cut, and its options end there.
+const MAX_PACKET: usize = 4096;
+/// How long to wait when the socket fails, for example while its interface is down.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Serves one interface until the token is cancelled. Leases on their way are then still written and told, by the
+/// task of the [`Ledger`].
+///
+/// # Errors
+///
+/// Returns an error when the socket cannot be used at all or the writer of leases has died. A network that is down
+/// and a full disk are no reasons to end.
+pub async fn serve<O: Observer>(
+    socket: StdUdpSocket,
+    service: Arc<Service<O>>,
+    token: CancellationToken,
+) -> Result<(), Serve6Error> {
+    let interface = &service.interface;
+    let socket = UdpSocket::from_std(socket)
+        .map_err(|source| Serve6Error::Socket { interface: interface.clone(), source })?;
+    let socket = Arc::new(socket);
+    let mut flood = Flood::default();
+    let mut buffer = vec![0; MAX_PACKET];
+    loop {
+        let received = tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            () = service.ledger.closed() => return Err(Serve6Error::Writer),
+            received = socket.recv_from(&mut buffer) => received,
+        };
+        let (length, from) = match received {
+            Ok((length, SocketAddr::V6(from))) => (length, from),
+            Ok((_, SocketAddr::V4(_))) => continue,
+            Err(error) => {
+                warn!(iface = interface, %error, "could not receive DHCPv6 packets; trying again");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        let request = match Request::decode(buffer.get(..length).unwrap_or_default()) {
+            Ok(request) => request,
+            Err(error) => {
+                debug!(%from, %error, "packet dropped");
+                continue;
+            }
+        };
+        let now = Timestamp::now();
+        // Who sent it first: behind one relay there are many.
+        let last = *from.ip();
+        let sender = request.relays.last().map_or(last, |relay| relay.peer);
+        if !flood.admits(sender, now) {
+            debug!(%from, "packet dropped: more than {FLOOD} in a second");
+            continue;
+        }
+        if let Some(reply) = service.decide(&request, from, &socket, now) {
+            send(&socket, &reply).await;
+        }
+    }
+}
+
+impl<O: Observer> Service<O> {
+    /// Settles one request, and returns the reply that can leave at once. One that needs a lease leaves by itself,
+    /// after the lease is on disk.
+    fn decide(
+        &self,
+        request: &Request,
+        from: SocketAddrV6,
+        socket: &Arc<UdpSocket>,
+        now: Timestamp,
+    ) -> Option<Reply> {
+        let snapshot = self.snapshot.load();
+        let (outcome, reply) = self.ledger.with(|table| {
+            let mut outcome = match select(&self.sites, request, *from.ip(), &snapshot, table) {
+                Some(Site { subnet, endpoints }) => {
+                    let view = View {
+                        subnet,
+                        snapshot: &snapshot,
+                        leases: table,
+                        endpoints,
+                        server: &self.server,
+                        source: from,
+                    };
+                    respond(request, &view, now)
+                }
+                None => silent(Note::OtherNetwork),
+            };
+            for (address, who) in outcome.holds.drain(..) {
+                table.hold(address, who, now);
+            }
+            let reply = outcome.reply.clone();
+            let leases = std::mem::take(&mut outcome.leases);
+            let quarantine = std::mem::take(&mut outcome.quarantine);
+            let reply = if leases.is_empty() {
+                reply
+            } else {
+                let after = reply.map(|reply| (reply, Arc::clone(socket)));
+                // Into memory only when it is on its way to disk: a dropped request leaves no trace.
+                if !self.ledger.enter(table, leases, after) {
+                    warn!(%from, "request dropped: too many leases wait for the disk");
+                }
+                None
+            };
+            quarantine.into_iter().for_each(|address| table.quarantine(address, now));
+            (outcome, reply)
+        });
+        self.note(request, from, &outcome);
+        reply
+    }
+
+    fn note(&self, request: &Request, from: SocketAddrV6, outcome: &Outcome) {
+        let sent = outcome.reply.as_ref().map(|reply| reply.kind);
+        debug!(%from, mac = ?mac(request, *from.ip()), kind = ?request.kind, reply = ?sent,
+            address = ?outcome.address, "{}", outcome.note);
+        let gives = self.sites.iter().any(|site| !site.subnet.pool.is_empty());
+        if outcome.note == Note::NoAddress && gives {
+            warn!(%from, "no address of IPv6 left; widen the pool of the subnet");
+        }
+        if let Some(sighting) = &outcome.sighting {
+            let fresh = sent == Some(ReplyKind::Advertise)
+                || (request.kind == Kind::Solicit && sent.is_some());
+            self.observer.seen(sighting, outcome.decision.as_ref(), fresh, outcome.address);
+        }
+    }
+}
+
+/// Finds the subnet that a request belongs to.
+///
+/// A relay names its link; of several relays the one nearest to the client that does counts. Who sends to us directly
+/// is on the link of the interface, where several subnets may be: then the one counts that has something for the
+/// client already, or else the first. A sender from elsewhere has no business here without a relay.
+fn select<'a>(
+    sites: &'a [Site],
+    request: &Request,
+    from: Ipv6Addr,
+    snapshot: &Snapshot,
+    leases: &LeaseTable,
+) -> Option<&'a Site> {
+    let on_link =
+        |address: &Ipv6Addr| !address.is_unspecified() && !address.is_unicast_link_local();
+    if !request.relays.is_empty() {
+        let link = request.relays.iter().rev().map(|relay| relay.link).find(on_link)?;
+        return sites.iter().find(|site| site.subnet.contains(link));
+    }
+    let here = || sites.iter().filter(|site| !site.subnet.relayed);
+    if !from.is_unicast_link_local() {
+        return here().find(|site| site.subnet.contains(from));
+    }
+    let client = request.client.as_ref();
+    let machine = mac(request, from).and_then(|mac| snapshot.machine_by_mac(mac));
+    let reserved = machine.and_then(|machine| machine.spec.address6);
+    let leased = || {
+        let iaid = request.associations.first()?.iaid;
+        leases.of(client?, iaid).map(|lease| lease.address)
+    };
+    let has = |address: Ipv6Addr| here().find(|site| site.subnet.contains(address));
+    reserved.and_then(has).or_else(|| leased().and_then(has)).or_else(|| here().next())
+}

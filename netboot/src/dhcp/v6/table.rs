@@ -1,0 +1,220 @@
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use kiln_inventory::{Duid, Lease6};
+use kiln_types::Mac;
+
+use crate::dhcp::Timestamp;
+
+/// How long an offered address is kept for the client it was offered to; see the same for IPv4.
+const HOLD: Duration = Duration::from_secs(30);
+/// How long an address that someone else uses is not given to anyone.
+const QUARANTINE: Duration = Duration::from_secs(600);
+/// How many offers are held at once.
+const MAX_HOLDS: usize = 8192;
+
+/// Who asks for an address: one association of one client, on an interface that may be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// What the client calls itself.
+    pub duid: Duid,
+    /// Which of its associations.
+    pub iaid: u32,
+    /// Hardware address of the interface, where it is known.
+    pub mac: Option<Mac>,
+}
+
+impl Holder {
+    fn is(&self, duid: &Duid, iaid: u32) -> bool {
+        self.duid == *duid && self.iaid == iaid
+    }
+
+    /// Returns whether it is another program of the same machine, which takes over what the one before had.
+    fn follows(&self, duid: &Duid, mac: Option<Mac>) -> bool {
+        self.duid != *duid && self.mac.is_some() && self.mac == mac
+    }
+}
+
+/// Who has which address of IPv6, in memory. What is durable of it are the leases. Bounded by the pools.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseTable {
+    leases: BTreeMap<Ipv6Addr, Lease6>,
+    by_association: HashMap<(Duid, u32), Ipv6Addr>,
+    by_mac: HashMap<Mac, Ipv6Addr>,
+    holds: HashMap<Ipv6Addr, (Holder, Timestamp)>,
+    swept: Option<Timestamp>,
+    quarantine: BTreeMap<Ipv6Addr, Timestamp>,
+}
+
+impl LeaseTable {
+    /// Starts from the leases that were kept.
+    pub fn new(mut leases: Vec<Lease6>) -> Self {
+        leases.sort_by_key(|lease| lease.expires);
+        let mut table = Self::default();
+        for lease in leases {
+            table.insert(lease);
+        }
+        table
+    }
+
+    /// Returns the lease of an association, also when it has ended.
+    pub fn of(&self, duid: &Duid, iaid: u32) -> Option<&Lease6> {
+        // A key of its own would be a copy; that is cheap beside the rest of a packet.
+        self.leases.get(self.by_association.get(&(duid.clone(), iaid))?)
+    }
+
+    /// Returns the lease that an interface had last, whichever of its programs asked for it.
+    pub fn of_mac(&self, mac: Mac) -> Option<&Lease6> {
+        self.leases.get(self.by_mac.get(&mac)?).filter(|lease| lease.mac == Some(mac))
+    }
+
+    /// Returns the lease of an address, also when it has ended.
+    pub fn at(&self, address: Ipv6Addr) -> Option<&Lease6> {
+        self.leases.get(&address)
+    }
+
+    /// Returns whether an address was offered to this client and is still kept for it.
+    pub fn is_held_for(&self, address: Ipv6Addr, who: &Holder, now: Timestamp) -> bool {
+        let held = self.holds.get(&address).filter(|(_, until)| *until > now);
+        held.is_some_and(|(holder, _)| holder.is(&who.duid, who.iaid))
+    }
+
+    /// Returns the address that is kept for this client.
+    pub fn held_for(&self, who: &Holder, now: Timestamp) -> Option<Ipv6Addr> {
+        let wanted = |(_, (holder, until)): &(&Ipv6Addr, &(Holder, Timestamp))| {
+            holder.is(&who.duid, who.iaid) && *until > now
+        };
+        self.holds.iter().find(wanted).map(|(address, _)| *address)
+    }
+
+    /// Returns whether the address can be given to this client: no other one has a lease that runs or was offered it,
+    /// and no one was found to use it without a lease.
+    pub fn is_free_for(&self, address: Ipv6Addr, who: &Holder, now: Timestamp) -> bool {
+        let leased = self.leases.get(&address).is_some_and(|lease| {
+            lease.expires > now.0
+                && !who.is(&lease.duid, lease.iaid)
+                && !who.follows(&lease.duid, lease.mac)
+        });
+        let held = self.holds.get(&address).is_some_and(|(holder, until)| {
+            *until > now
+                && !who.is(&holder.duid, holder.iaid)
+                && !who.follows(&holder.duid, holder.mac)
+        });
+        let declined = self.quarantine.get(&address).is_some_and(|until| *until > now);
+        !(leased || held || declined)
+    }
+
+    /// Returns whether the address is in use by another association of the same interface.
+    pub fn is_of_interface(&self, address: Ipv6Addr, mac: Mac) -> bool {
+        self.leases.get(&address).is_some_and(|lease| lease.mac == Some(mac))
+    }
+
+    /// Takes in a lease. An older one of the same association is forgotten, and so is its offer.
+    pub fn insert(&mut self, lease: Lease6) {
+        self.holds.remove(&lease.address);
+        let key = (lease.duid.clone(), lease.iaid);
+        if let Some(old) = self.by_association.insert(key, lease.address)
+            && old != lease.address
+        {
+            self.leases.remove(&old);
+        }
+        if let Some(mac) = lease.mac {
+            self.by_mac.insert(mac, lease.address);
+        }
+        let (address, mac) = (lease.address, lease.mac);
+        let now = (lease.duid.clone(), lease.iaid);
+        if let Some(old) = self.leases.insert(address, lease) {
+            let key = (old.duid, old.iaid);
+            if key != now {
+                self.by_association.remove(&key);
+            }
+            if let Some(old) = old.mac.filter(|old| mac != Some(*old))
+                && self.by_mac.get(&old) == Some(&address)
+            {
+                self.by_mac.remove(&old);
+            }
+        }
+    }
+
+    /// Keeps an address for the client it was offered to.
+    pub fn hold(&mut self, address: Ipv6Addr, who: Holder, now: Timestamp) {
+        // Once a second at most: a flood of requests must not make each of them dear.
+        if self.holds.len() >= MAX_HOLDS && self.swept.is_none_or(|swept| swept < now) {
+            self.swept = Some(now);
+            self.holds.retain(|_, (_, until)| *until > now);
+        }
+        if self.holds.len() < MAX_HOLDS || self.holds.contains_key(&address) {
+            self.holds.insert(address, (who, now.after(HOLD)));
+        }
+    }
+
+    /// Keeps an address from everyone for ten minutes.
+    pub fn quarantine(&mut self, address: Ipv6Addr, now: Timestamp) {
+        self.holds.remove(&address);
+        self.quarantine.retain(|_, until| *until > now);
+        self.quarantine.insert(address, now.after(QUARANTINE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1000);
+
+    fn holder(who: u8, iaid: u32, mac: Option<u8>) -> Holder {
+        let mac = mac.map(|last| Mac::new([2, 0, 0, 0, 0, last]));
+        Holder { duid: Duid::new(&[0, 4, who]).unwrap(), iaid, mac }
+    }
+
+    fn address(last: u16) -> Ipv6Addr {
+        [0xfd77, 0, 0, 0, 0, 0, 0, last].into()
+    }
+
+    fn lease(last: u16, who: &Holder, expires: i64) -> Lease6 {
+        let Holder { duid, iaid, mac } = who.clone();
+        Lease6 { address: address(last), duid, iaid, mac, expires }
+    }
+
+    #[test]
+    fn an_association_and_an_address_have_one_lease() {
+        let (one, two) = (holder(1, 7, Some(1)), holder(2, 7, Some(2)));
+        let mut table = LeaseTable::new(vec![lease(5, &one, 3000), lease(4, &one, 2000)]);
+        assert_eq!(table.of(&one.duid, 7), Some(&lease(5, &one, 3000)));
+        assert_eq!(table.at(address(4)), None);
+        table.insert(lease(5, &two, 4000));
+        assert_eq!((table.of(&one.duid, 7), table.of_mac(one.mac.unwrap())), (None, None));
+        assert_eq!(table.of_mac(two.mac.unwrap()), Some(&lease(5, &two, 4000)));
+    }
+
+    #[test]
+    fn the_next_program_of_a_machine_takes_over_what_the_one_before_had() {
+        let firmware = holder(1, 7, Some(1));
+        let table = LeaseTable::new(vec![lease(5, &firmware, 3000)]);
+        let free = |who: &Holder| table.is_free_for(address(5), who, NOW);
+        assert!(free(&firmware) && free(&holder(2, 9, Some(1))));
+        // Another interface, one that is not known, and another association of the same client.
+        assert!(!free(&holder(2, 9, Some(2))) && !free(&holder(2, 9, None)));
+        assert!(!free(&holder(1, 8, Some(1))));
+        assert!(table.is_free_for(address(5), &holder(2, 9, None), Timestamp(3000)));
+    }
+
+    #[test]
+    fn offers_and_quarantine_end_and_are_bounded() {
+        let mut table = LeaseTable::default();
+        let (one, two) = (holder(1, 1, None), holder(2, 1, None));
+        table.hold(address(5), one.clone(), NOW);
+        assert!(!table.is_free_for(address(5), &two, NOW));
+        assert_eq!(table.held_for(&one, NOW), Some(address(5)));
+        assert!(table.is_free_for(address(5), &two, NOW.after(HOLD)));
+        table.quarantine(address(5), NOW);
+        assert!(!table.is_free_for(address(5), &one, NOW));
+        assert!(table.is_free_for(address(5), &one, NOW.after(QUARANTINE)));
+        for number in 0..20_000_u32 {
+            let [a, b] = [number >> 16, number & 0xffff].map(|n| u16::try_from(n).unwrap());
+            table.hold([0xfd77, 0, 0, 0, 0, 0, a, b].into(), holder(1, number, None), NOW);
+        }
+        assert_eq!(table.holds.len(), MAX_HOLDS);
+    }
+}
