@@ -87,6 +87,8 @@ fn loader(step: &Step, machine: &Machine, events: &[BootEvent]) -> anyhow::Resul
     let file = step.boot_file.as_deref().context("explain names no loader")?;
     // The firmware shows a URL as it is, and of TFTP the server and the path each on a line of its own.
     let shown = match file.strip_prefix("tftp://").and_then(|rest| rest.split_once('/')) {
+        // It writes addresses of IPv6 in a form of its own.
+        Some((server, path)) if server.starts_with('[') => vec![path.to_owned()],
         Some((server, path)) => {
             vec![format!("Server IP address is {server}"), format!("NBP filename is {path}")]
         }

@@ -14,6 +14,7 @@ mod facts;
 mod fresh;
 mod given;
 mod images;
+mod ipv6;
 mod kernel_image;
 mod layers;
 mod layouts;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         boot::cases(),
         beside::cases(),
+        ipv6::cases(),
         orders::cases(),
         uki::cases(),
         explain::cases(),

@@ -21,6 +21,11 @@ impl Dnsmasq {
         Self::run(dir, &lines, Command::new("dnsmasq"))
     }
 
+    /// Does what these lines of settings say, beside the server.
+    pub(crate) fn here(dir: &Path, lines: &str) -> anyhow::Result<Self> {
+        Self::run(dir, lines, Command::new("dnsmasq"))
+    }
+
     /// Does what these lines of settings say, on another host of the network.
     pub(crate) fn at(neighbour: &Neighbour, dir: &Path, lines: &str) -> anyhow::Result<Self> {
         Self::run(dir, lines, neighbour.command("dnsmasq"))
