@@ -9,6 +9,7 @@ pub mod ca;
 pub mod check;
 mod client;
 pub mod config;
+pub mod doctor;
 mod efi;
 mod export;
 mod facts;
@@ -69,6 +70,8 @@ pub enum Command {
     Ca(ca::CaArgs),
     /// Settings: check
     Config(config::ConfigArgs),
+    /// Say what is wrong with this host and its network, and what to do
+    Doctor(doctor::DoctorArgs),
     /// Show everything on this computer
     Demo(DemoArgs),
 }
@@ -136,6 +139,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Key(args) => key::run(&args),
         Command::Ca(args) => ca::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Demo(args) => Ok(crate::demo::run(&args)?),
     }
 }

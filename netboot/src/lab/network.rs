@@ -121,7 +121,12 @@ impl Lab {
         Ok(name)
     }
 
-    fn ip(&self, arguments: &[&str]) -> Result<(), LabError> {
+    /// Runs `ip` with these arguments.
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub fn ip(&self, arguments: &[&str]) -> Result<(), LabError> {
         run_ip(Command::new(&self.ip).args(arguments), arguments)
     }
 }

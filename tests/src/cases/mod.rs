@@ -9,6 +9,7 @@ mod command;
 mod containers;
 mod crash;
 mod disk;
+mod doctor;
 mod explain;
 mod facts;
 mod fresh;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> Vec<Case> {
         carry::cases(),
         reproducible::cases(),
         disk::cases(),
+        doctor::cases(),
         crash::cases(),
         layers::cases(),
         linuxkit_tar::cases(),
