@@ -49,6 +49,19 @@ pub struct BootPlan {
     pub cmdline: String,
 }
 
+impl BootPlan {
+    /// Returns the segments that go before the machine's own and those that go after it. It is as early as can be: the
+    /// kernel stops where an initrd was cut off on its way or does not fit, and the machine has to know whom to tell. Only
+    /// microcode goes before it, which the kernel looks for at the very beginning (`find_microcode_in_initrd`).
+    pub fn around_machine(&self) -> (&[Artifact], &[Artifact]) {
+        let first = self.segments.iter().take_while(|segment| segment.name == MICROCODE).count();
+        self.segments.split_at(first)
+    }
+}
+
+/// The segment that the builder makes of processor microcode.
+const MICROCODE: &str = "ucode";
+
 /// One file of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Artifact {
@@ -58,4 +71,32 @@ pub struct Artifact {
     pub digest: Digest,
     /// Length in bytes.
     pub size: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_segment_of_a_machine_comes_first_but_for_microcode() {
+        let artifact = |name: &str| Artifact {
+            name: name.to_owned(),
+            digest: Digest::from_bytes([1; 32]),
+            size: 1,
+        };
+        for (names, before) in
+            [(&["ucode", "init", "web"][..], 1), (&["init", "ucode"], 0), (&[], 0)]
+        {
+            let plan = BootPlan {
+                image: "web".parse().unwrap(),
+                version: Digest::from_bytes([2; 32]),
+                arch: Arch::X86_64,
+                kernel: artifact("kernel"),
+                segments: names.iter().map(|name| artifact(name)).collect(),
+                cmdline: String::new(),
+            };
+            let (first, rest) = plan.around_machine();
+            assert_eq!((first.len(), rest.len()), (before, names.len() - before));
+        }
+    }
 }

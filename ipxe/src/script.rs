@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use kiln_inventory::{BootId, BootPlan, Decision, Plan, Sighting};
+use kiln_inventory::{Artifact, BootId, BootPlan, Decision, Plan, Sighting};
 
 use crate::Endpoints;
 use crate::boot_file::script_url;
@@ -124,18 +124,19 @@ fn boot(
         "kernel",
         &format!("kernel --name vmlinuz --timeout {STALLED} {kernel} {cmdline}"),
     );
-    for segment in &plan.segments {
-        let file = format!("{}.cpio.zst", url_part(&segment.name));
-        let url = blob(&segment.digest, &file);
-        fetch(
-            out,
-            &turn,
-            &segment.name,
-            &format!("initrd --name {file} --timeout {STALLED} {url}"),
-        );
-    }
+    let segments = |out: &mut String, segments: &[Artifact]| {
+        for segment in segments {
+            let file = format!("{}.cpio.zst", url_part(&segment.name));
+            let url = blob(&segment.digest, &file);
+            let command = format!("initrd --name {file} --timeout {STALLED} {url}");
+            fetch(out, &turn, &segment.name, &command);
+        }
+    };
+    let (before, after) = plan.around_machine();
+    segments(out, before);
     let url = format!("{base}/machine/{id}/{}.cpio", url_part(&ticket.machine_key));
     fetch(out, &turn, "machine", &format!("initrd --name machine.cpio --timeout {STALLED} {url}"));
+    segments(out, after);
     line(out, "imgstat");
     line(out, "set what boot");
     line(out, "boot ||");

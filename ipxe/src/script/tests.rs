@@ -72,10 +72,10 @@ sleep ${{wait}}
 inc wait ${{wait}}
 goto try3
 :done3
-set what init
+set what machine
 set wait:int32 1
 :try15
-initrd --name init.cpio.zst --timeout 20000 http://10.0.2.2:8080/blob/{twos}/init.cpio.zst?boot=12 && goto done15 ||
+initrd --name machine.cpio --timeout 20000 http://10.0.2.2:8080/machine/12/c0ffee.cpio && goto done15 ||
 set why ${{errno:hexraw}}
 chain --autofree --timeout 5000 http://10.0.2.2:8080/turn/12 ||
 iseq ${{wait}} 16 && goto failed ||
@@ -84,10 +84,10 @@ sleep ${{wait}}
 inc wait ${{wait}}
 goto try15
 :done15
-set what machine
+set what init
 set wait:int32 1
 :try27
-initrd --name machine.cpio --timeout 20000 http://10.0.2.2:8080/machine/12/c0ffee.cpio && goto done27 ||
+initrd --name init.cpio.zst --timeout 20000 http://10.0.2.2:8080/blob/{twos}/init.cpio.zst?boot=12 && goto done27 ||
 set why ${{errno:hexraw}}
 chain --autofree --timeout 5000 http://10.0.2.2:8080/turn/12 ||
 iseq ${{wait}} 16 && goto failed ||

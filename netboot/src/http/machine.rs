@@ -1,4 +1,4 @@
-//! The last segment of an initrd: what this one machine is told in this one boot.
+//! The first segment of an initrd: what this one machine is told in this one boot.
 
 use std::io;
 use std::net::IpAddr;
@@ -34,8 +34,7 @@ struct MachineFile<'a> {
 
 /// Makes the segment. The same identity gives the same bytes.
 ///
-/// It is compressed although it is small: the kernel reads a compressed archive from any offset, but a bare one
-/// only where the segments before it end on a multiple of four.
+/// It ends at a multiple of four, as all segments do: a bare archive that comes after it is found only there.
 pub(super) fn segment(
     identity: &Identity,
     server: String,
@@ -58,11 +57,15 @@ pub(super) fn segment(
     tree.insert(path, Node::file(0o600, file));
     let mut archive = Vec::new();
     cpio::write(&tree, 0, &mut archive).map_err(io::Error::other)?;
-    zstd::bulk::compress(&archive, 3)
+    let mut segment = zstd::bulk::compress(&archive, 3)?;
+    segment.resize(segment.len().next_multiple_of(4), 0);
+    Ok(segment)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use kiln_inventory::BootId;
     use kiln_types::{Digest, Mac};
 
@@ -81,7 +84,10 @@ mod tests {
         let disk = "serial:ABC".parse().unwrap();
         let server = "http://10.0.0.1:8080".to_owned();
         let segment = segment(&identity, server, &[], Some(&disk)).unwrap();
-        let archive = zstd::bulk::decompress(&segment, 1 << 20).unwrap();
+        assert_eq!(segment.len() % 4, 0);
+        let mut archive = Vec::new();
+        let mut frame = zstd::Decoder::new(&segment[..]).unwrap().single_frame();
+        frame.read_to_end(&mut archive).unwrap();
         let text = String::from_utf8_lossy(&archive);
         assert!(text.starts_with("070701"));
         assert!(text.contains("000081800000000000000000"), "mode 0600, owner 0, group 0");

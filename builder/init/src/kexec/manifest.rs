@@ -61,6 +61,13 @@ impl Manifest {
         sizes.fold(self.kernel.size, u64::saturating_add)
     }
 
+    /// Returns the segments before the machine's own and those after it, as loaders have them: only microcode is before
+    /// it.
+    pub(super) fn around_machine(&self) -> (&[Part], &[Part]) {
+        let first = self.segments.iter().take_while(|part| part.component == "ucode").count();
+        self.segments.split_at(first)
+    }
+
     /// Returns its kernel arguments with those of the machine behind them.
     pub(super) fn cmdline_with(&self, machine: &str) -> String {
         format!("{} {}", self.cmdline.trim(), machine.trim()).trim().to_owned()

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use self::error::KexecError;
 use self::fetch::{Server, memory_file};
-use self::manifest::Manifest;
+use self::manifest::{Manifest, Part};
 use crate::config::Machine;
 use crate::console::say;
 use crate::sys::{self, Piece};
@@ -66,17 +66,23 @@ pub(crate) fn load(
     let kernel = memory_file("kernel")?;
     server.file(&manifest.kernel.digest, "vmlinuz", manifest.kernel.size, &kernel)?;
     let initrd = memory_file("initrd")?;
-    for segment in &manifest.segments {
-        let name = format!("{}.cpio.zst", segment.component);
-        server.file(&segment.digest, &name, segment.size, &initrd)?;
-    }
+    let (first, rest) = manifest.around_machine();
+    fetch_all(&server, first, &initrd)?;
     server.segment(&target.segment, &initrd)?;
+    fetch_all(&server, rest, &initrd)?;
 
     let cmdline = manifest.cmdline_with(&target.cmdline);
     match by_file {
         Ok(()) => sys::kexec_load_files(&kernel, &initrd, &cmdline).map_err(KexecError::Load),
         Err(_) => load_in_pieces(&kernel, &initrd, &cmdline),
     }
+}
+
+fn fetch_all(server: &Server, segments: &[Part], initrd: &File) -> Result<(), KexecError> {
+    segments.iter().try_for_each(|segment| {
+        let name = format!("{}.cpio.zst", segment.component);
+        server.file(&segment.digest, &name, segment.size, initrd)
+    })
 }
 
 /// Places everything by ourselves, for kernels that do not do it.
