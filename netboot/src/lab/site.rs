@@ -14,8 +14,8 @@ use crate::bake::BakeSettings;
 use crate::loaders;
 use crate::serve::{self, Running};
 use crate::settings::{
-    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, Settings, Subnet6Settings, SubnetSettings,
-    TransferSettings, TrustSettings,
+    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, HttpsSettings, Settings, Subnet6Settings,
+    SubnetSettings, TransferSettings, TrustSettings,
 };
 
 /// What is given on the bridge.
@@ -30,6 +30,7 @@ pub struct Site {
     bake: BakeSettings,
     subnets: Vec<SubnetSettings>,
     subnets6: Vec<Subnet6Settings>,
+    https: Option<HttpsSettings>,
 }
 
 impl Site {
@@ -43,6 +44,7 @@ impl Site {
             bake,
             subnets,
             subnets6: Vec::new(),
+            https: None,
         }
     }
 
@@ -50,6 +52,12 @@ impl Site {
     #[must_use]
     pub fn with_bake(self, bake: BakeSettings) -> Self {
         Self { bake, ..self }
+    }
+
+    /// Lets the server serve HTTPS beside HTTP.
+    #[must_use]
+    pub fn with_https(self, https: HttpsSettings) -> Self {
+        Self { https: Some(https), ..self }
     }
 
     /// Lets the server serve these subnets, instead of the one of the bridge.
@@ -113,7 +121,7 @@ impl Site {
             bake: self.bake.clone(),
             trust: TrustSettings::beside(&self.store),
             agent: AgentSettings::default(),
-            https: None,
+            https: self.https.clone(),
             transfers: TransferSettings::default(),
             subnets: self.subnets.clone(),
             subnets6: self.subnets6.clone(),

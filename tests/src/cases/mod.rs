@@ -14,6 +14,7 @@ mod explain;
 mod facts;
 mod fresh;
 mod given;
+mod https;
 mod images;
 mod ipv6;
 mod kernel_image;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Case> {
         beside::cases(),
         ipv6::cases(),
         orders::cases(),
+        https::cases(),
         uki::cases(),
         explain::cases(),
         facts::cases(),
