@@ -66,6 +66,10 @@ fn becomes_healthy(kind: MachineKind, seen: Firmware) -> anyhow::Result<()> {
         // The reserved address, by firmware, by iPXE and by the system alike.
         let address = boot.address.map(|address| address.to_string());
         ensure!(address.as_deref() == Some(ADDRESS), "the boot is of {address:?}");
+        // Nor did the system wait for IPv4.
+        let network = events.iter().find(|event| event.phase == Phase::Network);
+        let up = network.map(|event| event.detail.as_str());
+        ensure!(up == Some(&format!("eth0 {ADDRESS}")), "the network is {up:?}");
         let askers: Vec<&str> = events
             .iter()
             .filter(|event| event.phase == Phase::Dhcp)

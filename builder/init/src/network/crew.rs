@@ -28,6 +28,8 @@ pub(super) struct Boot {
     /// The card over which the machine booted, and the address that it had there.
     pub(super) mac: Option<[u8; 6]>,
     pub(super) address: Option<Ipv4Addr>,
+    /// Whether the loader came by IPv6, so that the server is there.
+    pub(super) by_ipv6: bool,
     pub(super) hostname: Option<String>,
     /// Whether the machine takes the name that a server gives.
     pub(super) takes_hostname: bool,
@@ -241,6 +243,7 @@ impl Crew {
             hostname: self.boot.hostname.clone(),
             takes_hostname: is_boot && self.boot.takes_hostname,
             known: self.boot.address.filter(|_| is_boot),
+            by_ipv6: is_boot && self.boot.by_ipv6,
             kernel: Netlink::open()?,
             resolver: Arc::clone(&self.resolver),
             phone: self.phone.clone(),

@@ -29,6 +29,7 @@ mod router;
 mod udp;
 mod worker;
 
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::sleep;
 use std::time::Duration;
@@ -101,11 +102,16 @@ fn boot(machine: Option<&Machine>) -> Boot {
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let line = interface::boot_line(&line);
     let told = machine.and_then(|machine| machine.mac.as_deref()).and_then(interface::parse_mac);
-    let address = machine.and_then(|machine| machine.address.as_deref()?.parse().ok());
+    let had = machine.and_then(|machine| machine.address.as_deref()?.parse().ok());
+    let address = match had {
+        Some(IpAddr::V4(address)) => Some(address),
+        _ => None,
+    };
     let hostname = machine.and_then(|machine| machine.hostname.clone());
     Boot {
         mac: told.or(line.mac),
         address: address.or(line.address),
+        by_ipv6: had.is_some_and(|had| had.is_ipv6()),
         takes_hostname: hostname.is_none()
             && CommandLine::read().hostname.is_none()
             && !std::path::Path::new("/etc/hostname").exists(),

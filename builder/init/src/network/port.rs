@@ -36,6 +36,8 @@ pub(super) struct Port {
     pub(super) takes_hostname: bool,
     /// The address that firmware had.
     pub(super) known: Option<Ipv4Addr>,
+    /// Whether it was used by IPv6, which is enough then.
+    pub(super) by_ipv6: bool,
     pub(super) kernel: Netlink,
     pub(super) resolver: Arc<Resolver>,
     pub(super) phone: Phone,
@@ -60,8 +62,9 @@ impl Port {
     /// The interface has an address: the boot and the server hear of the first one.
     pub(super) fn has(&mut self, address: IpAddr) {
         say(&format!("{} has {address}", self.name));
-        // Where an IPv4 address is asked for, the boot waits for that.
-        if self.is_ready || (self.settings.dhcp4 && address.is_ipv6()) {
+        // Where an IPv4 address is asked for, the boot waits for that, unless the loader did without.
+        let waits_for_ipv4 = self.settings.dhcp4 && !self.by_ipv6;
+        if self.is_ready || (waits_for_ipv4 && address.is_ipv6()) {
             return;
         }
         self.is_ready = true;
