@@ -190,6 +190,9 @@ pub struct NicFacts {
     pub speed: Option<u32>,
     /// Whether something is at the other end of its cable.
     pub carrier: bool,
+    /// Whether the interface is switched off in the system, so that nobody knows what is at the other end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub down: bool,
     /// `VENDOR:DEVICE` of the PCI card.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pci: String,

@@ -132,6 +132,7 @@ fn mac(nic: &NicFacts) -> String {
 
 fn link(nic: &NicFacts) -> String {
     match (nic.carrier, nic.speed) {
+        _ if nic.down => "down".to_owned(),
         (false, _) => "none".to_owned(),
         (true, None) => "up".to_owned(),
         (true, Some(speed)) => format!("{speed} Mbit/s"),
@@ -189,19 +190,22 @@ mod tests {
                 rotational: true,
                 ..DiskFacts::default()
             }],
-            nics: vec![NicFacts {
-                name: text("eth0"),
-                mac: text("52:54:00:00:00:01"),
-                carrier: true,
-                speed: Some(1000),
-                switch: Some(SwitchPort {
-                    system: text("tor\n-3"),
-                    port: text("7"),
-                    vlan: Some(40),
-                    ..SwitchPort::default()
-                }),
-                ..NicFacts::default()
-            }],
+            nics: vec![
+                NicFacts {
+                    name: text("eth0"),
+                    mac: text("52:54:00:00:00:01"),
+                    carrier: true,
+                    speed: Some(1000),
+                    switch: Some(SwitchPort {
+                        system: text("tor\n-3"),
+                        port: text("7"),
+                        vlan: Some(40),
+                        ..SwitchPort::default()
+                    }),
+                    ..NicFacts::default()
+                },
+                NicFacts { name: text("eth1"), down: true, ..NicFacts::default() },
+            ],
             kernel: text("6.12"),
             virtualization: String::new(),
         }
@@ -209,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_machine_is_summed_up_in_one_line() {
-        let line = "ACME Box[31m, serial S-1, 4 threads, 2.0 GB memory, 1 disk, 1 network card";
+        let line = "ACME Box[31m, serial S-1, 4 threads, 2.0 GB memory, 1 disk, 2 network cards";
         assert_eq!(summary(&facts()), line);
         assert_eq!(summary(&Facts::default()), "0 threads, 0 B memory, 0 disks, 0 network cards");
     }
@@ -227,6 +231,8 @@ mod tests {
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{line}\nis not in\n{shown}");
         }
+        let down = shown.lines().find(|line| line.starts_with("eth1"));
+        assert!(down.is_some_and(|line| line.trim_end().ends_with("down")), "{shown}");
         assert!(!shown.contains(['\u{1b}', '\u{202e}']));
         text(&ToldFacts { boot: 7, at: 0, facts: Facts::default() });
     }

@@ -30,11 +30,18 @@ fn nic(tree: &Tree, name: String) -> NicFacts {
         // Without a cable it is unknown, or -1.
         speed: tree.number(&at("speed")).and_then(|speed| u32::try_from(speed).ok()),
         carrier: tree.number(&at("carrier")) == Some(1),
+        down: is_down(&tree.text(&at("flags"))),
         pci,
         bus,
         switch: None,
         name,
     }
+}
+
+/// Looks for `IFF_UP` of linux/if.h in the flags of an interface, which are written in hexadecimal.
+fn is_down(flags: &str) -> bool {
+    let flags = flags.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    flags.is_some_and(|flags| flags & 1 == 0)
 }
 
 /// Returns what the PCI device is under a card, and where it is on its bus.
@@ -93,5 +100,11 @@ mod tests {
         assert_eq!((nic.driver.as_str(), nic.pci.as_str()), ("virtio_net", "1af4:1000"));
         assert_eq!((nic.bus.as_str(), nic.speed, nic.carrier), ("0000:00:03.0", None, true));
         assert_eq!(linked(&fake.tree()), [(7, "kilntest0".to_owned())]);
+    }
+
+    #[test]
+    fn a_card_that_is_switched_off_is_down_and_one_without_a_cable_is_not() {
+        assert!(is_down("0x1002\n".trim()) && !is_down("0x1003"));
+        assert!(!is_down("") && !is_down("1002"));
     }
 }
