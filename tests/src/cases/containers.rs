@@ -49,6 +49,11 @@ const LINES: &[&str] = &[
     "user: I am 0, which is 0 100000 1000",
     "device: read kmsg 600",
     "device: head: /dev/mem: Operation not permitted",
+    "keeps: has 1",
+    "joins: has 1, ,UP,",
+    "shares: mounted",
+    "hides: private",
+    "sees: sees shared kept",
     "card: has eth0",
     "kiln-init: healthy",
     // The containers of `onshutdown` run while the services are still there.
