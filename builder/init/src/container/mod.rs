@@ -21,8 +21,9 @@ use crate::adapt::{AdaptError, Adapted, adapt};
 use crate::devices::{Devices, DevicesError};
 use crate::error::chain;
 use crate::out_of_memory;
+use crate::report::{self, Faults};
 use crate::runtime::{Runtime, RuntimeError};
-use wait::{Report, Signals, code_of, wait};
+use wait::{Ended, Report, Signals, code_of, wait};
 
 pub(crate) use group::{group_of, remove_group};
 
@@ -63,17 +64,25 @@ enum ContainerError {
     Wait(#[source] nix::Error),
 }
 
-/// Runs the container in `bundle` to its end and returns its exit code, or 128 and the signal.
+/// Runs the container in `bundle` to its end and returns its exit code, or 128 and the signal. Why it could not run is kept for
+/// process 1, which tells it together with what it does about that.
 pub(crate) fn run(bundle: &str, name: &str) -> ExitCode {
-    match run_to_end(Path::new(bundle), name) {
-        Ok(code) => ExitCode::from(code),
+    let bundle = Path::new(bundle);
+    let mut faults = Faults::listen().ok();
+    let result = run_to_end(bundle, name);
+    let first = faults.as_mut().and_then(Faults::first);
+    let (code, fault) = match result {
+        Ok(Ended { code, ran }) => (code, first.filter(|_| !ran && code != 0)),
         Err(error) => {
-            // Goes to the log and the console like everything that the container prints.
-            let line = format!("cannot run: {}\n", chain(&error));
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-            ExitCode::from(CANNOT_START)
+            (CANNOT_START, Some(first.unwrap_or_else(|| report::sentence(&chain(&error), ""))))
         }
+    };
+    if let Some(fault) = fault {
+        let directory = Path::new(ADAPTED).join(id(bundle, name));
+        let _ = fs::create_dir_all(&directory);
+        let _ = fs::write(directory.join(REASON), format!("cannot run: {fault}"));
     }
+    ExitCode::from(code)
 }
 
 /// Binds a directory of the machine over one of a container that is being set up.
@@ -89,8 +98,7 @@ pub(crate) fn bind(source: &str, target: &str) -> ExitCode {
     }
 }
 
-fn run_to_end(bundle: &Path, name: &str) -> Result<u8, ContainerError> {
-    crate::report::to_stderr();
+fn run_to_end(bundle: &Path, name: &str) -> Result<Ended, ContainerError> {
     let report = Report::take().map_err(ContainerError::Report)?;
     let signals = Signals::hold().map_err(ContainerError::Signals)?;
     // The container's first process is not our child; its parent ends at once, and then it falls
@@ -112,13 +120,13 @@ fn run_prepared(
     runtime: &Runtime,
     signals: &Signals,
     report: Report,
-) -> Result<u8, ContainerError> {
+) -> Result<Ended, ContainerError> {
     let id = id(bundle, name);
     let state = Path::new(STATE);
     let adapted = Path::new(ADAPTED).join(&id);
     // What a run that was cut off has left.
+    let _ = take_reason(&id);
     let _ = fs::remove_dir_all(state.join(&id));
-    let _ = fs::remove_file(adapted.join(REASON));
     for path in [state, &adapted] {
         fs::create_dir_all(path)
             .map_err(|source| ContainerError::MakeDirectory { path: path.into(), source })?;
@@ -161,7 +169,7 @@ fn run_prepared(
     remove();
     match result {
         // Before its program ran.
-        Err(ContainerError::Stopped(signal)) => Ok(code_of(signal)),
+        Err(ContainerError::Stopped(signal)) => Ok(Ended { code: code_of(signal), ran: true }),
         result => result,
     }
 }
@@ -224,7 +232,7 @@ pub(crate) fn take_reason(id: &str) -> Option<String> {
 }
 
 /// Names a container so that one of `onboot` and a service may have the same name.
-fn id(bundle: &Path, name: &str) -> String {
+pub(crate) fn id(bundle: &Path, name: &str) -> String {
     let section = bundle.parent().and_then(Path::file_name).unwrap_or_default();
     format!("{}-{name}", section.to_string_lossy())
 }

@@ -64,6 +64,13 @@ impl Report {
     }
 }
 
+/// How a container ended, and whether its own program ever ran.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) code: u8,
+    pub(super) ran: bool,
+}
+
 /// Waits until the container's first process has ended; passes on what asks it to stop. `program` is a pipe whose other
 /// end the kernel closes when the first process becomes the container's program, or ends.
 pub(super) fn wait(
@@ -71,11 +78,12 @@ pub(super) fn wait(
     signals: &Signals,
     program: OwnedFd,
     mut report: Report,
-) -> nix::Result<u8> {
+) -> nix::Result<Ended> {
     let mut program = Some(program);
+    let mut ran = false;
     loop {
         if let Some(code) = reap(first)? {
-            return Ok(code);
+            return Ok(Ended { code, ran });
         }
         let mut polled = vec![PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)];
         polled.extend(program.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
@@ -88,6 +96,7 @@ pub(super) fn wait(
             program = None;
             // One that has ended has no program any more, even if nobody has taken its end yet.
             if fs::read_link(format!("/proc/{first}/exe")).is_ok() {
+                ran = true;
                 report.program_runs();
             }
         }

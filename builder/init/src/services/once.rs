@@ -1,6 +1,7 @@
 //! Containers that run one by one, each to its end: `onboot` and `onshutdown`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use super::bundles;
 use crate::clock::uptime;
 use crate::config::OnFailure;
 use crate::console::say;
+use crate::container;
 use crate::phone::{Phase, Phone};
 use crate::power::Then;
-use crate::process::Children;
+use crate::process::{Children, End};
 
 const ONBOOT: &str = "/containers/onboot";
 const ONSHUTDOWN: &str = "/containers/onshutdown";
@@ -33,10 +35,11 @@ pub(crate) fn run_onboot(
         say(&format!("onboot {name}"));
         let start = uptime();
         let (told, end) = channel();
-        let result = children.start(&format!("{ONBOOT}/{bundle}"), name, told);
+        let bundle = format!("{ONBOOT}/{bundle}");
+        let result = children.start(&bundle, name, told);
         let failure = match result.map(|_| end.recv()) {
             Ok(Ok(end)) if end.is_success() => None,
-            Ok(Ok(end)) => Some(end.to_string()),
+            Ok(Ok(end)) => Some(what_ended(&bundle, end)),
             Ok(Err(_)) => Some("was lost".to_owned()),
             Err(error) => Some(format!("cannot start: {error}")),
         };
@@ -68,10 +71,11 @@ pub(crate) fn run_onshutdown(children: &Children) {
         }
         say(&format!("onshutdown {name}"));
         let (told, end) = channel();
-        match children.start(&format!("{ONSHUTDOWN}/{bundle}"), name, told) {
+        let bundle = format!("{ONSHUTDOWN}/{bundle}");
+        match children.start(&bundle, name, told) {
             Ok(pid) => match end.recv_timeout(left) {
                 Ok(end) if end.is_success() => {}
-                Ok(end) => say(&format!("onshutdown {name} {end}")),
+                Ok(end) => say(&format!("onshutdown {name} {}", what_ended(&bundle, end))),
                 Err(RecvTimeoutError::Disconnected) => say(&format!("onshutdown {name} was lost")),
                 Err(RecvTimeoutError::Timeout) => {
                     say(&format!("onshutdown {name} takes too long"));
@@ -82,6 +86,14 @@ pub(crate) fn run_onshutdown(children: &Children) {
             Err(error) => say(&format!("onshutdown {name} cannot start: {error}")),
         }
     }
+}
+
+/// Says how a container ended, or why it did not run.
+fn what_ended(bundle: &str, end: End) -> String {
+    let bundle = Path::new(bundle);
+    let directory = bundle.file_name().unwrap_or_default().to_string_lossy();
+    container::take_reason(&container::id(bundle, name_of(&directory)))
+        .unwrap_or_else(|| end.to_string())
 }
 
 /// The number in front says the order.
