@@ -1,12 +1,15 @@
 //! The boot, from the kernel's hand to a healthy machine, and then its keeping.
 
 use std::convert::Infallible;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cmdline::CommandLine;
 use crate::config::{self, Image, Machine};
@@ -17,7 +20,8 @@ use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
 use crate::{
-    clock, control, facts, input, network, orders, parts, root, services, state, tune, volumes,
+    clock, control, facts, input, network, orders, parts, root, screen, services, state, tune,
+    volumes, watchdog,
 };
 
 /// How long the kernel hurries for services that do not come up.
@@ -44,6 +48,9 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     let image = image.unwrap_or_default();
     let machine: Option<Machine> = told(config::read(config::MACHINE), &mut faults).flatten();
     greet(&image, machine.as_ref());
+    if let Some(then) = line.when_hopeless {
+        power::when_hopeless(then);
+    }
     for word in &line.unknown {
         say(&format!("{word} on the kernel's command line means nothing here"));
     }
@@ -64,6 +71,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     let count = loader.load_for_hardware();
     say(&format!("{count} modules for this hardware"));
     phone.tell_since(start, Phase::Modules, count.to_string());
+    watchdog::start(image.watchdog);
     input::start()?;
     root::settle();
     tune::set_sysctls();
@@ -84,6 +92,10 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     }
     control::start(&children)?;
     let healthy = services::start(&image.services, &children, &phone)?;
+    if line.has_screen {
+        let version = machine.as_ref().and_then(|machine| machine.version.as_deref());
+        screen::start(&image.image, version.unwrap_or_default())?;
+    }
     let first = healthy.recv_timeout(HURRY);
     tune::hurry(false);
     let all_up = match first {
@@ -150,6 +162,24 @@ fn set_hostname(machine: Option<&Machine>, line: &CommandLine) {
     }
 }
 
+/// Waits for signals, but not for longer than the watchdog does, and passes on those that ask for a stop.
+fn hear(arrived: &SignalFd) {
+    let round = watchdog::round();
+    let patience = PollTimeout::try_from(round).unwrap_or(PollTimeout::MAX);
+    if poll(&mut [PollFd::new(arrived.as_fd(), PollFlags::POLLIN)], patience).is_err() {
+        // Nothing to do about it but not to hurry.
+        std::thread::sleep(round);
+    }
+    while let Ok(Some(info)) = arrived.read_signal() {
+        let number = i32::try_from(info.ssi_signo).unwrap_or_default();
+        match Signal::try_from(number) {
+            Ok(Signal::SIGTERM | Signal::SIGPWR | Signal::SIGUSR2) => power::ask(Then::PowerOff),
+            Ok(Signal::SIGINT) => power::ask(Then::Reboot),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
 /// From here on, signals of process 1 are waited for by one thread.
 fn watch_signals(children: &Arc<Children>) -> Result<(), BootError> {
     let signals: SigSet = [
@@ -165,6 +195,8 @@ fn watch_signals(children: &Arc<Children>) -> Result<(), BootError> {
     .collect();
     // Threads started later have them blocked as well.
     signals.thread_block().map_err(BootError::Signals)?;
+    let arrived = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(BootError::Signals)?;
     let stops = power::listen();
     let reaped = Arc::clone(children);
     std::thread::Builder::new()
@@ -172,14 +204,11 @@ fn watch_signals(children: &Arc<Children>) -> Result<(), BootError> {
         .stack_size(128 * 1024)
         .spawn(move || {
             loop {
-                match signals.wait() {
-                    Ok(Signal::SIGCHLD) => reaped.reap(),
-                    Ok(Signal::SIGTERM | Signal::SIGPWR | Signal::SIGUSR2) => {
-                        power::ask(Then::PowerOff);
-                    }
-                    Ok(Signal::SIGINT) => power::ask(Then::Reboot),
-                    Ok(_) | Err(_) => {}
-                }
+                hear(&arrived);
+                reaped.reap();
+                // Who hangs with one of these in hand makes the machine useless, and the watchdog bites.
+                let _ = services::running().map(|services| services.table().get(""));
+                watchdog::feed();
             }
         })
         .map_err(|source| BootError::StartThread("signals", source))?;

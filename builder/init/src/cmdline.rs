@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::power::Then;
+
 /// How long the boot waits for an address before it goes on without.
 const NETWORK_WAIT: Duration = Duration::from_secs(60);
 /// Nobody waits longer.
@@ -14,6 +16,10 @@ pub(crate) struct CommandLine {
     /// Modules to load besides those of the image.
     pub(crate) modules: Vec<String>,
     pub(crate) network_wait: Duration,
+    /// What is done with a machine that cannot come up.
+    pub(crate) when_hopeless: Option<Then>,
+    /// Whether a machine with a screen shows its state there.
+    pub(crate) has_screen: bool,
     /// What begins like one of ours and is none.
     pub(crate) unknown: Vec<String>,
 }
@@ -28,6 +34,8 @@ impl CommandLine {
             hostname: None,
             modules: Vec::new(),
             network_wait: NETWORK_WAIT,
+            when_hopeless: None,
+            has_screen: true,
             unknown: Vec::new(),
         };
         for word in line.split_ascii_whitespace() {
@@ -44,6 +52,9 @@ impl CommandLine {
                     let seconds = seconds.parse().unwrap_or(0).min(LONGEST_WAIT);
                     said.network_wait = Duration::from_secs(seconds);
                 }
+                Some(("on-failure", "halt")) => said.when_hopeless = Some(Then::PowerOff),
+                Some(("on-failure", "reboot")) => said.when_hopeless = Some(Then::Reboot),
+                Some(("screen", word @ ("on" | "off"))) => said.has_screen = word == "on",
                 _ => said.unknown.push(word.to_owned()),
             }
         }
@@ -64,6 +75,16 @@ mod tests {
         assert_eq!(said.modules, ["dummy", "tun"]);
         assert_eq!(said.network_wait, Duration::from_secs(5));
         assert_eq!(said.unknown, ["kiln.colour=red", "kiln.hostname="]);
+    }
+
+    #[test]
+    fn what_is_done_with_a_machine_that_cannot_come_up_is_one_of_two_words() {
+        let then = |text: &str| CommandLine::parse(text).when_hopeless;
+        assert_eq!(then("kiln.on-failure=reboot"), Some(Then::Reboot));
+        assert_eq!(then("kiln.on-failure=halt"), Some(Then::PowerOff));
+        assert_eq!(then("kiln.on-failure=panic"), None);
+        assert!(CommandLine::parse("quiet").has_screen);
+        assert!(!CommandLine::parse("kiln.screen=off").has_screen);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Image {
     pub(crate) network: Option<serde_json::Value>,
     /// The partition that is kept from image to image.
     pub(crate) state: Option<StateDisk>,
+    /// After how many milliseconds a watchdog resets a machine that hangs; 0 for never.
+    pub(crate) watchdog: Option<u64>,
 }
 
 impl Image {

@@ -49,6 +49,7 @@ mod restart;
 mod ring;
 mod root;
 mod runtime;
+mod screen;
 mod seccomp;
 mod services;
 mod state;
@@ -56,6 +57,7 @@ mod sys;
 mod tune;
 mod unmount;
 mod volumes;
+mod watchdog;
 mod workload;
 
 use std::process::ExitCode;

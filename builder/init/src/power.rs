@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::clock::uptime;
 use crate::console::say;
 use crate::process::Children;
-use crate::{services, state, unmount};
+use crate::{screen, services, state, unmount, watchdog};
 
 /// How long services may take to stop, one after the other.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(30);
@@ -53,7 +53,9 @@ pub(crate) fn ask(then: Then) {
 
 /// Stops everything in order, then the machine.
 pub(crate) fn stop(children: &Children, then: Then) -> ! {
+    screen::leave();
     say("stopping");
+    watchdog::stopping();
     services::run_onshutdown(children);
     children.refuse_new();
     if let Some(services) = services::running() {
@@ -77,17 +79,7 @@ pub(crate) fn stop(children: &Children, then: Then) -> ! {
     state::leave();
     nix::unistd::sync();
     unmount::disks();
-    match then {
-        Then::PowerOff => say("power off"),
-        Then::Reboot => say("reboot"),
-        Then::Kexec => say("starting the other version"),
-    }
-    let mode = match then {
-        Then::PowerOff => RebootMode::RB_POWER_OFF,
-        Then::Reboot => RebootMode::RB_AUTOBOOT,
-        Then::Kexec => RebootMode::RB_KEXEC,
-    };
-    finish(reboot(mode))
+    end(then)
 }
 
 /// Stops a machine on which something failed without which it is of no use, once a person had time to read what.
@@ -97,14 +89,38 @@ pub(crate) fn after_failure(children: &Children, then: Then) -> ! {
     stop(children, then)
 }
 
+/// What is done with a machine that could not come up, as its image says; it is switched off otherwise.
+static HOPELESS: OnceLock<Then> = OnceLock::new();
+
+/// Notes what is done with a machine that cannot come up.
+pub(crate) fn when_hopeless(then: Then) {
+    let _ = HOPELESS.set(then);
+}
+
 /// Ends a machine that could not come up.
 pub(crate) fn give_up() -> ! {
-    say("power off in 30 s");
+    let then = HOPELESS.get().copied().unwrap_or(Then::PowerOff);
+    screen::leave();
+    let word = if then == Then::Reboot { "reboot" } else { "power off" };
+    say(&format!("{word} in {} s", READING_TIME.as_secs()));
+    watchdog::stopping();
     sleep(READING_TIME);
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     state::leave();
     nix::unistd::sync();
-    finish(reboot(RebootMode::RB_POWER_OFF))
+    end(then)
+}
+
+/// Does what comes after the stop.
+fn end(then: Then) -> ! {
+    let (mode, text) = match then {
+        Then::PowerOff => (RebootMode::RB_POWER_OFF, "power off"),
+        Then::Reboot => (RebootMode::RB_AUTOBOOT, "reboot"),
+        Then::Kexec => (RebootMode::RB_KEXEC, "starting the other version"),
+    };
+    say(text);
+    watchdog::hand_over(then);
+    finish(reboot(mode))
 }
 
 /// A machine that can be switched neither off nor on again stays where it is.

@@ -102,6 +102,7 @@ pub(super) async fn assemble(
                 .state
                 .as_ref()
                 .map(|state| state.settle(component::bundles(spec).into_iter().zip(containers))),
+            watchdog: spec.watchdog.as_ref().and_then(|watchdog| watchdog.millis()),
         };
         let part = |said: &init::About<'_>| -> Result<_, BuildError> {
             Ok(part("image", format!("init[{number}]"), What::Tree(said.tree()?)))

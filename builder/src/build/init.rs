@@ -33,6 +33,8 @@ pub(super) struct About<'a> {
     pub(super) network: Option<Value>,
     /// The partition that is kept from image to image.
     pub(super) state: Option<State>,
+    /// After how many milliseconds a watchdog resets the machine, where the specification says so; 0 for never.
+    pub(super) watchdog: Option<u64>,
 }
 
 impl About<'_> {
@@ -87,6 +89,9 @@ impl About<'_> {
         }
         if let Some(state) = &self.state {
             about["state"] = json!(state);
+        }
+        if let Some(millis) = self.watchdog {
+            about["watchdog"] = json!(millis);
         }
         about
     }
@@ -149,6 +154,7 @@ mod tests {
             min_ram: None,
             network: None,
             state: None,
+            watchdog: None,
         };
         let about = said.value();
         assert_eq!(about.as_object().unwrap().len(), 5);

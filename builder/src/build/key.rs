@@ -9,7 +9,7 @@ use crate::segment::Packing;
 use crate::tree::{Kind, Tree};
 
 /// Changed whenever the same inputs would give other bytes.
-const RECIPE: &str = "17";
+const RECIPE: &str = "18";
 
 /// Begins the key that a result is remembered under.
 pub(super) fn key(what: &str, packing: Packing) -> Hasher {

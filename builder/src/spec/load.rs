@@ -133,6 +133,7 @@ fn join(mut a: Spec, b: Spec) -> Spec {
     a.layout = b.layout.or(a.layout);
     a.network = b.network.or(a.network);
     a.state = b.state.or(a.state);
+    a.watchdog = b.watchdog.or(a.watchdog);
     a.trust = b.trust.or(a.trust);
     if b.debian != super::DebianSpec::default() {
         a.debian = b.debian;

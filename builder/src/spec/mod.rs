@@ -31,6 +31,7 @@ mod settle;
 mod state;
 mod text;
 mod volume;
+mod watchdog;
 mod write;
 
 use schemars::JsonSchema;
@@ -65,6 +66,7 @@ pub use self::runtime::{BindNs, BindNsSpec, InterfaceSpec, Runtime, RuntimeSpec}
 pub use self::settle::Container;
 pub use self::state::{ByteSize, State, StateFormat, StateSpec};
 pub use self::volume::{VolumeFormat, VolumeSpec};
+pub use self::watchdog::WatchdogSpec;
 use crate::oci::Reference;
 
 /// A whole specification, of one or several files.
@@ -104,6 +106,9 @@ pub struct Spec {
     /// A disk partition that is kept from image to image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Placed<StateSpec>>,
+    /// What is made of the hardware's watchdog: `auto`, `off`, or a map with `timeout`; `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<Placed<WatchdogSpec>>,
     /// What LinuxKit knew of content trust once; accepted and without effect, as there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust: Option<Placed<TrustSpec>>,

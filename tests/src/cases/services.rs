@@ -95,6 +95,8 @@ pub(super) fn cases() -> Vec<Case> {
                 "a_failure_of_onboot_starts_the_machine_anew_if_the_image_says_so",
                 failure_reboots,
             );
+            add("ill_services_start_anew_and_a_hanging_machine_is_reset", ill);
+            add("a_screen_shows_the_state_and_ctrl_alt_del_starts_anew", screen);
             add("a_thousand_restarts_leave_nothing_behind", restarts);
         }
     }
@@ -186,6 +188,75 @@ fn failure(arch: Arch, out: &Path, end: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is said of services that are ill, that cannot run, and of the watchdog; each once or more.
+const FAULTS: &[&str] = &[
+    "kiln-init: a watchdog resets this machine when it hangs for 6 s",
+    "kiln-init: ill is not well: its check ended with code 4",
+    "kiln-init: ill was not well: its check ended with code 4; again in 100 ms",
+    "kiln-init: deaf is not well: its check takes longer than 2000 ms",
+    "kiln-init: deaf was not well: its check takes longer than 2000 ms; again in 100 ms",
+    "kiln-init: programless cannot run: there is no /no/such/program in the container; see its `command`",
+    "kiln-init: sourceless cannot run: ",
+    "ice: the machine is still there",
+    "ice: freezes",
+];
+
+fn ill(arch: Arch) -> anyhow::Result<()> {
+    let folder = scratch()?;
+    let out = build(folder.path(), "ill", arch)?;
+    let watchdog = ["-device", "i6300esb", "-action", "watchdog=reset"].map(str::to_owned);
+    let mut machine = Direct::start(arch, &out, 512, "", None, &watchdog)?;
+    machine.wait_for_end()?;
+    let text = machine.text()?;
+    for wanted in FAULTS {
+        ensure!(text.contains(wanted), "missing: {wanted:?}; the console:\n{text}");
+    }
+    // One sentence for each that cannot run, with the key that it has to do with.
+    for (name, key) in [("programless", "`command`"), ("sourceless", "`binds`")] {
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(name)).collect();
+        ensure!(lines.len() == 1 && lines[0].contains(key), "of {name}: {lines:?}");
+    }
+    // It was reset, and did not stop by itself.
+    ensure!(!text.contains("kiln-init: stopping"), "it stopped; the console:\n{text}");
+    ensure!(!text.contains("kiln-init: healthy"), "it was healthy; the console:\n{text}");
+    Ok(())
+}
+
+/// What is on the screen of a machine.
+const SHOWN: &[&str] = &[
+    "look: shows Machine    ",
+    "look: shows Addresses  10.0.2.15",
+    "look: shows State      healthy, up 0 h ",
+    "look: shows SERVICE                          STATE     RESTARTS  HEALTH",
+    "look: shows idle                             up               0  well",
+    "look: shows look                             up               0  -",
+    "look: shows Alt-F1: messages ",
+    "look: messages are kept",
+    "look: tty8",
+    "look: done",
+    "kiln-init: stopping",
+    "kiln-init: reboot",
+];
+
+fn screen(arch: Arch) -> anyhow::Result<()> {
+    let folder = scratch()?;
+    let out = build(folder.path(), "screen", arch)?;
+    let socket = folder.path().join("monitor");
+    let monitor = ["-monitor".to_owned(), format!("unix:{},server=on,wait=off", socket.display())];
+    let mut machine = Direct::start(arch, &out, 512, "", None, &monitor)?;
+    machine.wait_for("look: done")?;
+    let mut monitor = UnixStream::connect(&socket).context("the monitor of qemu")?;
+    monitor.write_all(b"sendkey ctrl-alt-delete\n")?;
+    machine.wait_for_end()?;
+    let text = machine.text()?;
+    in_order(&text, SHOWN)?;
+    ensure!(
+        !text.lines().any(|line| line.contains("SERVICE ") && !line.starts_with("look: ")),
+        "the screen is on the serial line; the console:\n{text}"
+    );
+    Ok(())
+}
+
 /// What is counted before and after, and how much more there may be.
 const COUNTED: [(&str, u64); 7] = [
     // In KiB: the logs that are kept on purpose are full by then.
@@ -223,6 +294,8 @@ fn restarts(arch: Arch) -> anyhow::Result<()> {
             "of {name} nothing is told:\n{text}"
         );
     }
+    // SIGTERM ended it in order.
+    in_order(&text, &["counter: done", "kiln-init: stopping", "kiln-init: power off"])?;
     // Their programs began, but none of them ran for a moment.
     ensure!(!text.contains("kiln-init: healthy"), "services that end at once are well:\n{text}");
     Ok(())

@@ -127,6 +127,17 @@ impl Table {
         first && all
     }
 
+    /// Says whether every service has run well.
+    pub(crate) fn all_were_steady(&self) -> bool {
+        self.lock().values().all(|status| status.was_steady)
+    }
+
+    /// Waits until something has changed, or the time is over.
+    pub(crate) fn wait_for_change(&self, patience: Duration) {
+        let woken = self.changed.wait_timeout(self.lock(), patience);
+        drop(woken.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Waits until a service is as wanted, or the time is over; returns what is known of it then.
     pub(crate) fn wait(
         &self,

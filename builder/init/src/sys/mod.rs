@@ -13,6 +13,7 @@ mod passing;
 mod router;
 mod signals;
 mod terminal;
+mod watchdog;
 
 pub(crate) use arp::ArpSocket;
 pub(crate) use block::read_partitions_again;
@@ -24,4 +25,7 @@ pub(crate) use packet::{LldpSocket, permanent_address};
 pub(crate) use passing::{receive_files, send_files};
 pub(crate) use router::RouterSocket;
 pub(crate) use signals::let_pipes_end_programs;
-pub(crate) use terminal::{control_from, open_terminal, resize_terminal, terminal_size};
+pub(crate) use terminal::{
+    Size, control_from, open_terminal, resize_terminal, show_terminal, terminal_size,
+};
+pub(crate) use watchdog::set_watchdog_time;

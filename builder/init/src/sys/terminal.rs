@@ -12,6 +12,8 @@ nix::ioctl_write_ptr_bad!(set_size, libc::TIOCSWINSZ, libc::winsize);
 nix::ioctl_write_ptr_bad!(set_lock, libc::TIOCSPTLCK, libc::c_int);
 nix::ioctl_write_int_bad!(open_peer, libc::TIOCGPTPEER);
 nix::ioctl_write_int_bad!(make_controlling, libc::TIOCSCTTY);
+// `VT_ACTIVATE` of linux/vt.h.
+nix::ioctl_write_int_bad!(activate, 0x5606);
 
 /// The size of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,12 @@ pub(crate) fn open_terminal() -> io::Result<(File, OwnedFd)> {
     let peer = unsafe { open_peer(master.as_raw_fd(), libc::O_RDWR | libc::O_NOCTTY) }?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
     Ok((master, unsafe { OwnedFd::from_raw_fd(peer) }))
+}
+
+/// Shows the virtual terminal of this number on the screen to which a virtual terminal belongs.
+pub(crate) fn show_terminal(terminal: &impl AsFd, number: u16) {
+    // SAFETY: the descriptor is open, and the argument is a number.
+    let _ = unsafe { activate(terminal.as_fd().as_raw_fd(), i32::from(number)) };
 }
 
 /// Makes a terminal the one from which this session is controlled.

@@ -123,6 +123,11 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
     {
         return Err(SpecError::wrong(state.place(), problem));
     }
+    if let Some(watchdog) = &spec.watchdog
+        && let Some(problem) = watchdog.problem(spec)
+    {
+        return Err(SpecError::wrong(watchdog.place(), problem));
+    }
     Ok(())
 }
 
