@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use kiln_types::{Arch, ImageRef};
 
+use crate::loader::loader_for;
 use crate::{
-    Asker, Bake, BootPlan, Decision, Firmware, ImageVersion, Machine, Plan, Reason, Sighting,
-    Snapshot, UnknownMachines,
+    Asker, Bake, BootFrom, BootPlan, Decision, Firmware, ImageVersion, Loader, LoaderChoice,
+    Machine, Plan, Reason, Sighting, Snapshot, UnknownMachines,
 };
 
 /// Settles what the machine behind a sighting gets, and says why.
@@ -37,7 +38,35 @@ pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
             })
         }
     };
-    Decision { machine, plan, reasons }
+    let loader = loader(machine.as_deref(), sighting, &plan, &mut reasons);
+    Decision { machine, plan, loader, reasons }
+}
+
+/// Settles the loader, and says so where it is not iPXE.
+fn loader(
+    machine: Option<&Machine>,
+    sighting: &Sighting,
+    plan: &Plan,
+    reasons: &mut Vec<Reason>,
+) -> Loader {
+    let choice = machine.map_or(LoaderChoice::Auto, |machine| machine.spec.loader);
+    let loader = match loader_for(choice, sighting) {
+        // One file has everything in it or nothing; iPXE can wait and show why.
+        Loader::Uki if !matches!(plan, Plan::Boot(_)) => Loader::Ipxe,
+        loader => loader,
+    };
+    let boots = matches!(plan, Plan::Boot(_)) && sighting.asker == Asker::Firmware;
+    if let (true, Some(machine), Some(firmware)) = (boots, machine, sighting.firmware) {
+        let by_choice = firmware.is_uefi();
+        if loader != Loader::Ipxe {
+            reasons.push(Reason::LoadedBy { loader, by_choice });
+        }
+        if !by_choice && matches!(choice, LoaderChoice::Uki | LoaderChoice::Grub) {
+            let (machine, wanted) = (machine.spec.name.clone(), choice);
+            reasons.push(Reason::LoaderUnfit { machine, wanted, firmware });
+        }
+    }
+    loader
 }
 
 fn unknown(policy: UnknownMachines, sighting: &Sighting, reasons: &mut Vec<Reason>) -> Plan {
@@ -72,6 +101,10 @@ fn known(
     reasons: &mut Vec<Reason>,
 ) -> Result<Plan, Stop> {
     let spec = &machine.spec;
+    if spec.boot == BootFrom::Disk {
+        reasons.push(Reason::BootsFromDisk { machine: spec.name.clone() });
+        return Ok(Plan::LocalDisk);
+    }
     if let Some(reason) = no_loader(sighting) {
         return Err(Stop::Refuse(reason));
     }
@@ -97,7 +130,7 @@ fn known(
         Some(reason) => Stop::Hold(reason),
         None => Stop::Refuse(Reason::NotBuiltForArch { image: image.clone(), arch }),
     })?;
-    // On arm64 there is no other way to start a kernel than UEFI.
+    // Where nothing is told on arm64, it is UEFI: what else there is says so.
     let uefi = sighting.firmware.map_or(arch == Arch::Arm64, Firmware::is_uefi);
     if uefi && !version.efi_stub {
         return Err(Stop::Refuse(Reason::NoEfiStub { image: image.clone(), arch }));

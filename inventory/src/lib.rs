@@ -1,7 +1,7 @@
 //! The inventory: which machines there are, what they should run, and what became of it.
 //!
 //! ```text
-//!  Sighting ──▶ decide(&Snapshot, &Sighting) ──▶ Decision { plan, reasons }
+//!  Sighting ──▶ decide(&Snapshot, &Sighting) ──▶ Decision { plan, loader, reasons }
 //!                       ▲                                  pure: no I/O, no clock, no log
 //!  Store (SQLite) ──────┘ machines, leases, boots and their events, facts
 //! ```
@@ -14,6 +14,7 @@ mod boot;
 mod decide;
 mod lease;
 mod lease6;
+mod loader;
 mod machine;
 mod order;
 mod plan;
@@ -28,6 +29,7 @@ pub use boot::{Boot, BootEvent, BootId, NewBoot, Outcome, Phase};
 pub use decide::decide;
 pub use lease::Lease;
 pub use lease6::{Duid, Lease6, ParseDuidError};
+pub use loader::{BootFrom, Loader, LoaderChoice, ParseWordError};
 pub use machine::{Machine, MachineId, NewMachine};
 pub use order::{Command, NewOrder, Order, OrderId, OrderState};
 pub use plan::{Artifact, BootPlan, Decision, Plan};

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
-use crate::StateDisk;
+use crate::{BootFrom, LoaderChoice, StateDisk};
 
 /// Our own name for one physical box. It stays when network cards or the name of the machine change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,6 +57,12 @@ pub struct NewMachine {
     /// Disk on which a state partition may be made; without one nothing is ever written to its disks.
     #[serde(default, rename = "state-disk", skip_serializing_if = "Option::is_none")]
     pub state_disk: Option<StateDisk>,
+    /// Which loader it gets, where its firmware can run that.
+    #[serde(default, skip_serializing_if = "LoaderChoice::is_auto")]
+    pub loader: LoaderChoice,
+    /// Where it boots from.
+    #[serde(default, skip_serializing_if = "BootFrom::is_net")]
+    pub boot: BootFrom,
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -75,6 +81,8 @@ impl NewMachine {
             address6: None,
             cmdline: String::new(),
             state_disk: None,
+            loader: LoaderChoice::Auto,
+            boot: BootFrom::Net,
             labels: BTreeMap::new(),
         }
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use kiln_types::{Arch, Digest, ImageRef};
 use serde::Serialize;
 
-use crate::{Machine, Reason};
+use crate::{Loader, Machine, Reason};
 
 /// What [`decide`](crate::decide) found: what the machine gets, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -12,6 +12,8 @@ pub struct Decision {
     pub machine: Option<Arc<Machine>>,
     /// What it gets.
     pub plan: Plan,
+    /// The loader by which firmware gets there.
+    pub loader: Loader,
     /// Why, in the order in which it was found.
     pub reasons: Vec<Reason>,
 }
@@ -24,6 +26,8 @@ pub enum Plan {
     Boot(BootPlan),
     /// An address and nothing else: the machine is known and is to run what it has, or no boot is asked for.
     Address,
+    /// What the machine has on its own disk: it is sent on to its next way of booting at once.
+    LocalDisk,
     /// An address and a script that says why it waits, and asks again.
     Hold,
     /// An answer that fails at once, with the reason on the screen where the loader can show one.
@@ -54,8 +58,13 @@ impl BootPlan {
     /// kernel stops where an initrd was cut off on its way or does not fit, and the machine has to know whom to tell. Only
     /// microcode goes before it, which the kernel looks for at the very beginning (`find_microcode_in_initrd`).
     pub fn around_machine(&self) -> (&[Artifact], &[Artifact]) {
-        let first = self.segments.iter().take_while(|segment| segment.name == MICROCODE).count();
-        self.segments.split_at(first)
+        let before = |segment: &&Artifact| Self::goes_before_machine(&segment.name);
+        self.segments.split_at(self.segments.iter().take_while(before).count())
+    }
+
+    /// Returns whether a segment of this name goes before the machine's own when it is among the first.
+    pub fn goes_before_machine(name: &str) -> bool {
+        name == MICROCODE
     }
 }
 

@@ -1,7 +1,7 @@
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::Serialize;
 
-use crate::Firmware;
+use crate::{Firmware, Loader, LoaderChoice};
 
 /// One step of the way to a decision: what was found, and what to do where something is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -32,6 +32,34 @@ pub enum Reason {
         "unknown machines wait until they are added (`unknown = \"hold\"` under `[discovery]`)"
     )]
     UnknownHeld,
+    /// The settings of the machine say that it boots from its disk.
+    #[error(
+        "machine `{machine}` boots from its own disk; `kiln machine set {machine} --boot net` lets it boot its image"
+    )]
+    BootsFromDisk {
+        /// Name of the machine.
+        machine: String,
+    },
+    /// The loader is not the usual one.
+    #[error("it is loaded by {loader}, as {}", whose(*by_choice))]
+    LoadedBy {
+        /// The loader.
+        loader: Loader,
+        /// Whether the machine's settings say so, and not its firmware.
+        by_choice: bool,
+    },
+    /// The loader that the machine's settings name does not run on its firmware.
+    #[error(
+        "loader `{wanted}` of machine `{machine}` needs UEFI, which {firmware} is not: it gets its usual loader"
+    )]
+    LoaderUnfit {
+        /// Name of the machine.
+        machine: String,
+        /// The loader that is wished for.
+        wanted: LoaderChoice,
+        /// Kind of firmware seen.
+        firmware: Firmware,
+    },
     /// What asks does not boot from the network.
     #[error("an operating system asks, not firmware or a loader, so it gets an address only")]
     NotBooting,
@@ -43,7 +71,7 @@ pub enum Reason {
     FirmwareNotTold,
     /// No image can run on the firmware.
     #[error(
-        "firmware type {number}{} is not supported; Kiln boots BIOS and UEFI of x86_64 and UEFI of arm64",
+        "firmware type {number}{} is not supported; Kiln boots BIOS and UEFI of x86_64, and UEFI, U-Boot and Raspberry Pi of arm64",
         known_type(*number)
     )]
     UnsupportedFirmware {
@@ -175,6 +203,10 @@ pub enum Reason {
     },
 }
 
+const fn whose(by_choice: bool) -> &'static str {
+    if by_choice { "the settings of the machine say" } else { "its firmware wants it" }
+}
+
 /// Names the types that are met in practice, so that an operator knows which switch of the firmware to look for.
 fn known_type(number: u16) -> &'static str {
     match number {
@@ -183,7 +215,7 @@ fn known_type(number: u16) -> &'static str {
         6 | 15 => " (32-bit UEFI)",
         10 | 18 => " (32-bit ARM UEFI)",
         20 => " (BIOS by HTTP)",
-        21 | 22 => " (ARM U-Boot)",
+        21 | 23 => " (32-bit ARM U-Boot)",
         25 | 26 => " (32-bit RISC-V UEFI)",
         27 | 28 => " (64-bit RISC-V UEFI)",
         37..=40 => " (LoongArch UEFI)",

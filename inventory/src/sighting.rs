@@ -50,6 +50,12 @@ pub enum Firmware {
     UefiArm64,
     /// UEFI on arm64, by HTTP Boot.
     UefiArm64Http,
+    /// U-Boot on arm64, by TFTP. It is its own loader.
+    UbootArm64,
+    /// U-Boot on arm64, by HTTP.
+    UbootArm64Http,
+    /// The boot program of a Raspberry Pi, by TFTP.
+    RaspberryPi,
     /// None: the system before started the kernel.
     Kexec,
     /// Any other, with its number in the registry of RFC 4578 §2.1.
@@ -67,6 +73,9 @@ impl Firmware {
             11 => Self::UefiArm64,
             16 => Self::UefiX64Http,
             19 => Self::UefiArm64Http,
+            22 => Self::UbootArm64,
+            24 => Self::UbootArm64Http,
+            41 => Self::RaspberryPi,
             other => Self::Other(other),
         }
     }
@@ -75,7 +84,11 @@ impl Firmware {
     pub const fn arch(self) -> Option<Arch> {
         match self {
             Self::Bios | Self::UefiX64 | Self::UefiX64Http => Some(Arch::X86_64),
-            Self::UefiArm64 | Self::UefiArm64Http => Some(Arch::Arm64),
+            Self::UefiArm64
+            | Self::UefiArm64Http
+            | Self::UbootArm64
+            | Self::UbootArm64Http
+            | Self::RaspberryPi => Some(Arch::Arm64),
             Self::Kexec | Self::Other(_) => None,
         }
     }
@@ -87,7 +100,23 @@ impl Firmware {
 
     /// Returns whether the firmware loads by HTTP Boot, so that its boot file is a URL.
     pub const fn is_http(self) -> bool {
-        matches!(self, Self::UefiX64Http | Self::UefiArm64Http)
+        match self {
+            Self::UefiX64Http | Self::UefiArm64Http | Self::UbootArm64Http => true,
+            // 32-bit and EBC UEFI, BIOS, U-Boot, RISC-V and LoongArch, each by HTTP.
+            Self::Other(n) => matches!(n, 15 | 17 | 18 | 20 | 23 | 26 | 28 | 30 | 38 | 40),
+            _ => false,
+        }
+    }
+
+    /// Returns what the same machine says of itself by PXE: an iPXE that was loaded by HTTP says that.
+    #[must_use]
+    pub const fn by_tftp(self) -> Self {
+        match self {
+            Self::UefiX64Http => Self::UefiX64,
+            Self::UefiArm64Http => Self::UefiArm64,
+            Self::UbootArm64Http => Self::UbootArm64,
+            other => other,
+        }
     }
 }
 
@@ -99,6 +128,9 @@ impl fmt::Display for Firmware {
             Self::UefiX64Http => f.pad("uefi-x64-http"),
             Self::UefiArm64 => f.pad("uefi-arm64"),
             Self::UefiArm64Http => f.pad("uefi-arm64-http"),
+            Self::UbootArm64 => f.pad("u-boot-arm64"),
+            Self::UbootArm64Http => f.pad("u-boot-arm64-http"),
+            Self::RaspberryPi => f.pad("raspberry-pi"),
             Self::Kexec => f.pad("kexec"),
             Self::Other(number) => f.pad(&format!("other-{number}")),
         }
@@ -108,7 +140,8 @@ impl fmt::Display for Firmware {
 /// The text is not the name of a kind of firmware.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown firmware `{0}`; use bios, uefi-x64, uefi-x64-http, uefi-arm64, uefi-arm64-http or other-NUMBER"
+    "unknown firmware `{0}`; use bios, uefi-x64, uefi-x64-http, uefi-arm64, uefi-arm64-http, u-boot-arm64, \
+     u-boot-arm64-http, raspberry-pi or other-NUMBER"
 )]
 pub struct ParseFirmwareError(String);
 
@@ -123,6 +156,9 @@ impl FromStr for Firmware {
             "uefi-x64-http" => Self::UefiX64Http,
             "uefi-arm64" => Self::UefiArm64,
             "uefi-arm64-http" => Self::UefiArm64Http,
+            "u-boot-arm64" => Self::UbootArm64,
+            "u-boot-arm64-http" => Self::UbootArm64Http,
+            "raspberry-pi" => Self::RaspberryPi,
             "kexec" => Self::Kexec,
             _ => s
                 .strip_prefix("other-")

@@ -13,7 +13,7 @@ mod loader;
 mod script;
 mod text;
 
-pub use boot_file::{BootFile, boot_file};
+pub use boot_file::{BootFile, UBOOT_SCRIPT, boot_file, shim, uki_path};
 pub use endpoints::{Endpoints, Https, HttpsFor};
-pub use loader::{LOADERS, LoaderFile, loader};
-pub use script::{BootTicket, WAIT_SCRIPT, script};
+pub use loader::{LOADERS, LoaderFile, MORE_LOADERS, loader};
+pub use script::{BootTicket, WAIT_SCRIPT, autoexec, script};

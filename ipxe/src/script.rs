@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use kiln_inventory::{Artifact, BootId, BootPlan, Decision, Plan, Sighting};
+use kiln_inventory::{Artifact, BootId, BootPlan, Decision, Firmware, Plan, Sighting};
 
 use crate::Endpoints;
 use crate::boot_file::script_url;
@@ -8,6 +8,10 @@ use crate::text::{url_part, words};
 
 /// How long a transfer may stand still before it is tried again, in milliseconds.
 const STALLED: u32 = 20_000;
+/// How often a server that does not answer is asked for a script: for ten minutes or more.
+const AWAY: u32 = 60;
+/// How often an address is asked for. Each time takes iPXE up to a minute.
+const NO_ADDRESS: u32 = 5;
 
 /// What ties the fetches of a script to one boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +33,8 @@ pub const WAIT_SCRIPT: &str =
 ///   starts the kernel. When a file cannot be had it says which and why, tells the server, and ends with an error
 ///   after 10 seconds, upon which the firmware tries its next boot entry.
 /// * `Hold` says why and runs the script of the machine anew every 10 seconds; with a `note`, such as how far a build
-///   is, it says that too and comes back after 3 seconds.
+///   is, it says that too and comes back after 3 seconds. A server that does not answer is given up after 60 tries.
+/// * `LocalDisk` starts the first disk on BIOS, and ends with an error on UEFI, whose next boot entry follows.
 /// * `Refuse` says why and ends with an error after 5 seconds.
 /// * `Address` and `Ignore` end at once; nobody is sent to them.
 ///
@@ -65,6 +70,12 @@ pub fn script(
             line(&mut out, "sleep 5");
             line(&mut out, "exit 1");
         }
+        (Plan::LocalDisk, _) => {
+            greet(&mut out, decision, sighting, "goes on to its disk");
+            // A BIOS that was asked for the network boots nothing else by itself; UEFI goes to its next boot entry.
+            line(&mut out, "iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||");
+            line(&mut out, "exit 1");
+        }
         (Plan::Address | Plan::Ignore, _) => line(&mut out, "exit 1"),
     }
     out
@@ -78,19 +89,70 @@ fn line(out: &mut String, text: &str) {
 fn greet(out: &mut String, decision: &Decision, sighting: &Sighting, what: &str) {
     let name = decision.machine.as_ref().map_or("(not known)", |machine| &machine.spec.name);
     let _ = writeln!(out, "echo Kiln: machine {} ({}) {what}:", words(name), sighting.mac);
+    if let Some(image) = decision.machine.as_ref().and_then(|machine| machine.spec.image.as_ref()) {
+        let _ = writeln!(out, "echo * it is to run image {}", words(&image.to_string()));
+    }
     for reason in &decision.reasons {
         // Not `-`: iPXE takes that for an option, does not know it, and ends the script.
         let _ = writeln!(out, "echo * {}", words(&reason.to_string()));
     }
 }
 
-/// Runs the script anew after a while. The new script replaces this one, so that no depth of calls builds up, and
-/// a server that is away is waited for: the machine has nothing better to do.
+/// Runs the script anew after a while. The new script replaces this one, so that no depth of calls builds up. A server
+/// that is away is waited for, but not for ever: the firmware may have something else to start.
 fn again(out: &mut String, sighting: &Sighting, seconds: u32, at: &Endpoints) {
+    line(out, "set tries:int32 0");
     line(out, ":again");
     let _ = writeln!(out, "sleep {seconds}");
-    let url = script_url(sighting, at);
-    let _ = writeln!(out, "chain --replace --autofree --timeout {STALLED} {url} || goto again");
+    chain(out, &script_url(sighting, at), "again");
+}
+
+/// Runs a script in place of this one, from a label on as often as it takes, up to [`AWAY`] times.
+fn chain(out: &mut String, url: &str, label: &str) {
+    let _ = writeln!(out, "chain --replace --autofree --timeout {STALLED} {url} ||");
+    line(out, "inc tries");
+    let _ = writeln!(out, "iseq ${{tries}} {AWAY} || goto {label}");
+    line(out, "echo Kiln: the server does not answer; giving up");
+    line(out, "exit 1");
+}
+
+/// Returns the script that iPXE fetches by itself from where it came from, before it has an address: it gets one for
+/// the interface that the machine boots from, and then runs the script of the machine.
+///
+/// An iPXE that is signed for Secure Boot has no script in it, and newer ones ask for this one (`autoexec.ipxe`).
+pub fn autoexec(sighting: &Sighting, at: &Endpoints) -> String {
+    let mut out = "#!ipxe\n".to_owned();
+    let mac = sighting.mac;
+    line(&mut out, "set tries:int32 0");
+    line(&mut out, "set n:int32 0");
+    line(&mut out, ":look");
+    line(&mut out, "isset ${net${n}/mac} || goto every");
+    let _ = writeln!(out, "iseq ${{net${{n}}/mac}} {mac} && goto one ||");
+    line(&mut out, "inc n");
+    line(&mut out, "goto look");
+    line(&mut out, ":one");
+    line(&mut out, "dhcp net${n} && goto run ||");
+    // It may be called otherwise, or its link may be gone.
+    line(&mut out, ":every");
+    line(&mut out, "dhcp && goto run ||");
+    line(&mut out, "inc tries");
+    let _ = writeln!(out, "iseq ${{tries}} {NO_ADDRESS} && goto failed ||");
+    line(&mut out, "sleep 2");
+    line(&mut out, "goto every");
+    line(&mut out, ":failed");
+    line(&mut out, "echo Kiln: no DHCP server gives an address; giving up");
+    line(&mut out, "exit 1");
+    line(&mut out, ":run");
+    line(&mut out, "set tries:int32 0");
+    line(&mut out, ":script");
+    let sighting =
+        Sighting { firmware: sighting.firmware.map(Firmware::by_tftp), ..sighting.clone() };
+    let _ = writeln!(out, "iseq ${{tries}} 0 || sleep 10");
+    let url = script_url(&sighting, at);
+    // What iPXE shows of it has no query.
+    let _ = writeln!(out, "echo Kiln: runs {url}");
+    chain(&mut out, &url, "script");
+    out
 }
 
 fn boot(

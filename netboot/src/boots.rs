@@ -144,6 +144,17 @@ enum Told {
     KernelLog(String),
 }
 
+/// Who asks for what ties fetches to a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ScriptBy {
+    /// iPXE, for its script.
+    Ipxe,
+    /// Another loader, for its menu.
+    Menu,
+    /// The firmware, for one file with everything in it.
+    Firmware,
+}
+
 #[derive(Debug)]
 enum Message {
     Seen {
@@ -168,7 +179,12 @@ enum Message {
         peer: IpAddr,
         sighting: Sighting,
         decision: Decision,
+        by: ScriptBy,
         reply: oneshot::Sender<Option<BootTicket>>,
+    },
+    Who {
+        peer: IpAddr,
+        reply: oneshot::Sender<Option<Sighting>>,
     },
     Transfer {
         at: i64,
@@ -275,9 +291,46 @@ impl Boots {
         sighting: Sighting,
         decision: Decision,
     ) -> Option<BootTicket> {
+        self.tied(peer, sighting, decision, ScriptBy::Ipxe).await
+    }
+
+    /// The same for the menu of another loader. Nobody gets one from another address than that of the machine.
+    pub async fn menu(
+        &self,
+        peer: IpAddr,
+        sighting: Sighting,
+        decision: Decision,
+    ) -> Option<BootTicket> {
+        self.tied(peer, sighting, decision, ScriptBy::Menu).await
+    }
+
+    /// The same for one file with everything in it, which is not worth a line in the timeline before it was sent.
+    pub async fn ticket(
+        &self,
+        peer: IpAddr,
+        sighting: Sighting,
+        decision: Decision,
+    ) -> Option<BootTicket> {
+        self.tied(peer, sighting, decision, ScriptBy::Firmware).await
+    }
+
+    async fn tied(
+        &self,
+        peer: IpAddr,
+        sighting: Sighting,
+        decision: Decision,
+        by: ScriptBy,
+    ) -> Option<BootTicket> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Script { at: now_ms(), peer, sighting, decision, reply };
+        let message = Message::Script { at: now_ms(), peer, sighting, decision, by, reply };
         self.queue.send(message).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Returns what was seen of the machine that has an address.
+    pub async fn who(&self, peer: IpAddr) -> Option<Sighting> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::Who { peer, reply }).await.ok()?;
         answer.await.ok().flatten()
     }
 

@@ -1,6 +1,6 @@
 //! What a machine would get, and why: the same functions that DHCP, TFTP and HTTP answer with, in one place.
 
-use kiln_inventory::{Asker, Decision, Firmware, Plan, Sighting, Snapshot, decide};
+use kiln_inventory::{Asker, Decision, Firmware, Loader, Plan, Sighting, Snapshot, decide};
 use kiln_ipxe::{Endpoints, boot_file};
 use kiln_types::{Arch, Digest, Mac};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,8 @@ pub struct Explanation {
     pub machine: Option<String>,
     /// Whether its firmware is known; otherwise a usual one is assumed.
     pub seen: bool,
-    /// What the firmware would get, then what iPXE would get; the same by IPv6 behind, where that is served too.
+    /// What the firmware would get, then what iPXE would get where that is its loader; the same by IPv6 behind, where
+    /// that is served too.
     pub steps: Vec<Step>,
 }
 
@@ -23,7 +24,7 @@ pub struct Explanation {
 pub struct Step {
     /// Who would ask.
     pub asker: String,
-    /// What it would get: `boot`, `address`, `hold`, `refuse` or `ignore`.
+    /// What it would get: `boot`, `address`, `local-disk`, `hold`, `refuse` or `ignore`.
     pub plan: String,
     /// Why.
     pub reasons: Vec<String>,
@@ -107,11 +108,16 @@ pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, ways: &[&Endpoints]) -
                 continue;
             }
             let sighting = Sighting { mac, asker, firmware, uuid: None };
-            let mut step = step(&sighting, &decide(snapshot, &sighting), at);
+            let decision = decide(snapshot, &sighting);
+            let mut step = step(&sighting, &decision, at);
             if number > 0 {
                 step.asker.push_str(" by IPv6");
             }
             steps.push(step);
+            // Any other loader has all that it needs, and no iPXE follows.
+            if decision.loader != Loader::Ipxe {
+                break;
+            }
         }
     }
     Explanation { mac, machine, seen, steps }
@@ -127,14 +133,17 @@ fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
     let plan = match &decision.plan {
         Plan::Boot(_) => "boot",
         Plan::Address => "address",
+        Plan::LocalDisk => "local-disk",
         Plan::Hold => "hold",
         Plan::Refuse => "refuse",
         Plan::Ignore => "ignore",
     };
     let boot_file = boot_file(decision, sighting, at).url();
     let boot = match &decision.plan {
-        // The firmware gets a loader; what is booted then is iPXE's step.
-        Plan::Boot(boot) if sighting.asker == Asker::Ipxe => Some(boot),
+        // Firmware that gets iPXE gets no more; what is booted then is iPXE's step.
+        Plan::Boot(boot) if sighting.asker == Asker::Ipxe || decision.loader != Loader::Ipxe => {
+            Some(boot)
+        }
         _ => None,
     };
     Step {

@@ -22,6 +22,7 @@ pub mod facts;
 pub mod http;
 pub mod lab;
 pub mod loaders;
+pub mod made;
 pub mod net;
 pub mod orders;
 pub mod pieces;

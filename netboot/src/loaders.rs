@@ -1,9 +1,12 @@
 //! The loaders that firmware fetches: iPXE, from Debian's package or a folder, held in memory (about 2 MB).
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_builder::deb::{self, Archive, ArchiveConfig};
@@ -12,12 +15,15 @@ use kiln_builder::hash::sha256;
 use kiln_builder::progress::Silent;
 use kiln_builder::tree::TreePath;
 use kiln_inventory::Phase;
-use kiln_ipxe::LOADERS;
+use kiln_ipxe::{Endpoints, LOADERS, MORE_LOADERS};
 use kiln_types::{Arch, Digest};
 
 use crate::boots::{Boots, Transfer};
+use crate::made::{self, Made};
+use crate::pieces::Pieces;
 use crate::settings::Settings;
 use crate::tftp;
+use crate::view::View;
 
 /// Debian's package of iPXE.
 const PACKAGE: &str = "ipxe";
@@ -28,9 +34,72 @@ const MAX_SIZE: u64 = 16 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Loaders {
     files: HashMap<&'static str, (Bytes, Digest)>,
+    /// The folder with the firmware of Raspberry Pis, where there is one.
+    pi: Option<PathBuf>,
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The folder with the firmware of Raspberry Pis, beside the loaders.
+const PI: &str = "raspberry-pi";
+/// Debian's package of it, in the component `non-free-firmware`.
+const PI_PACKAGE: &str = "raspi-firmware";
+/// Where that has the files.
+const PI_PATH: &str = "usr/lib/raspi-firmware/";
+
+/// A file of a package that there is one of for each architecture.
+struct EfiFile {
+    arch: Arch,
+    package: &'static str,
+    path: &'static str,
+    name: &'static str,
+}
+
+impl EfiFile {
+    const fn new(
+        arch: Arch,
+        package: &'static str,
+        path: &'static str,
+        name: &'static str,
+    ) -> Self {
+        Self { arch, package, path, name }
+    }
+}
+
+const STUB_X64: EfiFile = EfiFile::new(
+    Arch::X86_64,
+    "systemd-boot-efi",
+    "usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+    "linuxx64.efi.stub",
+);
+const STUB_ARM64: EfiFile = EfiFile::new(
+    Arch::Arm64,
+    "systemd-boot-efi",
+    "usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
+    "linuxaa64.efi.stub",
+);
+/// What programs with everything in them begin with.
+const STUBS: &[EfiFile] = &[STUB_X64, STUB_ARM64];
+/// shim asks for GRUB by a name of its own, in the folder that it came from.
+const SECURE_BOOT: &[EfiFile] = &[
+    EfiFile::new(Arch::X86_64, "shim-signed", "usr/lib/shim/shimx64.efi.signed", "shimx64.efi"),
+    EfiFile::new(
+        Arch::X86_64,
+        "grub-efi-amd64-signed",
+        "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed",
+        "grubx64.efi",
+    ),
+    EfiFile::new(Arch::Arm64, "shim-signed", "usr/lib/shim/shimaa64.efi.signed", "shimaa64.efi"),
+    EfiFile::new(
+        Arch::Arm64,
+        "grub-efi-arm64-signed",
+        "usr/lib/grub/arm64-efi-signed/grubnetaa64.efi.signed",
+        "grubaa64.efi",
+    ),
+];
+/// How long the start of the server waits for what not every machine needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An error of any kind.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The loaders cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +116,12 @@ pub enum LoadersError {
     /// A file is too large to be a loader.
     #[error("{} is too large to be a loader ({} MB at most)", .0.display(), MAX_SIZE >> 20)]
     TooLarge(PathBuf),
+    /// The firmware of Raspberry Pis cannot be fetched.
+    #[error(
+        "cannot get the firmware of Raspberry Pis from Debian's package `raspi-firmware`; put it into the folder \
+         `raspberry-pi` of [loaders] dir, or leave [loaders] raspberry-pi out"
+    )]
+    Pi(#[source] BoxError),
     /// Debian's package cannot be fetched or read.
     #[error(
         "cannot get iPXE from Debian's package `ipxe`; install that package, or name a folder with the files by [loaders] dir"
@@ -66,8 +141,10 @@ impl Loaders {
     /// Fails when it has none, or one that cannot be read.
     pub fn read(dir: &Path) -> Result<Self, LoadersError> {
         let mut files = HashMap::new();
-        for loader in LOADERS {
-            let path = dir.join(loader.name);
+        let efi = STUBS.iter().chain(SECURE_BOOT).map(|file| file.name);
+        let names = LOADERS.iter().chain(MORE_LOADERS).map(|loader| loader.name);
+        for name in names.chain(efi) {
+            let path = dir.join(name);
             match std::fs::metadata(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Ok(meta) if meta.len() > MAX_SIZE => return Err(LoadersError::TooLarge(path)),
@@ -76,14 +153,33 @@ impl Loaders {
             }
             let bytes = std::fs::read(&path).map_err(|e| LoadersError::Read(path, e))?;
             let digest = sha256(&bytes);
-            files.insert(loader.name, (Bytes::from(bytes), digest));
+            files.insert(name, (Bytes::from(bytes), digest));
         }
-        if files.is_empty() { Err(LoadersError::Empty(dir.to_owned())) } else { Ok(Self { files }) }
+        if !LOADERS.iter().any(|loader| files.contains_key(loader.name)) {
+            Err(LoadersError::Empty(dir.to_owned()))
+        } else {
+            let pi = Some(dir.join(PI)).filter(|dir| dir.is_dir());
+            Ok(Self { files, pi })
+        }
     }
 
     /// Returns a loader by its name, and its digest.
     pub fn get(&self, name: &str) -> Option<(Bytes, Digest)> {
         self.files.get(name).cloned()
+    }
+
+    /// Returns where a file of the firmware of Raspberry Pis is. The name has no part that leads out of the folder.
+    pub(crate) fn pi_file(&self, name: &str) -> Option<PathBuf> {
+        Some(self.pi.as_ref()?.join(name)).filter(|path| path.is_file())
+    }
+
+    /// Returns the stub that programs for an architecture begin with.
+    pub fn stub(&self, arch: Arch) -> Option<Bytes> {
+        let file = match arch {
+            Arch::X86_64 => &STUB_X64,
+            Arch::Arm64 => &STUB_ARM64,
+        };
+        self.files.get(file.name).map(|(bytes, _)| bytes.clone())
     }
 
     /// Returns whether every loader that any firmware wants is there.
@@ -102,11 +198,110 @@ pub async fn obtain(settings: &Settings) -> Result<Loaders, LoadersError> {
         return Loaders::read(dir);
     }
     let dir = settings.data_dir.join("loaders");
-    match Loaders::read(&dir) {
-        Ok(loaders) if loaders.is_complete() => return Ok(loaders),
-        Ok(_) | Err(LoadersError::Empty(_)) => {}
+    let found = match Loaders::read(&dir) {
+        Ok(loaders) if loaders.is_complete() => loaders,
+        Ok(_) | Err(LoadersError::Empty(_)) => ipxe(settings, dir.clone()).await?,
         Err(error) => return Err(error),
+    };
+    if settings.raspberry_pi && found.pi.is_none() {
+        pi_firmware(settings, &dir).await.map_err(LoadersError::Pi)?;
     }
+    let mut wanted: Vec<&EfiFile> = STUBS.iter().collect();
+    if settings.secure_boot {
+        wanted.extend(SECURE_BOOT);
+    }
+    wanted.retain(|file| !found.files.contains_key(file.name));
+    if wanted.is_empty() {
+        return Loaders::read(&dir);
+    }
+    // Only machines that are set to need them do: the others boot without.
+    let fetched = tokio::time::timeout(PATIENCE, efi_files(settings, &wanted, &dir)).await;
+    let error: BoxError = match fetched {
+        Ok(Ok(())) => return Loaders::read(&dir),
+        Ok(Err(error)) => error,
+        Err(late) => late.into(),
+    };
+    let names: Vec<_> = wanted.iter().map(|file| file.name).collect();
+    let names = names.join(", ");
+    tracing::warn!(
+        error = &*error as &dyn std::error::Error,
+        names,
+        "not fetched from Debian; machines that are to boot by UKI or GRUB cannot"
+    );
+    Loaders::read(&dir)
+}
+
+/// Fetches the firmware of Raspberry Pis through the signed chain. The folder appears whole or not at all.
+async fn pi_firmware(settings: &Settings, dir: &Path) -> Result<(), BoxError> {
+    tracing::info!("fetching the firmware of Raspberry Pis from Debian");
+    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
+    config.mirror.clone_from(&settings.mirror);
+    config.components.push("non-free-firmware".to_owned());
+    let fetcher = Fetcher::new(&Silent);
+    let archive = Archive::open(config, &fetcher).await?;
+    let index = archive.packages(Arch::Arm64).await?;
+    let package = index.get(PI_PACKAGE).ok_or("the suite has no such package")?;
+    let package = archive.fetch(package).await?;
+    let dir = dir.to_owned();
+    let put = move || -> Result<(), BoxError> {
+        let new = tempfile::Builder::new().prefix(".raspberry-pi-").tempdir_in(&dir)?;
+        let tree = deb::unpack(&package)?;
+        for (path, _) in tree.iter() {
+            let Some(name) = path.as_str().strip_prefix(PI_PATH) else { continue };
+            let Some(content) = tree.content(path) else { continue };
+            let file = new.path().join(name);
+            let parent = file.parent().ok_or("a file without a folder")?;
+            std::fs::create_dir_all(parent)?;
+            write(parent, &file, &content.read_all(MAX_SIZE)?)?;
+        }
+        std::fs::set_permissions(new.path(), std::fs::Permissions::from_mode(0o755))?;
+        std::fs::rename(new.keep(), dir.join(PI))?;
+        Ok(std::fs::File::open(&dir)?.sync_all()?)
+    };
+    tokio::task::spawn_blocking(put).await?
+}
+
+/// Reads a file that is no larger than any loader.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_SIZE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Fetches files of UEFI through the signed chain, and puts each in its place in one step.
+async fn efi_files(
+    settings: &Settings,
+    wanted: &[&'static EfiFile],
+    dir: &Path,
+) -> Result<(), BoxError> {
+    tracing::info!("fetching stubs and loaders of UEFI from Debian");
+    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
+    config.mirror.clone_from(&settings.mirror);
+    let fetcher = Fetcher::new(&Silent);
+    let archive = Archive::open(config, &fetcher).await?;
+    for arch in [Arch::X86_64, Arch::Arm64] {
+        let mut of_arch = wanted.iter().filter(|file| file.arch == arch).peekable();
+        if of_arch.peek().is_none() {
+            continue;
+        }
+        let index = archive.packages(arch).await?;
+        for file in of_arch {
+            let lacking = || format!("the suite has no package {} for {arch}", file.package);
+            let package = archive.fetch(index.get(file.package).ok_or_else(lacking)?).await?;
+            let (file, dir) = (*file, dir.to_owned());
+            let put = move || -> Result<(), BoxError> {
+                let tree = deb::unpack(&package)?;
+                let content = tree.content(&TreePath::new(file.path)?);
+                let content = content.ok_or_else(|| format!("no {} in it", file.path))?;
+                Ok(write(&dir, &dir.join(file.name), &content.read_all(MAX_SIZE)?)?)
+            };
+            tokio::task::spawn_blocking(put).await??;
+        }
+    }
+    Ok(())
+}
+
+async fn ipxe(settings: &Settings, dir: PathBuf) -> Result<Loaders, LoadersError> {
     tracing::info!("fetching iPXE from Debian");
     let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
     config.mirror.clone_from(&settings.mirror);
@@ -151,9 +346,13 @@ fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
-/// Loaders as TFTP serves them: by name, with or without the folder `ipxe`.
+/// What TFTP serves: loaders by name, with or without their folder, and what is made for the machine that asks.
 #[derive(Debug)]
 pub struct OverTftp {
+    /// Machines and images.
+    pub view: Arc<View>,
+    /// Where machines reach us.
+    pub at: Endpoints,
     /// The files.
     pub loaders: Loaders,
     /// Who is told of each that was sent.
@@ -161,16 +360,33 @@ pub struct OverTftp {
 }
 
 impl tftp::Files for OverTftp {
-    async fn open(&self, _: IpAddr, path: &str) -> Option<tftp::File> {
-        let (bytes, _) = self.loaders.get(path.strip_prefix("ipxe/").unwrap_or(path))?;
-        Some(bytes.into())
+    async fn open(&self, peer: IpAddr, path: &str) -> Option<tftp::File> {
+        if let Some((bytes, _)) = self.loaders.get(loader_name(path)) {
+            return Some(bytes.into());
+        }
+        let Self { view, at, loaders, boots } = self;
+        let file = Made { view, boots, loaders, at }.file(peer, path).await?;
+        let reader = Pieces::new(view.artifacts().clone(), &file.plan);
+        Some(tftp::File::streamed(file.plan.len(), reader))
     }
 
     fn ended(&self, transfer: &tftp::Ended) {
-        let name = transfer.name.strip_prefix("ipxe/").unwrap_or(&transfer.name);
+        let (peer, path, bytes) = (transfer.peer, &transfer.name, transfer.taken);
+        let name = loader_name(path);
+        let (phase, name) = match self.loaders.get(name) {
+            Some(_) => (Phase::Loader, name),
+            None => match made::event(path, peer) {
+                Some(event) => event,
+                None => return,
+            },
+        };
         let Some(detail) = transfer.told(name) else { return };
-        let (peer, bytes) = (transfer.peer, transfer.taken);
         let millis = u64::try_from(transfer.took.as_millis()).unwrap_or(u64::MAX);
-        self.boots.loader(peer, Transfer { phase: Phase::Loader, detail, bytes, millis });
+        self.boots.loader(peer, Transfer { phase, detail, bytes, millis });
     }
+}
+
+/// Returns the name of a loader by its path.
+fn loader_name(path: &str) -> &str {
+    path.strip_prefix("ipxe/").or_else(|| path.strip_prefix("grub/")).unwrap_or(path)
 }

@@ -283,7 +283,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             running.https.push(server);
         }
         planes.push(at);
-        let files = Arc::new(OverTftp { loaders: loaders.clone(), boots: boots.clone() });
+        let (view, loaders, boots) = (view.clone(), loaders.clone(), boots.clone());
+        let files = Arc::new(OverTftp { view, at, loaders, boots });
         let config = settings.tftp_at(address);
         let server = tftp::Server::start(tftp, files, config).map_err(|e| bind_error("tftp", e))?;
         running.tftp.push(server);

@@ -61,6 +61,10 @@ pub struct Settings {
     pub unknown: UnknownMachines,
     /// A folder that has the loaders already; without one they come from Debian's `ipxe` package.
     pub loaders_dir: Option<PathBuf>,
+    /// Whether shim and GRUB are fetched too, for machines with Secure Boot.
+    pub secure_boot: bool,
+    /// Whether the firmware of Raspberry Pis is fetched too, which is not free software.
+    pub raspberry_pi: bool,
     /// Debian mirror for the loaders; without one, the one that the host's apt uses.
     pub mirror: Option<String>,
     /// What the server builds by itself.
@@ -201,6 +205,10 @@ struct WireDiscovery {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WireLoaders {
     dir: Option<PathBuf>,
+    #[serde(default)]
+    secure_boot: bool,
+    #[serde(default)]
+    raspberry_pi: bool,
 }
 
 impl Wire {
@@ -237,6 +245,8 @@ impl Wire {
             tftp: self.tftp.check(problems),
             unknown: self.discovery.unknown,
             loaders_dir: self.loaders.dir,
+            secure_boot: self.loaders.secure_boot,
+            raspberry_pi: self.loaders.raspberry_pi,
             mirror: self.debian.check(problems).mirror,
             bake,
             trust,

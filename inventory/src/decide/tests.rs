@@ -4,13 +4,15 @@ use super::*;
 use crate::{Artifact, MachineId, NewMachine};
 
 const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
-const FIRMWARE: [Option<Firmware>; 8] = [
+const FIRMWARE: [Option<Firmware>; 10] = [
     None,
     Some(Firmware::Bios),
     Some(Firmware::UefiX64),
     Some(Firmware::UefiX64Http),
     Some(Firmware::UefiArm64),
     Some(Firmware::UefiArm64Http),
+    Some(Firmware::UbootArm64),
+    Some(Firmware::RaspberryPi),
     Some(Firmware::Other(6)),
     Some(Firmware::Other(27)),
 ];
@@ -63,6 +65,7 @@ fn word(plan: &Plan) -> &'static str {
     match plan {
         Plan::Boot(_) => "boot",
         Plan::Address => "address",
+        Plan::LocalDisk => "local-disk",
         Plan::Hold => "hold",
         Plan::Refuse => "refuse",
         Plan::Ignore => "ignore",
@@ -102,8 +105,8 @@ fn every_branch_has_its_plan_and_its_reason() {
     let selected = "image `demo` for x86_64 is version aaaaaaaaaaaa";
     let selected_arm = "image `demo` for arm64 is version bbbbbbbbbbbb";
     let system = "an operating system asks, not firmware or a loader, so it gets an address only";
-    let type_6 = "firmware type 6 (32-bit UEFI) is not supported; Kiln boots BIOS and UEFI of x86_64 \
-                  and UEFI of arm64";
+    let type_6 = "firmware type 6 (32-bit UEFI) is not supported; Kiln boots BIOS and UEFI of x86_64, \
+                  and UEFI, U-Boot and Raspberry Pi of arm64";
     let not_told = "the firmware does not tell what it is (DHCP option 93), so no loader can be chosen; \
                     switch it to PXE or HTTP Boot of UEFI";
     let no_image =
@@ -308,4 +311,59 @@ fn a_build_of_latest_is_no_reason_to_wait_for_another_channel_nor_to_withhold_wh
     assert_eq!(word(&there.plan), "boot");
     let missing = decide(&half, &sighting(Asker::Ipxe, Some(Firmware::UefiArm64)));
     assert_eq!(word(&missing.plan), "hold");
+}
+
+fn wishing(loader: LoaderChoice, boot: BootFrom) -> Arc<Machine> {
+    let mut machine = Machine::clone(&machine(None, Some("demo")));
+    machine.spec.loader = loader;
+    machine.spec.boot = boot;
+    Arc::new(machine)
+}
+
+#[test]
+fn the_loader_follows_the_wish_where_the_firmware_can_and_the_firmware_where_it_is_one() {
+    use Firmware::{Bios, RaspberryPi, UbootArm64, UefiArm64, UefiX64, UefiX64Http};
+    const BOTH: &[(&str, Arch, bool)] =
+        &[("demo", Arch::X86_64, true), ("demo", Arch::Arm64, true)];
+    let table = [
+        (LoaderChoice::Auto, UefiX64, Loader::Ipxe, "version aaaaaaaaaaaa"),
+        (LoaderChoice::Uki, UefiX64, Loader::Uki, "by UKI, as the settings of the machine say"),
+        (LoaderChoice::Uki, UefiX64Http, Loader::Uki, "by UKI, as the settings"),
+        (LoaderChoice::Uki, UefiArm64, Loader::Uki, "by UKI, as the settings"),
+        (LoaderChoice::Grub, UefiX64, Loader::Grub, "by shim and GRUB, as the settings"),
+        (LoaderChoice::Uki, Bios, Loader::Ipxe, "needs UEFI, which bios is not"),
+        (LoaderChoice::Ipxe, UbootArm64, Loader::UBoot, "by U-Boot, as its firmware wants it"),
+        (LoaderChoice::Auto, RaspberryPi, Loader::RaspberryPi, "by Raspberry Pi, as its firmware"),
+    ];
+    for (choice, firmware, loader, last) in table {
+        let snapshot =
+            snapshot(Some(wishing(choice, BootFrom::Net)), BOTH, UnknownMachines::Ignore);
+        let decision = decide(&snapshot, &sighting(Asker::Firmware, Some(firmware)));
+        assert_eq!(decision.loader, loader, "{choice} on {firmware}");
+        let said = decision.reasons.last().map(ToString::to_string).unwrap_or_default();
+        assert!(said.contains(last), "{choice} on {firmware}: {said}");
+        // A loader that runs already stays.
+        let running = decide(&snapshot, &sighting(Asker::Ipxe, Some(firmware)));
+        assert!(matches!(running.plan, Plan::Boot(_)), "{firmware}");
+    }
+    let waits =
+        snapshot(Some(wishing(LoaderChoice::Uki, BootFrom::Net)), &[], UnknownMachines::Ignore);
+    let decision = decide(&waits, &sighting(Asker::Firmware, Some(UefiX64)));
+    assert_eq!((word(&decision.plan), decision.loader), ("hold", Loader::Ipxe), "iPXE can wait");
+}
+
+#[test]
+fn a_machine_that_boots_from_its_disk_is_sent_there_whatever_asks() {
+    let machine = wishing(LoaderChoice::Uki, BootFrom::Disk);
+    let snapshot =
+        snapshot(Some(machine), &[("demo", Arch::X86_64, true)], UnknownMachines::Ignore);
+    for asker in [Asker::Firmware, Asker::Ipxe] {
+        for firmware in FIRMWARE {
+            let decision = decide(&snapshot, &sighting(asker, firmware));
+            assert_eq!(decision.plan, Plan::LocalDisk, "{asker:?} {firmware:?}");
+            assert_ne!(decision.loader, Loader::Uki);
+        }
+    }
+    let system = decide(&snapshot, &sighting(Asker::System, None));
+    assert_eq!(system.plan, Plan::Address);
 }

@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use kiln_inventory::{Artifact, Asker, Firmware, Machine, MachineId, NewMachine, Reason};
+use kiln_inventory::{Artifact, Asker, Firmware, Loader, Machine, MachineId, NewMachine, Reason};
 use kiln_types::{Arch, Digest, Mac};
 
 use super::*;
@@ -42,7 +42,7 @@ fn plan(cmdline: &str, segment: &str) -> Plan {
 
 fn decision(plan: Plan) -> Decision {
     let reasons = vec![Reason::FoundByMac { mac: MAC, machine: "n1".to_owned() }];
-    Decision { machine: machine("n1"), plan, reasons }
+    Decision { machine: machine("n1"), plan, loader: Loader::Ipxe, reasons }
 }
 
 #[test]
@@ -118,10 +118,15 @@ fn a_held_machine_asks_again_and_a_refused_one_ends() {
         "#!ipxe
 echo Kiln: machine n1 (52:54:00:00:00:01) waits:
 echo * 52:54:00:00:00:01 is an interface of machine `n1`
+set tries:int32 0
 :again
 sleep 10
 chain --replace --autofree --timeout 20000 \
-         http://10.0.2.2:8080/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64 || goto again
+         http://10.0.2.2:8080/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64 ||
+inc tries
+iseq ${tries} 60 || goto again
+echo Kiln: the server does not answer; giving up
+exit 1
 "
     );
     let mut refused = decision(Plan::Refuse);
@@ -143,7 +148,7 @@ exit 1
 #[test]
 fn a_boot_without_a_ticket_waits_for_one() {
     let script = script(&decision(plan("", "init")), &sighting(), None, None, &AT);
-    assert!(script.ends_with("|| goto again\n"), "{script}");
+    assert!(script.contains("|| goto again\n"), "{script}");
     assert!(!script.contains("/blob/"), "{script}");
 }
 
@@ -200,5 +205,70 @@ fn nothing_that_others_wrote_changes_the_commands() {
 #[test]
 fn a_machine_that_waits_for_a_build_sees_how_far_it_is_and_asks_more_often() {
     let script = script(&decision(Plan::Hold), &sighting(), None, Some("packing web: 40 %"), &AT);
-    assert!(script.contains("\necho * packing web: 40 %\n:again\nsleep 3\n"), "{script}");
+    assert!(
+        script.contains("\necho * packing web: 40 %\nset tries:int32 0\n:again\nsleep 3\n"),
+        "{script}"
+    );
+}
+
+#[test]
+fn a_machine_that_boots_from_its_disk_is_sent_there_by_each_firmware_in_its_way() {
+    assert_eq!(
+        script(&decision(Plan::LocalDisk), &sighting(), None, None, &AT),
+        "#!ipxe
+echo Kiln: machine n1 (52:54:00:00:00:01) goes on to its disk:
+echo * 52:54:00:00:00:01 is an interface of machine `n1`
+iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||
+exit 1
+"
+    );
+}
+
+#[test]
+fn a_machine_that_waits_says_for_which_image() {
+    let mut waits = decision(Plan::Hold);
+    let mut spec = NewMachine::new("n1", [MAC]);
+    spec.image = "web:edge".parse().ok();
+    waits.machine = Some(Arc::new(Machine { id: MachineId(1), spec }));
+    let script = script(&waits, &sighting(), None, None, &AT);
+    assert!(script.contains("\necho * it is to run image web:edge\n"), "{script}");
+}
+
+#[test]
+fn the_script_that_ipxe_asks_for_by_itself_gets_an_address_first_and_never_loops_for_ever() {
+    let http = Sighting { firmware: Some(Firmware::UefiX64Http), ..sighting() };
+    assert_eq!(
+        autoexec(&http, &AT),
+        "#!ipxe
+set tries:int32 0
+set n:int32 0
+:look
+isset ${net${n}/mac} || goto every
+iseq ${net${n}/mac} 52:54:00:00:00:01 && goto one ||
+inc n
+goto look
+:one
+dhcp net${n} && goto run ||
+:every
+dhcp && goto run ||
+inc tries
+iseq ${tries} 5 && goto failed ||
+sleep 2
+goto every
+:failed
+echo Kiln: no DHCP server gives an address; giving up
+exit 1
+:run
+set tries:int32 0
+:script
+iseq ${tries} 0 || sleep 10
+echo Kiln: runs http://10.0.2.2:8080/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64
+chain --replace --autofree --timeout 20000 \
+         http://10.0.2.2:8080/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64 ||
+inc tries
+iseq ${tries} 60 || goto script
+echo Kiln: the server does not answer; giving up
+exit 1
+"
+    );
 }

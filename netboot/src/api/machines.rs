@@ -107,7 +107,7 @@ pub(super) async fn explain_one(
     let told = match query.firmware.as_deref() {
         None => remembered(&control, mac).await?,
         Some(text) => Told::alike(Some(text.parse().map_err(|_| {
-            let hint = "use bios, uefi-x64, uefi-x64-http, uefi-arm64 or uefi-arm64-http";
+            let hint = "use bios, uefi-x64, uefi-x64-http, uefi-arm64, uefi-arm64-http, u-boot-arm64 or raspberry-pi";
             Fault(StatusCode::BAD_REQUEST, format!("unknown firmware `{text}`; {hint}"))
         })?)),
     };

@@ -229,7 +229,12 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
     let plan = kiln_inventory::Plan::Boot(plan);
     let (peer, asker) = (Ipv4Addr::LOCALHOST.into(), Asker::Ipxe);
     let sighting = Sighting { mac, asker, firmware: Some(Firmware::Bios), uuid: None };
-    let known = kiln_inventory::Decision { machine: Some(known.into()), plan, reasons: Vec::new() };
+    let known = kiln_inventory::Decision {
+        machine: Some(known.into()),
+        plan,
+        loader: kiln_inventory::Loader::Ipxe,
+        reasons: Vec::new(),
+    };
     let ticket = rig.boots.script(peer, sighting, known).await.unwrap();
     let identity = rig.boots.identity(peer, ticket.boot, &ticket.machine_key).await.unwrap();
     let reports: Vec<crate::boots::Report> =

@@ -110,6 +110,12 @@ impl Active {
         }
     }
 
+    /// Returns whether an address is not that of the machine, as far as is known.
+    pub(super) fn is_anothers(&self, peer: IpAddr) -> bool {
+        let same_kind = self.boot.address.is_some_and(|own| own.is_ipv4() == peer.is_ipv4());
+        same_kind && !self.is_from(peer)
+    }
+
     /// Returns whether a request comes from the machine: from an address that it was given, or one that it made itself
     /// of a prefix of its router's and its hardware address.
     pub(super) fn is_from(&self, peer: IpAddr) -> bool {

@@ -16,7 +16,7 @@ use super::active::{Active, begins_anew};
 use super::align;
 use super::pending::Pending;
 use super::secret::same;
-use super::{BootsError, Identity, Message, Report, Reports, Told, Transfer};
+use super::{BootsError, Identity, Message, Report, Reports, ScriptBy, Told, Transfer};
 
 /// Messages that are written in one go.
 const BATCH: usize = 256;
@@ -24,6 +24,8 @@ const BATCH: usize = 256;
 const MAX_EVENTS: usize = 400;
 /// Times that one boot may tell something besides its timeline.
 const MAX_TOLD: usize = 32;
+/// Addresses of which is known who has them; in a network of another server anyone may claim any.
+const MAX_WHO: usize = 1 << 16;
 /// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
 pub(super) struct Tracker {
     pub(super) store: Store,
@@ -32,6 +34,8 @@ pub(super) struct Tracker {
     pub(super) next: HashMap<MachineId, Active>,
     pub(super) by_boot: HashMap<BootId, MachineId>,
     by_address: HashMap<IpAddr, MachineId>,
+    /// What the firmware or loader said that got an address last.
+    who: HashMap<IpAddr, Sighting>,
     pending: Pending,
 }
 
@@ -43,6 +47,7 @@ impl Tracker {
             next: HashMap::new(),
             by_boot: HashMap::new(),
             by_address: HashMap::new(),
+            who: HashMap::new(),
             pending: Pending::new(),
         }
     }
@@ -102,6 +107,9 @@ impl Tracker {
         match message {
             Message::Seen { at, sighting, decision, fresh, address } => {
                 self.pending.sighting(sighting.clone(), at);
+                if let Some(address) = address {
+                    self.note_who(address, &sighting);
+                }
                 if let Some(decision) = decision {
                     self.seen(at, &sighting, &decision, fresh, address).await?;
                 }
@@ -114,8 +122,11 @@ impl Tracker {
                 }
             }
             Message::Untrusted { at, peer, detail } => self.untrusted(at, peer, detail),
-            Message::Script { at, peer, sighting, decision, reply } => {
-                let ticket = self.script(at, peer, &sighting, &decision).await;
+            Message::Who { peer, reply } => {
+                let _ = reply.send(self.who.get(&peer).cloned());
+            }
+            Message::Script { at, peer, sighting, decision, by, reply } => {
+                let ticket = self.script(at, peer, &sighting, &decision, by).await;
                 let (ticket, result) = match ticket {
                     Ok(ticket) => (ticket, Ok(())),
                     Err(error) => (None, Err(error)),
@@ -268,8 +279,13 @@ impl Tracker {
         peer: IpAddr,
         sighting: &Sighting,
         decision: &Decision,
+        by: ScriptBy,
     ) -> Result<Option<BootTicket>, StoreError> {
         let Some(machine) = decision.machine.as_ref() else { return Ok(None) };
+        let known = self.active.get(&machine.id);
+        if by != ScriptBy::Ipxe && known.is_some_and(|active| active.is_anothers(peer)) {
+            return Ok(None);
+        }
         let Plan::Boot(plan) = &decision.plan else {
             // A refusal that DHCP did not tell, because another server gives the addresses.
             self.seen(at, sighting, decision, false, Some(peer)).await?;
@@ -294,8 +310,24 @@ impl Tracker {
         active.loading = active.loading.max(at);
         self.pending.boot(&active.boot);
         self.by_address.insert(peer, machine.id);
-        self.event(boot, BootEvent::new(at, Phase::Script, plan.image.to_string()));
+        if by != ScriptBy::Firmware {
+            self.event(boot, BootEvent::new(at, Phase::Script, plan.image.to_string()));
+        }
         Ok(ticket)
+    }
+
+    /// Keeps what the program at an address said. The system that boots from it has nothing to add.
+    fn note_who(&mut self, address: IpAddr, sighting: &Sighting) {
+        let before = self.who.get(&address);
+        let room = before.is_some() || self.who.len() < MAX_WHO;
+        let adds = sighting.asker != Asker::System
+            || before.is_none_or(|before| before.mac != sighting.mac);
+        // What the firmware said counts: it is what decides about its loader.
+        let by_loader = sighting.asker == Asker::Ipxe
+            && before.is_some_and(|it| it.mac == sighting.mac && it.asker == Asker::Firmware);
+        if room && adds && !by_loader {
+            self.who.insert(address, sighting.clone());
+        }
     }
 
     pub(super) fn find(&mut self, boot: BootId) -> Option<&mut Active> {

@@ -52,7 +52,7 @@ enum MachineCommand {
     Explain {
         /// Name or hardware address; the machine need not be known
         machine: String,
-        /// bios, uefi-x64, uefi-x64-http, uefi-arm64 or uefi-arm64-http
+        /// bios, uefi-x64, uefi-x64-http, uefi-arm64, uefi-arm64-http, u-boot-arm64, raspberry-pi
         #[arg(long)]
         firmware: Option<String>,
         #[command(flatten)]
@@ -225,6 +225,8 @@ fn show(machine: &Machine) {
         ("address6", or_dash(spec.address6.as_ref())),
         ("uuid", or_dash(spec.uuid.as_ref())),
         ("cmdline", spec.cmdline.clone()),
+        ("loader", spec.loader.to_string()),
+        ("boot", spec.boot.to_string()),
         ("disk", or_dash(spec.state_disk.as_ref())),
         ("labels", labels),
     ] {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::Args;
-use kiln_inventory::{NewMachine, StateDisk};
+use kiln_inventory::{BootFrom, LoaderChoice, NewMachine, StateDisk};
 use kiln_types::{Arch, ImageRef};
 
 /// Settings of a machine; what is not given stays as it is.
@@ -31,6 +31,12 @@ pub(super) struct SpecArgs {
     /// Write to no disk of the machine; a state partition that is there is used as before
     #[arg(long, conflicts_with = "state_disk")]
     no_state_disk: bool,
+    /// What UEFI loads first: auto (iPXE), ipxe, uki (one file with everything) or grub (shim and GRUB, signed by Debian)
+    #[arg(long)]
+    loader: Option<LoaderChoice>,
+    /// Where it boots from: net (its image) or disk (what is on its own disk)
+    #[arg(long, value_name = "FROM")]
+    boot: Option<BootFrom>,
 }
 
 impl SpecArgs {
@@ -48,6 +54,8 @@ impl SpecArgs {
         if let Some(cmdline) = self.cmdline {
             spec.cmdline = cmdline;
         }
+        spec.loader = self.loader.unwrap_or(spec.loader);
+        spec.boot = self.boot.unwrap_or(spec.boot);
         if self.state_disk.is_some() || self.no_state_disk {
             spec.state_disk = self.state_disk;
         }
@@ -85,6 +93,10 @@ mod tests {
             spec,
             NewMachine { image: spec.image.clone(), cmdline: String::new(), ..before }
         );
+        parse(&["--loader", "uki"]).unwrap().apply(&mut spec);
+        parse(&["--boot", "disk"]).unwrap().apply(&mut spec);
+        assert_eq!((spec.loader, spec.boot), (LoaderChoice::Uki, BootFrom::Disk));
+        assert!(parse(&["--loader", "lilo"]).is_err() && parse(&["--boot", "cd"]).is_err());
         assert_eq!(parse(&[]).unwrap(), SpecArgs::default());
         assert!(parse(&["--state-disk", "sda"]).is_err());
         assert!(parse(&["--state-disk", "serial:a", "--no-state-disk"]).is_err());

@@ -1,8 +1,9 @@
 use std::net::Ipv4Addr;
 
-use kiln_inventory::{Asker, Decision, Sighting};
+use kiln_inventory::{Asker, Decision, Firmware, Sighting};
 use kiln_ipxe::{BootFile, boot_file};
 
+use super::board::PI_MENU;
 use super::encode::ReplyOption;
 use super::engine::{View, server_id};
 use super::option;
@@ -151,7 +152,9 @@ fn boot_options(
             let http = is_http(request);
             let class = if http { HTTP_CLIENT } else { PXE_CLIENT };
             options.push(ReplyOption::new(option::VENDOR_CLASS, class));
-            if !http {
+            if sighting.firmware == Some(Firmware::RaspberryPi) {
+                options.push(ReplyOption::new(option::VENDOR_SPECIFIC, PI_MENU));
+            } else if !http {
                 options.push(ReplyOption::new(option::VENDOR_SPECIFIC, BOOT_FILE_IS_FINAL));
             }
         }

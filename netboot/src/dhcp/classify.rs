@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 
 use kiln_inventory::{Asker, Firmware, Sighting};
 
+use super::board::board;
 use super::option;
 use super::wire::Request;
 
@@ -13,7 +14,14 @@ use super::wire::Request;
 pub fn classify(request: &Request) -> Sighting {
     let class = request.option(option::VENDOR_CLASS).unwrap_or_default();
     let http = class.starts_with(b"HTTPClient");
-    let asker = if is_ipxe(request) {
+    let ipxe = is_ipxe(request);
+    if let Some(board) = board(request).filter(|_| !ipxe) {
+        // What a Raspberry Pi has in place of a UUID is none.
+        let uuid = uuid(request).filter(|_| board != Firmware::RaspberryPi);
+        let (asker, firmware) = (Asker::Firmware, Some(board));
+        return Sighting { mac: request.mac, asker, firmware, uuid };
+    }
+    let asker = if ipxe {
         Asker::Ipxe
     } else if http || class.starts_with(b"PXEClient") {
         Asker::Firmware

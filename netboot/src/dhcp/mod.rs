@@ -11,6 +11,7 @@
 mod address;
 mod answer;
 mod bind;
+mod board;
 mod classify;
 mod encode;
 mod engine;

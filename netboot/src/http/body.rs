@@ -8,12 +8,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use super::disk;
 use super::transfers::Pace;
 use super::wire::{self, Pieces};
+use crate::pieces::Pieces as Planned;
 
 /// How much of a file is read at a time where it has to be encrypted. Each transfer holds this much memory.
 const READ: usize = 64 << 10;
@@ -36,6 +38,7 @@ pub(super) struct Body {
 enum Source {
     Memory(Bytes),
     File(FilePart),
+    Planned(Planned),
 }
 
 /// What is left of a file.
@@ -60,6 +63,12 @@ impl Body {
     pub(super) fn file(file: File, offset: u64, len: u64, pieces: Option<Pieces>) -> Self {
         let file = Arc::new(file);
         let source = Source::File(FilePart { file, offset, pieces, reading: None });
+        Self { source, left: len, total: len, done: None, pace: None, held: None }
+    }
+
+    /// Sends a planned file of this length.
+    pub(super) fn planned(file: Planned, len: u64) -> Self {
+        let source = Source::Planned(file);
         Self { source, left: len, total: len, done: None, pace: None, held: None }
     }
 
@@ -119,6 +128,24 @@ impl FilePart {
     }
 }
 
+/// Reads the next part of a planned file.
+fn poll_planned(
+    file: &mut Planned,
+    context: &mut Context<'_>,
+    most: u64,
+) -> Poll<io::Result<Bytes>> {
+    let want = usize::try_from(most).unwrap_or(READ).min(READ);
+    let mut buffer = BytesMut::zeroed(want);
+    let mut into = ReadBuf::new(&mut buffer);
+    ready!(Pin::new(file).poll_read(context, &mut into))?;
+    let filled = into.filled().len();
+    if filled == 0 {
+        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+    }
+    buffer.truncate(filled);
+    Poll::Ready(Ok(buffer.freeze()))
+}
+
 impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;
@@ -138,6 +165,13 @@ impl hyper::body::Body for Body {
             None => {
                 let chunk = match &mut this.source {
                     Source::Memory(bytes) => std::mem::take(bytes),
+                    Source::Planned(file) => {
+                        let step = this.pace.as_ref().map_or(u64::MAX, Pace::step);
+                        match ready!(poll_planned(file, context, this.left.min(step))) {
+                            Ok(chunk) => chunk,
+                            Err(error) => return Poll::Ready(Some(Err(error))),
+                        }
+                    }
                     Source::File(part) => {
                         let step = this.pace.as_ref().map_or(u64::MAX, Pace::step);
                         match ready!(part.poll_next(context, this.left.min(step))) {

@@ -6,16 +6,20 @@ use std::path::Path;
 use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Response, StatusCode};
+use kiln_builder::Store;
+use kiln_builder::output::Plan;
 use kiln_types::Digest;
 
 use super::body::{Body, Done};
 use super::transfers::Pace;
 use super::wire::Pieces;
+use crate::pieces::Pieces as Planned;
 
 /// Where the bytes are.
 pub(super) enum Content<'a> {
     Memory(Bytes),
     Disk { path: &'a Path, pieces: Option<Pieces>, pace: Option<Pace> },
+    Planned { store: &'a Store, plan: &'a Plan, pace: Option<Pace> },
 }
 
 /// What a request wants of a file.
@@ -101,6 +105,14 @@ impl Answer {
             Content::Disk { path, pieces, pace } => {
                 let file = tokio::fs::File::open(path).await?.into_std().await;
                 let body = Body::file(file, first, len, pieces);
+                match pace {
+                    Some(pace) => body.paced(pace),
+                    None => body,
+                }
+            }
+            Content::Planned { store, plan, pace } => {
+                let part = plan.slice(first..first + len);
+                let body = Body::planned(Planned::new(store.clone(), &part), len);
                 match pace {
                     Some(pace) => body.paced(pace),
                     None => body,

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use kiln_builder::cpio;
 use kiln_builder::tree::{Node, Tree, TreePath};
 use kiln_inventory::StateDisk;
+use kiln_ipxe::Endpoints;
 use serde::Serialize;
 
 use crate::boots::Identity;
+use crate::view::View;
 
 /// Where the booting system finds it.
 const PATH: &str = "etc/kiln/machine.json";
@@ -32,10 +34,24 @@ struct MachineFile<'a> {
     state_disk: Option<&'a StateDisk>,
 }
 
+/// Makes the segment of a machine that boots.
+pub(crate) fn machine_segment(
+    view: &View,
+    identity: &Identity,
+    at: &Endpoints,
+) -> io::Result<Vec<u8>> {
+    let keys = view.keys();
+    // Only a machine of the inventory has a disk that may be written to; one that was removed meanwhile has none.
+    let snapshot = view.snapshot();
+    let known = snapshot.machine_by_mac(identity.mac);
+    let disk = known.and_then(|machine| machine.spec.state_disk.as_ref());
+    segment(identity, at.for_system(), &keys, disk)
+}
+
 /// Makes the segment. The same identity gives the same bytes.
 ///
 /// It ends at a multiple of four, as all segments do: a bare archive that comes after it is found only there.
-pub(super) fn segment(
+fn segment(
     identity: &Identity,
     server: String,
     keys: &[String],

@@ -14,6 +14,7 @@ mod wire;
 use std::sync::Arc;
 
 pub use self::listen::Server;
+pub(crate) use self::machine::machine_segment;
 pub use self::transfers::Transfers;
 use crate::bake::Baker;
 use crate::boots::Boots;
@@ -42,6 +43,8 @@ pub struct Plane {
 mod client_tests;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod made_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]

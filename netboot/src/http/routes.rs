@@ -18,6 +18,7 @@ use super::file::{Answer, Ask, Content};
 use super::listen::Caller;
 use super::{Plane, machine, orders, told};
 use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
+use crate::made::{self, Made};
 
 /// The largest report that is read.
 const MAX_REPORT: usize = 64 << 10;
@@ -52,7 +53,7 @@ async fn route(plane: &Plane, caller: &Caller, request: Request<Incoming>) -> Re
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some("loader"), Some(name), None, None) if read => {
+        (Some("loader"), Some(name), None, None) if read && name != "autoexec.ipxe" => {
             loader(plane, caller, &request, name).await
         }
         (Some("blob"), Some(digest), Some(name), None) if read => {
@@ -90,8 +91,46 @@ async fn route(plane: &Plane, caller: &Caller, request: Request<Incoming>) -> Re
             Some("script" | "machine" | "failed" | "phone-home" | "agent" | "loader" | "blob"),
             ..,
         ) if !read || method == Method::HEAD => not_allowed(&path),
+        _ if read => made_file(plane, caller, &request).await,
         _ => not_found(),
     }
+}
+
+/// Serves what is made for the machine that asks.
+async fn made_file(plane: &Plane, caller: &Caller, request: &Request<Incoming>) -> Response<Body> {
+    let (peer, path) = (caller.peer, request.uri().path());
+    if let Some(name) = path.strip_prefix("/grub/")
+        && plane.loaders.get(name).is_some()
+    {
+        return loader(plane, caller, request, name).await;
+    }
+    let Plane { view, boots, loaders, .. } = plane;
+    let made = Made { view, boots, loaders, at: &caller.at };
+    let Some(file) = made.file(peer, path).await else { return not_found() };
+    let done = made::event(path, peer).map(|(phase, detail)| {
+        let (boots, started, detail) = (boots.clone(), Instant::now(), detail.to_owned());
+        let done: Done = Box::new(move |bytes| {
+            let millis = millis(started);
+            boots.loader(peer, Transfer { phase, detail, bytes, millis });
+        });
+        done
+    });
+    let kind = if file.is_efi { EFI } else { BINARY };
+    let ask = Ask { method: request.method(), headers: request.headers() };
+    let answer = Answer::new(&ask, file.plan.len(), &file.fingerprint(), kind);
+    // What is large takes its turn among the other large ones.
+    let pace = match answer.len().filter(|_| file.event.is_some()) {
+        Some(len) => match plane.transfers.turn(peer, len).await {
+            Some(pace) => Some(pace),
+            None => return busy(),
+        },
+        None => None,
+    };
+    let content = Content::Planned { store: view.artifacts(), plan: &file.plan, pace };
+    let mut response = answer.with(content, done).await.unwrap_or_else(|_| internal());
+    // It may hold the key of this boot.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 async fn loader(
@@ -210,12 +249,7 @@ async fn machine_segment(
         Ok(identity) => identity,
         Err(error) => return refused(peer, boot, error),
     };
-    let keys = plane.view.keys();
-    // Only a machine of the inventory has a disk that may be written to; one that was removed meanwhile has none.
-    let snapshot = plane.view.snapshot();
-    let known = snapshot.machine_by_mac(identity.mac);
-    let disk = known.and_then(|machine| machine.spec.state_disk.as_ref());
-    match machine::segment(&identity, at.for_system(), &keys, disk) {
+    match machine::machine_segment(&plane.view, &identity, at) {
         Ok(bytes) => {
             let (boots, started, detail) =
                 (plane.boots.clone(), Instant::now(), "machine".to_owned());

@@ -25,6 +25,8 @@ pub struct MachineConfig {
     pub drive: Option<Drive>,
     /// UEFI variables with keys in them; the firmware then starts only what these keys have signed.
     pub secure_boot: Option<PathBuf>,
+    /// A file that is all of its firmware, such as U-Boot, in the place of what its kind has.
+    pub bios: Option<PathBuf>,
     /// Further arguments for qemu, such as devices.
     pub more: Vec<String>,
 }
@@ -49,6 +51,7 @@ impl MachineConfig {
             bridge: BRIDGE.to_owned(),
             drive: None,
             secure_boot: None,
+            bios: None,
             more: Vec::new(),
         }
     }
@@ -74,9 +77,10 @@ impl Machine {
     pub fn start(lab: &mut Lab, config: &MachineConfig) -> Result<Self, LabError> {
         let setpriv = program("setpriv", "util-linux")?;
         let qemu = config.kind.qemu()?;
-        let images = match &config.secure_boot {
-            Some(variables) => Some(config.kind.secure_images(variables)?),
-            None => config.kind.images()?,
+        let images = match (&config.secure_boot, &config.bios) {
+            (Some(variables), _) => Some(config.kind.secure_images(variables)?),
+            (None, Some(_)) => None,
+            (None, None) => config.kind.images()?,
         };
         let images = match images {
             Some(images) => Some(own_variables(lab.directory(), &config.name, images)?),
@@ -177,7 +181,8 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
     add(&["-device", "virtio-rng-pci"]);
     add(&["-netdev", &format!("tap,id=net0,ifname={port},script=no,downscript=no")]);
     // UEFI brings its own driver; the option ROM would be iPXE and come in its way.
-    let rom = if images.is_some() { ",romfile=" } else { "" };
+    let own = images.is_some() || config.bios.is_some();
+    let rom = if own { ",romfile=" } else { "" };
     // From a drive or from the network, and never from the other when the one fails.
     let first = if config.drive.is_some() { "" } else { ",bootindex=0" };
     add(&["-device", &format!("virtio-net-pci,netdev=net0,mac={}{first}{rom}", config.mac)]);
@@ -194,6 +199,9 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
         for version in ["IPv4", "IPv6"] {
             add(&["-fw_cfg", &format!("name=opt/org.tianocore/{version}PXESupport,string=n")]);
         }
+    }
+    if let Some(bios) = &config.bios {
+        add(&["-bios", &bios.display().to_string()]);
     }
     if let Some(images) = images {
         for (unit, path, mode) in [(0, &images.code, ",readonly=on"), (1, &images.variables, "")] {
@@ -259,6 +267,19 @@ mod tests {
         );
         assert_eq!(line.matches("bootindex").count(), 1);
         assert!(line.contains("-M q35,smm=on "));
+    }
+
+    #[test]
+    fn a_firmware_of_its_own_needs_no_variables_and_no_option_rom() {
+        let mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
+        let kind = MachineKind::new(Arch::Arm64, FirmwareKind::Uefi).unwrap();
+        let mut config = MachineConfig::new("n1", kind, mac);
+        config.bios = Some("/u-boot.bin".into());
+        let arguments = arguments(&config, "kt0", None);
+        let line: Vec<_> = arguments.iter().map(|text| text.to_str().unwrap()).collect();
+        let line = line.join(" ");
+        assert!(line.contains(" -bios /u-boot.bin") && line.contains("romfile="), "{line}");
+        assert!(!line.contains("pflash"), "{line}");
     }
 
     #[test]

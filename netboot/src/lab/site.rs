@@ -60,6 +60,12 @@ impl Site {
         Self { https: Some(https), ..self }
     }
 
+    /// Lets the server use another store.
+    #[must_use]
+    pub fn with_store(self, store: &Path) -> Self {
+        Self { store: store.to_owned(), ..self }
+    }
+
     /// Lets the server serve these subnets, instead of the one of the bridge.
     #[must_use]
     pub fn with_subnets(self, subnets: Vec<SubnetSettings>) -> Self {
@@ -116,6 +122,8 @@ impl Site {
             tftp_port: 69,
             tftp: crate::tftp::Config::default(),
             unknown: UnknownMachines::Ignore,
+            secure_boot: false,
+            raspberry_pi: false,
             loaders_dir: Some(self.cache().join("loaders")),
             mirror: None,
             bake: self.bake.clone(),

@@ -24,6 +24,8 @@ fn settings(dir: &TempDir) -> Settings {
         tftp_port: 0,
         tftp: tftp::Config::default(),
         unknown: UnknownMachines::Ignore,
+        secure_boot: false,
+        raspberry_pi: false,
         loaders_dir: Some(loaders),
         mirror: None,
         bake: crate::bake::BakeSettings::default(),

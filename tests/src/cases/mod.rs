@@ -21,6 +21,7 @@ mod kernel_image;
 mod layers;
 mod layouts;
 mod linuxkit_tar;
+mod loaders;
 mod orders;
 mod packed;
 mod refusal;
@@ -38,6 +39,7 @@ use crate::rig::Case;
 pub(crate) fn all() -> Vec<Case> {
     [
         boot::cases(),
+        loaders::cases(),
         beside::cases(),
         ipv6::cases(),
         orders::cases(),

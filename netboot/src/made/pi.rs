@@ -1,0 +1,57 @@
+//! What the boot program of a Raspberry Pi reads: its settings and the kernel's arguments.
+//!
+//! It asks for its files one by one, each with its serial number or its hardware address in front, and takes a file
+//! that is not there for one that it does not need. So a machine that is to wait or to boot from its disk finds none.
+
+use kiln_inventory::BootPlan;
+use kiln_ipxe::BootTicket;
+
+use super::menu::one_line;
+
+/// What is made of a boot, by the name of the file.
+pub(super) fn text(file: &str, plan: &BootPlan, ticket: &BootTicket) -> Option<String> {
+    match file {
+        "config.txt" => Some(config(ticket)),
+        "cmdline.txt" => Some(format!("{}\n", one_line(&plan.cmdline))),
+        _ => None,
+    }
+}
+
+/// Returns its settings. Kernel and initrd are read below the same folder as everything else.
+fn config(ticket: &BootTicket) -> String {
+    let folder = format!("boot/{}/{}", ticket.boot, ticket.machine_key);
+    format!(
+        "arm_64bit=1\nenable_uart=1\nos_check=0\nkernel={folder}/kernel\ninitramfs {folder}/initrd followkernel\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_inventory::{Artifact, BootId};
+    use kiln_types::{Arch, Digest};
+
+    use super::*;
+
+    #[test]
+    fn settings_and_arguments_are_those_of_the_boot() {
+        let plan = BootPlan {
+            image: "web".parse().unwrap(),
+            version: Digest::from_bytes([1; 32]),
+            arch: Arch::Arm64,
+            kernel: Artifact {
+                name: "kernel".to_owned(),
+                digest: Digest::from_bytes([1; 32]),
+                size: 1,
+            },
+            segments: Vec::new(),
+            cmdline: "console=ttyS0\nquiet".to_owned(),
+        };
+        let ticket = BootTicket { boot: BootId(7), machine_key: "c0ffee".to_owned() };
+        let text = |file| text(file, &plan, &ticket);
+        assert_eq!(text("cmdline.txt").as_deref(), Some("console=ttyS0 quiet\n"));
+        let config = text("config.txt").unwrap();
+        assert!(config.contains("\nkernel=boot/7/c0ffee/kernel\n"), "{config}");
+        assert!(config.contains("\ninitramfs boot/7/c0ffee/initrd followkernel\n"), "{config}");
+        assert_eq!(text("start4.elf"), None);
+    }
+}
