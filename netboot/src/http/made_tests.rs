@@ -34,7 +34,7 @@ async fn all_segments_in_one_have_an_exact_length_and_any_range_of_them() {
     assert_eq!(kernel.body().as_ref(), KERNEL);
     let path = format!("{folder}/initrd");
     let whole = rig.get(&path).await;
-    assert_eq!(whole.body()[..4], [0x28, 0xb5, 0x2f, 0xfd], "the machine's own, by zstd");
+    assert_eq!(&whole.body()[..6], b"070701", "the machine's own, as it is");
     let manifest = rig.plane.view.artifacts().manifest(&rig.version).unwrap();
     let own = usize::try_from(kiln_builder::output::initrd(&manifest).len()).unwrap();
     assert_eq!(whole.body()[whole.body().len() - own..][..4], b"cpio"[..]);

@@ -115,8 +115,10 @@ async fn files(step: &Step, script: &str, events: &[BootEvent]) -> anyhow::Resul
         .filter(|line| line.starts_with("kernel ") || line.starts_with("initrd "))
         .filter_map(|line| line.split(' ').find(|word| word.starts_with("http://")))
         .collect();
-    let own = urls.pop().unwrap_or_default();
-    ensure!(own.contains("/machine/"), "the last file is not the machine's own:\n{script}");
+    // It comes before all that the kernel may have no room for.
+    let own = urls.iter().position(|url| url.contains("/machine/"));
+    ensure!(own == Some(1), "the machine's own file does not follow the kernel:\n{script}");
+    urls.remove(1);
     ensure!(!step.files.is_empty(), "explain names no files");
     ensure!(
         urls.len() == step.files.len(),

@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use kiln::lab::{FirmwareKind, Machine, MachineKind};
 use kiln_inventory::{Firmware, Order, OrderState, Outcome, Phase};
 use kiln_types::{Arch, Mac};
+use tokio::time::Instant;
 
 use crate::rig::{Case, IMAGE, Need, Scene, image, kiln, store, until, work_folder};
 
@@ -92,7 +93,9 @@ fn changes(kind: MachineKind) -> anyhow::Result<()> {
         runs_on(&scene, &mut box_).await?;
 
         let arguments = ["kexec", "n1", "--to", NEXT, "--yes", "--wait"];
+        let begin = Instant::now();
         let (code, text) = machine(&scene, &arguments)?;
+        let by_kexec = begin.elapsed();
         let console = || box_.console().tail(40);
         ensure!(code == Some(0), "kexec: {code:?} {text}\nthe console:\n{}", console());
         ensure!(text.contains("and is healthy"), "kexec says {text}");
@@ -112,8 +115,9 @@ fn changes(kind: MachineKind) -> anyhow::Result<()> {
         ensure!(hello(&scene)?.contains("two"), "the next version says {}", hello(&scene)?);
 
         // The tokens of machines that are up outlive the server.
-        let scene = scene.restart_server().await?;
+        let mut scene = scene.restart_server().await?;
         ensure!(hello(&scene)?.contains("two"), "nothing is heard after a restart");
+        let begin = Instant::now();
         let (code, text) = machine(&scene, &["reboot", "n1", "--yes"])?;
         ensure!(code == Some(0), "reboot: {code:?} {text}");
         until(Scene::deadline(), async || Ok(box_.ended().map(drop))).await?;
@@ -121,6 +125,29 @@ fn changes(kind: MachineKind) -> anyhow::Result<()> {
         let orders: Vec<Order> = serde_json::from_str(&orders).with_context(|| orders.clone())?;
         let last = &orders[0];
         ensure!(last.state == OrderState::Done, "the last order is {last:?}");
+        if std::env::var_os("KILN_BENCH_ROUNDS").is_some() {
+            // The machine of this case ends where another would start anew.
+            let mut again = scene.power_on(kind, MAC)?;
+            until(Scene::deadline(), async || {
+                ensure!(again.ended().is_none(), "qemu has ended: {}", again.console().tail(30));
+                let newest = scene.inventory().boots(1).await?;
+                let up = newest.first().is_some_and(|newest| {
+                    newest.id > boot.id && newest.outcome == Outcome::Healthy
+                });
+                Ok(up.then_some(()))
+            })
+            .await?;
+            compare(kind.arch(), by_kexec.as_secs_f64(), begin.elapsed().as_secs_f64());
+        }
         Ok(scene)
     })
+}
+
+/// Prints what `docs/benchmarks.md` quotes.
+fn compare(arch: Arch, by_kexec: f64, by_firmware: f64) {
+    eprintln!("| {arch}, order to healthy | seconds |");
+    eprintln!("|---|---|");
+    eprintln!("| reboot through the emulator's firmware and iPXE | {by_firmware:.1} |");
+    eprintln!("| kexec | {by_kexec:.1} |");
+    eprintln!("| ratio | {:.2} |", by_kexec / by_firmware);
 }
