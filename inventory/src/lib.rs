@@ -12,6 +12,7 @@
 mod bake;
 mod boot;
 mod decide;
+mod dhcp_value;
 mod lease;
 mod lease6;
 mod loader;
@@ -27,6 +28,9 @@ mod store;
 pub use bake::Bake;
 pub use boot::{Boot, BootEvent, BootId, NewBoot, Outcome, Phase};
 pub use decide::decide;
+pub use dhcp_value::{
+    Identifier, OptionValue, ParseIdentifierError, ParseOptionError, may_set_option,
+};
 pub use lease::Lease;
 pub use lease6::{Duid, Lease6, ParseDuidError};
 pub use loader::{BootFrom, Loader, LoaderChoice, ParseWordError};
@@ -35,6 +39,6 @@ pub use order::{Command, NewOrder, Order, OrderId, OrderState};
 pub use plan::{Artifact, BootPlan, Decision, Plan};
 pub use reason::Reason;
 pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
-pub use snapshot::{ImageVersion, Snapshot, UnknownMachines};
+pub use snapshot::{Claim, ImageVersion, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{Store, StoreError, StoredFacts};

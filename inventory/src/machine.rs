@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
-use crate::{BootFrom, LoaderChoice, StateDisk};
+use crate::{BootFrom, Identifier, LoaderChoice, OptionValue, StateDisk};
 
 /// Our own name for one physical box. It stays when network cards or the name of the machine change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +51,16 @@ pub struct NewMachine {
     /// Address of IPv6 reserved for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address6: Option<Ipv6Addr>,
+    /// What its system calls itself in DHCP (option 61), besides its interfaces: its address is reserved for that too.
+    #[serde(default, rename = "client-id", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<Identifier>,
+    /// Port of the switch that it is at, as the relay tells it (option 82, sub-option 1): its address is reserved for
+    /// whatever is plugged in there.
+    #[serde(default, rename = "circuit-id", skip_serializing_if = "Option::is_none")]
+    pub circuit_id: Option<Identifier>,
+    /// DHCP options by number, instead of those of its subnet.
+    #[serde(default, rename = "dhcp-options", skip_serializing_if = "BTreeMap::is_empty")]
+    pub dhcp_options: BTreeMap<u8, OptionValue>,
     /// Kernel arguments appended to those of the image.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cmdline: String,
@@ -79,6 +89,9 @@ impl NewMachine {
             image: None,
             address: None,
             address6: None,
+            client_id: None,
+            circuit_id: None,
+            dhcp_options: BTreeMap::new(),
             cmdline: String::new(),
             state_disk: None,
             loader: LoaderChoice::Auto,

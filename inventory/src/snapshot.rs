@@ -1,4 +1,5 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kiln_types::{Arch, Digest, ImageRef, Mac};
@@ -11,6 +12,10 @@ use crate::{Artifact, Bake, Machine};
 pub struct Snapshot {
     machines: Vec<Arc<Machine>>,
     by_mac: HashMap<Mac, usize>,
+    by_uuid: HashMap<String, usize>,
+    by_client_id: HashMap<Vec<u8>, usize>,
+    by_circuit_id: HashMap<Vec<u8>, usize>,
+    reserved: HashSet<Ipv4Addr>,
     /// What each image and channel names, by architecture.
     pub images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
     /// What machines get that the inventory does not know.
@@ -27,13 +32,25 @@ impl Snapshot {
         unknown: UnknownMachines,
     ) -> Self {
         machines.sort_by_key(|machine| machine.id);
-        let mut by_mac = HashMap::new();
+        let mut all = Self { images, unknown, ..Self::default() };
         for (index, machine) in machines.iter().enumerate() {
-            for mac in &machine.spec.macs {
-                by_mac.entry(*mac).or_insert(index);
+            let spec = &machine.spec;
+            for mac in &spec.macs {
+                all.by_mac.entry(*mac).or_insert(index);
             }
+            if let Some(uuid) = &spec.uuid {
+                all.by_uuid.entry(uuid.to_ascii_lowercase()).or_insert(index);
+            }
+            if let Some(id) = &spec.client_id {
+                all.by_client_id.entry(id.bytes().to_vec()).or_insert(index);
+            }
+            if let Some(id) = &spec.circuit_id {
+                all.by_circuit_id.entry(id.bytes().to_vec()).or_insert(index);
+            }
+            all.reserved.extend(spec.address);
         }
-        Self { machines, by_mac, images, unknown, bakes: BTreeMap::new() }
+        all.machines = machines;
+        all
     }
 
     /// Returns the machine that has an interface with this hardware address.
@@ -41,10 +58,43 @@ impl Snapshot {
         self.by_mac.get(&mac).and_then(|index| self.machines.get(*index))
     }
 
+    /// Returns the machine whose name, address and DHCP options a client gets: the one with its hardware address, else
+    /// the one with its UUID, its client identifier, or its port of a switch. What the client boots goes by its hardware
+    /// address alone (see [`decide`](crate::decide)), since later requests tell no more.
+    pub fn claimed_by(&self, claim: &Claim<'_>) -> Option<&Arc<Machine>> {
+        let by_uuid =
+            || claim.uuids.iter().find_map(|uuid| self.by_uuid.get(&uuid.to_ascii_lowercase()));
+        let index = self
+            .by_mac
+            .get(&claim.mac)
+            .or_else(by_uuid)
+            .or_else(|| self.by_client_id.get(claim.client_id?))
+            .or_else(|| self.by_circuit_id.get(claim.circuit_id?))?;
+        self.machines.get(*index)
+    }
+
+    /// Returns whether an address is reserved for some machine.
+    pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
+        self.reserved.contains(&address)
+    }
+
     /// Returns every machine, oldest first.
     pub fn machines(&self) -> &[Arc<Machine>] {
         &self.machines
     }
+}
+
+/// By what a DHCP client can be known.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// Hardware address.
+    pub mac: Mac,
+    /// SMBIOS UUID, in each order of bytes that firmware may have meant.
+    pub uuids: &'a [String],
+    /// What it calls itself.
+    pub client_id: Option<&'a [u8]>,
+    /// Port of a switch.
+    pub circuit_id: Option<&'a [u8]>,
 }
 
 /// One version of an image: what its manifest says that matters to booting it.

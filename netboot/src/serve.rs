@@ -36,6 +36,9 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// The leases of the server before cannot be read, or new ones not be kept.
+    #[error("the leases cannot be kept")]
+    Journal(#[source] dhcp::journal::JournalError),
     /// A folder cannot be made.
     #[error("cannot make the folder {}", .0.display())]
     MakeDir(PathBuf, #[source] io::Error),
@@ -141,6 +144,7 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
     tracker: JoinHandle<()>,
     died: mpsc::Receiver<String>,
+    ledger: Option<dhcp::Ledger>,
     _lock: std::fs::File,
 }
 
@@ -165,6 +169,11 @@ impl Running {
         &self.socket
     }
 
+    /// Returns every lease, also those that have ended.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.ledger.as_ref().map(dhcp::Ledger::leases).unwrap_or_default()
+    }
+
     /// Waits until a part of the server dies, and says which. Pends while all is well.
     ///
     /// # Cancel safety
@@ -180,6 +189,8 @@ impl Running {
     /// Stops: no new work, transfers under way get some seconds, every event is written.
     pub async fn shutdown(self) {
         self.stop.cancel();
+        // The writer of leases ends when nobody can give it any.
+        drop(self.ledger);
         for server in self.tftp {
             server.shutdown().await;
         }
@@ -210,7 +221,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let path = data.join("inventory.db");
     let inventory_error = |source| ServeError::OpenInventory(path.clone(), source);
     let inventory = Store::open(&path).await.map_err(inventory_error)?;
-    let leases = inventory.leases().await.map_err(inventory_error)?;
+    let mut leases = inventory.leases().await.map_err(inventory_error)?;
+    // What the journal has came after what the database has.
+    let (newer, journal, folder) = dhcp::journal::open(data).map_err(ServeError::Journal)?;
     let (leases6, server_id) = ipv6::kept(&settings, &inventory, inventory_error).await?;
     let dir = &settings.store_dir;
     let artifacts =
@@ -242,6 +255,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         tasks: Vec::new(),
         tracker,
         died,
+        ledger: None,
         _lock: lock,
     };
     let config = BakerConfig {
@@ -290,8 +304,11 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         running.tftp.push(server);
     }
     let reached_at = |address: IpAddr| planes.iter().find(|at| at.address == address).copied();
-    let (ledger, writer) = dhcp::Ledger::start(leases, Leases(inventory.clone()));
+    leases.extend(newer);
+    let (ledger, writer) = dhcp::Ledger::start(leases, journal);
     running.tasks.push(writer);
+    running.tasks.push(tokio::spawn(folder.run(inventory.clone())));
+    running.ledger = Some(ledger.clone());
     for WireSockets { interface, ports, subnets } in sockets.wires {
         let site = |subnet: dhcp::Subnet| {
             reached_at(subnet.address.into()).map(|endpoints| dhcp::Site { subnet, endpoints })
@@ -312,7 +329,6 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             }));
         }
     }
-    drop(ledger);
     let known = ipv6::Known {
         leases: leases6,
         server: server_id,
@@ -338,8 +354,17 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     };
     running.tasks.push(tokio::spawn(watch));
     let agent = settings.agent;
-    let state =
-        api::Control { inventory, view, endpoints, endpoints6, baker, boots, orders, agent };
+    let state = api::Control {
+        inventory,
+        view,
+        endpoints,
+        endpoints6,
+        baker,
+        boots,
+        orders,
+        agent,
+        leases: ledger,
+    };
     running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
     Ok(running)
 }
@@ -389,15 +414,6 @@ fn bind_control(path: &Path) -> Result<UnixListener, ServeError> {
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     std::fs::rename(&new, path).map_err(fail)?;
     Ok(listener)
-}
-
-/// Leases go to the inventory.
-struct Leases(Store);
-
-impl dhcp::LeaseLog for Leases {
-    async fn commit(&self, leases: &[Lease]) -> Result<(), dhcp::BoxError> {
-        Ok(self.0.commit_leases(leases).await?)
-    }
 }
 
 /// What DHCP sees goes to the boot tracker.

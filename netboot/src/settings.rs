@@ -5,6 +5,7 @@ mod error;
 mod https;
 mod images;
 mod registries;
+mod rules;
 mod subnet;
 mod subnet6;
 mod tftp;

@@ -1,11 +1,12 @@
-use super::row::{parse, text};
+use super::row::text;
 use super::{Store, StoreError};
 use crate::Lease;
 
 const LEASES: &str = "leases";
 
 impl Store {
-    /// Returns every lease, also those that have ended.
+    /// Returns every lease, also those that have ended. A row that makes no sense is left out: it must not keep the
+    /// server from starting.
     ///
     /// # Errors
     ///
@@ -16,16 +17,15 @@ impl Store {
                 .fetch_all(&self.pool)
                 .await
                 .map_err(StoreError::reading(LEASES))?;
-        rows.into_iter()
-            .map(|(address, mac, expires, hostname)| {
-                Ok(Lease {
-                    address: parse("an address", &address)?,
-                    mac: parse("a MAC address", &mac)?,
-                    expires,
-                    hostname,
-                })
+        let lease = |(address, mac, expires, hostname): (String, String, i64, Option<String>)| {
+            Some(Lease {
+                address: address.parse().ok()?,
+                mac: mac.parse().ok()?,
+                expires,
+                hostname,
             })
-            .collect()
+        };
+        Ok(rows.into_iter().filter_map(lease).collect())
     }
 
     /// Writes leases, all or none of them; they are on disk when this returns.

@@ -2,6 +2,7 @@
 
 mod boots;
 mod builds;
+mod leases;
 mod machines;
 mod orders;
 
@@ -22,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use boots::{BootDetail, KernelLog};
 pub use builds::BuildLog;
+pub use leases::LeaseRow;
 pub use orders::Ask;
 
 use crate::bake::Baker;
 use crate::boots::Boots;
+use crate::dhcp::Ledger;
 use crate::orders::Orders;
 use crate::settings::{AgentSettings, Subnet6Settings, SubnetSettings};
 use crate::view::View;
@@ -49,6 +52,8 @@ pub struct Control {
     pub orders: Orders,
     /// What machines may be told.
     pub agent: AgentSettings,
+    /// Who has which address.
+    pub leases: Ledger,
 }
 
 /// An error as the API tells it.
@@ -82,6 +87,8 @@ pub fn router(control: Control) -> Router {
         .route("/api/v1/boots", get(boots::list))
         .route("/api/v1/boots/{id}", get(boots::show))
         .route("/api/v1/boots/{id}/kernel-log", get(boots::kernel_log))
+        .route("/api/v1/leases", get(leases::list))
+        .route("/api/v1/leases/{key}", get(leases::show).delete(leases::release))
         .route("/api/v1/images", get(images))
         .route("/api/v1/builds", get(builds::list))
         .route("/api/v1/builds/{image}", get(builds::show).post(builds::start))

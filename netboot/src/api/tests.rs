@@ -48,6 +48,13 @@ impl Rig {
         let (boots, _) = Boots::start(inventory.clone());
         let orders = Orders::start(inventory.clone(), stop.clone()).await.unwrap();
         let agent = AgentSettings::default();
+        let (_, journal, _) = crate::dhcp::journal::open(dir.path()).unwrap();
+        let lease = kiln_inventory::Lease {
+            address: [10, 0, 0, 7].into(),
+            mac: "52:54:00:00:00:07".parse().unwrap(),
+            expires: i64::MAX / 1000,
+            hostname: Some("n7".into()),
+        };
         let control = Control {
             inventory: inventory_,
             view,
@@ -57,6 +64,7 @@ impl Rig {
             boots: boots.clone(),
             orders: orders.clone(),
             agent,
+            leases: Ledger::start(vec![lease], journal).0,
         };
         let task = tokio::spawn(serve(listener, control, stop.clone()));
         Self { _dir: dir, socket, inventory, boots, orders, stop, task }
@@ -281,4 +289,22 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
 
 fn known_id(order: &Value) -> kiln_inventory::MachineId {
     kiln_inventory::MachineId(order["machine"].as_i64().unwrap())
+}
+
+#[tokio::test]
+async fn leases_are_listed_found_and_ended() {
+    let rig = Rig::start().await;
+    let (status, list) = rig.send(Method::GET, "/api/v1/leases", &Value::Null).await;
+    assert_eq!((status, list[0]["address"].as_str()), (200, Some("10.0.0.7")));
+    for key in ["10.0.0.7", "52:54:00:00:00:07"] {
+        let (status, one) =
+            rig.send(Method::GET, &format!("/api/v1/leases/{key}"), &Value::Null).await;
+        assert_eq!((status, one["hostname"].as_str()), (200, Some("n7")), "{key}");
+    }
+    let delete = || rig.send(Method::DELETE, "/api/v1/leases/10.0.0.7", &Value::Null);
+    assert_eq!(delete().await.0, 204);
+    assert_eq!(delete().await.0, 409);
+    let (status, _) = rig.send(Method::GET, "/api/v1/leases/10.0.0.8", &Value::Null).await;
+    assert_eq!(status, 404);
+    rig.stop().await;
 }

@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::Args;
-use kiln_inventory::{BootFrom, LoaderChoice, NewMachine, StateDisk};
+use kiln_inventory::{
+    BootFrom, Identifier, LoaderChoice, NewMachine, OptionValue, StateDisk, may_set_option,
+};
 use kiln_types::{Arch, ImageRef};
 
 /// Settings of a machine; what is not given stays as it is.
@@ -21,6 +23,16 @@ pub(super) struct SpecArgs {
     /// Address of IPv6 reserved for it
     #[arg(long, value_name = "IPV6")]
     address6: Option<Ipv6Addr>,
+    /// Reserve the address also for who calls itself so in DHCP: a text, or bytes as hex:0152540012ab
+    #[arg(long, value_name = "ID")]
+    client_id: Option<Identifier>,
+    /// Reserve the address also for what is at this port of a switch, as its relay tells (option 82): a text or hex:…
+    #[arg(long, value_name = "ID")]
+    circuit_id: Option<Identifier>,
+    /// DHCP option by number, instead of its subnet's: 42=ip:10.0.0.9, 252=text:…, 43=hex:…; without a value, no longer.
+    /// May be given several times
+    #[arg(long = "dhcp-option", value_name = "CODE=TYPE:VALUE", value_parser = dhcp_option)]
+    dhcp_options: Vec<(u8, Option<OptionValue>)>,
     /// Kernel arguments, after those of the image
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
@@ -51,6 +63,14 @@ impl SpecArgs {
         set(&mut spec.arch, self.arch);
         set(&mut spec.address, self.address);
         set(&mut spec.address6, self.address6);
+        set(&mut spec.client_id, self.client_id);
+        set(&mut spec.circuit_id, self.circuit_id);
+        for (code, value) in self.dhcp_options {
+            match value {
+                Some(value) => spec.dhcp_options.insert(code, value),
+                None => spec.dhcp_options.remove(&code),
+            };
+        }
         if let Some(cmdline) = self.cmdline {
             spec.cmdline = cmdline;
         }
@@ -60,6 +80,18 @@ impl SpecArgs {
             spec.state_disk = self.state_disk;
         }
     }
+}
+
+/// Reads `CODE=TYPE:VALUE`, or `CODE=` for an option that is no longer set.
+fn dhcp_option(text: &str) -> Result<(u8, Option<OptionValue>), String> {
+    let (code, value) = text.split_once('=').ok_or("write it as CODE=TYPE:VALUE")?;
+    let code = code.parse().ok().filter(|code| may_set_option(*code)).ok_or_else(|| {
+        format!("`{code}` is no number of an option that can be set; it is one from 1 to 254, without those of the exchange itself")
+    })?;
+    let value = (!value.is_empty()).then(|| value.parse()).transpose();
+    value
+        .map(|value| (code, value))
+        .map_err(|error: kiln_inventory::ParseOptionError| error.to_string())
 }
 
 #[cfg(test)]
@@ -98,6 +130,16 @@ mod tests {
         assert_eq!((spec.loader, spec.boot), (LoaderChoice::Uki, BootFrom::Disk));
         assert!(parse(&["--loader", "lilo"]).is_err() && parse(&["--boot", "cd"]).is_err());
         assert_eq!(parse(&[]).unwrap(), SpecArgs::default());
+        parse(&["--dhcp-option", "42=ip:10.0.0.9", "--circuit-id", "eth7"])
+            .unwrap()
+            .apply(&mut spec);
+        assert_eq!(spec.dhcp_options.get(&42).map(OptionValue::bytes), Some(&[10, 0, 0, 9][..]));
+        parse(&["--dhcp-option", "42="]).unwrap().apply(&mut spec);
+        assert!(spec.dhcp_options.is_empty());
+        assert_eq!(spec.circuit_id, "eth7".parse().ok());
+        for bad in ["53=u8:1", "42", "42=10.0.0.9", "0=u8:1", "256=u8:1"] {
+            assert!(parse(&["--dhcp-option", bad]).is_err(), "{bad}");
+        }
         assert!(parse(&["--state-disk", "sda"]).is_err());
         assert!(parse(&["--state-disk", "serial:a", "--no-state-disk"]).is_err());
     }

@@ -15,6 +15,7 @@ mod export;
 mod facts;
 pub mod image;
 pub mod key;
+pub mod lease;
 pub mod machine;
 mod machine_spec;
 mod order;
@@ -62,6 +63,8 @@ pub enum Command {
     Machine(machine::MachineArgs),
     /// Boots: list, show
     Boot(boot::BootArgs),
+    /// Leases: list, show, release
+    Lease(lease::LeaseArgs),
     /// Images: list
     Image(image::ImageArgs),
     /// Keys: show, export, list, rotate, trust, distrust, secure-boot
@@ -135,6 +138,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args).await,
         Command::Machine(args) => machine::run(args).await,
         Command::Boot(args) => boot::run(args).await,
+        Command::Lease(args) => lease::run(args).await,
         Command::Image(args) => image::run(&args).await,
         Command::Key(args) => key::run(&args),
         Command::Ca(args) => ca::run(&args),

@@ -1,13 +1,39 @@
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use kiln_inventory::Snapshot;
+use kiln_inventory::{Claim, Machine, Snapshot};
 use kiln_types::Mac;
 
+use super::classify::uuids;
 use super::leases::{LeaseTable, Timestamp};
 use super::subnet::Subnet;
+use super::wire::Request;
 
-/// Chooses the address for a hardware address, or none when all are taken.
+/// Addresses that are looked at for one that nobody ever had, before one is taken whose lease has ended.
+const LOOKS: usize = 512;
+
+/// Returns the machine whose reserved address, name and options a client gets.
+pub(super) fn owner<'a>(request: &Request, snapshot: &'a Snapshot) -> Option<&'a Arc<Machine>> {
+    snapshot.claimed_by(&Claim {
+        mac: request.mac,
+        uuids: &uuids(request),
+        client_id: request.client_id(),
+        circuit_id: request.circuit_id(),
+    })
+}
+
+/// Who wants an address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) mac: Mac,
+    /// The one that is reserved for it.
+    pub(super) reserved: Option<Ipv4Addr>,
+    /// The one that it names.
+    pub(super) wanted: Option<Ipv4Addr>,
+    pub(super) now: Timestamp,
+}
+
+/// Chooses the address for a client, or none when all are taken.
 ///
 /// In this order: the one reserved for its machine, the one it has or had, the one it was offered, the one it
 /// asks for, and the first free one of the pool, looked for from a place that its hardware address determines, so
@@ -16,21 +42,17 @@ pub(super) fn choose(
     subnet: &Subnet,
     snapshot: &Snapshot,
     leases: &LeaseTable,
-    mac: Mac,
-    wanted: Option<Ipv4Addr>,
-    now: Timestamp,
+    wish: Wish,
 ) -> Option<Ipv4Addr> {
+    let Wish { mac, reserved, wanted, now } = wish;
     let free =
         |address: &Ipv4Addr| subnet.may_give(*address) && leases.is_free_for(*address, mac, now);
     // A reserved address that another card of the machine uses at this moment is not given twice.
-    let reserved = snapshot.machine_by_mac(mac).and_then(|machine| machine.spec.address);
     if let Some(address) = reserved.filter(free) {
         return Some(address);
     }
-    let promised: HashSet<Ipv4Addr> =
-        snapshot.machines().iter().filter_map(|machine| machine.spec.address).collect();
     let open = |address: &Ipv4Addr| {
-        subnet.pool_has(*address) && free(address) && !promised.contains(address)
+        subnet.pool_has(*address) && free(address) && !snapshot.is_reserved(*address)
     };
     let own = leases.of(mac).map(|lease| lease.address).filter(open);
     if let Some(address) = own.or_else(|| leases.held_for(mac, now).filter(open)) {
@@ -39,20 +61,30 @@ pub(super) fn choose(
     if let Some(address) = wanted.filter(open) {
         return Some(address);
     }
+    if leases.is_full(subnet.network.address(), now) {
+        return None;
+    }
     // What no one ever had comes before what someone may come back for.
     let mut remembered = None;
-    for address in subnet.pool_from(hash(mac)).filter(open) {
-        if leases.at(address).is_none() {
-            return Some(address);
+    for (looked, address) in subnet.pool_from(hash(mac)).enumerate() {
+        if looked >= LOOKS && remembered.is_some() {
+            break;
         }
-        remembered = remembered.or(Some(address));
+        if open(&address) {
+            if leases.at(address).is_none() {
+                return Some(address);
+            }
+            remembered = remembered.or(Some(address));
+        }
     }
     remembered
 }
 
-/// FNV-1a: the same on every host and in every version, unlike the hashes of the standard library.
+/// FNV-1a: the same on every host and in every version, unlike the hashes of the standard library. Folded, since the low
+/// half alone would lead neighbours to neighbours.
 fn hash(mac: Mac) -> u64 {
-    mac.octets().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    let hash = mac.octets().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    });
+    hash ^ hash >> 32
 }

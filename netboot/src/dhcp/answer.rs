@@ -1,12 +1,15 @@
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use kiln_inventory::{Asker, Decision, Firmware, Sighting};
+use kiln_inventory::{Asker, Decision, Firmware, Machine, Sighting, may_set_option};
 use kiln_ipxe::{BootFile, boot_file};
 
 use super::board::PI_MENU;
 use super::encode::ReplyOption;
 use super::engine::{View, server_id};
 use super::option;
+use super::rules::Hostnames;
+use super::subnet::Subnet;
 use super::wire::Request;
 
 /// PXE discovery control: fetch the boot file of this offer, without a menu and without asking port 4011
@@ -35,41 +38,94 @@ pub(super) fn nak_options(request: &Request, view: &View<'_>) -> Answer {
     Answer { options, ..Answer::default() }
 }
 
+/// For whom and for how long a full answer is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given<'a> {
+    /// The machine whose name and options the client gets.
+    pub(super) owner: Option<&'a Machine>,
+    /// The address, and for how long. Without one, the reply is to an INFORM and speaks of no lease.
+    pub(super) lease: Option<(Ipv4Addr, Duration)>,
+}
+
 /// Returns what an OFFER or ACK says. It is the same in both: EDK2 boots from what the ACK repeats.
-///
-/// Without an address, the reply is to an INFORM and speaks of no lease.
 pub(super) fn options(
     request: &Request,
     view: &View<'_>,
     sighting: &Sighting,
     decision: &Decision,
-    address: Option<Ipv4Addr>,
+    given: Given<'_>,
 ) -> Answer {
     let subnet = view.subnet;
     let mut answer = nak_options(request, view);
     let options = &mut answer.options;
-    if address.is_some() {
-        let seconds = u32::try_from(subnet.lease_time.as_secs()).unwrap_or(u32::MAX);
+    if let Some((_, time)) = given.lease {
+        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         options.push(ReplyOption::number(option::LEASE_TIME, seconds));
         options.push(ReplyOption::number(option::RENEWAL_TIME, seconds / 2));
         options.push(ReplyOption::number(option::REBINDING_TIME, seconds / 8 * 7));
     }
     options.push(ReplyOption::addresses(option::SUBNET_MASK, &[subnet.network.mask()]));
     options.push(ReplyOption::addresses(option::BROADCAST, &[subnet.network.broadcast()]));
-    if !subnet.router.is_empty() {
-        options.push(ReplyOption::addresses(option::ROUTER, &subnet.router));
-    }
-    if !subnet.dns.is_empty() {
-        options.push(ReplyOption::addresses(option::DNS, &subnet.dns));
+    let lists = [
+        (option::ROUTER, &subnet.router),
+        (option::DNS, &subnet.dns),
+        (option::NTP, &subnet.rules.ntp),
+    ];
+    for (code, addresses) in lists.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
+        options.push(ReplyOption::addresses(code, addresses));
     }
     if let Some(domain) = &subnet.domain {
         options.push(ReplyOption::new(option::DOMAIN, domain.as_bytes()));
     }
-    if let Some(machine) = &decision.machine {
-        options.push(ReplyOption::new(option::HOST_NAME, machine.spec.name.as_bytes()));
+    if let Some(name) = host_name(subnet.rules.hostnames, given) {
+        options.push(ReplyOption::new(option::HOST_NAME, name));
+    }
+    told(subnet, options);
+    let own = given.owner.into_iter().flat_map(|machine| &machine.spec.dhcp_options);
+    for (code, value) in subnet.rules.options.iter().chain(own) {
+        // The inventory may hold others, from a time when they were not refused.
+        if may_set_option(*code) {
+            put(options, ReplyOption::new(*code, value.bytes()));
+        }
     }
     boot_options(request, view, sighting, decision, &mut answer);
     answer
+}
+
+/// Adds what fewer clients look at.
+fn told(subnet: &Subnet, options: &mut Vec<ReplyOption>) {
+    let rules = &subnet.rules;
+    if let Some(mtu) = rules.mtu {
+        options.push(ReplyOption::new(option::MTU, mtu.to_be_bytes()));
+    }
+    if !rules.routes.is_empty() {
+        let routes = super::rules::routes(&rules.routes, subnet.router.first());
+        options.push(ReplyOption::new(option::CLASSLESS_ROUTES, routes));
+    }
+    if !rules.search.is_empty() {
+        options.push(ReplyOption::new(option::DOMAIN_SEARCH, super::rules::search(&rules.search)));
+    }
+}
+
+fn host_name(rule: Hostnames, given: Given<'_>) -> Option<String> {
+    let machine = || given.owner.map(|machine| machine.spec.name.clone());
+    let by_address = || {
+        let (address, _) = given.lease?;
+        Some(format!("ip-{}", address.to_string().replace('.', "-")))
+    };
+    match rule {
+        Hostnames::Machines => machine(),
+        Hostnames::All => machine().or_else(by_address),
+        Hostnames::None => None,
+    }
+}
+
+/// Adds an option, in the place of one with the same number.
+fn put(options: &mut Vec<ReplyOption>, option: ReplyOption) {
+    match options.iter_mut().find(|old| old.code == option.code) {
+        Some(old) => *old = option,
+        None => options.push(option),
+    }
 }
 
 /// Returns what a proxy says: who it is, and the boot file.
@@ -138,24 +194,24 @@ fn boot_options(
     };
     let server = view.subnet.address;
     let options = &mut answer.options;
-    options.push(ReplyOption::new(option::TFTP_SERVER, server.to_string()));
-    options.push(ReplyOption::new(option::BOOT_FILE, file.clone()));
+    put(options, ReplyOption::new(option::TFTP_SERVER, server.to_string()));
+    put(options, ReplyOption::new(option::BOOT_FILE, file.clone()));
     answer.next_server = Some(server);
     answer.file = file;
     options.extend(machine_identifier(request));
     match sighting.asker {
         Asker::Ipxe => {
-            options.push(ReplyOption::new(option::IPXE, NO_PROXY));
+            put(options, ReplyOption::new(option::IPXE, NO_PROXY));
         }
         Asker::Firmware => {
             // Not to iPXE: it keeps the text and sends it as its own class from then on.
             let http = is_http(request);
             let class = if http { HTTP_CLIENT } else { PXE_CLIENT };
-            options.push(ReplyOption::new(option::VENDOR_CLASS, class));
+            put(options, ReplyOption::new(option::VENDOR_CLASS, class));
             if sighting.firmware == Some(Firmware::RaspberryPi) {
-                options.push(ReplyOption::new(option::VENDOR_SPECIFIC, PI_MENU));
+                put(options, ReplyOption::new(option::VENDOR_SPECIFIC, PI_MENU));
             } else if !http {
-                options.push(ReplyOption::new(option::VENDOR_SPECIFIC, BOOT_FILE_IS_FINAL));
+                put(options, ReplyOption::new(option::VENDOR_SPECIFIC, BOOT_FILE_IS_FINAL));
             }
         }
         Asker::System => {}

@@ -58,12 +58,24 @@ const SHARED_UUIDS: [&str; 4] = [
     "00020003-0004-0005-0006-000700080009",
 ];
 
-/// Returns the SMBIOS UUID of option 97: a type byte of zero and 16 bytes, of which the first three groups are
-/// little-endian.
+/// Returns the SMBIOS UUID of option 97, if it names one machine.
 fn uuid(request: &Request) -> Option<String> {
-    let bytes: [u8; 17] = request.option(option::CLIENT_UUID)?.try_into().ok()?;
-    let [0, d, c, b, a, f, e, h, g, rest @ ..] = bytes else { return None };
-    uuid_text([a, b, c, d, e, f, g, h].into_iter().chain(rest))
+    uuids(request).into_iter().next()
+}
+
+/// Returns the SMBIOS UUID of option 97 in both orders in which firmware writes it: first as SMBIOS has it since 2.6, the
+/// first three groups little-endian, and then as people read it.
+pub(super) fn uuids(request: &Request) -> Vec<String> {
+    let bytes = request.option(option::CLIENT_UUID).and_then(|bytes| bytes.try_into().ok());
+    let Some([0, d, c, b, a, f, e, h, g, rest @ ..]) = bytes.map(|bytes: [u8; 17]| bytes) else {
+        return Vec::new();
+    };
+    let text = |first: [u8; 8]| uuid_text(first.into_iter().chain(rest));
+    // In whatever order it is shared, it names no machine.
+    match (text([a, b, c, d, e, f, g, h]), text([d, c, b, a, f, e, h, g])) {
+        (Some(first), Some(second)) => vec![first, second],
+        _ => Vec::new(),
+    }
 }
 
 /// Writes 16 bytes as people read them, unless they name no machine.

@@ -1,11 +1,11 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use kiln_inventory::{Decision, Lease, Plan, Sighting, Snapshot, decide};
+use kiln_inventory::{Decision, Lease, Machine, Plan, Sighting, Snapshot, decide};
 use kiln_ipxe::Endpoints;
 
-use super::address::choose;
-use super::answer;
+use super::address::{Wish, choose, owner};
+use super::answer::{self, Given};
 use super::classify::classify;
 use super::encode::{Reply, ReplyKind};
 use super::leases::{LeaseTable, Timestamp};
@@ -36,6 +36,8 @@ pub struct Outcome {
     pub lease: Option<Lease>,
     /// What happens to addresses besides leases.
     pub change: Option<Change>,
+    /// Address that has to be asked for on the wire before the reply leaves: nobody may use it.
+    pub probe: Option<Ipv4Addr>,
     /// Who asked, when it asked for something.
     pub sighting: Option<Sighting>,
     /// What it gets.
@@ -53,6 +55,8 @@ pub enum Change {
     DropHold,
     /// Someone uses the address without a lease.
     Quarantine(Ipv4Addr),
+    /// The network has no address left.
+    Full(Ipv4Addr),
 }
 
 /// Why a request was answered as it was, or not at all.
@@ -84,6 +88,8 @@ pub enum Note {
     NotItsAddress,
     /// Every address is taken.
     PoolExhausted,
+    /// We know nothing of the address, and another server may.
+    NotOurs,
 }
 
 impl Note {
@@ -103,6 +109,7 @@ impl Note {
             Self::OtherNetwork => "comes from a network that is not served",
             Self::NotItsAddress => "speaks of an address it does not have",
             Self::PoolExhausted => "every address is taken",
+            Self::NotOurs => "speaks of an address that another server may have given",
         }
     }
 }
@@ -145,9 +152,17 @@ fn answer(
     sighting: &Sighting,
     decision: &Decision,
 ) -> Outcome {
-    let offer = |wanted| choose(view.subnet, view.snapshot, view.leases, request.mac, wanted, now);
-    let full = |kind, address| {
-        let options = answer::options(request, view, sighting, decision, address);
+    let subnet = view.subnet;
+    let owner = owner(request, view.snapshot).map(|machine| &**machine);
+    let reserved = owner.and_then(|machine: &Machine| machine.spec.address);
+    let offer = |wanted| {
+        let wish = Wish { mac: request.mac, reserved, wanted, now };
+        choose(subnet, view.snapshot, view.leases, wish)
+    };
+    let time = subnet.rules.lease_time(subnet.lease_time, request.lease_time());
+    let full = |kind, address: Option<Ipv4Addr>| {
+        let given = Given { owner, lease: address.map(|address| (address, time)) };
+        let options = answer::options(request, view, sighting, decision, given);
         reply(request, view, kind, address, options)
     };
     match request.kind {
@@ -155,12 +170,16 @@ fn answer(
             Some(address) => Outcome {
                 reply: Some(full(ReplyKind::Offer, Some(address))),
                 change: Some(Change::Hold(address)),
+                probe: Some(address).filter(|address| is_new(*address, request, view, now)),
                 ..silent(Note::Offered)
             },
-            None => silent(Note::PoolExhausted),
+            None => Outcome {
+                change: Some(Change::Full(subnet.network.address())),
+                ..silent(Note::PoolExhausted)
+            },
         },
-        Kind::Bootp => bootp(request, view, now, sighting, decision),
-        Kind::Inform if !view.subnet.network.is_host(request.ciaddr) => silent(Note::OtherNetwork),
+        Kind::Bootp => bootp(request, view, offer(reserved), reserved, owner),
+        Kind::Inform if !subnet.network.is_host(request.ciaddr) => silent(Note::OtherNetwork),
         Kind::Inform => {
             Outcome { reply: Some(full(ReplyKind::Ack, None)), ..silent(Note::Informed) }
         }
@@ -171,6 +190,10 @@ fn answer(
             let Some(address) = request.requested().or(has) else {
                 return silent(Note::NotItsAddress);
             };
+            let known = reserved.is_some() || view.leases.of(request.mac).is_some();
+            if !subnet.rules.authoritative && request.server().is_none() && !known {
+                return silent(Note::NotOurs);
+            }
             if offer(Some(address)) != Some(address) {
                 let options = answer::nak_options(request, view);
                 return Outcome {
@@ -182,7 +205,7 @@ fn answer(
             let lease = Lease {
                 address,
                 mac: request.mac,
-                expires: now.after(view.subnet.lease_time).0,
+                expires: now.after(time).0,
                 hostname: request.hostname(),
             };
             Outcome {
@@ -194,22 +217,36 @@ fn answer(
     }
 }
 
+/// Returns whether an address has to be asked for on the wire before it is offered: we can do so, nobody has just
+/// looked, and the client does not have it anyway.
+fn is_new(address: Ipv4Addr, request: &Request, view: &View<'_>, now: Timestamp) -> bool {
+    let Subnet { rules, relayed, .. } = view.subnet;
+    let lease = view.leases.of(request.mac);
+    let has = lease.is_some_and(|lease| lease.address == address && lease.expires > now.0);
+    rules.probe
+        && !relayed
+        && !request.is_relayed()
+        && !has
+        && !view.leases.is_probed(address, request.mac)
+}
+
 /// Gives a client of BOOTP its reserved address, for ever: it never comes back to renew it. Others get nothing, since
 /// a pool would soon be empty.
 fn bootp(
     request: &Request,
     view: &View<'_>,
-    now: Timestamp,
-    sighting: &Sighting,
-    decision: &Decision,
+    free: Option<Ipv4Addr>,
+    reserved: Option<Ipv4Addr>,
+    owner: Option<&Machine>,
 ) -> Outcome {
-    let reserved = view.snapshot.machine_by_mac(request.mac).and_then(|m| m.spec.address);
-    let address = choose(view.subnet, view.snapshot, view.leases, request.mac, reserved, now);
-    let Some(address) = address.filter(|address| reserved == Some(*address)) else {
+    let Some(address) = free.filter(|address| reserved == Some(*address)) else {
         return silent(Note::Ignored);
     };
-    let mut answer = answer::options(request, view, sighting, decision, None);
-    // Messages of BOOTP name no server and have no long option area.
+    let sighting = classify(request);
+    let decision = decide(view.snapshot, &sighting);
+    let given = Given { owner, lease: None };
+    let mut answer = answer::options(request, view, &sighting, &decision, given);
+    // Messages of BOOTP name no server.
     answer.options.retain(|option| option.code != option::SERVER_IDENTIFIER);
     let reply = reply(request, view, ReplyKind::Bootp, Some(address), answer);
     let lease = Lease { address, mac: request.mac, expires: FOR_EVER, hostname: None };
@@ -245,7 +282,15 @@ fn ended(lease: &Lease, now: Timestamp) -> Lease {
 }
 
 pub(super) const fn silent(note: Note) -> Outcome {
-    Outcome { reply: None, lease: None, change: None, sighting: None, decision: None, note }
+    Outcome {
+        reply: None,
+        lease: None,
+        change: None,
+        probe: None,
+        sighting: None,
+        decision: None,
+        note,
+    }
 }
 
 /// Returns what we call ourselves in option 54: our address, unless the relay wants to stand for us (RFC 5107).

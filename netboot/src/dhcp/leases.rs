@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -34,18 +34,29 @@ const MAX_HOLDS: usize = 8192;
 /// Who has which address, in memory. What is durable of it are the leases.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseTable {
-    leases: BTreeMap<Ipv4Addr, Lease>,
+    leases: HashMap<Ipv4Addr, Lease>,
     by_mac: HashMap<Mac, Ipv4Addr>,
-    holds: HashMap<Ipv4Addr, (Mac, Timestamp)>,
+    holds: HashMap<Ipv4Addr, Hold>,
     held_by: HashMap<Mac, Ipv4Addr>,
     swept: Option<Timestamp>,
-    quarantine: BTreeMap<Ipv4Addr, Timestamp>,
+    quarantine: HashMap<Ipv4Addr, Timestamp>,
+    /// Networks in which no address was found, and when.
+    full: HashMap<Ipv4Addr, Timestamp>,
+}
+
+/// An address that was offered.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    mac: Mac,
+    until: Timestamp,
+    /// Whether it was asked for on the wire, and nobody answered.
+    probed: bool,
 }
 
 impl LeaseTable {
-    /// Starts from the leases that were kept. Where one hardware address has several, the one that ends last stays.
-    pub fn new(mut leases: Vec<Lease>) -> Self {
-        leases.sort_by_key(|lease| lease.expires);
+    /// Starts from the leases that were kept, in the order in which they were given: each replaces those of its address
+    /// and of its hardware address.
+    pub fn new(leases: Vec<Lease>) -> Self {
         let mut table = Self::default();
         for lease in leases {
             table.insert(lease);
@@ -66,14 +77,14 @@ impl LeaseTable {
     /// Returns the address that was offered to a hardware address and is still kept for it.
     pub fn held_for(&self, mac: Mac, now: Timestamp) -> Option<Ipv4Addr> {
         let address = self.held_by.get(&mac)?;
-        self.holds.get(address).filter(|(_, until)| *until > now).map(|_| *address)
+        self.holds.get(address).filter(|hold| hold.until > now).map(|_| *address)
     }
 
     /// Returns whether the address can be given to this hardware address: no one else has a lease that runs or was
     /// offered it, and no one was found to use it without a lease.
     pub fn is_free_for(&self, address: Ipv4Addr, mac: Mac, now: Timestamp) -> bool {
         let leased = self.leases.get(&address).is_some_and(|l| l.mac != mac && l.expires > now.0);
-        let held = self.holds.get(&address).is_some_and(|(who, until)| *who != mac && *until > now);
+        let held = self.holds.get(&address).is_some_and(|hold| hold.mac != mac && hold.until > now);
         let declined = self.quarantine.get(&address).is_some_and(|until| *until > now);
         !(leased || held || declined)
     }
@@ -81,6 +92,7 @@ impl LeaseTable {
     /// Takes in a lease. An older one of the same hardware address is forgotten, and so is its offer.
     pub fn insert(&mut self, lease: Lease) {
         self.drop_hold(lease.mac);
+        self.full.clear();
         if let Some(old) = self.by_mac.insert(lease.mac, lease.address)
             && old != lease.address
         {
@@ -95,16 +107,18 @@ impl LeaseTable {
 
     /// Keeps an address for the machine it was offered to.
     pub fn hold(&mut self, address: Ipv4Addr, mac: Mac, now: Timestamp) {
+        let probed = self.is_probed(address, mac);
         self.drop_hold(mac);
         // Once a second at most: a flood of requests must not make each of them dear.
         if self.holds.len() >= MAX_HOLDS && self.swept.is_none_or(|swept| swept < now) {
             self.swept = Some(now);
-            self.holds.retain(|_, (_, until)| *until > now);
+            self.holds.retain(|_, hold| hold.until > now);
             self.held_by.retain(|_, address| self.holds.contains_key(address));
         }
         if self.holds.len() < MAX_HOLDS {
-            if let Some((old, _)) = self.holds.insert(address, (mac, now.after(HOLD))) {
-                self.held_by.remove(&old);
+            let hold = Hold { mac, until: now.after(HOLD), probed };
+            if let Some(old) = self.holds.insert(address, hold) {
+                self.held_by.remove(&old.mac);
             }
             self.held_by.insert(mac, address);
         }
@@ -114,7 +128,52 @@ impl LeaseTable {
     pub fn drop_hold(&mut self, mac: Mac) {
         if let Some(address) = self.held_by.remove(&mac) {
             self.holds.remove(&address);
+            self.full.clear();
         }
+    }
+
+    /// Notes that nobody answered for an address that was offered to a machine.
+    pub fn note_probed(&mut self, address: Ipv4Addr, mac: Mac) {
+        if let Some(hold) = self.holds.get_mut(&address).filter(|hold| hold.mac == mac) {
+            hold.probed = true;
+        }
+    }
+
+    /// Returns whether nobody answered for an address that was offered to a machine.
+    pub fn is_probed(&self, address: Ipv4Addr, mac: Mac) -> bool {
+        self.holds.get(&address).is_some_and(|hold| hold.mac == mac && hold.probed)
+    }
+
+    /// Notes that a network has no address left, so that not every request looks through all of its pool.
+    pub fn note_full(&mut self, network: Ipv4Addr, now: Timestamp) {
+        self.full.insert(network, now);
+    }
+
+    /// Returns whether a network was found to have no address left in this second, and none has become free since.
+    pub fn is_full(&self, network: Ipv4Addr, now: Timestamp) -> bool {
+        self.full.get(&network) == Some(&now)
+    }
+
+    /// Returns every lease, also those that have ended, in the order of addresses.
+    pub fn all(&self) -> Vec<Lease> {
+        let mut all: Vec<Lease> = self.leases.values().cloned().collect();
+        all.sort_by_key(|lease| lease.address);
+        all
+    }
+
+    /// Moves the ends of all leases that ran at a moment, because the clock was set, and returns them: clients count
+    /// their time by clocks of their own. What was offered or declined moves too.
+    pub fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease> {
+        let mut moved = Vec::new();
+        for lease in self.leases.values_mut().filter(|lease| lease.expires > then.0) {
+            lease.expires = lease.expires.saturating_add(seconds);
+            moved.push(lease.clone());
+        }
+        let ends = self.holds.values_mut().map(|hold| &mut hold.until);
+        for until in ends.chain(self.quarantine.values_mut()) {
+            until.0 = until.0.saturating_add(seconds);
+        }
+        moved
     }
 
     /// Keeps an address from everyone for ten minutes.
@@ -140,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_machine_and_an_address_have_one_lease() {
-        let mut table = LeaseTable::new(vec![lease(5, 1, 3000), lease(4, 1, 2000)]);
+        let mut table = LeaseTable::new(vec![lease(4, 1, 4000), lease(5, 1, 3000)]);
         assert_eq!(table.of(mac(1)), Some(&lease(5, 1, 3000)));
         assert_eq!(table.at([10, 0, 0, 4].into()), None);
         table.insert(lease(5, 2, 4000));
@@ -168,6 +227,35 @@ mod tests {
         assert!(table.is_free_for(first, mac(2), NOW.after(HOLD)));
         assert_eq!(table.held_for(mac(1), NOW.after(HOLD)), None);
         assert!(table.is_free_for(second, mac(1), NOW.after(QUARANTINE)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_neither_ends_nor_lengthens_leases() {
+        for step in [-500_000, 500_000] {
+            let mut table = LeaseTable::new(vec![lease(4, 1, 1100), lease(5, 2, 900)]);
+            table.hold([10, 0, 0, 6].into(), mac(3), NOW);
+            assert_eq!(table.shift(step, NOW), [lease(4, 1, 1100 + step)]);
+            let now = Timestamp(NOW.0 + step);
+            assert!(!table.is_free_for([10, 0, 0, 4].into(), mac(9), Timestamp(now.0 + 99)));
+            assert!(table.is_free_for([10, 0, 0, 4].into(), mac(9), Timestamp(now.0 + 100)));
+            assert_eq!(table.of(mac(2)), Some(&lease(5, 2, 900)), "this one had ended");
+            assert_eq!(table.held_for(mac(3), now), Some([10, 0, 0, 6].into()));
+        }
+    }
+
+    #[test]
+    fn what_was_probed_is_forgotten_with_the_offer() {
+        let mut table = LeaseTable::default();
+        let address = [10, 0, 0, 4].into();
+        table.hold(address, mac(1), NOW);
+        table.note_probed(address, mac(2));
+        assert!(!table.is_probed(address, mac(1)));
+        table.note_probed(address, mac(1));
+        table.hold(address, mac(1), NOW);
+        assert!(table.is_probed(address, mac(1)), "a second offer of the same");
+        table.drop_hold(mac(1));
+        table.hold(address, mac(1), NOW);
+        assert!(!table.is_probed(address, mac(1)));
     }
 
     #[test]

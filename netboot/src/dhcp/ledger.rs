@@ -1,53 +1,79 @@
-use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_inventory::Lease;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Reply;
-use super::leases::LeaseTable;
+use super::clock::Clock;
+use super::leases::{LeaseTable, Timestamp};
 use super::transport::Transport;
 
 /// Any error, for traits that others implement.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes leases durable.
-pub trait LeaseLog: Send + Sync + 'static {
+/// Makes leases durable. Called by one thread, which may wait for the disk.
+pub trait LeaseLog: Send + 'static {
     /// Writes the leases; once it returns, they survive a loss of power.
-    fn commit(&self, leases: &[Lease]) -> impl Future<Output = Result<(), BoxError>> + Send;
+    ///
+    /// # Errors
+    ///
+    /// When some of them may not.
+    fn commit(&mut self, leases: &[Lease]) -> Result<(), BoxError>;
 }
 
 /// Replies that may wait for the disk. More requests are dropped, and their clients ask again.
-const QUEUE: usize = 256;
+const QUEUE: usize = 2048;
 
-/// A lease on its way to disk, and the packet that leaves after it.
-struct Pending {
-    lease: Lease,
-    reply: Option<(Reply, Arc<Transport>)>,
+/// What goes to the disk.
+enum Pending {
+    /// A lease on its way to disk, and the packet that leaves after it.
+    One(Lease, Option<(Reply, Arc<Transport>)>),
+    /// Leases that changed because the clock was set.
+    Moved(Vec<Lease>),
 }
 
 /// The leases of all subnets: one table and one writer, so that what is on disk came there in the order in which it
 /// was decided. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    table: Arc<Mutex<LeaseTable>>,
+    book: Arc<Mutex<Book>>,
     queue: mpsc::Sender<Pending>,
+}
+
+#[derive(Debug)]
+struct Book {
+    table: LeaseTable,
+    clock: Clock,
 }
 
 impl Ledger {
     /// Starts from the leases that were kept. The task writes new ones until the last clone is dropped.
     pub fn start(leases: Vec<Lease>, log: impl LeaseLog) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let table = Arc::new(Mutex::new(LeaseTable::new(leases)));
-        (Self { table, queue }, tokio::spawn(write_leases(waiting, log)))
+        let book = Book { table: LeaseTable::new(leases), clock: Clock::new() };
+        // A thread of its own: what it does is wait for the disk.
+        let writer = tokio::task::spawn_blocking(|| write_leases(waiting, log));
+        (Self { book: Arc::new(Mutex::new(book)), queue }, writer)
     }
 
-    /// Lends the table, for as long as it takes to decide on one packet.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable) -> T) -> T {
+    /// Lends the table, for as long as it takes to decide on one packet, with the time.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable, Timestamp) -> T) -> T {
         // Every change of the table is whole when it is made.
-        work(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let Book { table, clock } = &mut *book;
+        let (now, set) = clock.read();
+        if set != 0 {
+            let moved = table.shift(set, Timestamp(now.0.saturating_sub(set)));
+            let leases = moved.len();
+            info!(seconds = set, leases, "the clock was set; leases end as much later");
+            if self.queue.try_send(Pending::Moved(moved)).is_err() {
+                warn!("the new ends of the leases could not be kept: too many wait for the disk");
+            }
+        }
+        work(table, now)
     }
 
     /// Sends a lease on its way to disk and the reply after it, and takes it into the table. Call it within
@@ -59,11 +85,26 @@ impl Ledger {
         lease: Lease,
         reply: Option<(Reply, Arc<Transport>)>,
     ) -> bool {
-        let sent = self.queue.try_send(Pending { lease: lease.clone(), reply }).is_ok();
+        let sent = self.queue.try_send(Pending::One(lease.clone(), reply)).is_ok();
         if sent {
             table.insert(lease);
         }
         sent
+    }
+
+    /// Returns every lease, also those that have ended, in the order of addresses.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.with(|table, _| table.all())
+    }
+
+    /// Ends the lease of an address, so that others may get it at once. Returns the lease as it was, or nothing when
+    /// there is none, it has ended, or too many wait for the disk.
+    pub fn release(&self, address: Ipv4Addr) -> Option<Lease> {
+        self.with(|table, now| {
+            let lease = table.at(address).filter(|lease| lease.expires > now.0)?.clone();
+            let ended = Lease { expires: now.0, ..lease.clone() };
+            self.enter(table, ended, None).then_some(lease)
+        })
     }
 
     /// Waits until the writer has ended, which it does before its time only when it has failed.
@@ -77,23 +118,34 @@ impl Ledger {
 }
 
 /// Writes leases, all that wait in one go, and sends each acknowledgement after its lease is on disk.
-async fn write_leases<L: LeaseLog>(mut waiting: mpsc::Receiver<Pending>, log: L) {
+fn write_leases<L: LeaseLog>(mut waiting: mpsc::Receiver<Pending>, mut log: L) {
     let mut batch = Vec::with_capacity(QUEUE);
-    while waiting.recv_many(&mut batch, QUEUE).await > 0 {
-        let leases: Vec<Lease> = batch.iter().map(|pending| pending.lease.clone()).collect();
-        match log.commit(&leases).await {
+    let mut leases = Vec::with_capacity(QUEUE);
+    let mut replies = Vec::with_capacity(QUEUE);
+    while waiting.blocking_recv_many(&mut batch, QUEUE) > 0 {
+        for pending in batch.drain(..) {
+            match pending {
+                Pending::One(lease, reply) => {
+                    leases.push(lease);
+                    replies.extend(reply);
+                }
+                Pending::Moved(moved) => leases.extend(moved),
+            }
+        }
+        match log.commit(&leases) {
             Ok(()) => {
-                for (reply, transport) in batch.drain(..).filter_map(|pending| pending.reply) {
-                    transport.send(&reply).await;
+                for (reply, transport) in replies.drain(..) {
+                    transport.send(&reply);
                 }
             }
             // Without an acknowledgement the clients ask again; by then there may be room on the disk.
             Err(error) => {
-                let count = leases.len();
-                warn!(%error, count, "leases could not be written; their requests are not answered");
-                batch.clear();
+                let (count, error) = (leases.len(), crate::cli::chain(&*error));
+                warn!(error, count, "leases could not be written; their requests are not answered");
+                replies.clear();
             }
         }
+        leases.clear();
     }
 }
 
@@ -115,14 +167,16 @@ mod tests {
     }
 
     impl LeaseLog for Disk {
-        async fn commit(&self, leases: &[Lease]) -> Result<(), BoxError> {
-            self.commits.lock().unwrap().push(leases.len());
-            assert!(self.client.try_recv(&mut [0; 8]).is_err(), "nothing leaves before the commit");
+        fn commit(&mut self, leases: &[Lease]) -> Result<(), BoxError> {
+            let mut commits = self.commits.lock().unwrap();
+            let left = !commits.is_empty() || self.client.try_recv(&mut [0; 8]).is_err();
+            assert!(left, "nothing leaves before the commit");
+            commits.push(leases.len());
             if self.full { Err("no space left".into()) } else { Ok(()) }
         }
     }
 
-    async fn written(full: bool) -> (Vec<usize>, usize) {
+    async fn written(full: bool) -> (usize, usize) {
         let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
         let client = Arc::new(UdpSocket::bind(local).await.unwrap());
         let server = std::net::UdpSocket::bind(local).unwrap();
@@ -131,19 +185,21 @@ mod tests {
         let commits = Arc::new(Mutex::new(vec![]));
         let disk = Disk { full, client: Arc::clone(&client), commits: Arc::clone(&commits) };
         let (ledger, writer) = Ledger::start(vec![], disk);
-        for last in 1..=3 {
-            let (mac, address) = (Mac::new([2, 0, 0, 0, 0, last]), [10, 0, 0, last].into());
-            let reply = Reply {
-                yiaddr: address,
-                mac,
-                to,
-                from: Ipv4Addr::LOCALHOST,
-                ..Reply::empty(ReplyKind::Ack)
-            };
-            let lease = Lease { address, mac, expires: 1, hostname: None };
-            let reply = Some((reply, Arc::clone(&transport)));
-            assert!(ledger.with(|table| ledger.enter(table, lease, reply)));
-        }
+        ledger.with(|table, _| {
+            for last in 1..=3 {
+                let (mac, address) = (Mac::new([2, 0, 0, 0, 0, last]), [10, 0, 0, last].into());
+                let reply = Reply {
+                    yiaddr: address,
+                    mac,
+                    to,
+                    from: Ipv4Addr::LOCALHOST,
+                    ..Reply::empty(ReplyKind::Ack)
+                };
+                let lease = Lease { address, mac, expires: 1, hostname: None };
+                let reply = Some((reply, Arc::clone(&transport)));
+                assert!(ledger.enter(table, lease, reply));
+            }
+        });
         drop(ledger);
         writer.await.unwrap();
         let mut arrived = 0;
@@ -154,43 +210,61 @@ mod tests {
             arrived += 1;
         }
         assert!(client.try_recv(&mut buffer).is_err());
-        let commits = commits.lock().unwrap().clone();
+        let commits = commits.lock().unwrap().iter().sum();
         (commits, arrived)
     }
 
     #[tokio::test]
-    async fn leases_that_wait_are_written_at_once_and_then_acknowledged() {
-        assert_eq!(written(false).await, (vec![3], 3));
+    async fn leases_are_written_and_then_acknowledged() {
+        assert_eq!(written(false).await, (3, 3));
     }
 
     #[tokio::test]
     async fn what_could_not_be_written_is_not_acknowledged() {
-        assert_eq!(written(true).await, (vec![3], 0));
+        assert_eq!(written(true).await, (3, 0));
     }
 
     #[tokio::test]
-    async fn a_lease_that_finds_no_place_leaves_no_trace() {
-        /// Never comes back.
-        struct Stuck;
-        impl LeaseLog for Stuck {
-            async fn commit(&self, _leases: &[Lease]) -> Result<(), BoxError> {
-                std::future::pending().await
+    async fn leases_that_wait_go_to_disk_together_and_one_without_a_place_leaves_no_trace() {
+        /// Begins, says so, and goes on when told.
+        struct Slow(std::sync::mpsc::Sender<usize>, std::sync::mpsc::Receiver<()>);
+        impl LeaseLog for Slow {
+            fn commit(&mut self, leases: &[Lease]) -> Result<(), BoxError> {
+                self.0.send(leases.len())?;
+                self.1.recv()?;
+                Ok(())
             }
         }
-        let (ledger, _writer) = Ledger::start(vec![], Stuck);
+        let (begun, told) = std::sync::mpsc::channel();
+        let (go, wait) = std::sync::mpsc::channel();
+        let (ledger, writer) = Ledger::start(vec![], Slow(begun, wait));
         let lease = |number: u32| {
             let [_, _, a, b] = number.to_be_bytes();
             Lease {
                 address: Ipv4Addr::from_bits(0x0a00_0000 + number),
                 mac: Mac::new([2, 0, 0, 0, a, b]),
-                expires: 1,
+                expires: i64::MAX,
                 hostname: None,
             }
         };
-        let enter = |number| ledger.with(|table| ledger.enter(table, lease(number), None));
-        let entered = (1..1000).filter(|number| enter(*number)).count();
+        let enter = |number| ledger.with(|table, _| ledger.enter(table, lease(number), None));
+        assert!(enter(1));
+        assert_eq!(told.recv().unwrap(), 1);
+        let entered = (2..5000).filter(|number| enter(*number)).count();
         assert_eq!(entered, QUEUE);
-        let (last, more) = (lease(256).mac, lease(257).mac);
-        assert!(ledger.with(|table| table.of(last).is_some() && table.of(more).is_none()));
+        let last = 1 + u32::try_from(QUEUE).unwrap();
+        let (last, more) = (lease(last).mac, lease(last + 1).mac);
+        assert!(ledger.with(|table, _| table.of(last).is_some() && table.of(more).is_none()));
+        assert_eq!(ledger.release([10, 0, 0, 1].into()), None, "no place for this either");
+        go.send(()).unwrap();
+        assert_eq!(told.recv().unwrap(), QUEUE);
+        go.send(()).unwrap();
+        assert_eq!(ledger.release([10, 0, 0, 1].into()), Some(lease(1)));
+        assert_eq!(ledger.release([10, 0, 0, 1].into()), None, "it has ended");
+        assert_eq!(told.recv().unwrap(), 1);
+        go.send(()).unwrap();
+        assert_eq!(ledger.leases().len(), QUEUE + 1);
+        drop(ledger);
+        writer.await.unwrap();
     }
 }

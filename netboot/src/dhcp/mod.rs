@@ -13,13 +13,17 @@ mod answer;
 mod bind;
 mod board;
 mod classify;
+mod clock;
 mod encode;
 mod engine;
 mod flood;
+pub mod journal;
 mod leases;
 mod ledger;
 mod option;
+mod probe;
 mod proxy;
+mod rules;
 mod select;
 mod server;
 mod subnet;
@@ -30,9 +34,13 @@ mod wire;
 #[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod proxy_tests;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod rules_tests;
 
 pub use bind::{BindError, bind, bind_boot_server};
 pub use classify::classify;
@@ -41,6 +49,7 @@ pub use engine::{Change, Note, Outcome, View, respond};
 pub use leases::{LeaseTable, Timestamp};
 pub use ledger::{BoxError, LeaseLog, Ledger};
 pub use proxy::respond_4011;
+pub use rules::{Hostnames, ParseRouteError, Route, Rules, is_domain};
 pub use select::Site;
 pub use server::{DhcpEvent, Observer, Port, ServeError, Service, serve};
 pub use subnet::{Network, ParseNetworkError, Role, Subnet, SubnetError};

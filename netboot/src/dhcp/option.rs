@@ -6,7 +6,9 @@ pub(super) const ROUTER: u8 = 3;
 pub(super) const DNS: u8 = 6;
 pub(super) const HOST_NAME: u8 = 12;
 pub(super) const DOMAIN: u8 = 15;
+pub(super) const MTU: u8 = 26;
 pub(super) const BROADCAST: u8 = 28;
+pub(super) const NTP: u8 = 42;
 pub(super) const VENDOR_SPECIFIC: u8 = 43;
 pub(super) const REQUESTED_ADDRESS: u8 = 50;
 pub(super) const LEASE_TIME: u8 = 51;
@@ -26,6 +28,10 @@ pub(super) const RELAY_AGENT: u8 = 82;
 pub(super) const CLIENT_ARCHITECTURE: u8 = 93;
 /// RFC 4578 §2.3.
 pub(super) const CLIENT_UUID: u8 = 97;
+/// RFC 3397.
+pub(super) const DOMAIN_SEARCH: u8 = 119;
+/// RFC 3442.
+pub(super) const CLASSLESS_ROUTES: u8 = 121;
 /// Registered for Etherboot; iPXE speaks of its features there.
 pub(super) const IPXE: u8 = 175;
 pub(super) const END: u8 = 255;

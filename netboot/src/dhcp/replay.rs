@@ -15,6 +15,7 @@ use kiln_types::{Arch, Digest, Mac};
 use super::engine::{Change, Outcome, View, respond, silent};
 use super::leases::{LeaseTable, Timestamp};
 use super::proxy::respond_4011;
+use super::rules::Rules;
 use super::select::{Known, Site, select};
 use super::subnet::{Role, Subnet};
 use super::wire::Request;
@@ -128,6 +129,7 @@ impl World {
                 dns: vec![[10, 77, 0, 253].into()],
                 domain: Some("example.org".to_owned()),
                 lease_time: Duration::from_secs(3600),
+                rules: Rules::default(),
             },
             snapshot: Snapshot::new(machines, images, UnknownMachines::Ignore),
             leases: LeaseTable::default(),
@@ -161,6 +163,7 @@ impl World {
             Some(Change::Hold(address)) => self.leases.hold(address, request.mac, now),
             Some(Change::DropHold) => self.leases.drop_hold(request.mac),
             Some(Change::Quarantine(address)) => self.leases.quarantine(address, now),
+            Some(Change::Full(network)) => self.leases.note_full(network, now),
             None => {}
         }
         if let Some(lease) = outcome.lease.clone() {
@@ -175,6 +178,10 @@ pub(super) fn options(bytes: &[u8]) -> BTreeMap<u8, Vec<u8>> {
     let mut options = BTreeMap::new();
     let mut rest = &bytes[240..];
     while rest[0] != option::END {
+        if rest[0] == option::PAD {
+            rest = &rest[1..];
+            continue;
+        }
         let end = 2 + usize::from(rest[1]);
         options.insert(rest[0], rest[2..end].to_vec());
         rest = &rest[end..];

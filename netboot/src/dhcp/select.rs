@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use kiln_inventory::Snapshot;
 use kiln_ipxe::Endpoints;
 
-use super::address::choose;
+use super::address::{Wish, choose, owner};
 use super::engine::Note;
 use super::leases::{LeaseTable, Timestamp};
 use super::subnet::Subnet;
@@ -40,9 +40,17 @@ pub(super) fn select<'a>(
     if !relay.is_unspecified() {
         // Also keeps anyone from having us send replies to places outside: a relay is in a network that we serve, or
         // it is who sent the packet.
-        let known = sites.iter().any(|site| site.subnet.network.is_host(relay)) || relay == from;
+        let vouched = sites.iter().any(|site| site.subnet.network.is_host(relay)) || relay == from;
         let link = request.link_selection().unwrap_or(relay);
-        return of(link).filter(|_| known).ok_or(Note::OtherNetwork);
+        let first = of(link).filter(|_| vouched).ok_or(Note::OtherNetwork)?;
+        let Some(wire) = &first.subnet.rules.shared else { return Ok(first) };
+        // The one that was named comes first.
+        let beside = sites.iter().filter(|site| {
+            site.subnet.rules.shared.as_ref() == Some(wire)
+                && site.subnet.network != first.subnet.network
+        });
+        let here: Vec<_> = std::iter::once(first).chain(beside).collect();
+        return Ok(shared(&here, request, known).unwrap_or(first));
     }
     if !request.ciaddr.is_unspecified()
         && let Some(site) = of(request.ciaddr)
@@ -55,29 +63,31 @@ pub(super) fn select<'a>(
     if here.next().is_none() {
         return Ok(first);
     }
-    Ok(shared(sites, request, known).unwrap_or(first))
+    let here: Vec<_> = sites.iter().filter(|site| !site.subnet.relayed).collect();
+    Ok(shared(&here, request, known).unwrap_or(first))
 }
 
 /// Chooses between the subnets of one wire: the one whose server was chosen, that has the wanted address, where the
 /// machine has or had one, and else the first with an address to give.
-fn shared<'a>(sites: &'a [Site], request: &Request, known: Known<'_>) -> Option<&'a Site> {
+fn shared<'a>(here: &[&'a Site], request: &Request, known: Known<'_>) -> Option<&'a Site> {
     let Known { snapshot, leases, now } = known;
-    let here = || sites.iter().filter(|site| !site.subnet.relayed);
+    let all = || here.iter().copied();
     let with = |address: Option<Ipv4Addr>| {
-        address.and_then(|address| here().find(|site| site.subnet.network.is_host(address)))
+        address.and_then(|address| all().find(|site| site.subnet.network.is_host(address)))
     };
     let chosen = request.server();
-    let by_server = || here().find(|site| chosen == Some(site.subnet.address));
-    let reserved =
-        || with(snapshot.machine_by_mac(request.mac).and_then(|machine| machine.spec.address));
-    let gives =
-        |site: &&Site| choose(&site.subnet, snapshot, leases, request.mac, None, now).is_some();
+    // Subnets behind a relay have the same address of ours, which then tells nothing.
+    let by_server =
+        || all().find(|site| chosen == Some(site.subnet.address) && !site.subnet.relayed);
+    let reserved = owner(request, snapshot).and_then(|machine| machine.spec.address);
+    let wish = Wish { mac: request.mac, reserved, wanted: None, now };
+    let gives = |site: &&Site| choose(&site.subnet, snapshot, leases, wish).is_some();
     by_server()
-        .or_else(reserved)
+        .or_else(|| with(reserved))
         .or_else(|| with(request.requested()))
         .or_else(|| with(leases.of(request.mac).map(|lease| lease.address)).filter(gives))
         .or_else(|| with(leases.held_for(request.mac, now)))
-        .or_else(|| here().find(gives))
+        .or_else(|| all().find(gives))
 }
 
 #[cfg(test)]
@@ -88,6 +98,7 @@ mod tests {
     use kiln_inventory::{Lease, UnknownMachines};
 
     use super::*;
+    use crate::dhcp::rules::Rules;
     use crate::dhcp::subnet::Role;
     use crate::dhcp::wire::tests::packet;
 
@@ -108,12 +119,16 @@ mod tests {
                 dns: vec![],
                 domain: None,
                 lease_time: Duration::from_secs(3600),
+                rules: Rules {
+                    shared: matches!(net, 9 | 10).then(|| "hall".to_owned()),
+                    ..Rules::default()
+                },
             },
             endpoints: Endpoints::new(address, 80),
         }
     }
 
-    /// Asks on a wire with the networks 10.1 and 10.2, and 10.9 behind a relay.
+    /// Asks on a wire with the networks 10.1 and 10.2; 10.9 and 10.10 share one behind a relay.
     fn ask(
         options: &[u8],
         ciaddr: [u8; 4],
@@ -125,7 +140,7 @@ mod tests {
         bytes[12..16].copy_from_slice(&ciaddr);
         bytes[24..28].copy_from_slice(&giaddr);
         let request = Request::decode(&bytes).unwrap();
-        let sites = [site(9, true), site(1, false), site(2, false)];
+        let sites = [site(9, true), site(10, true), site(1, false), site(2, false)];
         let snapshot = Snapshot::new(vec![], BTreeMap::new(), UnknownMachines::Ignore);
         let known = Known { snapshot: &snapshot, leases, now: NOW };
         select(&sites, &request, from, known).map(|site| site.subnet.network.address().octets()[1])
@@ -151,6 +166,25 @@ mod tests {
             Err(Note::OtherNetwork),
             "a reply would go to a place that nobody vouches for"
         );
+    }
+
+    #[test]
+    fn networks_behind_one_relay_may_share_a_wire() {
+        let other = kiln_types::Mac::new([2; 6]);
+        let lease = |net: u8, mac| Lease {
+            address: [10, net, 0, 50].into(),
+            mac,
+            expires: NOW.0 + 9,
+            hostname: None,
+        };
+        let ask = |options: &[u8], leases: Vec<Lease>| {
+            ask(options, [0; 4], [10, 9, 0, 254], NOBODY, &LeaseTable::new(leases))
+        };
+        assert_eq!(ask(&[53, 1, 1], vec![]), Ok(9));
+        assert_eq!(ask(&[53, 1, 1], vec![lease(9, other)]), Ok(10), "the first is full");
+        let own = kiln_types::Mac::new([0x52, 0x54, 0, 0x77, 0, 9]);
+        assert_eq!(ask(&[53, 1, 1], vec![lease(10, own)]), Ok(10));
+        assert_eq!(ask(&[53, 1, 3, 50, 4, 10, 10, 0, 50], vec![]), Ok(10));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use kiln_inventory::{Decision, Sighting, Snapshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -12,11 +13,14 @@ use super::engine::{Change, Note, Outcome, View, respond, silent};
 use super::flood::{FLOOD, Flood};
 use super::leases::Timestamp;
 use super::ledger::Ledger;
+use super::probe::{Begun, Probes, Waiting};
 use super::proxy::respond_4011;
 use super::select::{Known, Site, select};
+use super::subnet::{Role, Subnet};
 use super::transport::Transport;
 use super::wire::Request;
 use super::{Reply, ReplyKind};
+use crate::net::{ArpSocket, Heard};
 
 /// Hears of every request. Must not block: it is called between two packets.
 pub trait Observer: Send + Sync + 'static {
@@ -81,6 +85,9 @@ const MAX_PACKET: usize = 4096;
 /// How long to wait when the socket fails, for example while its interface is down.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Packets that are taken at a time, before anything else is looked at.
+const BATCH: usize = 64;
+
 /// Serves one port of one interface until the token is cancelled. Leases on their way are then still written and
 /// acknowledged, by the task of the [`Ledger`].
 ///
@@ -97,44 +104,154 @@ pub async fn serve<O: Observer>(
     let interface = &service.interface;
     let transport = Transport::new(socket, interface)
         .map_err(|source| ServeError::Socket { interface: interface.clone(), source })?;
-    let transport = Arc::new(transport);
+    let mut wire = Wire {
+        port,
+        transport: Arc::new(transport),
+        arp: service.arp(port),
+        probes: Probes::default(),
+        service: &service,
+    };
     let mut flood = Flood::default();
     let mut buffer = vec![0; MAX_PACKET];
     loop {
-        let received = tokio::select! {
+        let end = wire.probes.next_end();
+        let ready = tokio::select! {
             () = token.cancelled() => return Ok(()),
             () = service.ledger.closed() => return Err(ServeError::Writer),
-            received = transport.socket.recv_from(&mut buffer) => received,
-        };
-        let (length, from) = match received {
-            Ok((length, SocketAddr::V4(from))) => (length, from),
-            Ok((_, SocketAddr::V6(_))) => continue,
-            Err(error) => {
-                warn!(iface = interface, %error, "could not receive DHCP packets; trying again");
-                tokio::time::sleep(RETRY).await;
+            heard = wire.heard() => { wire.in_use(heard); continue }
+            () = tokio::time::sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
+                wire.over();
                 continue;
             }
+            ready = wire.transport.socket.readable() => ready,
         };
-        let request = match Request::decode(buffer.get(..length).unwrap_or_default()) {
-            Ok(request) => request,
-            Err(error) => {
-                debug!(%from, %error, "packet dropped");
-                continue;
-            }
-        };
-        let now = Timestamp::now();
-        if !flood.admits(request.mac, now) {
-            debug!(mac = %request.mac, "packet dropped: more than {FLOOD} in a second");
-            continue;
+        if let Err(error) = ready.and_then(|()| wire.take(&mut buffer, &mut flood)) {
+            warn!(iface = interface, %error, "could not receive DHCP packets; trying again");
+            tokio::time::sleep(RETRY).await;
         }
-        let reply = service.decide(&request, from, port, &transport, now);
+    }
+}
+
+/// One port of one interface, while it is served.
+struct Wire<'a, O> {
+    port: Port,
+    transport: Arc<Transport>,
+    /// To see who uses an address. Without it offers are made without a look.
+    arp: Option<ArpSocket>,
+    probes: Probes,
+    service: &'a Service<O>,
+}
+
+impl<O: Observer> Wire<'_, O> {
+    /// Takes and answers the packets that are there.
+    fn take(&mut self, buffer: &mut [u8], flood: &mut Flood) -> io::Result<()> {
+        for _ in 0..BATCH {
+            let (length, from) = match self.transport.socket.try_recv_from(buffer) {
+                Ok((length, SocketAddr::V4(from))) => (length, from),
+                Ok((_, SocketAddr::V6(_))) => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let request = match Request::decode(buffer.get(..length).unwrap_or_default()) {
+                Ok(request) => request,
+                Err(error) => {
+                    debug!(%from, %error, "packet dropped");
+                    continue;
+                }
+            };
+            if flood.admits(request.mac, Timestamp::now()) {
+                self.answer(Waiting::new(request, from), true);
+            } else {
+                debug!(mac = %request.mac, "packet dropped: more than {FLOOD} in a second");
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a request at once, or lets it wait until it is known whether someone uses the address.
+    fn answer(&mut self, waiting: Waiting, look: bool) {
+        let (outcome, reply) =
+            self.service.decide(&waiting.request, waiting.from, self.port, &self.transport);
+        let probe = outcome.probe.filter(|_| look).zip(self.arp.as_ref());
+        let Some((address, arp)) = probe else { return self.send(&waiting, &outcome, reply) };
+        match self.probes.begin(address, waiting, Instant::now()) {
+            Begun::Already => {}
+            Begun::Ask => {
+                if let Err(error) = arp.ask(address) {
+                    debug!(%address, %error, "could not ask whether an address is in use");
+                }
+            }
+            Begun::Full(waiting) => self.send(&waiting, &outcome, reply),
+        }
+    }
+
+    fn send(&self, waiting: &Waiting, outcome: &Outcome, reply: Option<Reply>) {
+        self.service.note(&waiting.request, outcome);
         if let Some(reply) = reply {
-            transport.send(&reply).await;
+            self.transport.send(&reply);
+        }
+    }
+
+    /// Waits for a host that tells its address.
+    async fn heard(&self) -> io::Result<Heard> {
+        match &self.arp {
+            Some(arp) => arp.heard().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes in that a host has an address.
+    fn in_use(&mut self, heard: io::Result<Heard>) {
+        let Heard { address, mac } = match heard {
+            Ok(heard) => heard,
+            Err(error) => {
+                // Down for a moment, perhaps; offers do not wait for it.
+                debug!(iface = self.service.interface, %error, "could not hear ARP");
+                return;
+            }
+        };
+        // Who has it already may be offered it.
+        let other = self.probes.waits_for(address).is_some_and(|w| w.request.mac != mac);
+        let Some(mut waiting) = other.then(|| self.probes.in_use(address)).flatten() else {
+            return;
+        };
+        warn!(%address, by = %mac, offered = %waiting.request.mac,
+            "address is in use without a lease; it is offered to no one for ten minutes");
+        self.service.ledger.with(|table, now| {
+            table.drop_hold(waiting.request.mac);
+            table.quarantine(address, now);
+        });
+        if waiting.tries_again() {
+            self.answer(waiting, true);
+        }
+    }
+
+    /// Answers those that have waited long enough.
+    fn over(&mut self) {
+        while let Some((address, waiting)) = self.probes.over(Instant::now()) {
+            let mac = waiting.request.mac;
+            self.service.ledger.with(|table, _| table.note_probed(address, mac));
+            self.answer(waiting, false);
         }
     }
 }
 
 impl<O: Observer> Service<O> {
+    /// Opens what offers are made with after a look at the wire.
+    fn arp(&self, port: Port) -> Option<ArpSocket> {
+        let wanted = |site: &Site| {
+            let Subnet { role, relayed, rules, .. } = &site.subnet;
+            *role == Role::Server && !relayed && rules.probe
+        };
+        if port != Port::Dhcp || !self.sites.iter().any(wanted) {
+            return None;
+        }
+        let said = "no ARP: addresses are offered without a look whether they are in use";
+        ArpSocket::open(&self.interface)
+            .inspect_err(|error| warn!(iface = self.interface, %error, "{said}"))
+            .ok()
+    }
+
     /// Settles one request, and returns the reply that can leave at once. One that needs a lease leaves by itself,
     /// after the lease is on disk.
     fn decide(
@@ -143,10 +260,9 @@ impl<O: Observer> Service<O> {
         from: SocketAddrV4,
         port: Port,
         transport: &Arc<Transport>,
-        now: Timestamp,
-    ) -> Option<Reply> {
+    ) -> (Outcome, Option<Reply>) {
         let snapshot = self.snapshot.load();
-        let (outcome, reply) = self.ledger.with(|table| {
+        self.ledger.with(|table, now| {
             let known = Known { snapshot: &snapshot, leases: table, now };
             let mut outcome = match select(&self.sites, request, *from.ip(), known) {
                 Ok(Site { subnet, endpoints }) => {
@@ -162,6 +278,7 @@ impl<O: Observer> Service<O> {
                 Some(Change::Hold(address)) => table.hold(address, request.mac, now),
                 Some(Change::DropHold) => table.drop_hold(request.mac),
                 Some(Change::Quarantine(address)) => table.quarantine(address, now),
+                Some(Change::Full(network)) => table.note_full(network, now),
                 None => {}
             }
             let reply = outcome.reply.clone();
@@ -172,9 +289,7 @@ impl<O: Observer> Service<O> {
                 warn!(mac = %request.mac, "request dropped: too many leases wait for the disk");
             }
             (outcome, None)
-        });
-        self.note(request, &outcome);
-        reply
+        })
     }
 
     fn note(&self, request: &Request, outcome: &Outcome) {

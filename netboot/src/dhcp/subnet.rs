@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::rules::Rules;
+
 /// An IPv4 network, written `10.0.0.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -117,6 +119,8 @@ pub struct Subnet {
     pub domain: Option<String>,
     /// How long an address is given for.
     pub lease_time: Duration,
+    /// What else is told, and how clients are treated.
+    pub rules: Rules,
 }
 
 /// A subnet that cannot be served as it is described.
@@ -192,6 +196,21 @@ impl Subnet {
         if self.dns.len() > 16 {
             return Err(SubnetError::TooLong("dns"));
         }
+        let rules = &self.rules;
+        for time in [rules.min_lease, rules.max_lease].into_iter().flatten() {
+            if !(60..=30 * 24 * 3600).contains(&time.as_secs()) {
+                return Err(SubnetError::LeaseTime(time));
+            }
+        }
+        for (what, length, most) in [
+            ("ntp", rules.ntp.len(), 16),
+            ("search", rules.search.len(), 16),
+            ("routes", rules.routes.len(), 32),
+        ] {
+            if length > most {
+                return Err(SubnetError::TooLong(what));
+            }
+        }
         match &self.domain {
             Some(domain) if domain.len() > 253 => Err(SubnetError::TooLong("domain")),
             _ => Ok(()),
@@ -249,6 +268,7 @@ mod tests {
             dns: vec![],
             domain: None,
             lease_time: Duration::from_secs(3600),
+            rules: Rules::default(),
         }
     }
 

@@ -1,11 +1,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket as StdUdpSocket};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tracing::{debug, warn};
 
 use super::{Reply, ReplyKind};
-use crate::net::{FrameSocket, send_from};
+use crate::net::{FrameSocket, try_send_from};
 
 /// The way back to the clients of one interface.
 #[derive(Debug)]
@@ -30,8 +31,9 @@ impl Transport {
         Ok(Self { socket, frames, port })
     }
 
-    /// Sends a reply. What cannot be sent is told in the log; its client asks again.
-    pub(super) async fn send(&self, reply: &Reply) {
+    /// Sends a reply. What cannot be sent is told in the log; its client asks again. Waits for a moment at most, when a
+    /// network is slower than we are.
+    pub(super) fn send(&self, reply: &Reply) {
         let bytes = match reply.encode() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -46,9 +48,25 @@ impl Transport {
                 Err(error) => debug!(mac = %reply.mac, %error, "no raw frame, a broadcast instead"),
             }
         }
-        if let Err(error) = send_from(&self.socket, &bytes, reply.to, reply.from).await {
+        if let Err(error) = self.send_from(&bytes, reply) {
             warn!(mac = %reply.mac, to = %reply.to, %error, "could not send a DHCP reply");
         }
+    }
+}
+
+/// How often and after what time a full send queue is tried again.
+const TRIES: u32 = 20;
+const WAIT: Duration = Duration::from_millis(1);
+
+impl Transport {
+    fn send_from(&self, bytes: &[u8], reply: &Reply) -> io::Result<()> {
+        for _ in 0..TRIES {
+            match try_send_from(&self.socket, bytes, reply.to, reply.from) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(WAIT),
+                sent => return sent,
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

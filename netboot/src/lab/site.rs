@@ -6,11 +6,12 @@ use anyhow::Context;
 use kiln_builder::BuildRequest;
 use kiln_builder::progress::Bars;
 use kiln_builder::trust::KeyDir;
-use kiln_inventory::{NewMachine, Store, UnknownMachines};
+use kiln_inventory::{Lease, NewMachine, Store, UnknownMachines};
 use kiln_types::{Arch, ImageRef};
 
 use super::{ADDRESS, ADDRESS6, BRIDGE, NETWORK6};
 use crate::bake::BakeSettings;
+use crate::dhcp::Rules;
 use crate::loaders;
 use crate::serve::{self, Running};
 use crate::settings::{
@@ -109,6 +110,7 @@ impl Site {
             dns: Vec::new(),
             domain: None,
             lease_time: Duration::from_secs(3600),
+            rules: Rules::default(),
         }
     }
 
@@ -212,6 +214,11 @@ impl Served {
     /// Returns its inventory.
     pub const fn inventory(&self) -> &Store {
         &self.inventory
+    }
+
+    /// Returns its leases, also those that have ended.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.running.leases()
     }
 
     /// Returns the path of its socket.

@@ -9,7 +9,7 @@ use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 /// `AF_PACKET` and `ETH_P_IP`, in the width that an address has them.
-const PACKET: u16 = 17;
+pub(super) const PACKET: u16 = 17;
 const IPV4: u16 = 0x0800;
 /// Length of the IPv4 and UDP headers.
 const HEADERS: usize = 28;
@@ -63,7 +63,7 @@ impl FrameSocket {
 }
 
 /// Returns the address of a host on the link: interface, protocol and hardware address.
-fn link_address(index: i32, mac: Mac, protocol: u16) -> SockAddr {
+pub(super) fn link_address(index: i32, mac: Mac, protocol: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is one of the forms that a `sockaddr_storage` can have, and plain numbers throughout.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };

@@ -1,9 +1,11 @@
 //! Sockets and interfaces: what the standard library does not say.
 
+mod arp;
 mod frame;
 mod link;
 mod udp;
 
+pub use arp::{ArpSocket, Heard};
 pub use frame::FrameSocket;
 pub use link::{Link, links, mtu};
-pub use udp::send_from;
+pub use udp::try_send_from;

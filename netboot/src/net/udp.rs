@@ -4,20 +4,14 @@ use std::os::fd::AsRawFd as _;
 
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
 
-/// Sends a datagram with one of our addresses as its source, on an interface that may have several.
+/// Sends a datagram with one of our addresses as its source, on an interface that may have several. Does not wait.
 ///
 /// # Errors
 ///
 /// Returns what the kernel says, such as an interface that is down.
-///
-/// # Cancel safety
-///
-/// Cancelled before it returns, it has sent all or nothing.
-pub async fn send_from(
-    socket: &UdpSocket,
+pub fn try_send_from(
+    socket: &impl std::os::fd::AsFd,
     bytes: &[u8],
     to: SocketAddrV4,
     from: Ipv4Addr,
@@ -27,17 +21,12 @@ pub async fn send_from(
         ipi_spec_dst: libc::in_addr { s_addr: from.to_bits().to_be() },
         ipi_addr: libc::in_addr { s_addr: 0 },
     };
-    socket
-        .async_io(Interest::WRITABLE, || {
-            sendmsg(
-                socket.as_raw_fd(),
-                &[io::IoSlice::new(bytes)],
-                &[ControlMessage::Ipv4PacketInfo(&info)],
-                MsgFlags::MSG_DONTWAIT,
-                Some(&SockaddrIn::from(to)),
-            )
-            .map_err(io::Error::from)
-        })
-        .await
-        .map(drop)
+    let sent = sendmsg(
+        socket.as_fd().as_raw_fd(),
+        &[io::IoSlice::new(bytes)],
+        &[ControlMessage::Ipv4PacketInfo(&info)],
+        MsgFlags::MSG_DONTWAIT,
+        Some(&SockaddrIn::from(to)),
+    );
+    sent.map(drop).map_err(io::Error::from)
 }

@@ -148,6 +148,7 @@ fn dhcp_subnet(subnet: &SubnetSettings) -> Result<Option<dhcp::Subnet>, ServeErr
         dns: subnet.dns.clone(),
         domain: subnet.domain.clone(),
         lease_time: subnet.lease_time,
+        rules: subnet.rules.clone(),
     };
     checked.check().map_err(|source| ServeError::Subnet(name, source))?;
     Ok(Some(checked))

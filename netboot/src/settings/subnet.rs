@@ -1,5 +1,6 @@
 //! `[[subnet]]`: one network that is served.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::rules::WireRules;
 use super::{Problems, parse_duration};
+use crate::dhcp::{Hostnames, Rules};
 
 /// What the server does about DHCP in one subnet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -49,6 +52,8 @@ pub struct SubnetSettings {
     pub domain: Option<String>,
     /// How long a lease lasts.
     pub lease_time: Duration,
+    /// What else machines are told, and how they are treated.
+    pub rules: Rules,
 }
 
 impl SubnetSettings {
@@ -73,6 +78,7 @@ impl SubnetSettings {
             dns: Vec::new(),
             domain: None,
             lease_time: Duration::from_secs(3600),
+            rules: Rules::default(),
         }
     }
 
@@ -107,6 +113,23 @@ pub(super) struct WireSubnet {
     dns: Vec<Ipv4Addr>,
     domain: Option<String>,
     lease_time: Option<Spanned<String>>,
+    // Listed here and not flattened, which would let unknown keys through.
+    authoritative: Option<bool>,
+    conflict_probe: Option<bool>,
+    min_lease_time: Option<Spanned<String>>,
+    max_lease_time: Option<Spanned<String>>,
+    shared_network: Option<Spanned<String>>,
+    #[serde(default)]
+    ntp: Vec<Ipv4Addr>,
+    #[serde(default)]
+    search: Vec<Spanned<String>>,
+    #[serde(default)]
+    routes: Vec<Spanned<String>>,
+    mtu: Option<Spanned<u16>>,
+    #[serde(default)]
+    hostnames: Hostnames,
+    #[serde(default)]
+    options: BTreeMap<String, Spanned<String>>,
 }
 
 fn mask(prefix: u8) -> u32 {
@@ -161,6 +184,23 @@ impl WireSubnet {
         let lease_time = self.lease_time.as_ref().map_or(Ok(Duration::from_secs(3600)), |text| {
             parse_duration(text.get_ref()).map_err(|message| (text.span(), message))
         });
+        let lease_time = lease_time.unwrap_or_else(|(span, message)| {
+            wrong(span, message);
+            Duration::from_secs(3600)
+        });
+        let rules = WireRules {
+            authoritative: self.authoritative,
+            conflict_probe: self.conflict_probe,
+            min_lease_time: self.min_lease_time,
+            max_lease_time: self.max_lease_time,
+            shared_network: self.shared_network,
+            ntp: self.ntp,
+            search: self.search,
+            routes: self.routes,
+            mtu: self.mtu,
+            hostnames: self.hostnames,
+            options: self.options,
+        };
         SubnetSettings {
             network,
             prefix,
@@ -173,10 +213,8 @@ impl WireSubnet {
             router: self.router.into_iter().map(Spanned::into_inner).collect(),
             dns: self.dns,
             domain: self.domain,
-            lease_time: lease_time.unwrap_or_else(|(span, message)| {
-                wrong(span, message);
-                Duration::from_secs(3600)
-            }),
+            lease_time,
+            rules: rules.check(self.relay, lease_time, problems),
         }
     }
 }

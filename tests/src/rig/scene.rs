@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use kiln::bake::BakeSettings;
 use kiln::lab::{Lab, Machine, MachineConfig, MachineKind, Served, Site};
-use kiln_inventory::{Boot, BootEvent, NewMachine, Outcome, Store};
+use kiln_inventory::{Boot, BootEvent, Lease, NewMachine, Outcome, Store};
 use kiln_types::{ImageRef, Mac};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -100,6 +100,11 @@ impl Scene {
     /// Returns the server's inventory.
     pub(crate) const fn inventory(&self) -> &Store {
         self.served.inventory()
+    }
+
+    /// Returns the server's leases, also those that have ended.
+    pub(crate) fn leases(&self) -> Vec<Lease> {
+        self.served.leases()
     }
 
     /// Returns the path of the server's socket, for `kiln … --socket`.

@@ -1,0 +1,64 @@
+//! Leases: list, show, release.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use kiln_inventory::Lease;
+use serde::{Deserialize, Serialize};
+
+use super::{Control, Fault};
+
+/// A lease, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRow {
+    /// The lease.
+    #[serde(flatten)]
+    pub lease: Lease,
+    /// Name of the machine with this hardware address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Vec<LeaseRow>> {
+    Json(rows(&control))
+}
+
+pub(super) async fn show(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+) -> Result<Json<LeaseRow>, Fault> {
+    Ok(Json(find(&control, &key)?))
+}
+
+/// Ends a lease. Whose it was may go on using the address until it comes to renew it, and is then told no.
+pub(super) async fn release(
+    State(control): State<Arc<Control>>,
+    Path(key): Path<String>,
+) -> Result<StatusCode, Fault> {
+    let row = find(&control, &key)?;
+    let address = row.lease.address;
+    control.leases.release(address).map(|_| StatusCode::NO_CONTENT).ok_or_else(|| {
+        Fault(StatusCode::CONFLICT, format!("the lease of {address} has ended already"))
+    })
+}
+
+fn rows(control: &Control) -> Vec<LeaseRow> {
+    let snapshot = control.view.snapshot();
+    let row = |lease: Lease| {
+        let machine = snapshot.machine_by_mac(lease.mac).map(|machine| machine.spec.name.clone());
+        LeaseRow { lease, machine }
+    };
+    control.leases.leases().into_iter().map(row).collect()
+}
+
+/// Finds a lease by its address, its hardware address, or the name of the machine.
+fn find(control: &Control, key: &str) -> Result<LeaseRow, Fault> {
+    let is = |row: &LeaseRow| {
+        key.parse() == Ok(row.lease.address)
+            || key.parse().is_ok_and(|mac| row.lease.mac == mac)
+            || row.machine.as_deref() == Some(key)
+    };
+    rows(control).into_iter().rev().find(is).ok_or_else(|| Fault::not_found("lease", key))
+}

@@ -1,0 +1,357 @@
+//! Leases on disk before the database has them: a file to which records of one length are appended, many with one
+//! `fdatasync`.
+//!
+//! ```text
+//!  commit ─▶ leases.journal ──full──▶ leases.journal.1 ─▶ fold: into the database, then removed
+//! ```
+//!
+//! After a crash, everything is the database, then `leases.journal.1`, then `leases.journal`, each record replacing what
+//! was there. To fold the same records twice changes nothing. A record that is damaged is left out and the others are
+//! read, since each begins at a place that is known.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use kiln_inventory::{Lease, Store};
+use kiln_types::Mac;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::ledger::{BoxError, LeaseLog};
+
+/// Length of one record.
+const RECORD: usize = 96;
+/// Of it, the name of the host.
+const NAME_AT: usize = 24;
+const NAME: usize = 63;
+/// Version of the form, in each record.
+const VERSION: u8 = 1;
+/// Length of the journal at which it is folded: a third of a million leases.
+const FOLD_AT: u64 = 32 << 20;
+/// Leases that the database takes in one go.
+const CHUNK: usize = 512;
+
+/// The journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} the lease journal {path}")]
+pub struct JournalError {
+    what: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// The journal of one server.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    file: File,
+    length: u64,
+    fold_at: u64,
+    buffer: Vec<u8>,
+    fold: mpsc::Sender<()>,
+}
+
+/// Takes the leases of full journals into the database.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    wake: mpsc::Receiver<()>,
+}
+
+/// Returns the leases that a server before left in its journals, to come after those of the database, and the parts that
+/// go on from there.
+///
+/// # Errors
+///
+/// When the files cannot be read or made. What is damaged in them is no reason.
+pub fn open(dir: &Path) -> Result<(Vec<Lease>, Journal, Folder), JournalError> {
+    let path = current(dir);
+    let failed = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| JournalError { what, path, source }
+    };
+    let mut leases = Vec::new();
+    let mut length = 0;
+    for path in [full(dir), path.clone()] {
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let Found { leases: found, damaged, end } = read(&bytes);
+        if damaged > 0 {
+            let kept = path.with_extension("damaged");
+            warn!(records = damaged, file = %kept.display(), "records of the lease journal are damaged and left out");
+            fs::copy(&path, &kept).map_err(failed("keep a copy of", &kept))?;
+        }
+        leases.extend(found);
+        length = if path == current(dir) { end } else { 0 };
+    }
+    let file = create(&path).map_err(failed("open", &path))?;
+    // What a crash cut off is written over.
+    file.set_len(length).map_err(failed("shorten", &path))?;
+    sync_dir(dir).map_err(failed("keep", &path))?;
+    let (fold, wake) = mpsc::channel(1);
+    let (dir, buffer, fold_at) = (dir.to_owned(), Vec::new(), FOLD_AT);
+    let folder = Folder { dir: dir.clone(), wake };
+    Ok((leases, Journal { dir, file, length, fold_at, buffer, fold }, folder))
+}
+
+fn current(dir: &Path) -> PathBuf {
+    dir.join("leases.journal")
+}
+
+fn full(dir: &Path) -> PathBuf {
+    dir.join("leases.journal.1")
+}
+
+/// Opens a journal, private from its first moment: it names machines and their networks.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+impl LeaseLog for Journal {
+    fn commit(&mut self, leases: &[Lease]) -> Result<(), BoxError> {
+        self.buffer.clear();
+        for lease in leases {
+            self.buffer.extend(record(lease));
+        }
+        // Always at the end of what is known to be on disk: after a failure the same place is written again, because
+        // the kernel may have dropped what it could not write.
+        self.file.write_all_at(&self.buffer, self.length)?;
+        self.file.sync_data()?;
+        self.length += u64::try_from(self.buffer.len())?;
+        if self.length >= self.fold_at
+            && let Err(error) = self.turn()
+        {
+            warn!(error = &error as &dyn std::error::Error, "the lease journal grows on");
+        }
+        Ok(())
+    }
+}
+
+impl Journal {
+    /// Begins a new file, if the last full one is folded.
+    fn turn(&mut self) -> io::Result<()> {
+        let (current, full) = (current(&self.dir), full(&self.dir));
+        if !full.try_exists()? {
+            fs::rename(&current, &full)?;
+            // Until the directory is on disk the old name may come back, with the new leases in another file of it: so
+            // nothing is written before.
+            self.file = create(&current)?;
+            self.length = 0;
+            sync_dir(&self.dir)?;
+        }
+        // One that waits is enough.
+        let _ = self.fold.try_send(());
+        Ok(())
+    }
+}
+
+impl Folder {
+    /// Folds what there is, and then each journal that is full, until the journal is dropped; then what is left.
+    pub async fn run(mut self, store: Store) {
+        loop {
+            if let Err(error) = fold(&full(&self.dir), &store).await {
+                let error = &*error as &dyn std::error::Error;
+                warn!(error, "leases stay in their journal for now");
+            }
+            if self.wake.recv().await.is_none() {
+                break;
+            }
+        }
+        for path in [full(&self.dir), current(&self.dir)] {
+            if let Err(error) = fold(&path, &store).await {
+                let error = &*error as &dyn std::error::Error;
+                warn!(error, "leases stay in their journal until the next start");
+                return;
+            }
+        }
+    }
+}
+
+/// Takes a journal into the database and removes it.
+async fn fold(path: &Path, store: &Store) -> Result<(), BoxError> {
+    let bytes = match tokio::fs::File::open(path).await {
+        Ok(_) => {
+            let path = path.to_owned();
+            tokio::task::spawn_blocking(move || fs::read(path)).await??
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let leases = last_of_each(read(&bytes).leases);
+    drop(bytes);
+    for chunk in leases.chunks(CHUNK) {
+        store.commit_leases(chunk).await?;
+    }
+    info!(leases = leases.len(), "leases taken into the inventory");
+    tokio::fs::remove_file(path).await?;
+    Ok(())
+}
+
+/// Keeps the last lease of each address, in the order in which they came.
+fn last_of_each(leases: Vec<Lease>) -> Vec<Lease> {
+    let last: HashMap<Ipv4Addr, usize> =
+        leases.iter().enumerate().map(|(index, lease)| (lease.address, index)).collect();
+    let keep = |(index, lease): &(usize, Lease)| last.get(&lease.address) == Some(index);
+    leases.into_iter().enumerate().filter(keep).map(|(_, lease)| lease).collect()
+}
+
+/// Writes one lease.
+fn record(lease: &Lease) -> [u8; RECORD] {
+    let mut out = [0; RECORD];
+    let name = lease.hostname.as_deref().unwrap_or_default().as_bytes();
+    let name = name.get(..name.len().min(NAME)).unwrap_or_default();
+    out[4] = VERSION;
+    // One more than its length, so that an empty name and none are two things.
+    out[5] = lease.hostname.as_ref().map_or(0, |_| u8::try_from(name.len() + 1).unwrap_or(0));
+    out[6..12].copy_from_slice(&lease.mac.octets());
+    out[12..16].copy_from_slice(&lease.address.octets());
+    out[16..NAME_AT].copy_from_slice(&lease.expires.to_le_bytes());
+    out[NAME_AT..NAME_AT + name.len()].copy_from_slice(name);
+    let sum = crc32fast::hash(&out[4..]);
+    out[..4].copy_from_slice(&sum.to_le_bytes());
+    out
+}
+
+fn parse(record: &[u8; RECORD]) -> Option<Lease> {
+    let (sum, body) = record.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*sum) != crc32fast::hash(body) || record[4] != VERSION {
+        return None;
+    }
+    let hostname = match usize::from(record[5]).checked_sub(1) {
+        Some(length) => {
+            let name = record.get(NAME_AT..NAME_AT + NAME)?.get(..length)?;
+            Some(str::from_utf8(name).ok()?.to_owned())
+        }
+        None => None,
+    };
+    let mac = Mac::new(*record[6..12].first_chunk()?);
+    let address: [u8; 4] = *record[12..16].first_chunk()?;
+    let expires = i64::from_le_bytes(*record[16..NAME_AT].first_chunk()?);
+    Some(Lease { address: address.into(), mac, expires, hostname })
+}
+
+/// What a journal holds.
+struct Found {
+    leases: Vec<Lease>,
+    /// Records that make no sense, with others behind them.
+    damaged: usize,
+    /// Where the last record ends that makes sense.
+    end: u64,
+}
+
+fn read(bytes: &[u8]) -> Found {
+    let mut found = Found { leases: Vec::new(), damaged: 0, end: 0 };
+    let mut bad = 0;
+    let (records, _) = bytes.as_chunks::<RECORD>();
+    for (index, bytes) in records.iter().enumerate() {
+        match parse(bytes) {
+            Some(lease) => {
+                found.leases.push(lease);
+                found.damaged += std::mem::take(&mut bad);
+                found.end = u64::try_from((index + 1) * RECORD).unwrap_or(0);
+            }
+            None => bad += 1,
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(address: u32, mac: u8, hostname: Option<&str>) -> Lease {
+        Lease {
+            address: Ipv4Addr::from_bits(0x0a00_0000 + address),
+            mac: Mac::new([2, 0, 0, 0, 0, mac]),
+            expires: i64::from(address) - 5,
+            hostname: hostname.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_a_restart_and_what_was_cut_off_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (before, mut journal, _folder) = open(dir.path()).unwrap();
+        assert_eq!(before, []);
+        let long = "x".repeat(63);
+        let first = [lease(1, 1, None), lease(2, 2, Some("")), lease(3, 3, Some(&long))];
+        journal.commit(&first).unwrap();
+        drop(journal);
+        let path = current(dir.path());
+        let bytes = fs::read(&path).unwrap();
+        // Killed at every byte of the next record.
+        let next = record(&lease(4, 4, Some("n4")));
+        for cut in 0..RECORD {
+            fs::write(&path, [&bytes, &next[..cut]].concat()).unwrap();
+            let (found, mut journal, _folder) = open(dir.path()).unwrap();
+            assert_eq!(found, first);
+            journal.commit(&[lease(5, 5, None)]).unwrap();
+            drop(journal);
+            let (found, ..) = open(dir.path()).unwrap();
+            assert_eq!(found.last(), Some(&lease(5, 5, None)), "cut at {cut}");
+            assert_eq!(found.len(), 4);
+        }
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_poisoned_record_neither_keeps_the_server_from_starting_nor_hides_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let leases: Vec<Lease> = (1..=9).map(|n| lease(n, 1, Some("n"))).collect();
+        let good: Vec<u8> = leases.iter().flat_map(record).collect();
+        for at in 0..RECORD {
+            let mut bytes = good.clone();
+            bytes[4 * RECORD + at] ^= 0x41;
+            fs::write(current(dir.path()), &bytes).unwrap();
+            let (found, ..) = open(dir.path()).unwrap();
+            assert_eq!(found.len(), 8, "byte {at}");
+            assert_eq!(fs::read(dir.path().join("leases.damaged")).unwrap(), bytes);
+        }
+        // One whose sum is right and whose name is no text.
+        let mut bad = record(&lease(1, 1, Some("n")));
+        bad[NAME_AT] = 0xff;
+        let sum = crc32fast::hash(&bad[4..]);
+        bad[..4].copy_from_slice(&sum.to_le_bytes());
+        fs::write(current(dir.path()), [&bad[..], &good].concat()).unwrap();
+        assert_eq!(open(dir.path()).unwrap().0, leases);
+        fs::write(current(dir.path()), vec![0xa5; 10_000]).unwrap();
+        assert_eq!(open(dir.path()).unwrap().0, []);
+    }
+
+    #[tokio::test]
+    async fn a_full_journal_goes_into_the_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        let (_, mut journal, folder) = open(dir.path()).unwrap();
+        journal.fold_at = u64::try_from(RECORD * 3).unwrap();
+        // The first machine moves, and the second takes what it left.
+        for lease in [lease(1, 1, None), lease(2, 1, None), lease(1, 2, None)] {
+            journal.commit(&[lease]).unwrap();
+        }
+        assert!(full(dir.path()).exists() && journal.length == 0);
+        journal.commit(&[lease(3, 3, None)]).unwrap();
+        let (found, ..) = open(dir.path()).unwrap();
+        assert_eq!(found.len(), 4, "both files are read");
+        drop(journal);
+        folder.run(store.clone()).await;
+        let expected = [lease(1, 2, None), lease(2, 1, None), lease(3, 3, None)];
+        assert_eq!(store.leases().await.unwrap(), expected);
+        assert!(!full(dir.path()).exists() && !current(dir.path()).exists());
+        assert_eq!(open(dir.path()).unwrap().0, []);
+    }
+}
