@@ -16,23 +16,36 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn record_sighting(&self, seen: &Sighting, at_ms: i64) -> Result<(), StoreError> {
+        self.record_sightings(&[(seen, at_ms)]).await
+    }
+
+    /// The same for many, with one commit.
+    ///
+    /// # Errors
+    ///
+    /// As [`record_sighting`](Self::record_sighting).
+    pub async fn record_sightings(&self, seen: &[(&Sighting, i64)]) -> Result<(), StoreError> {
         let failed = |source| StoreError::writing(SIGHTINGS, source);
         let mut tx = self.write(SIGHTINGS).await?;
-        let (times,): (i64,) = sqlx::query_as(
-            "INSERT INTO sightings (mac, asker, firmware, uuid, first, last, times) \
-             VALUES ($1, $2, $3, $4, $5, $5, 1) ON CONFLICT (mac, asker) DO UPDATE SET \
-             firmware = excluded.firmware, uuid = excluded.uuid, last = excluded.last, \
-             times = sightings.times + 1 RETURNING times",
-        )
-        .bind(seen.mac.to_string())
-        .bind(word(&seen.asker))
-        .bind(text(seen.firmware.as_ref()))
-        .bind(&seen.uuid)
-        .bind(at_ms)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(failed)?;
-        if times == 1 {
+        let mut more = false;
+        for (seen, at_ms) in seen {
+            let (times,): (i64,) = sqlx::query_as(
+                "INSERT INTO sightings (mac, asker, firmware, uuid, first, last, times) \
+                 VALUES ($1, $2, $3, $4, $5, $5, 1) ON CONFLICT (mac, asker) DO UPDATE SET \
+                 firmware = excluded.firmware, uuid = excluded.uuid, last = excluded.last, \
+                 times = sightings.times + 1 RETURNING times",
+            )
+            .bind(seen.mac.to_string())
+            .bind(word(&seen.asker))
+            .bind(text(seen.firmware.as_ref()))
+            .bind(&seen.uuid)
+            .bind(at_ms)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed)?;
+            more |= times == 1;
+        }
+        if more {
             sqlx::query(
                 "DELETE FROM sightings WHERE last < \
                  (SELECT last FROM sightings ORDER BY last DESC LIMIT 1 OFFSET $1)",

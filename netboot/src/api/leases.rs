@@ -32,7 +32,8 @@ pub(super) async fn show(
     Ok(Json(find(&control, &key)?))
 }
 
-/// Ends a lease. Whose it was may go on using the address until it comes to renew it, and is then told no.
+/// Ends a lease. Whose it was may go on using the address until it comes to renew it; then it gets it again, unless
+/// someone else has it by now.
 pub(super) async fn release(
     State(control): State<Arc<Control>>,
     Path(key): Path<String>,

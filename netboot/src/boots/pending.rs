@@ -12,6 +12,9 @@ use tokio::time::Instant;
 const MOST_EVENTS: usize = 20_000;
 /// Sightings that may wait: a machine that is not remembered now repeats itself.
 const MOST_SIGHTINGS: usize = 4096;
+/// So many sightings at once are a crowd, after which the next are written only after a while.
+const CROWD: usize = 64;
+const REST: Duration = Duration::from_secs(1);
 /// The first wait after a failure, doubled up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -27,6 +30,8 @@ pub(super) struct Pending {
     retry: Duration,
     /// When to try again after a failure.
     again: Option<Instant>,
+    /// When sightings are written next, after there were many at once.
+    rest: Option<Instant>,
 }
 
 impl Pending {
@@ -39,6 +44,7 @@ impl Pending {
             lost: 0,
             retry: FIRST_RETRY,
             again: None,
+            rest: None,
         }
     }
 
@@ -64,8 +70,8 @@ impl Pending {
     }
 
     /// Returns when to write without being asked by anything new.
-    pub(super) const fn again(&self) -> Option<Instant> {
-        self.again
+    pub(super) fn again(&self) -> Option<Instant> {
+        self.again.or_else(|| self.rest.filter(|_| !self.sightings.is_empty()))
     }
 
     /// Writes what it can. What cannot be written now is kept and tried again later, the wait growing.
@@ -96,6 +102,9 @@ impl Pending {
 
     /// Tries a last time, whatever failed before.
     pub(super) async fn write_at_last(&mut self, store: &Store) {
+        if self.rest.take().is_some() {
+            self.write(store).await;
+        }
         if let Some(again) = self.again {
             tokio::time::sleep_until(again.min(Instant::now() + FIRST_RETRY)).await;
             self.again = None;
@@ -107,11 +116,12 @@ impl Pending {
     }
 
     async fn try_to_write(&mut self, store: &Store) -> Result<(), StoreError> {
-        while let Some(key) = self.sightings.keys().next().copied() {
-            if let Some((sighting, at)) = self.sightings.get(&key) {
-                kept(store.record_sighting(sighting, *at).await)?;
-            }
-            self.sightings.remove(&key);
+        if !self.sightings.is_empty() && self.rest.is_none_or(|rest| rest <= Instant::now()) {
+            let seen: Vec<_> = self.sightings.values().map(|(seen, at)| (seen, *at)).collect();
+            kept(store.record_sightings(&seen).await)?;
+            // A flood of made-up machines must not keep the disk from those that have leases to write.
+            self.rest = (seen.len() > CROWD).then(|| Instant::now() + REST);
+            self.sightings.clear();
         }
         while let Some(boot) = self.events.keys().next().copied() {
             let events = self.events.get(&boot).map_or(&[][..], Vec::as_slice);

@@ -75,3 +75,46 @@ fn all_that_is_wrong_is_told_at_once() {
 fn two_subnets_do_not_overlap() {
     assert!(error(&format!("{GOOD}{GOOD}")).contains("is in two subnets"));
 }
+
+#[test]
+fn the_commented_keys_of_a_subnet_are_right_too() {
+    let text = include_str!("../../../config/kiln.toml");
+    let (_, subnet) = text.split_once("# One for each network.\n").unwrap();
+    let (subnet, _) = subnet.split_once("# One for each network of IPv6").unwrap();
+    let keys = subnet.lines().filter_map(|line| line.strip_prefix("# "));
+    let keys: Vec<&str> = keys
+        .filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
+        // They go with other values of other keys.
+        .filter(|line| {
+            !["boot-server", "shared-network", "relay"].iter().any(|key| line.starts_with(key))
+        })
+        .collect();
+    assert!(keys.len() > 10, "{keys:?}");
+    let text = format!("{GOOD}{}\n", keys.join("\n"));
+    let settings = Settings::parse(Path::new("kiln.toml"), &text).unwrap();
+    let rules = &settings.subnets[0].rules;
+    assert_eq!(rules.options[&252].bytes(), b"text:http://wpad.lab.example/wpad.dat".split_at(5).1);
+    assert_eq!(
+        (rules.routes.len(), rules.mtu, rules.max_lease),
+        (1, Some(9000), Some(Duration::from_hours(168)))
+    );
+}
+
+#[test]
+fn rules_of_a_subnet_that_make_no_sense_are_named() {
+    for (line, expected) in [
+        ("routes = [\"10.0.0.1/8 via x\"]", "is no route"),
+        ("search = [\"a..b\"]", "is no domain name"),
+        ("mtu = 9", "at least 68"),
+        ("options = { 53 = \"u8:1\" }", "no number of an option that can be set"),
+        ("options = { 42 = \"10.0.0.1\" }", "write its type in front"),
+        ("min-lease-time = \"13h\"", "is at most"),
+        ("max-lease-time = \"1h\"", "is at most"),
+        ("shared-network = \"x\"", "goes with `relay = true`"),
+        ("hostnames = \"some\"", "unknown variant"),
+        ("ntps = []", "unknown field"),
+    ] {
+        let text = error(&format!("{GOOD}{line}\n"));
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+}
