@@ -19,7 +19,7 @@ use tokio::io::{AsyncWrite as _, Interest};
 use tokio::net::TcpStream;
 
 /// The longest part of a file that is handed over at a time.
-pub(super) const BLANK_LEN: usize = 512 << 10;
+pub(super) const BLANK_LEN: usize = 2 << 20;
 
 /// Bytes that stand for parts of files. Nobody reads them, so that they never become real memory.
 pub(super) fn blank() -> &'static [u8] {
