@@ -73,6 +73,9 @@ pub struct NewMachine {
     /// Where it boots from.
     #[serde(default, skip_serializing_if = "BootFrom::is_net")]
     pub boot: BootFrom,
+    /// What templates for this machine are filled with; what is under `secrets` is given to the machine itself only.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -96,6 +99,7 @@ impl NewMachine {
             state_disk: None,
             loader: LoaderChoice::Auto,
             boot: BootFrom::Net,
+            metadata: serde_json::Map::new(),
             labels: BTreeMap::new(),
         }
     }

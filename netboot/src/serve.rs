@@ -280,6 +280,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             baker: baker.clone(),
             orders: orders.clone(),
             transfers: transfers.clone(),
+            templates: settings.metadata_dir.clone(),
         });
         let bind_error = |what, source| {
             let address = SocketAddr::new(address, 0);

@@ -56,6 +56,8 @@ pub struct Settings {
     pub http_port: u16,
     /// UDP port of TFTP, on the address of every subnet. 0 lets the kernel choose.
     pub tftp_port: u16,
+    /// Folder of the templates of metadata.
+    pub metadata_dir: Option<PathBuf>,
     /// How TFTP is served.
     pub tftp: crate::tftp::Config,
     /// What machines get that the inventory does not know.
@@ -148,6 +150,8 @@ struct Wire {
     store: WireStore,
     #[serde(default)]
     http: WirePort,
+    #[serde(default)]
+    metadata: WireLoaders,
     #[serde(default)]
     tftp: tftp::WireTftp,
     #[serde(default)]
@@ -244,6 +248,7 @@ impl Wire {
             http_port: self.http.port.unwrap_or(8080),
             tftp_port: self.tftp.port.unwrap_or(69),
             tftp: self.tftp.check(problems),
+            metadata_dir: self.metadata.dir,
             unknown: self.discovery.unknown,
             loaders_dir: self.loaders.dir,
             secure_boot: self.loaders.secure_boot,

@@ -19,18 +19,18 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-# fetch PACKAGE...: unpacks what is not here yet.
+# fetch PACKAGE...: unpacks what is not here yet, each in a folder of its own: two of them have an in.tftpd.
 fetch() {
-    mkdir -p "$cache/tftp"
     for package; do
-        [ ! -f "$cache/tftp/$package" ] || continue
-        (cd "$cache/tftp" && apt-get -qq download "$package" >/dev/null 2>"$work/log" &&
-            dpkg-deb -x "${package}"_*.deb . && touch "$package") ||
+        [ ! -d "$cache/$package" ] || continue
+        mkdir -p "$cache/debs"
+        (cd "$cache/debs" && apt-get -qq download "$package" >/dev/null 2>"$work/log" &&
+            dpkg-deb -x "${package}"_*.deb "$cache/$package") ||
             echo "without $package: $(tail -n 1 "$work/log")" >&2
     done
 }
 fetch libwrap0 tftpd-hpa atftpd
-LD_LIBRARY_PATH=$(dirname "$(find "$cache/tftp" -name 'libwrap.so*' | head -n 1)")
+LD_LIBRARY_PATH=$(dirname "$(find "$cache/libwrap0" -name 'libwrap.so*' | head -n 1)")
 export LD_LIBRARY_PATH
 
 # Two hosts with a wire between them.
@@ -81,8 +81,8 @@ done
 start() {
     case $1 in
     kiln | async-tftp) set -- "$kiln" serve --config "$work/$1.toml" ;;
-    tftpd-hpa) set -- "$cache/tftp/usr/sbin/in.tftpd" -L -u root -a 10.79.0.1:69 -s "$work/files" ;;
-    atftpd) set -- "$cache/tftp/usr/sbin/atftpd" --daemon --no-fork --bind-address 10.79.0.1 --maxthread 200 \
+    tftpd-hpa) set -- "$cache/tftpd-hpa/usr/sbin/in.tftpd" -L -u root -a 10.79.0.1:69 -s "$work/files" ;;
+    atftpd) set -- "$cache/atftpd/usr/sbin/atftpd" --daemon --no-fork --bind-address 10.79.0.1 --maxthread 200 \
         --user root --group root "$work/files" ;;
     dnsmasq) set -- dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --user=root --pid-file= --enable-tftp \
         --tftp-root="$work/files" --tftp-max=200 --listen-address=10.79.0.1 --bind-interfaces ;;
@@ -143,7 +143,9 @@ awk -v names="$servers" '
                 speed = best[key, name[i]]; printf " %.0f |", speed
                 if (i > 2 && speed > top) top = speed
             }
-            printf " %.2f |\n", top > 0 ? best[key, "kiln"] / top : 0
+            ratio = 0
+            if (top > 0) ratio = best[key, "kiln"] / top
+            printf " %.2f |\n", ratio
         }
         printf "MB/s. Waits of half a second:"; for (i = 1; i <= count; i++) printf " %s %d", name[i], waits[name[i]]
         print ""

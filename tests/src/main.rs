@@ -3,6 +3,7 @@
 //! Run by `./dev test`; see README.md beside this folder.
 
 mod cases;
+mod matrix;
 mod rig;
 mod tftp_client;
 
@@ -29,5 +30,7 @@ fn main() -> ExitCode {
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
     let trials =
         cases::all().into_iter().map(|case| case.into_trial(in_ci, arguments.list)).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    matrix::print();
+    conclusion.exit_code()
 }

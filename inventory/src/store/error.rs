@@ -106,6 +106,9 @@ pub enum StoreError {
     /// The kernel arguments cannot be passed on by a loader.
     #[error("kernel arguments `{0}` hold {1}, which the loader cannot pass on; leave it out")]
     Cmdline(String, &'static str),
+    /// The metadata goes beyond a bound.
+    #[error("the metadata of machine `{0}` {1}")]
+    Metadata(String, &'static str),
     /// Another machine has the name.
     #[error("there is a machine `{0}` already; choose another name")]
     NameTaken(String),
@@ -142,6 +145,7 @@ impl StoreError {
                 | Self::GroupMac(_)
                 | Self::Address(_)
                 | Self::Cmdline(..)
+                | Self::Metadata(..)
         )
     }
 

@@ -1,5 +1,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use serde_json::Value;
 use sqlx::SqliteConnection;
 
 use super::row::{damaged, json, text};
@@ -216,7 +217,28 @@ fn check(machine: &NewMachine) -> Result<(), StoreError> {
     if cmdline.contains("${") {
         return wrong("`${`");
     }
+    let wrong = |what| Err(StoreError::Metadata(name.clone(), what));
+    if !machine.metadata.values().all(|value| is_shallow(value, MAX_DEPTH)) {
+        return wrong("is nested more than 16 deep");
+    }
+    let length = serde_json::to_vec(&machine.metadata).map_or(usize::MAX, |json| json.len());
+    if length > MAX_METADATA {
+        return wrong("is longer than 64 KiB; keep large texts in templates");
+    }
     Ok(())
+}
+
+/// Bounds of the metadata of one machine.
+const MAX_METADATA: usize = 64 << 10;
+const MAX_DEPTH: usize = 15;
+
+fn is_shallow(value: &Value, depth: usize) -> bool {
+    let mut inside: Box<dyn Iterator<Item = &Value>> = match value {
+        Value::Array(list) => Box::new(list.iter()),
+        Value::Object(map) => Box::new(map.values()),
+        _ => return true,
+    };
+    depth > 0 && inside.all(|value| is_shallow(value, depth - 1))
 }
 
 fn can_be_reserved6(address: Ipv6Addr) -> bool {

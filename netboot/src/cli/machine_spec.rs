@@ -7,6 +7,7 @@ use kiln_inventory::{
     BootFrom, Identifier, LoaderChoice, NewMachine, OptionValue, StateDisk, may_set_option,
 };
 use kiln_types::{Arch, ImageRef};
+use serde_json::{Map, Value};
 
 /// Settings of a machine; what is not given stays as it is.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
@@ -36,6 +37,13 @@ pub(super) struct SpecArgs {
     /// Kernel arguments, after those of the image
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
+    /// One entry of its metadata, as KEY=VALUE or KEY.KEY=VALUE; the value is JSON, or else a text. What is below
+    /// `secrets` is given to the machine itself only
+    #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
+    metadata: Vec<(String, Value)>,
+    /// Forget its metadata first
+    #[arg(long)]
+    no_metadata: bool,
     /// Disk on which an empty state partition may be made: serial:…, wwn:… or path:…. Without one no disk of the machine
     /// is ever written to
     #[arg(long, value_name = "DISK")]
@@ -76,6 +84,12 @@ impl SpecArgs {
         }
         spec.loader = self.loader.unwrap_or(spec.loader);
         spec.boot = self.boot.unwrap_or(spec.boot);
+        if self.no_metadata {
+            spec.metadata.clear();
+        }
+        for (path, value) in self.metadata {
+            put(&mut spec.metadata, &path, value);
+        }
         if self.state_disk.is_some() || self.no_state_disk {
             spec.state_disk = self.state_disk;
         }
@@ -92,6 +106,35 @@ fn dhcp_option(text: &str) -> Result<(u8, Option<OptionValue>), String> {
     value
         .map(|value| (code, value))
         .map_err(|error: kiln_inventory::ParseOptionError| error.to_string())
+}
+
+/// Reads one entry of the metadata.
+fn entry(text: &str) -> Result<(String, Value), String> {
+    let (path, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    if path.split('.').any(str::is_empty) {
+        return Err(format!("`{path}` is no key; write it as KEY or KEY.KEY"));
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((path.to_owned(), value))
+}
+
+/// Puts a value where its keys lead, in place of what is in the way. `null` takes away what is there.
+fn put(map: &mut Map<String, Value>, path: &str, value: Value) {
+    let Some((key, rest)) = path.split_once('.') else {
+        if value.is_null() {
+            map.remove(path);
+        } else {
+            map.insert(path.to_owned(), value);
+        }
+        return;
+    };
+    let inside = map.entry(key).or_insert_with(|| Value::Object(Map::new()));
+    if !inside.is_object() {
+        *inside = Value::Object(Map::new());
+    }
+    if let Value::Object(inside) = inside {
+        put(inside, rest, value);
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +172,17 @@ mod tests {
         parse(&["--boot", "disk"]).unwrap().apply(&mut spec);
         assert_eq!((spec.loader, spec.boot), (LoaderChoice::Uki, BootFrom::Disk));
         assert!(parse(&["--loader", "lilo"]).is_err() && parse(&["--boot", "cd"]).is_err());
+        let entries =
+            ["--metadata", "role=db", "--metadata", "disk.size=7", "--metadata", "a=[\"b=c\"]"];
+        parse(&entries).unwrap().apply(&mut spec);
+        parse(&["--metadata", "disk.name=x", "--metadata", "a=null"]).unwrap().apply(&mut spec);
+        let expected = serde_json::json!({"role": "db", "disk": {"size": 7, "name": "x"}});
+        assert_eq!(Value::from(spec.metadata.clone()), expected);
+        parse(&["--no-metadata"]).unwrap().apply(&mut spec);
+        assert!(spec.metadata.is_empty());
+        for wrong in ["role", "=x", "a..b=x"] {
+            assert!(parse(&["--metadata", wrong]).is_err(), "{wrong}");
+        }
         assert_eq!(parse(&[]).unwrap(), SpecArgs::default());
         parse(&["--dhcp-option", "42=ip:10.0.0.9", "--circuit-id", "eth7"])
             .unwrap()

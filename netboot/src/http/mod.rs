@@ -5,6 +5,7 @@ mod disk;
 mod file;
 mod listen;
 mod machine;
+mod metadata;
 mod orders;
 mod routes;
 mod told;
@@ -37,6 +38,8 @@ pub struct Plane {
     pub orders: Orders,
     /// How many files are sent at a time, and how fast. One for all listeners.
     pub transfers: Arc<Transfers>,
+    /// Folder of the templates of metadata.
+    pub templates: Option<std::path::PathBuf>,
 }
 
 #[cfg(test)]
@@ -45,6 +48,8 @@ mod client_tests;
 mod hostile_tests;
 #[cfg(test)]
 mod made_tests;
+#[cfg(test)]
+mod metadata_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::body::{Body, Done};
 use super::file::{Answer, Ask, Content};
 use super::listen::Caller;
-use super::{Plane, machine, orders, told};
+use super::{Plane, machine, metadata, orders, told};
 use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
 use crate::made::{self, Made};
 
@@ -86,6 +86,9 @@ async fn route(plane: &Plane, caller: &Caller, request: Request<Incoming>) -> Re
             orders::ended(plane, peer, &boot, &order, request).await
         }
         (Some("turn"), Some(_), None, None) if read => turn(plane),
+        (Some("nocloud" | "ignition" | "metadata"), Some(_), ..) if method == Method::GET => {
+            metadata::answer(plane, caller, &request, &path).await
+        }
         (Some("livez"), None, None, None) if read => text(StatusCode::OK, "ok\n"),
         (
             Some("script" | "machine" | "failed" | "phone-home" | "agent" | "loader" | "blob"),

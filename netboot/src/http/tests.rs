@@ -94,8 +94,17 @@ impl Rig {
         let (baker, _) = Baker::start(config, view.clone(), stop.clone());
         let orders = Orders::start(inventory.clone(), stop).await.unwrap();
         let transfers = Transfers::new(&transfers);
+        let templates = Some(dir.path().join("metadata"));
         let orders_too = orders.clone();
-        let plane = Arc::new(Plane { view, boots, loaders, baker, orders: orders_too, transfers });
+        let plane = Arc::new(Plane {
+            view,
+            boots,
+            loaders,
+            baker,
+            orders: orders_too,
+            transfers,
+            templates,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(listener, plane.clone()).unwrap();
         let version = digest;

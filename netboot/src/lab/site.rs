@@ -123,6 +123,7 @@ impl Site {
             http_port: 8080,
             tftp_port: 69,
             tftp: crate::tftp::Config::default(),
+            metadata_dir: Some(self.directory.join("metadata")),
             unknown: UnknownMachines::Ignore,
             secure_boot: false,
             raspberry_pi: false,

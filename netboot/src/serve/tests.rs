@@ -23,6 +23,7 @@ fn settings(dir: &TempDir) -> Settings {
         http_port: 0,
         tftp_port: 0,
         tftp: tftp::Config::default(),
+        metadata_dir: None,
         unknown: UnknownMachines::Ignore,
         secure_boot: false,
         raspberry_pi: false,

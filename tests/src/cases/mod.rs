@@ -22,6 +22,7 @@ mod layers;
 mod layouts;
 mod linuxkit_tar;
 mod loaders;
+mod metadata;
 mod orders;
 mod packed;
 mod refusal;
@@ -37,7 +38,7 @@ use crate::rig::Case;
 
 /// Returns every case, the longest first so that two at a time end together.
 pub(crate) fn all() -> Vec<Case> {
-    [
+    let mut all: Vec<Case> = [
         boot::cases(),
         loaders::cases(),
         beside::cases(),
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         crash::cases(),
         layers::cases(),
         linuxkit_tar::cases(),
+        metadata::cases(),
         containers::cases(),
         addresses::cases(),
         services::cases(),
@@ -73,5 +75,7 @@ pub(crate) fn all() -> Vec<Case> {
     ]
     .into_iter()
     .flatten()
-    .collect()
+    .collect();
+    all.extend(crate::matrix::cases(&all));
+    all
 }

@@ -50,7 +50,12 @@ impl Case {
     pub(crate) fn into_trial(self, in_ci: bool, quiet: bool) -> Trial {
         let missing: Vec<String> = self.needs.iter().filter_map(Need::missing).collect();
         if missing.is_empty() {
-            return Trial::test(self.name, || in_own_thread(self.run));
+            let name = self.name.clone();
+            return Trial::test(self.name, move || {
+                let ended = in_own_thread(self.run);
+                crate::matrix::note(&name, ended.is_ok());
+                ended
+            });
         }
         let reason = missing.join("; ");
         if in_ci {

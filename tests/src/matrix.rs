@@ -1,0 +1,120 @@
+//! Which case boots which firmware over which network by which loader: README.md has it as a table, and a run prints it
+//! with what became of each row.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::ensure;
+
+use crate::rig::Case;
+
+/// A row: firmware, network, loader, and the case.
+type Row = (&'static str, &'static str, &'static str, &'static str);
+
+/// Add a row with the case that shows it.
+const ROWS: &[Row] = &[
+    ("BIOS, x86_64", "server", "iPXE in the card's ROM", "boot::x86_64_bios_boots_by_pxe"),
+    ("UEFI, x86_64", "server", "iPXE by PXE", "boot::x86_64_uefi_boots_by_pxe"),
+    ("UEFI, x86_64", "server", "iPXE by HTTP Boot", "boot::x86_64_uefi_boots_by_http"),
+    ("UEFI, arm64", "server", "iPXE by PXE", "boot::arm64_uefi_boots_by_pxe"),
+    ("UEFI, arm64", "server", "iPXE by HTTP Boot", "boot::arm64_uefi_boots_by_http"),
+    (
+        "BIOS, x86_64",
+        "proxy, port 67",
+        "iPXE in the card's ROM",
+        "beside::x86_64_bios_boots_beside_another_dhcp_server",
+    ),
+    (
+        "UEFI, x86_64",
+        "proxy, port 67",
+        "iPXE by PXE",
+        "beside::x86_64_uefi_boots_beside_another_dhcp_server",
+    ),
+    (
+        "UEFI, x86_64",
+        "proxy, port 67",
+        "iPXE by HTTP Boot",
+        "beside::x86_64_uefi_http_boots_beside_another_dhcp_server",
+    ),
+    (
+        "UEFI, arm64",
+        "proxy, port 67",
+        "iPXE by PXE",
+        "beside::arm64_uefi_boots_beside_another_dhcp_server",
+    ),
+    (
+        "BIOS, x86_64",
+        "proxy, port 4011",
+        "iPXE in the card's ROM",
+        "beside::x86_64_bios_boots_by_port_4011",
+    ),
+    ("UEFI, x86_64", "proxy, port 4011", "iPXE by PXE", "beside::x86_64_uefi_boots_by_port_4011"),
+    ("UEFI, arm64", "proxy, port 4011", "iPXE by PXE", "beside::arm64_uefi_boots_by_port_4011"),
+    (
+        "BIOS, x86_64",
+        "behind a relay",
+        "iPXE in the card's ROM",
+        "beside::x86_64_bios_boots_behind_a_relay",
+    ),
+    ("UEFI, x86_64", "behind a relay", "iPXE by PXE", "beside::x86_64_uefi_boots_behind_a_relay"),
+    ("UEFI, arm64", "behind a relay", "iPXE by PXE", "beside::arm64_uefi_boots_behind_a_relay"),
+    ("UEFI, x86_64", "IPv6", "iPXE by PXE", "ipv6::x86_64_uefi_boots_by_pxe"),
+    ("UEFI, x86_64", "IPv6", "iPXE by HTTP Boot", "ipv6::x86_64_uefi_boots_by_http"),
+    ("UEFI, arm64", "IPv6", "iPXE by PXE", "ipv6::arm64_uefi_boots_by_pxe"),
+    (
+        "UEFI, x86_64",
+        "server",
+        "iPXE by HTTPS Boot",
+        "https::x86_64_uefi_boots_by_https_and_refuses_another_ca",
+    ),
+];
+
+/// How the cases of this run ended.
+static ENDED: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
+
+/// Notes how a case ended.
+pub(crate) fn note(case: &str, good: bool) {
+    ENDED.lock().unwrap_or_else(PoisonError::into_inner).insert(case.to_owned(), good);
+}
+
+/// Prints what became of the rows whose cases ran.
+pub(crate) fn print() {
+    let ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
+    let ran = ROWS.iter().filter(|(.., case)| ended.contains_key(*case)).count();
+    if ran == 0 {
+        return;
+    }
+    eprintln!("What booted:");
+    for (firmware, network, loader, case) in ROWS {
+        let how = match ended.get(*case) {
+            Some(true) => "ok",
+            Some(false) => "FAILED",
+            None => "not run",
+        };
+        eprintln!("  {firmware:<13} {network:<17} {loader:<23} {how}");
+    }
+    eprintln!();
+}
+
+/// Returns the table as README.md has it.
+fn table() -> String {
+    let mut table = "| firmware | network | loader | case |\n|---|---|---|---|\n".to_owned();
+    for (firmware, network, loader, case) in ROWS {
+        table += &format!("| {firmware} | {network} | {loader} | `{case}` |\n");
+    }
+    table
+}
+
+/// The case that compares the rows with the cases and with README.md.
+pub(crate) fn cases(others: &[Case]) -> Vec<Case> {
+    let names: Vec<String> = others.iter().map(|case| case.name.clone()).collect();
+    vec![Case::new("matrix::every_row_has_its_case_and_readme_has_every_row", &[], move || {
+        for (.., case) in ROWS {
+            ensure!(names.iter().any(|name| name == case), "there is no case {case}");
+        }
+        let readme = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
+        let table = table();
+        ensure!(readme.contains(&table), "README.md has another table than\n{table}");
+        Ok(())
+    })]
+}
