@@ -68,7 +68,7 @@ pub(crate) fn round() -> Duration {
 /// The machine stops: it is fed until that has taken too long.
 pub(crate) fn stopping() {
     if let Some(watchdog) = lock().as_mut() {
-        watchdog.until.get_or_insert(uptime() + STOP);
+        watchdog.until.get_or_insert_with(|| uptime() + STOP);
     }
 }
 
