@@ -31,8 +31,7 @@ async fn told(rig: &Rig) -> serde_json::Value {
     let script = String::from_utf8(script.body().to_vec()).unwrap();
     let machine = script.split_whitespace().find(|word| word.contains("/machine/")).unwrap();
     let segment = rig.get(&machine[machine.find("/machine/").unwrap()..]).await;
-    let archive = zstd::bulk::decompress(segment.body(), 1 << 20).unwrap();
-    let text = String::from_utf8_lossy(&archive).into_owned();
+    let text = String::from_utf8_lossy(segment.body()).into_owned();
     serde_json::from_str(&text[text.find('{').unwrap()..=text.find('}').unwrap()]).unwrap()
 }
 
