@@ -44,7 +44,7 @@ pub(super) fn render(
         return Err(TemplateError::Secret(name.to_owned()));
     }
     let mut out = Bounded(Vec::new());
-    match template.render_captured_to(minijinja::Value::from_serialize(context), &mut out) {
+    match template.render_captured_to(minijinja::value::Serde(context), &mut out) {
         Ok(_) => {
             let mut made = String::from_utf8_lossy(&out.0).into_owned();
             // The engine takes the last end of a line for one of the template.
