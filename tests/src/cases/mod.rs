@@ -5,6 +5,7 @@ mod beside;
 mod boot;
 mod build;
 mod carry;
+mod clients;
 mod command;
 mod containers;
 mod crash;
@@ -20,6 +21,7 @@ mod ipv6;
 mod kernel_image;
 mod layers;
 mod layouts;
+mod leases;
 mod linuxkit_tar;
 mod loaders;
 mod metadata;
@@ -63,6 +65,8 @@ pub(crate) fn all() -> Vec<Case> {
         metadata::cases(),
         containers::cases(),
         addresses::cases(),
+        leases::cases(),
+        clients::cases(),
         services::cases(),
         start::cases(),
         userspace::cases(),

@@ -11,6 +11,7 @@ mod program;
 mod proxy;
 mod registry;
 mod scene;
+mod serving;
 
 pub(crate) use direct::Direct;
 pub(crate) use dnsmasq::Dnsmasq;
@@ -22,6 +23,7 @@ pub(crate) use program::{Finished, kiln, kiln_in, program};
 pub(crate) use proxy::Proxy;
 pub(crate) use registry::{PASSWORD, Registry, USER, free};
 pub(crate) use scene::{Scene, until};
+pub(crate) use serving::Serving;
 
 use libtest_mimic::{Failed, Trial};
 
