@@ -20,6 +20,8 @@ pub(crate) enum Need {
     Program,
     /// Another program on the PATH, and the Debian package that has it.
     Tool(&'static str, &'static str),
+    /// A file, and the Debian package that has it.
+    File(&'static str, &'static str),
     /// Files as block devices, with SquashFS on them.
     Loop,
 }
@@ -53,6 +55,8 @@ impl Need {
                     format!("`{name}` is not installed; install the Debian package {package}")
                 })
             }
+            Self::File(path, package) => (!Path::new(path).is_file())
+                .then(|| format!("{path} is missing; install the Debian package {package}")),
             Self::Loop => {
                 let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
                 let there = Path::new("/dev/loop-control").exists();
