@@ -57,7 +57,7 @@ fn fetched_again(kind: MachineKind) -> anyhow::Result<()> {
     let version = entry.and_then(|it| it.channels.get("latest")).context("it is not built")?;
     let kernel = kiln_builder::Store::open(store())?.manifest(version)?.kernel.digest;
     let own = tempfile::tempdir()?;
-    let place = shadow(own.path())?.join("blobs").join(kernel.hex());
+    let place = shadow(own.path())?.join("blobs/sha256").join(kernel.hex());
     let blob = std::fs::read_link(&place)?;
     std::fs::remove_file(&place)?;
     let site = |site: Site| site.with_store(&own.path().join("store"));
@@ -83,10 +83,11 @@ fn fetched_again(kind: MachineKind) -> anyhow::Result<()> {
 /// Makes a store of links to what is in the shared one, with its keys beside it.
 fn shadow(folder: &Path) -> anyhow::Result<PathBuf> {
     let (from, to) = (store(), folder.join("store"));
-    std::fs::create_dir_all(to.join("blobs"))?;
-    for blob in std::fs::read_dir(from.join("blobs"))? {
+    let (blobs, links) = (from.join("blobs/sha256"), to.join("blobs/sha256"));
+    std::fs::create_dir_all(&links)?;
+    for blob in std::fs::read_dir(blobs)? {
         let blob = blob?;
-        std::os::unix::fs::symlink(blob.path(), to.join("blobs").join(blob.file_name()))?;
+        std::os::unix::fs::symlink(blob.path(), links.join(blob.file_name()))?;
     }
     std::fs::copy(from.join("index.json"), to.join("index.json"))?;
     std::os::unix::fs::symlink(from.join("cache"), to.join("cache"))?;
