@@ -92,7 +92,7 @@ fn compare(seen: &[(Ipv4Addr, Mac)], known: Vec<Lease>, kills: u32) -> anyhow::R
         owner.iter().filter(|(address, mac)| known.get(address) != Some(mac)).collect();
     ensure!(lost.is_empty(), "{} of {} leases are lost: {lost:?}", lost.len(), owner.len());
     ensure!(owner.len() > 50, "only {} leases were given; perfdhcp did not get far", owner.len());
-    println!("{kills} kills, {} acknowledgements of {} leases", seen.len(), owner.len());
+    eprintln!("{kills} kills, {} acknowledgements of {} leases", seen.len(), owner.len());
     Ok(())
 }
 
