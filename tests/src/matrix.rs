@@ -67,6 +67,21 @@ const ROWS: &[Row] = &[
         "iPXE by HTTPS Boot",
         "https::x86_64_uefi_boots_by_https_and_refuses_another_ca",
     ),
+    ("UEFI, x86_64", "server", "one UKI by PXE", "loaders::x86_64_uefi_boots_one_file_by_pxe"),
+    (
+        "UEFI, x86_64",
+        "server",
+        "one UKI by HTTP Boot",
+        "loaders::x86_64_uefi_boots_one_file_by_http",
+    ),
+    ("UEFI, arm64", "server", "one UKI by PXE", "loaders::arm64_uefi_boots_one_file_by_pxe"),
+    ("UEFI, arm64", "server", "one UKI by HTTP Boot", "loaders::arm64_uefi_boots_one_file_by_http"),
+    (
+        "U-Boot, arm64",
+        "server",
+        "its own script by TFTP",
+        "loaders::arm64_u_boot_boots_by_its_own_means",
+    ),
 ];
 
 /// How the cases of this run ended.
