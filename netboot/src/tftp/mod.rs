@@ -1,8 +1,8 @@
 //! TFTP: loaders and the few other small files that firmware asks for.
 //!
-//! [`wire`] and [`name`] make checked types of bytes, [`options`] settles the terms, and [`transfer`] is the state of one
-//! transfer: pure, the time is given to it. [`listen`] takes requests and looks files up, [`engine`] carries all transfers
-//! of one address in a thread of its own. [`library`] is async-tftp behind the same trait.
+//! `wire` and `name` make checked types of bytes, `options` settles the terms, and `transfer` is the state of one
+//! transfer: pure, the time is given to it. `listen` takes requests and looks files up, `engine` carries all transfers
+//! of one address in a thread of its own. `library` is async-tftp behind the same trait.
 //!
 //! There is one server for each of our addresses, so that answers leave from the address that was asked: much firmware
 //! drops those of any other.
