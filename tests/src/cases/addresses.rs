@@ -55,7 +55,6 @@ fn follows(arch: Arch) -> anyhow::Result<()> {
         format!("link set {} master pairs", ports[3]),
         "addr add 10.80.0.1/24 dev pairs".to_owned(),
         "link set pairs up".to_owned(),
-        format!("addr add fd77::1/64 dev {BRIDGE} nodad"),
         format!("link set {} nomaster", ports[4]),
     ] {
         ip(&line)?;
