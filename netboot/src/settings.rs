@@ -15,6 +15,7 @@ mod trust;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use kiln_builder::oci::RegistrySettings;
@@ -262,6 +263,22 @@ impl Wire {
             subnets,
             subnets6,
         }
+    }
+}
+
+/// Reads a range of addresses, of either version; the example is for the message.
+fn parse_range<A: FromStr + PartialOrd>(
+    text: &str,
+    example: &str,
+) -> Result<RangeInclusive<A>, String> {
+    let error = || format!("`{text}` is not a range; write it as {example}");
+    let (first, last) = text.split_once('-').ok_or_else(error)?;
+    let first: A = first.trim().parse().map_err(|_| error())?;
+    let last: A = last.trim().parse().map_err(|_| error())?;
+    if first <= last {
+        Ok(first..=last)
+    } else {
+        Err(format!("range `{text}` ends before it begins; swap its two addresses"))
     }
 }
 

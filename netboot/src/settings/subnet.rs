@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::rules::WireRules;
-use super::{Problems, parse_duration};
+use super::{Problems, parse_duration, parse_range};
 use crate::dhcp::{Hostnames, Rules};
 
 /// What the server does about DHCP in one subnet.
@@ -172,7 +172,7 @@ impl WireSubnet {
         }
         let mut pool = Vec::new();
         for text in &self.pool {
-            match parse_range(text.get_ref()) {
+            match parse_range(text.get_ref(), "10.0.0.100-10.0.0.199") {
                 Ok(range) if inside(*range.start()) && inside(*range.end()) => pool.push(range),
                 Ok(range) => {
                     let address = if inside(*range.start()) { range.end() } else { range.start() };
@@ -231,17 +231,5 @@ fn parse_network(text: &str) -> Result<(Ipv4Addr, u8), String> {
         Ok((address, prefix))
     } else {
         Err(format!("`{text}` has bits after its prefix; the network is {network}/{prefix}"))
-    }
-}
-
-fn parse_range(text: &str) -> Result<RangeInclusive<Ipv4Addr>, String> {
-    let error = || format!("`{text}` is not a range; write it as 10.0.0.100-10.0.0.199");
-    let (first, last) = text.split_once('-').ok_or_else(error)?;
-    let first: Ipv4Addr = first.trim().parse().map_err(|_| error())?;
-    let last: Ipv4Addr = last.trim().parse().map_err(|_| error())?;
-    if first <= last {
-        Ok(first..=last)
-    } else {
-        Err(format!("range `{text}` ends before it begins; swap its two addresses"))
     }
 }

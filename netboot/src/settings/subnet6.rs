@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Problems, parse_duration};
+use super::{Problems, parse_duration, parse_range};
+use crate::dhcp::is_domain;
 use crate::dhcp::v6::pool_size;
 
 /// Every address that was ever given is remembered.
@@ -221,7 +222,7 @@ impl WireSubnet6 {
         }
         let mut pool = Vec::new();
         for text in &self.pool {
-            match parse_range(text.get_ref()) {
+            match parse_range(text.get_ref(), "fd00:77::1000-fd00:77::1fff") {
                 _ if self.dhcp != Dhcp6Mode::Stateful => {
                     wrong(text.span(), "`pool` goes with `dhcp = \"stateful\"` only".to_owned());
                     break;
@@ -241,7 +242,9 @@ impl WireSubnet6 {
         for server in self.dns.get(16..).unwrap_or_default() {
             wrong(server.span(), "more than 16 name servers fit no packet; leave some out".into());
         }
-        if let Some(domain) = self.domain.as_ref().filter(|name| !is_domain(name.get_ref())) {
+        // A search list is written label by label, and a dot at the end would be one more.
+        let unfit = |name: &str| !is_domain(name) || name.ends_with('.');
+        if let Some(domain) = self.domain.as_ref().filter(|name| unfit(name.get_ref())) {
             let message = format!("`{}` is not a domain name", domain.get_ref().escape_debug());
             wrong(domain.span(), message);
         }
@@ -322,15 +325,6 @@ impl WireSubnet6 {
     }
 }
 
-/// Returns whether a name can be written as labels of DNS.
-fn is_domain(name: &str) -> bool {
-    let label = |label: &str| {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        (1..=63).contains(&label.len()) && label.bytes().all(plain)
-    };
-    name.len() <= 253 && name.split('.').all(label)
-}
-
 fn parse_network(text: &str) -> Result<(Ipv6Addr, u8), String> {
     let error = || format!("`{text}` is not a network of IPv6; write it as fd00:77::/64");
     let (address, prefix) = text.split_once('/').ok_or_else(error)?;
@@ -346,18 +340,6 @@ fn parse_network(text: &str) -> Result<(Ipv6Addr, u8), String> {
         Ok((address, prefix))
     } else {
         Err(format!("`{text}` has bits after its prefix; the network is {network}/{prefix}"))
-    }
-}
-
-fn parse_range(text: &str) -> Result<RangeInclusive<Ipv6Addr>, String> {
-    let error = || format!("`{text}` is not a range; write it as fd00:77::1000-fd00:77::1fff");
-    let (first, last) = text.split_once('-').ok_or_else(error)?;
-    let first: Ipv6Addr = first.trim().parse().map_err(|_| error())?;
-    let last: Ipv6Addr = last.trim().parse().map_err(|_| error())?;
-    if first <= last {
-        Ok(first..=last)
-    } else {
-        Err(format!("range `{text}` ends before it begins; swap its two addresses"))
     }
 }
 
