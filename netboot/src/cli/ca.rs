@@ -5,10 +5,9 @@ use std::io::Write as _;
 use clap::{Args, Subcommand, ValueEnum};
 use kiln_builder::output::Certificate;
 use kiln_builder::output::secure_boot::signature_list;
-use kiln_builder::trust::KeyDir;
 use serde::Serialize;
 
-use super::{Failure, KeyDirArg, Output, StoreArg, print_json};
+use super::{Failure, KeyPlaceArgs, Output, print_json};
 use crate::tls::Authority;
 
 /// The certificate authority of this site, for HTTPS
@@ -27,7 +26,7 @@ enum CaCommand {
     /// Show the authority, and make it if there is none
     Show {
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
         /// How to print the answer
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Output,
@@ -35,7 +34,7 @@ enum CaCommand {
     /// Print its certificate, for machines and other clients to trust
     Export {
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
         /// Form of the certificate
         #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
         format: Form,
@@ -43,7 +42,7 @@ enum CaCommand {
     /// Replace it by a new one; machines trust the server again when they are given the new certificate
     Rotate {
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
     },
 }
 
@@ -57,20 +56,6 @@ enum Form {
     Der,
     /// An EFI signature list: the value of the variable TlsCaCertificate, and qemu's etc/edk2/https/cacerts
     Esl,
-}
-
-#[derive(Args, Debug)]
-struct PlaceArgs {
-    #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    keys: KeyDirArg,
-}
-
-impl PlaceArgs {
-    fn keys(&self) -> KeyDir {
-        self.keys.beside(&self.store.store)
-    }
 }
 
 #[derive(Serialize)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::secure_boot::{self, SecureBootArgs};
 use super::table::{table, text};
-use super::{Failure, KeyDirArg, Output, StoreArg, print_json};
+use super::{Failure, KeyPlaceArgs, Output, print_json};
 
 /// The largest public key that is read from standard input.
 const MAX_INPUT: u64 = 64 << 10;
@@ -31,7 +31,7 @@ enum KeyCommand {
     /// Show this site's key, and make it if there is none
     Show {
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
         /// How to print the answer
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Output,
@@ -39,13 +39,13 @@ enum KeyCommand {
     /// Print the public part of this site's key, for `kiln key trust` elsewhere
     Export {
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
     },
     /// List all keys whose signatures count
     #[command(alias = "ls")]
     List {
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
         /// How to print the answer
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Output,
@@ -53,14 +53,14 @@ enum KeyCommand {
     /// Replace this site's key by a new one; the old one stays trusted
     Rotate {
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
     },
     /// Trust the key of another site
     Trust {
         /// Its public key, as `kiln key export` prints it; `-` is standard input
         file: PathBuf,
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
     },
     /// Trust a key no longer: what only it has signed is not served any more
     #[command(alias = "rm")]
@@ -68,24 +68,10 @@ enum KeyCommand {
         /// Name of the key
         key: String,
         #[command(flatten)]
-        place: PlaceArgs,
+        place: KeyPlaceArgs,
     },
     /// The key that UEFI programs are signed with: create
     SecureBoot(SecureBootArgs),
-}
-
-#[derive(Args, Debug)]
-struct PlaceArgs {
-    #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    keys: KeyDirArg,
-}
-
-impl PlaceArgs {
-    fn keys(&self) -> KeyDir {
-        self.keys.beside(&self.store.store)
-    }
 }
 
 #[derive(Serialize)]

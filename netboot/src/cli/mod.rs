@@ -120,6 +120,21 @@ impl KeyDirArg {
     }
 }
 
+/// Where the keys are, for commands about nothing else.
+#[derive(Args, Clone, Debug)]
+struct KeyPlaceArgs {
+    #[command(flatten)]
+    store: StoreArg,
+    #[command(flatten)]
+    keys: KeyDirArg,
+}
+
+impl KeyPlaceArgs {
+    fn keys(&self) -> KeyDir {
+        self.keys.beside(&self.store.store)
+    }
+}
+
 #[derive(Args, Clone, Debug)]
 struct ConfigArg {
     /// Settings of the server
