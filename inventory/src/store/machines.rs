@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 use sqlx::SqliteConnection;
@@ -155,28 +155,26 @@ async fn free(
             return Err(StoreError::MacTaken { mac, machine });
         }
     }
-    if let Some(address) = machine.address {
-        let owner: Option<(String,)> =
-            sqlx::query_as("SELECT name FROM machines WHERE address = $1 AND id <> $2")
-                .bind(address.to_string())
-                .bind(this)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(&failed)?;
+    let addresses = [
+        (
+            "SELECT name FROM machines WHERE address = $1 AND id <> $2",
+            machine.address.map(IpAddr::from),
+        ),
+        (
+            "SELECT name FROM machines WHERE address6 = $1 AND id <> $2",
+            machine.address6.map(IpAddr::from),
+        ),
+    ];
+    for (query, address) in addresses {
+        let Some(address) = address else { continue };
+        let owner: Option<(String,)> = sqlx::query_as(query)
+            .bind(address.to_string())
+            .bind(this)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(&failed)?;
         if let Some((machine,)) = owner {
-            return Err(StoreError::AddressTaken { address: address.into(), machine });
-        }
-    }
-    if let Some(address) = machine.address6 {
-        let owner: Option<(String,)> =
-            sqlx::query_as("SELECT name FROM machines WHERE address6 = $1 AND id <> $2")
-                .bind(address.to_string())
-                .bind(this)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(&failed)?;
-        if let Some((machine,)) = owner {
-            return Err(StoreError::AddressTaken { address: address.into(), machine });
+            return Err(StoreError::AddressTaken { address, machine });
         }
     }
     Ok(())
