@@ -40,15 +40,22 @@ impl Sockets {
     pub(super) async fn bind(settings: &Settings) -> Result<Self, ServeError> {
         let mut planes: Vec<PlaneSockets> = Vec::new();
         let mut wires: Vec<WireSockets> = Vec::new();
-        for subnet in &settings.subnets {
-            let own = Own {
-                address: subnet.address.into(),
-                prefix: subnet.prefix,
-                interface: &subnet.interface,
-            };
+        let four = settings.subnets.iter().map(|subnet| Own {
+            address: subnet.address.into(),
+            prefix: subnet.prefix,
+            interface: &subnet.interface,
+        });
+        let six = settings.subnets6.iter().map(|subnet| Own {
+            address: subnet.address.into(),
+            prefix: subnet.prefix,
+            interface: &subnet.interface,
+        });
+        for own in four.chain(six) {
             if planes.iter().all(|plane| plane.address != own.address) {
                 planes.push(PlaneSockets::bind(settings, own).await?);
             }
+        }
+        for subnet in &settings.subnets {
             let Some(checked) = dhcp_subnet(subnet)? else { continue };
             match wires.iter_mut().find(|wire| wire.interface == subnet.interface) {
                 Some(wire) => wire.subnets.push(checked),
@@ -56,16 +63,6 @@ impl Sockets {
                     let (interface, subnets) = (subnet.interface.clone(), vec![checked]);
                     wires.push(WireSockets { interface, ports: Vec::new(), subnets });
                 }
-            }
-        }
-        for subnet in &settings.subnets6 {
-            let own = Own {
-                address: subnet.address.into(),
-                prefix: subnet.prefix,
-                interface: &subnet.interface,
-            };
-            if planes.iter().all(|plane| plane.address != own.address) {
-                planes.push(PlaneSockets::bind(settings, own).await?);
             }
         }
         for wire in &mut wires {
