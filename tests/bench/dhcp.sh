@@ -20,26 +20,8 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-# Two hosts with a wire between them.
-unshare --net sleep 100000 &
-near=$!
-unshare --net sleep 100000 &
-far=$!
-tries=0
-until [ "$(readlink /proc/$near/ns/net)" != "$(readlink /proc/$$/ns/net)" ] &&
-    [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 1000 ] || exit 1
-done
-on_server() { nsenter --target "$near" --net -- "$@"; }
-on_client() { nsenter --target "$far" --net -- "$@"; }
-on_server ip link add wire0 type veth peer name wire1
-on_server ip link set wire1 netns "$far"
-on_server ip address add 10.80.0.1/12 dev wire0
-on_server ip link set wire0 up
-on_server ip link set lo up
-on_client ip address add 10.80.0.2/12 dev wire1
-on_client ip link set wire1 up
+. "$here/wire.sh"
+wire 10.80.0.1/12 10.80.0.2/12
 
 mkdir "$work/loaders"
 echo none >"$work/loaders/undionly.kpxe"

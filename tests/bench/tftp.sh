@@ -33,26 +33,8 @@ fetch libwrap0 tftpd-hpa atftpd
 LD_LIBRARY_PATH=$(dirname "$(find "$cache/libwrap0" -name 'libwrap.so*' | head -n 1)")
 export LD_LIBRARY_PATH
 
-# Two hosts with a wire between them.
-unshare --net sleep 100000 &
-near=$!
-unshare --net sleep 100000 &
-far=$!
-tries=0
-until [ "$(readlink /proc/$near/ns/net)" != "$(readlink /proc/$$/ns/net)" ] &&
-    [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 1000 ] || exit 1
-done
-on_server() { nsenter --target "$near" --net -- "$@"; }
-on_client() { nsenter --target "$far" --net -- "$@"; }
-on_server ip link add wire0 type veth peer name wire1
-on_server ip link set wire1 netns "$far"
-on_server ip address add 10.79.0.1/24 dev wire0
-on_server ip link set wire0 up
-on_server ip link set lo up
-on_client ip address add 10.79.0.2/24 dev wire1
-on_client ip link set wire1 up
+. "$(dirname "$0")/wire.sh"
+wire 10.79.0.1/24 10.79.0.2/24
 
 # What is sent: 8 MB to one client, and 1 MB to each of 64.
 mkdir -p "$work/files/ipxe"
