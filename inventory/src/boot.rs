@@ -7,7 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::{Firmware, MachineId};
 
 /// Number of a boot, counted up in one server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(transparent)]
 pub struct BootId(pub i64);
 
@@ -41,7 +53,7 @@ pub struct NewBoot {
 }
 
 /// One attempt of one machine to run one version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Boot {
     /// Its number.
     pub id: BootId,
@@ -60,6 +72,7 @@ pub struct Boot {
     /// Architecture of the version.
     pub arch: Option<Arch>,
     /// Address it had.
+    #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
     /// When the first packet was seen, in milliseconds since 1970.
     pub started: i64,
@@ -73,7 +86,7 @@ pub struct Boot {
 }
 
 /// How far a boot came, or how it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Under way.
@@ -87,7 +100,7 @@ pub enum Outcome {
 }
 
 /// One line of the timeline of a boot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BootEvent {
     /// When it was, by the clock of the server, in milliseconds since 1970. What the machine reports is put where it
     /// belongs by the time since its kernel started.
@@ -119,7 +132,19 @@ impl BootEvent {
 ///
 /// What the server sees for itself comes before [`Init`](Self::Init), what the machine reports from there on. A word
 /// that a newer Kiln wrote is read as [`Other`](Self::Other).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case", from = "String")]
 pub enum Phase {
     /// The firmware or the loader asked for an address.

@@ -154,6 +154,11 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
+kiln_types::text_schemas! {
+    OptionValue: "Value of a DHCP option: ip:, text:, hex:, u8:, u16:, u32: or bool: and the value", "ip:10.0.0.1";
+    Identifier: "What a client or a port is called, as text or as hex: and digits", "rack1-port7";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

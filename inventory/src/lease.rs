@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 ///
 /// Leases belong to hardware addresses, never to client identifiers: firmware, loader and operating system of one
 /// machine each send another identifier (EDK2 none, iPXE `01` and the MAC, the system often a DUID).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Lease {
     /// The address.
+    #[schema(value_type = String, format = Ipv4)]
     pub address: Ipv4Addr,
     /// Who has it.
     pub mac: Mac,

@@ -36,7 +36,7 @@ impl fmt::Display for Loader {
 }
 
 /// Which loader an operator wants for a machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoaderChoice {
     /// What suits the firmware: iPXE, unless the firmware is a loader itself.
@@ -69,7 +69,7 @@ impl fmt::Display for LoaderChoice {
 }
 
 /// Where a machine boots from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootFrom {
     /// The network: its image.

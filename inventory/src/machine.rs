@@ -8,7 +8,19 @@ use serde::{Deserialize, Serialize};
 use crate::{BootFrom, Identifier, LoaderChoice, OptionValue, StateDisk};
 
 /// Our own name for one physical box. It stays when network cards or the name of the machine change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(transparent)]
 pub struct MachineId(pub i64);
 
@@ -19,7 +31,7 @@ impl fmt::Display for MachineId {
 }
 
 /// One physical box, as the inventory knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Machine {
     /// Our own id.
     pub id: MachineId,
@@ -29,7 +41,7 @@ pub struct Machine {
 }
 
 /// A machine as an operator describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMachine {
     /// Unique name, also its host name: a DNS label.
@@ -47,9 +59,11 @@ pub struct NewMachine {
     pub image: Option<ImageRef>,
     /// Address reserved for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv4)]
     pub address: Option<Ipv4Addr>,
     /// Address of IPv6 reserved for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv6)]
     pub address6: Option<Ipv6Addr>,
     /// What its system calls itself in DHCP (option 61), besides its interfaces: its address is reserved for that too.
     #[serde(default, rename = "client-id", skip_serializing_if = "Option::is_none")]
@@ -75,6 +89,7 @@ pub struct NewMachine {
     pub boot: BootFrom,
     /// What templates for this machine are filled with; what is under `secrets` is given to the machine itself only.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schema(value_type = Object)]
     pub metadata: serde_json::Map<String, serde_json::Value>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -37,7 +37,7 @@ pub enum Asker {
 }
 
 /// Kind of firmware: processor architecture and way of loading, as DHCP option 93 tells them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Firmware {
     /// PC BIOS, by TFTP.

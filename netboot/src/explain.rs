@@ -6,7 +6,7 @@ use kiln_types::{Arch, Digest, Mac};
 use serde::{Deserialize, Serialize};
 
 /// The two steps of a network boot as they would go now.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Explanation {
     /// Interface that would ask.
     pub mac: Mac,
@@ -20,7 +20,8 @@ pub struct Explanation {
 }
 
 /// One step.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ExplanationStep)]
 pub struct Step {
     /// Who would ask.
     pub asker: String,
@@ -43,7 +44,7 @@ pub struct Step {
 }
 
 /// One file that would be fetched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StepFile {
     /// What it is, for people.
     pub name: String,

@@ -11,7 +11,7 @@ const DEEPEST: usize = 16;
 const MOST_PARTS: usize = 20_000;
 
 /// What a machine said about itself, as the API tells it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ToldFacts {
     /// The boot in which it did.
     pub boot: i64,

@@ -6,14 +6,14 @@ use kiln_types::{Arch, Digest, ImageRef};
 use serde::{Deserialize, Serialize};
 
 /// Every image of a store.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Index {
     /// By name, then by architecture.
     pub images: BTreeMap<String, BTreeMap<Arch, ImageEntry>>,
 }
 
 /// One image for one architecture.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImageEntry {
     /// The version that each channel names.
     pub channels: BTreeMap<String, Digest>,
@@ -22,7 +22,7 @@ pub struct ImageEntry {
 }
 
 /// One version of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VersionEntry {
     /// Digest of its manifest.
     pub digest: Digest,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A processor architecture that Kiln builds images for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Arch {
     /// 64-bit PC (Debian: `amd64`).
     #[serde(rename = "x86_64", alias = "amd64")]

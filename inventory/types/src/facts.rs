@@ -16,6 +16,7 @@ const TEXT: usize = 256;
 
 /// What a machine is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Facts {
     /// The box, as its firmware names it.
@@ -39,6 +40,7 @@ pub struct Facts {
 
 /// The box, by SMBIOS or the device tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct SystemFacts {
     /// Who made it.
@@ -69,6 +71,7 @@ pub struct SystemFacts {
 
 /// The firmware.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct FirmwareFacts {
     /// `uefi`, `bios`, or `device-tree` where there is neither.
@@ -92,6 +95,7 @@ pub struct FirmwareFacts {
 
 /// The processors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct CpuFacts {
     /// Name of the model.
@@ -111,6 +115,7 @@ pub struct CpuFacts {
 
 /// The memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct MemoryFacts {
     /// Bytes that the kernel has.
@@ -122,6 +127,7 @@ pub struct MemoryFacts {
 
 /// One memory module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct MemoryModule {
     /// Where it is.
@@ -147,6 +153,7 @@ pub struct MemoryModule {
 
 /// One disk or drive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct DiskFacts {
     /// Name in `/dev`.
@@ -173,6 +180,7 @@ pub struct DiskFacts {
 
 /// One network card.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct NicFacts {
     /// Name of the interface.
@@ -206,6 +214,7 @@ pub struct NicFacts {
 
 /// What a switch says of a port, by LLDP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct SwitchPort {
     /// Identity of the switch, mostly a hardware address.

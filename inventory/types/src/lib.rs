@@ -8,6 +8,8 @@ mod digest;
 pub mod facts;
 mod image_ref;
 mod mac;
+#[cfg(feature = "openapi")]
+mod openapi;
 
 pub use arch::{Arch, ParseArchError};
 pub use digest::{Digest, ParseDigestError};

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use kiln_inventory::{Boot, BootEvent, BootId};
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
+use super::access::{Access, Noun};
+use super::extract::{Key, Params};
+use super::route::{Route, get};
 use super::{Control, Fault};
 use crate::breakdown::Breakdown;
 
@@ -17,7 +20,7 @@ const MAX_LIST: u32 = 1000;
 const COMPARED: u32 = 9;
 
 /// A boot and its timeline.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BootDetail {
     /// The boot.
     #[serde(flatten)]
@@ -30,29 +33,41 @@ pub struct BootDetail {
 }
 
 /// The last words of the kernel of a boot that failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KernelLog {
     /// Lines, the oldest first.
     pub log: String,
 }
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
+pub(super) fn routes() -> Vec<Route> {
+    let read = Access::Read(Noun::Boot);
+    vec![
+        get("/api/v1/boots", read, "List boots, the newest first", list)
+            .query::<ListQuery>()
+            .lists::<Boot>(),
+        get("/api/v1/boots/{id}", read, "Show a boot and its timeline", show).gives::<BootDetail>(),
+        get("/api/v1/boots/{id}/kernel-log", read, "Show what the kernel said last", kernel_log)
+            .gives::<KernelLog>(),
+    ]
+}
+
+#[derive(Deserialize, IntoParams)]
+struct ListQuery {
+    /// The most boots in the answer: 50 unless said, 1000 at most.
     limit: Option<u32>,
 }
 
-pub(super) async fn list(
+async fn list(
     State(control): State<Arc<Control>>,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Params(query): Params<ListQuery>,
 ) -> Result<Json<Vec<Boot>>, Fault> {
-    let Query(query) = query?;
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
     Ok(Json(control.inventory.boots(limit).await?))
 }
 
-pub(super) async fn show(
+async fn show(
     State(control): State<Arc<Control>>,
-    Path(key): Path<String>,
+    Key(key): Key,
 ) -> Result<Json<BootDetail>, Fault> {
     let missing = || Fault::not_found("boot", &key);
     let id = key.parse().map(BootId).map_err(|_| missing())?;
@@ -68,9 +83,9 @@ pub(super) async fn show(
     Ok(Json(BootDetail { boot, events, breakdown }))
 }
 
-pub(super) async fn kernel_log(
+async fn kernel_log(
     State(control): State<Arc<Control>>,
-    Path(key): Path<String>,
+    Key(key): Key,
 ) -> Result<Json<KernelLog>, Fault> {
     let missing = || Fault::not_found("boot", &key);
     let id = key.parse().map(BootId).map_err(|_| missing())?;

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use kiln_types::Arch;
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
+use super::access::{Access, Noun};
+use super::extract::{Key, Params};
+use super::route::{Route, get, post};
 use super::{Control, Fault};
 use crate::bake::{ImageState, LogLine};
 
@@ -18,8 +21,25 @@ const PATIENCE: u64 = 25;
 
 type Shared = State<Arc<Control>>;
 
+pub(super) fn routes() -> Vec<Route> {
+    let (read, write) = (Access::Read(Noun::Build), Access::Write(Noun::Build));
+    vec![
+        get("/api/v1/builds", read, "List what the server builds by itself", list)
+            .lists::<ImageState>(),
+        get("/api/v1/builds/{image}", read, "Show how far the builds of an image are", show)
+            .gives::<ImageState>(),
+        post("/api/v1/builds/{image}", write, "Build an image now", start)
+            .query::<StartQuery>()
+            .with(StatusCode::ACCEPTED)
+            .gives::<ImageState>(),
+        get("/api/v1/builds/{image}/log", read, "Follow the builds of an image", log)
+            .query::<LogQuery>()
+            .gives::<BuildLog>(),
+    ]
+}
+
 /// A part of the log of an image's builds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BuildLog {
     /// The lines, oldest first.
     pub lines: Vec<LogLine>,
@@ -29,28 +49,25 @@ pub struct BuildLog {
     pub state: ImageState,
 }
 
-pub(super) async fn list(State(control): Shared) -> Json<Vec<ImageState>> {
+async fn list(State(control): Shared) -> Json<Vec<ImageState>> {
     Json(control.baker.states())
 }
 
-pub(super) async fn show(
-    State(control): Shared,
-    Path(image): Path<String>,
-) -> Result<Json<ImageState>, Fault> {
+async fn show(State(control): Shared, Key(image): Key) -> Result<Json<ImageState>, Fault> {
     control.baker.state(&image).map(Json).ok_or_else(|| missing(&image))
 }
 
-#[derive(Deserialize)]
-pub(super) struct StartQuery {
+#[derive(Deserialize, IntoParams)]
+struct StartQuery {
+    /// Only for this architecture.
     arch: Option<Arch>,
 }
 
-pub(super) async fn start(
+async fn start(
     State(control): Shared,
-    Path(image): Path<String>,
-    query: Result<Query<StartQuery>, QueryRejection>,
+    Key(image): Key,
+    Params(query): Params<StartQuery>,
 ) -> Result<(StatusCode, Json<ImageState>), Fault> {
-    let Query(query) = query?;
     if !control.baker.request(&image, query.arch).await {
         return Err(missing(&image));
     }
@@ -58,8 +75,9 @@ pub(super) async fn start(
     Ok((StatusCode::ACCEPTED, Json(state)))
 }
 
-#[derive(Deserialize)]
-pub(super) struct LogQuery {
+#[derive(Deserialize, IntoParams)]
+struct LogQuery {
+    /// Only lines after that with this number.
     #[serde(default)]
     after: u64,
     /// Seconds to wait for a line where there is none.
@@ -67,12 +85,11 @@ pub(super) struct LogQuery {
     wait: u64,
 }
 
-pub(super) async fn log(
+async fn log(
     State(control): Shared,
-    Path(image): Path<String>,
-    query: Result<Query<LogQuery>, QueryRejection>,
+    Key(image): Key,
+    Params(query): Params<LogQuery>,
 ) -> Result<Json<BuildLog>, Fault> {
-    let Query(query) = query?;
     let patience = Duration::from_secs(query.wait.min(PATIENCE));
     let (lines, last) = control.baker.log(&image, query.after, patience).await;
     let state = control.baker.state(&image).ok_or_else(|| missing(&image))?;
@@ -82,5 +99,5 @@ pub(super) async fn log(
 fn missing(image: &str) -> Fault {
     let text =
         format!("the folder of specifications has no image `{image}` (`dir` under `[images]`)");
-    Fault(StatusCode::NOT_FOUND, text)
+    Fault::new(StatusCode::NOT_FOUND, text)
 }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use kiln_inventory::Lease;
 use serde::{Deserialize, Serialize};
 
+use super::access::{Access, Noun};
+use super::extract::Key;
+use super::route::{Route, delete, get};
 use super::{Control, Fault};
 
 /// A lease, and whose it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LeaseRow {
     /// The lease.
     #[serde(flatten)]
@@ -21,27 +24,30 @@ pub struct LeaseRow {
     pub machine: Option<String>,
 }
 
-pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Vec<LeaseRow>> {
+pub(super) fn routes() -> Vec<Route> {
+    let (read, write) = (Access::Read(Noun::Lease), Access::Write(Noun::Lease));
+    vec![
+        get("/api/v1/leases", read, "List leases", list).lists::<LeaseRow>(),
+        get("/api/v1/leases/{key}", read, "Show a lease", show).gives::<LeaseRow>(),
+        delete("/api/v1/leases/{key}", write, "End a lease", release).with(StatusCode::NO_CONTENT),
+    ]
+}
+
+async fn list(State(control): State<Arc<Control>>) -> Json<Vec<LeaseRow>> {
     Json(rows(&control))
 }
 
-pub(super) async fn show(
-    State(control): State<Arc<Control>>,
-    Path(key): Path<String>,
-) -> Result<Json<LeaseRow>, Fault> {
+async fn show(State(control): State<Arc<Control>>, Key(key): Key) -> Result<Json<LeaseRow>, Fault> {
     Ok(Json(find(&control, &key)?))
 }
 
 /// Ends a lease. Whose it was may go on using the address until it comes to renew it; then it gets it again, unless
 /// someone else has it by now.
-pub(super) async fn release(
-    State(control): State<Arc<Control>>,
-    Path(key): Path<String>,
-) -> Result<StatusCode, Fault> {
+async fn release(State(control): State<Arc<Control>>, Key(key): Key) -> Result<StatusCode, Fault> {
     let row = find(&control, &key)?;
     let address = row.lease.address;
     control.leases.release(address).map(|_| StatusCode::NO_CONTENT).ok_or_else(|| {
-        Fault(StatusCode::CONFLICT, format!("the lease of {address} has ended already"))
+        Fault::new(StatusCode::CONFLICT, format!("the lease of {address} has ended already"))
     })
 }
 

@@ -3,31 +3,52 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use kiln_inventory::{Asker, Machine, NewMachine};
 use kiln_types::Mac;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
+use super::access::{Access, Noun};
+use super::extract::{Body, Key, Params};
+use super::route::{Route, delete, get, post, put};
 use super::{Control, Fault};
 use crate::explain::{Explanation, Told, explain};
 use crate::facts::ToldFacts;
 
 type Shared = State<Arc<Control>>;
 
-pub(super) async fn list(State(control): Shared) -> Result<Json<Vec<Machine>>, Fault> {
+pub(super) fn routes() -> Vec<Route> {
+    let (read, write) = (Access::Read(Noun::Machine), Access::Write(Noun::Machine));
+    vec![
+        get("/api/v1/machines", read, "List machines", list).lists::<Machine>(),
+        post("/api/v1/machines", write, "Add a machine", add)
+            .takes::<NewMachine>()
+            .with(StatusCode::CREATED)
+            .gives::<Machine>(),
+        get("/api/v1/machines/{key}", read, "Show a machine", show).gives::<Machine>(),
+        put("/api/v1/machines/{key}", write, "Change what a machine is to be", change)
+            .takes::<NewMachine>()
+            .gives::<Machine>(),
+        delete("/api/v1/machines/{key}", write, "Forget a machine; its boots stay", remove)
+            .with(StatusCode::NO_CONTENT),
+        get("/api/v1/machines/{key}/explain", read, "Say what a machine would get", explain_one)
+            .query::<ExplainQuery>()
+            .gives::<Explanation>(),
+        get("/api/v1/machines/{key}/facts", read, "Show what a machine is made of", facts)
+            .gives::<ToldFacts>(),
+    ]
+}
+
+async fn list(State(control): Shared) -> Result<Json<Vec<Machine>>, Fault> {
     Ok(Json(control.inventory.machines().await?))
 }
 
-pub(super) async fn add(
+async fn add(
     State(control): Shared,
-    body: Result<Bytes, BytesRejection>,
+    Body(machine): Body<NewMachine>,
 ) -> Result<(StatusCode, Json<Machine>), Fault> {
-    let body = body?;
-    let bad = |text: String| Fault(StatusCode::BAD_REQUEST, text);
-    let machine: NewMachine = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
     let machine = control.inventory.add_machine(&machine).await?;
     refresh(&control).await?;
     tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine added");
@@ -35,14 +56,11 @@ pub(super) async fn add(
 }
 
 /// Changes a machine to what the body says.
-pub(super) async fn change(
+async fn change(
     State(control): Shared,
-    Path(key): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    Key(key): Key,
+    Body(spec): Body<NewMachine>,
 ) -> Result<Json<Machine>, Fault> {
-    let body = body?;
-    let bad = |text: String| Fault(StatusCode::BAD_REQUEST, text);
-    let spec: NewMachine = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
     let Machine { id, .. } = find(&control, &key).await?;
     if !control.inventory.change_machine(id, &spec).await? {
         return Err(Fault::not_found("machine", &key));
@@ -52,32 +70,23 @@ pub(super) async fn change(
     Ok(Json(Machine { id, spec }))
 }
 
-pub(super) async fn show(
-    State(control): Shared,
-    Path(key): Path<String>,
-) -> Result<Json<Machine>, Fault> {
+async fn show(State(control): Shared, Key(key): Key) -> Result<Json<Machine>, Fault> {
     find(&control, &key).await.map(Json)
 }
 
-pub(super) async fn facts(
-    State(control): Shared,
-    Path(key): Path<String>,
-) -> Result<Json<ToldFacts>, Fault> {
+async fn facts(State(control): Shared, Key(key): Key) -> Result<Json<ToldFacts>, Fault> {
     let machine = find(&control, &key).await?;
     let told = control.inventory.facts(machine.id).await?;
     let told =
         told.ok_or_else(|| Fault::not_found("description of its hardware by machine", &key))?;
     let facts = serde_json::from_str(&told.facts).map_err(|error| {
         let text = format!("the inventory holds something else than facts of `{key}`: {error}");
-        Fault(StatusCode::INTERNAL_SERVER_ERROR, text)
+        Fault::new(StatusCode::INTERNAL_SERVER_ERROR, text)
     })?;
     Ok(Json(ToldFacts { boot: told.boot.0, at: told.at, facts }))
 }
 
-pub(super) async fn remove(
-    State(control): Shared,
-    Path(key): Path<String>,
-) -> Result<StatusCode, Fault> {
+async fn remove(State(control): Shared, Key(key): Key) -> Result<StatusCode, Fault> {
     let machine = find(&control, &key).await?;
     control.inventory.remove_machine(machine.id).await?;
     refresh(&control).await?;
@@ -85,17 +94,17 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
-pub(super) struct ExplainQuery {
+#[derive(Deserialize, IntoParams)]
+struct ExplainQuery {
+    /// The kind of firmware; without it, the one that was seen last.
     firmware: Option<String>,
 }
 
-pub(super) async fn explain_one(
+async fn explain_one(
     State(control): Shared,
-    Path(key): Path<String>,
-    query: Result<Query<ExplainQuery>, QueryRejection>,
+    Key(key): Key,
+    Params(query): Params<ExplainQuery>,
 ) -> Result<Json<Explanation>, Fault> {
-    let Query(query) = query?;
     let mac = match key.parse::<Mac>() {
         Ok(mac) => mac,
         Err(_) => {
@@ -108,7 +117,7 @@ pub(super) async fn explain_one(
         None => remembered(&control, mac).await?,
         Some(text) => Told::alike(Some(text.parse().map_err(|_| {
             let hint = "use bios, uefi-x64, uefi-x64-http, uefi-arm64, uefi-arm64-http, u-boot-arm64 or raspberry-pi";
-            Fault(StatusCode::BAD_REQUEST, format!("unknown firmware `{text}`; {hint}"))
+            Fault::new(StatusCode::BAD_REQUEST, format!("unknown firmware `{text}`; {hint}"))
         })?)),
     };
     let snapshot = control.view.snapshot();
@@ -152,5 +161,5 @@ pub(super) async fn find(control: &Control, key: &str) -> Result<Machine, Fault>
 
 async fn refresh(control: &Control) -> Result<(), Fault> {
     let refreshed = control.view.refresh().await;
-    refreshed.map_err(|e| Fault(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&e)))
+    refreshed.map_err(|error| Fault::internal(&error))
 }

@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::serve::IncomingStream;
 use kiln_inventory::{
     Asker, Boot, Command, Firmware, Machine, NewOrder, Order, OrderId, Plan, Sighting, decide,
 };
 use kiln_types::{Arch, Digest, ImageRef};
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
+use utoipa::IntoParams;
 
+use super::access::{Access, Noun};
+use super::extract::{Body, Key, Params};
 use super::machines::find;
+use super::peer::Caller;
+use super::route::{Route, get, post};
 use super::{Control, Fault};
 use crate::boots::now_ms;
 use crate::orders::LIFETIME;
@@ -30,7 +30,7 @@ const PATIENCE: u64 = 25;
 const SHORTEST_VERSION: usize = 8;
 
 /// What a running machine is to do, as the caller says it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
     /// Start anew through the firmware.
@@ -60,33 +60,35 @@ pub enum Ask {
     },
 }
 
-/// Who opened the socket.
-#[derive(Clone, Debug)]
-pub(super) struct Caller(String);
-
-impl Connected<IncomingStream<'_, UnixListener>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let peer = stream.io().peer_cred();
-        Self(peer.map_or_else(|_| "unknown".to_owned(), |peer| format!("uid {}", peer.uid())))
-    }
-}
-
 type Shared = State<Arc<Control>>;
 
-pub(super) async fn give(
+pub(super) fn routes() -> Vec<Route> {
+    let (read, write) = (Access::Read(Noun::Order), Access::Write(Noun::Order));
+    vec![
+        get("/api/v1/machines/{key}/orders", read, "List the orders of a machine", list)
+            .query::<ListQuery>()
+            .lists::<Order>(),
+        post("/api/v1/machines/{key}/orders", write, "Give a running machine an order", give)
+            .takes::<Ask>()
+            .with(StatusCode::CREATED)
+            .gives::<Order>(),
+        get("/api/v1/orders/{id}", read, "Show an order, and wait for its end", show)
+            .query::<ShowQuery>()
+            .gives::<Order>(),
+    ]
+}
+
+async fn give(
     State(control): Shared,
-    ConnectInfo(Caller(asked_by)): ConnectInfo<Caller>,
-    Path(key): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    caller: Caller,
+    Key(key): Key,
+    Body(ask): Body<Ask>,
 ) -> Result<(StatusCode, Json<Order>), Fault> {
-    let body = body?;
-    let bad = |text: String| Fault(StatusCode::BAD_REQUEST, text);
-    let ask: Ask = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     let machine = find(&control, &key).await?;
     let name = &machine.spec.name;
     let boot = control.boots.running(machine.id).await.ok_or_else(|| {
         let text = format!("machine `{name}` is not up, as far as this server knows");
-        Fault(StatusCode::CONFLICT, text)
+        Fault::new(StatusCode::CONFLICT, text)
     })?;
     let command = match ask {
         Ask::Reboot {} => Command::Reboot,
@@ -99,11 +101,11 @@ pub(super) async fn give(
         Ask::Run { .. } if !control.agent.run => {
             let text = "this site lets nobody run programs on its machines; \
                         `run = true` under [agent] in kiln.toml allows it";
-            return Err(Fault(StatusCode::FORBIDDEN, text.to_owned()));
+            return Err(Fault::new(StatusCode::FORBIDDEN, text.to_owned()));
         }
         Ask::Run { service, program } => Command::Run { service, program },
     };
-    command.check().map_err(bad)?;
+    command.check().map_err(Fault::invalid)?;
     let asked = now_ms();
     let lifetime = i64::try_from(LIFETIME.as_millis()).unwrap_or(i64::MAX);
     let order = NewOrder {
@@ -112,41 +114,40 @@ pub(super) async fn give(
         boot: boot.id,
         command,
         asked,
-        asked_by,
+        asked_by: caller.name,
         expires: asked.saturating_add(lifetime),
     };
     Ok((StatusCode::CREATED, Json(control.orders.give(&order).await?)))
 }
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
+#[derive(Deserialize, IntoParams)]
+struct ListQuery {
+    /// The most orders in the answer: 50 unless said, 1000 at most.
     limit: Option<u32>,
 }
 
-pub(super) async fn list(
+async fn list(
     State(control): Shared,
-    Path(key): Path<String>,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Key(key): Key,
+    Params(query): Params<ListQuery>,
 ) -> Result<Json<Vec<Order>>, Fault> {
-    let Query(query) = query?;
     let machine = find(&control, &key).await?;
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
     Ok(Json(control.orders.list(machine.id, limit).await?))
 }
 
-#[derive(Deserialize)]
-pub(super) struct ShowQuery {
+#[derive(Deserialize, IntoParams)]
+struct ShowQuery {
     /// Seconds to wait for its end.
     #[serde(default)]
     wait: u64,
 }
 
-pub(super) async fn show(
+async fn show(
     State(control): Shared,
-    Path(key): Path<String>,
-    query: Result<Query<ShowQuery>, QueryRejection>,
+    Key(key): Key,
+    Params(query): Params<ShowQuery>,
 ) -> Result<Json<Order>, Fault> {
-    let Query(query) = query?;
     let missing = || Fault::not_found("order", &key);
     let id = key.parse().map(OrderId).map_err(|_| missing())?;
     let patience = Duration::from_secs(query.wait.min(PATIENCE));
@@ -160,7 +161,7 @@ fn choose(
     boot: &Boot,
     to: Option<&str>,
 ) -> Result<(ImageRef, Digest), Fault> {
-    let conflict = |text: String| Fault(StatusCode::CONFLICT, text);
+    let conflict = |text: String| Fault::new(StatusCode::CONFLICT, text);
     let arch = boot.arch.ok_or_else(|| {
         conflict(format!("nobody knows the architecture of machine `{}`", machine.spec.name))
     })?;
@@ -185,7 +186,7 @@ fn choose(
     let missing = || {
         let text =
             format!("no version `{to}` for {arch} is served; `kiln image list` shows what is");
-        Fault(StatusCode::NOT_FOUND, text)
+        Fault::new(StatusCode::NOT_FOUND, text)
     };
     let digits = to.strip_prefix("sha256:").unwrap_or(to);
     let hex = digits.len() >= SHORTEST_VERSION && digits.bytes().all(|b| b.is_ascii_hexdigit());

@@ -8,6 +8,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use kiln_builder::store::Store as Artifacts;
 use kiln_inventory::{Asker, Firmware, NewBoot, Sighting, UnknownMachines};
+use kiln_types::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -113,12 +114,12 @@ async fn a_machine_is_added_once_listed_shown_and_removed_once() {
     ] {
         let (status, problem) = rig.send(Method::POST, MACHINES, &taken).await;
         assert_eq!(status, 409, "{problem}");
-        assert!(problem["error"].as_str().unwrap().contains(why), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(why), "{problem}");
     }
     for bad in [machine("N 1", "52:54:00:00:00:02", None), json!({"name": "n2"}), json!(null)] {
         let (status, problem) = rig.send(Method::POST, MACHINES, &bad).await;
         assert_eq!(status, 400, "{problem}");
-        assert!(problem["error"].is_string(), "{problem}");
+        assert!(problem["detail"].is_string(), "{problem}");
     }
     assert_eq!(rig.get(MACHINES).await, (200, json!([added])));
     for key in ["n1", mac, "52-54-00-00-00-01"] {
@@ -133,12 +134,13 @@ async fn a_machine_is_added_once_listed_shown_and_removed_once() {
     changed["state-disk"] = json!("/dev/sda");
     let (status, problem) = rig.send(Method::PUT, &one, &changed).await;
     assert_eq!(status, 400);
-    assert!(problem["error"].as_str().unwrap().contains("names no disk"), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("names no disk"), "{problem}");
     let (status, _) =
         rig.send(Method::PUT, &format!("{MACHINES}/n2"), &machine("n2", mac, None)).await;
     assert_eq!(status, 404);
     assert_eq!(rig.send(Method::DELETE, &one, &Value::Null).await, (204, Value::Null));
-    let gone = json!({"error": "there is no machine `n1`"});
+    let gone = json!({"type": "urn:kiln:problem:not-found", "title": "There is no such thing",
+        "status": 404, "detail": "there is no machine `n1`"});
     assert_eq!(rig.send(Method::DELETE, &one, &Value::Null).await, (404, gone.clone()));
     assert_eq!(rig.get(&one).await, (404, gone));
     assert_eq!(rig.get(MACHINES).await, (200, json!([])));
@@ -156,14 +158,20 @@ async fn what_is_not_there_or_not_asked_well_is_said_in_one_line() {
         ("/api/v1/boots?limit=x", 400),
         ("/api/v1/machines/52:54:00:00:00:01/explain?firmware=bios2", 400),
         ("/api/v2/machines", 404),
+        ("/api/v1/boots?limt=5", 400),
+        ("/api/v1/machines/%ff", 400),
+        ("/api/v1/machines/n9%0a%1b%5b2J", 404),
     ] {
         let (status, problem) = rig.get(path).await;
         assert_eq!(status, expected, "{path}: {problem}");
-        let text = problem["error"].as_str().unwrap_or_else(|| panic!("{path}: {problem}"));
+        let text = problem["detail"].as_str().unwrap_or_else(|| panic!("{path}: {problem}"));
         assert_eq!(text.lines().count(), 1, "{text}");
     }
     let (status, problem) = rig.send(Method::PUT, MACHINES, &Value::Null).await;
-    assert_eq!((status, problem["error"].is_string()), (405, true), "{problem}");
+    assert_eq!((status, problem["detail"].is_string()), (405, true), "{problem}");
+    assert_eq!(rig.send(Method::OPTIONS, MACHINES, &Value::Null).await, (204, Value::Null));
+    let (status, document) = rig.get("/api/v1/openapi.json").await;
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
     rig.stop().await;
 }
 
@@ -218,7 +226,7 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
     let orders = "/api/v1/machines/n1/orders";
     let reboot = json!({"kind": "reboot"});
     let (status, body) = rig.send(Method::POST, orders, &reboot).await;
-    assert_eq!((status, body["error"].as_str().unwrap_or("").contains("is not up")), (409, true));
+    assert_eq!((status, body["detail"].as_str().unwrap_or("").contains("is not up")), (409, true));
 
     let known = rig.inventory.machines().await.unwrap().remove(0);
     let mac = *known.spec.macs.first().unwrap();
@@ -264,7 +272,7 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
         (json!({"kind": "kexec", "to": "0123456789"}), 404, "no version `0123456789`"),
     ] {
         let (status, body) = rig.send(Method::POST, orders, &ask).await;
-        let error = body["error"].as_str().unwrap_or_default();
+        let error = body["detail"].as_str().unwrap_or_default();
         assert!(status == expected && error.contains(words), "{ask}: {status} {error}");
     }
     let taken = rig

@@ -12,7 +12,7 @@ const LINE: usize = 2000;
 const TASKS: usize = 64;
 
 /// One line of the log of a build.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogLine {
     /// Counts up from 1, over all builds of the image.
     pub id: u64,

@@ -51,13 +51,15 @@ impl BakeSettings {
 }
 
 /// When an image is built, for what, and how its lock file moves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = BuildPolicy)]
 pub struct Policy {
     /// When it is built.
     pub build: BuildWhen,
     /// What a scheduled update may move in its lock file.
     pub update: UpdatePolicy,
     /// How often a scheduled build or an update runs.
+    #[schema(value_type = Object)]
     pub every: Duration,
     /// What it is built for.
     pub arch: Vec<Arch>,
@@ -75,7 +77,7 @@ impl Default for Policy {
 }
 
 /// When an image is built.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BuildWhen {
     /// As soon as its specification has changed.
@@ -91,7 +93,7 @@ pub enum BuildWhen {
 }
 
 /// What an update may move in the lock file of an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpdatePolicy {
     /// Nothing: a lock file moves only by `kiln image update`.

@@ -10,11 +10,12 @@ use super::policy::Policy;
 use super::schedule::Schedule;
 
 /// An image that the server builds by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImageState {
     /// Its name.
     pub image: String,
     /// The files of its specification.
+    #[schema(value_type = Vec<String>)]
     pub specs: Vec<PathBuf>,
     /// When it is built.
     pub policy: Policy,
@@ -25,7 +26,7 @@ pub struct ImageState {
 }
 
 /// How far the builds for one architecture are. Times are in milliseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ArchState {
     /// In one word.
     pub status: Status,
@@ -47,8 +48,9 @@ pub struct ArchState {
 }
 
 /// How far the builds for one architecture are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = BuildStatus)]
 pub enum Status {
     /// Nothing is built and nothing will be until someone asks.
     Idle,

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use self::steps::Steps;
 
 /// One step of a boot. Times are milliseconds since the first packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = BreakdownStep)]
 pub struct Step {
     /// What went on, such as `firmware`, `fetch init` or `service web`.
     pub name: String,
@@ -49,7 +50,7 @@ impl Step {
 }
 
 /// A boot in steps, in the order in which they began. Their shares add up to the total.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Breakdown {
     /// Milliseconds from the first packet to the end, or to the last that was heard.
     pub total: u64,

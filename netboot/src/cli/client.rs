@@ -90,14 +90,22 @@ impl Client {
         }
         let code = match status {
             StatusCode::NOT_FOUND => Failure::NOT_FOUND,
-            StatusCode::CONFLICT => Failure::CONFLICT,
+            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Failure::CONFLICT,
             StatusCode::BAD_REQUEST => Failure::USAGE,
             _ => 1,
         };
-        let text = serde_json::from_slice::<Problem>(&body)
-            .map_or_else(|_| format!("the server answers {status}"), |problem| problem.error);
+        let text = told(&body).unwrap_or_else(|| format!("the server answers {status}"));
         Err(Failure::new(code, anyhow!(text)))
     }
+}
+
+/// Returns what a problem says.
+fn told(body: &[u8]) -> Option<String> {
+    let Problem { detail, pointer, .. } = serde_json::from_slice(body).ok()?;
+    Some(match pointer {
+        Some(pointer) => format!("{detail} (at {pointer})"),
+        None => detail,
+    })
 }
 
 /// Writes a text so that it is one part of a path.
