@@ -3,7 +3,7 @@
 //! ```text
 //!  Sighting ──▶ decide(&Snapshot, &Sighting) ──▶ Decision { plan, loader, reasons }
 //!                       ▲                                  pure: no I/O, no clock, no log
-//!  Store (SQLite) ──────┘ machines, leases, boots and their events, facts
+//!  Store (on disk) ─────┘ machines, leases, boots and their events, facts
 //! ```
 //!
 //! [`decide`] is the only place where it is settled what a machine gets. DHCP, TFTP and HTTP call it and so
@@ -41,4 +41,7 @@ pub use reason::Reason;
 pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{Claim, ImageVersion, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
-pub use store::{Store, StoreError, StoredFacts};
+pub use store::{
+    Change, Database, Document, Edit, ParseDatabaseError, PostgresUrl, Store, StoreError, Stored,
+    StoredFacts, Verb, Verified,
+};

@@ -35,6 +35,9 @@ impl fmt::Display for MachineId {
 pub struct Machine {
     /// Our own id.
     pub id: MachineId,
+    /// 1 at first, and one more with every change of it.
+    #[serde(default)]
+    pub revision: i64,
     /// What it is to be, which is all that an operator says.
     #[serde(flatten)]
     pub spec: NewMachine,

@@ -1,100 +1,180 @@
-//! The inventory on disk: SQLite by sqlx, one file.
+//! The inventory on disk, by sqlx: a file of SQLite, or a database of PostgreSQL.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use tokio::sync::watch;
 
+pub use changes::{Change, Verb, Verified};
+pub use database::{Database, ParseDatabaseError, PostgresUrl};
+pub use documents::{Document, Stored};
+pub use edit::Edit;
 pub use error::StoreError;
 pub use facts::StoredFacts;
 
+use db::{Db, Tx};
+
 mod boots;
+#[cfg(test)]
+mod change_tests;
+mod changes;
+mod database;
+mod db;
+mod documents;
+mod edit;
 mod error;
 mod facts;
 mod leases;
 mod leases6;
 mod machines;
 #[cfg(test)]
+mod migration_tests;
+#[cfg(test)]
 mod order_tests;
 mod orders;
 mod row;
 mod sightings;
 #[cfg(test)]
+mod test_stores;
+#[cfg(test)]
 mod tests;
 mod tokens;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Longest wait for another writer of the same file, such as a backup.
+/// Longest wait for another writer of the same file, such as a backup, or of the same rows.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// The database of one server. Clones share its connections.
+/// The inventory. Clones share its connections.
 ///
 /// What a method wrote is on disk when it returns: an address that was acknowledged to a machine must not be
 /// given to another one after a power cut.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: SqlitePool,
+    db: Db,
+    /// Who makes the changes.
+    actor: Arc<str>,
+    /// The number of the newest change that is known here.
+    newest: watch::Sender<i64>,
 }
 
 impl Store {
-    /// Opens the database, creates it where there is none, and brings its tables up to date.
+    /// Opens an inventory in a file of SQLite, creates it where there is none, and brings its tables up to date.
     ///
     /// # Errors
     ///
     /// When the file cannot be read or written, is no database, or was written by a newer Kiln. The file is then
     /// as it was.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
-        private_file(path).map_err(open)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY)
-            .foreign_keys(true);
-        let failed = |source| StoreError::opening(path, source);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(Duration::from_secs(30))
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
-        match MIGRATIONS.run(&pool).await {
-            Ok(()) => Ok(Self { pool }),
+        Self::connect(&Database::Sqlite(path.to_owned())).await
+    }
+
+    /// Opens an inventory wherever it is, and brings its tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and when the server cannot be reached.
+    pub async fn connect(database: &Database) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::opening(database, source);
+        let (db, migrated) = match database {
+            Database::Sqlite(path) => {
+                private_file(path)
+                    .map_err(|source| StoreError::Open { database: database.clone(), source })?;
+                let pool = sqlite(path).await.map_err(failed)?;
+                let migrated = SQLITE.run(&pool).await;
+                (Db::Sqlite(pool), migrated)
+            }
+            Database::Postgres(url) => {
+                let pool = postgres(url).await.map_err(failed)?;
+                let migrated = POSTGRES.run(&pool).await;
+                (Db::Postgres(pool), migrated)
+            }
+        };
+        let database = database.clone();
+        let store = Self { db, actor: "server".into(), newest: watch::Sender::new(0) };
+        let opened = match migrated {
+            Ok(()) => store.last_change().await,
+            Err(MigrateError::VersionMissing(version)) => {
+                Err(StoreError::TooNew { database, version })
+            }
+            Err(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
+                Err(StoreError::opening(&database, source))
+            }
+            Err(source) => Err(StoreError::Migrate { database, source }),
+        };
+        match opened {
+            Ok(last) => {
+                store.saw_change(last);
+                Ok(store)
+            }
             Err(error) => {
-                pool.close().await;
-                Err(match error {
-                    MigrateError::VersionMissing(version) => {
-                        StoreError::TooNew { path: path.to_owned(), version }
-                    }
-                    MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
-                        failed(source)
-                    }
-                    source => StoreError::Migrate { path: path.to_owned(), source },
-                })
+                store.close().await;
+                Err(error)
             }
         }
     }
 
-    /// Closes the connections and folds the log into the file. Other clones fail from then on.
-    pub async fn close(&self) {
-        self.pool.close().await;
+    /// Returns the same inventory, whose changes are made by someone: they are in the log of changes under that name.
+    #[must_use]
+    pub fn acting(&self, actor: &str) -> Self {
+        Self { actor: actor.into(), ..self.clone() }
     }
 
-    /// Starts a transaction that holds the write lock from its start, so that it cannot fail half-way because
-    /// of another writer.
-    async fn write(&self, what: &'static str) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await;
-        begun.map_err(|source| StoreError::writing(what, source))
+    /// Returns what tells the number of the newest change whenever there is a new one.
+    pub fn watch_changes(&self) -> watch::Receiver<i64> {
+        self.newest.subscribe()
     }
+
+    /// Tells who waits for changes that there is one.
+    fn saw_change(&self, id: i64) {
+        self.newest.send_if_modified(|newest| {
+            let more = id > *newest;
+            *newest = id.max(*newest);
+            more
+        });
+    }
+
+    /// Closes the connections; SQLite folds its log into the file. Other clones fail from then on.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+
+    /// Starts a transaction that writes.
+    async fn write(&self, what: &'static str) -> Result<Tx, StoreError> {
+        self.db.begin_write().await.map_err(|source| StoreError::writing(what, source))
+    }
+}
+
+async fn sqlite(path: &Path) -> Result<SqlitePool, sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY)
+        .foreign_keys(true);
+    let pool = SqlitePoolOptions::new();
+    pool.max_connections(4).acquire_timeout(Duration::from_secs(30)).connect_with(options).await
+}
+
+async fn postgres(url: &PostgresUrl) -> Result<PgPool, sqlx::Error> {
+    let busy = BUSY.as_millis().to_string();
+    let options = url
+        .options()?
+        .application_name("kiln")
+        .options([("lock_timeout", busy.as_str()), ("idle_in_transaction_session_timeout", "60s")]);
+    // A server that is gone is told soon: what boots does not wait for it, and who asks gets an answer.
+    let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(BUSY);
+    pool.connect_with(options).await
 }
 
 /// Makes the file, so that it is private from its first moment: it names machines and their networks. SQLite gives

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kiln_builder::store::Store as Artifacts;
 use kiln_builder::trust::TrustError;
-use kiln_inventory::{Decision, Lease, Sighting, Store};
+use kiln_inventory::{Database, Decision, Lease, Sighting, Store};
 use kiln_ipxe::{Endpoints, Https};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -49,8 +49,8 @@ pub enum ServeError {
     #[error("cannot lock {}", .0.display())]
     Lock(PathBuf, #[source] io::Error),
     /// The inventory cannot be opened.
-    #[error("cannot open the inventory {}", .0.display())]
-    OpenInventory(PathBuf, #[source] kiln_inventory::StoreError),
+    #[error("cannot open the inventory {0}")]
+    OpenInventory(Database, #[source] kiln_inventory::StoreError),
     /// The artifact store cannot be opened.
     #[error("cannot open the artifact store {}", .0.display())]
     OpenArtifacts(PathBuf, #[source] kiln_builder::store::StoreError),
@@ -218,9 +218,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let lock = lock(data)?;
     // Ports first: they are what fails most often, and fetching loaders takes a while.
     let sockets = Sockets::bind(&settings).await?;
-    let path = data.join("inventory.db");
-    let inventory_error = |source| ServeError::OpenInventory(path.clone(), source);
-    let inventory = Store::open(&path).await.map_err(inventory_error)?;
+    let database = settings.database();
+    let inventory_error = |source| ServeError::OpenInventory(database.clone(), source);
+    let inventory = Store::connect(&database).await.map_err(inventory_error)?;
     let mut leases = inventory.leases().await.map_err(inventory_error)?;
     // What the journal has came after what the database has.
     let (newer, journal, folder) = dhcp::journal::open(data).map_err(ServeError::Journal)?;

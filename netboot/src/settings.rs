@@ -4,6 +4,7 @@ mod debian;
 mod error;
 mod https;
 mod images;
+mod inventory;
 mod registries;
 mod rules;
 mod subnet;
@@ -26,6 +27,7 @@ use toml::Spanned;
 pub use self::debian::{DebianSettings, debian};
 pub use self::error::{Problem, SettingsError};
 pub use self::https::{HttpsSettings, OwnCertificate};
+pub use self::inventory::InventorySettings;
 pub use self::registries::registries;
 pub use self::subnet::{DhcpMode, SubnetSettings};
 pub use self::subnet6::{Advertise, Dhcp6Mode, Subnet6Settings};
@@ -47,8 +49,10 @@ const TIMES: RangeInclusive<Duration> =
 /// Checked settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where the inventory and the loaders are kept.
+    /// Where loaders, leases and what the server makes are kept, and the inventory unless it is elsewhere.
     pub data_dir: PathBuf,
+    /// Where machines, boots and leases are kept.
+    pub inventory: InventorySettings,
     /// The unix socket of the control plane.
     pub socket: PathBuf,
     /// The artifact store.
@@ -148,6 +152,8 @@ struct Wire {
     #[serde(default)]
     server: WireServer,
     #[serde(default)]
+    inventory: inventory::WireInventory,
+    #[serde(default)]
     store: WireStore,
     #[serde(default)]
     http: WirePort,
@@ -243,6 +249,7 @@ impl Wire {
         let mut bake = images::check(self.images, self.image, problems);
         bake.keys = Some(trust.keys.path().to_owned());
         Settings {
+            inventory: self.inventory.check(problems),
             socket: self.server.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             store_dir,
             data_dir,

@@ -36,6 +36,7 @@ fn version(arch: Arch, efi_stub: bool) -> Arc<ImageVersion> {
 fn machine(arch: Option<Arch>, image: Option<&str>) -> Arc<Machine> {
     Arc::new(Machine {
         id: MachineId(1),
+        revision: 1,
         spec: NewMachine {
             arch,
             image: image.map(|image| image.parse().unwrap()),

@@ -1,5 +1,6 @@
 use sqlx::FromRow;
 
+use super::db::query;
 use super::row::{count, parse, parse_count, parse_opt, parse_word, text, word};
 use super::{Store, StoreError};
 use crate::{Boot, BootEvent, BootId, MachineId, NewBoot, Outcome};
@@ -74,7 +75,7 @@ impl Store {
     /// When the database cannot be written.
     pub async fn open_boot(&self, new: &NewBoot) -> Result<Boot, StoreError> {
         let outcome = Outcome::Booting;
-        let (id,): (i64,) = sqlx::query_as(
+        let (id,): (i64,) = query(
             "INSERT INTO boots (machine, machine_name, mac, firmware, image, version, arch, \
              address, started, outcome) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              RETURNING id",
@@ -89,7 +90,7 @@ impl Store {
         .bind(text(new.address.as_ref()))
         .bind(new.started)
         .bind(word(&outcome))
-        .fetch_one(&self.pool)
+        .fetch_one(&self.db)
         .await
         .map_err(|source| StoreError::writing(BOOTS, source))?;
         Ok(Boot {
@@ -115,7 +116,7 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn update_boot(&self, boot: &Boot) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "UPDATE boots SET firmware = $1, image = $2, version = $3, arch = $4, address = $5, \
              outcome = $6, ended = $7, kernel_start = $8 WHERE id = $9",
         )
@@ -128,7 +129,7 @@ impl Store {
         .bind(boot.ended)
         .bind(boot.kernel_start)
         .bind(boot.id.0)
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(BOOTS, source))?;
         Ok(())
@@ -141,17 +142,17 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn abandon_boots(&self, at_ms: i64) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "UPDATE boots SET outcome = $1, ended = $2 WHERE outcome = $3 \
              AND id NOT IN (SELECT boot FROM boot_tokens)",
         )
         .bind(word(&Outcome::Abandoned))
         .bind(at_ms)
         .bind(word(&Outcome::Booting))
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(BOOTS, source))?;
-        Ok(done.rows_affected())
+        Ok(done)
     }
 
     /// Appends to the timeline of a boot, all or nothing.
@@ -167,7 +168,7 @@ impl Store {
         let failed = |source| StoreError::writing(EVENTS, source);
         let mut tx = self.write(EVENTS).await?;
         for event in events {
-            sqlx::query(
+            query(
                 "INSERT INTO boot_events (boot, at, phase, detail, bytes, millis, took) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7)",
             )
@@ -178,7 +179,7 @@ impl Store {
             .bind(count(event.bytes))
             .bind(count(event.millis))
             .bind(count(event.took))
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await
             .map_err(failed)?;
         }
@@ -191,12 +192,12 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn boots(&self, limit: u32) -> Result<Vec<Boot>, StoreError> {
-        let rows: Vec<BootRow> = sqlx::query_as(
+        let rows: Vec<BootRow> = query(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
              started, outcome, ended, kernel_start FROM boots ORDER BY id DESC LIMIT $1",
         )
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .map_err(StoreError::reading(BOOTS))?;
         rows.into_iter().map(BootRow::read).collect()
@@ -213,7 +214,7 @@ impl Store {
         before: BootId,
         limit: u32,
     ) -> Result<Vec<BootId>, StoreError> {
-        let rows: Vec<(i64,)> = sqlx::query_as(
+        let rows: Vec<(i64,)> = query(
             "SELECT id FROM boots WHERE machine = $1 AND id < $2 AND outcome = $3 \
              ORDER BY id DESC LIMIT $4",
         )
@@ -221,7 +222,7 @@ impl Store {
         .bind(before.0)
         .bind(word(&Outcome::Healthy))
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .map_err(StoreError::reading(BOOTS))?;
         Ok(rows.into_iter().map(|(id,)| BootId(id)).collect())
@@ -234,22 +235,22 @@ impl Store {
     /// When the database cannot be read.
     pub async fn boot(&self, id: BootId) -> Result<Option<(Boot, Vec<BootEvent>)>, StoreError> {
         let failed = StoreError::reading(BOOTS);
-        let mut tx = self.pool.begin().await.map_err(&failed)?;
-        let row: Option<BootRow> = sqlx::query_as(
+        let mut tx = self.db.begin_read().await.map_err(&failed)?;
+        let row: Option<BootRow> = query(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
              started, outcome, ended, kernel_start FROM boots WHERE id = $1",
         )
         .bind(id.0)
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await
         .map_err(&failed)?;
         let Some(row) = row else { return Ok(None) };
-        let events: Vec<EventRow> = sqlx::query_as(
+        let events: Vec<EventRow> = query(
             "SELECT at, phase, detail, bytes, millis, took FROM boot_events WHERE boot = $1 \
              ORDER BY id",
         )
         .bind(id.0)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await
         .map_err(&failed)?;
         let events = events.into_iter().map(EventRow::read).collect::<Result<_, _>>()?;

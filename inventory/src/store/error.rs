@@ -1,61 +1,58 @@
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
 use kiln_types::Mac;
 use sqlx::migrate::MigrateError;
+
+use super::Database;
 
 /// An operation of the [`Store`](crate::Store) that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The file could not be opened.
-    #[error("cannot open the database {}", path.display())]
+    #[error("cannot open the database {database}")]
     Open {
-        /// The file.
-        path: PathBuf,
+        /// Which one.
+        database: Database,
         /// Why.
         #[source]
         source: io::Error,
     },
     /// SQLite could not open the file.
-    #[error("cannot open the database {}", path.display())]
+    #[error("cannot open the database {database}")]
     Connect {
-        /// The file.
-        path: PathBuf,
+        /// Which one.
+        database: Database,
         /// Why.
         #[source]
         source: sqlx::Error,
     },
     /// The file is damaged or something else than a database.
-    #[error(
-        "{} is no database or is damaged; move it away or put a backup in its place", path.display()
-    )]
+    #[error("{database} is no database or is damaged; move it away or put a backup in its place")]
     NotADatabase {
-        /// The file.
-        path: PathBuf,
+        /// Which one.
+        database: Database,
         /// What SQLite says.
         #[source]
         source: sqlx::Error,
     },
     /// A newer program wrote the file.
     #[error(
-        "the database {} was written by a newer Kiln (it has migration {version}); \
-         run that version or put a backup in its place", path.display()
+        "the database {database} was written by a newer Kiln (it has migration {version}); \
+         run that version or put a backup in its place"
     )]
     TooNew {
-        /// The file.
-        path: PathBuf,
+        /// Which one.
+        database: Database,
         /// Migration that this program does not know.
         version: i64,
     },
     /// The tables could not be brought up to date.
-    #[error(
-        "cannot bring the tables of the database {} up to date", path.display()
-    )]
+    #[error("cannot bring the tables of the database {database} up to date")]
     Migrate {
-        /// The file.
-        path: PathBuf,
+        /// Which one.
+        database: Database,
         /// Why.
         #[source]
         source: MigrateError,
@@ -88,6 +85,31 @@ pub enum StoreError {
         /// What is there.
         value: String,
     },
+    /// Someone else changed it since it was read.
+    #[error(
+        "{noun} `{name}` was changed since you read it (its revision is {found}, not {expected}); read it again"
+    )]
+    Changed {
+        /// What kind of noun.
+        noun: &'static str,
+        /// Its name.
+        name: String,
+        /// The revision that the caller knows.
+        expected: i64,
+        /// The revision that it has.
+        found: i64,
+    },
+    /// Another one has the name, or the key.
+    #[error("there is a {noun} `{name}` already")]
+    Taken {
+        /// What kind of noun.
+        noun: &'static str,
+        /// The one that there is.
+        name: String,
+    },
+    /// It is refused; the text says why.
+    #[error("{0}")]
+    Invalid(String),
     /// The name cannot be a host name.
     #[error(
         "`{0}` cannot be the name of a machine; use at most 63 lower-case letters, digits and `-`, \
@@ -133,7 +155,32 @@ pub enum StoreError {
 impl StoreError {
     /// Returns whether the operation was refused because something is taken already.
     pub const fn is_conflict(&self) -> bool {
-        matches!(self, Self::NameTaken(_) | Self::MacTaken { .. } | Self::AddressTaken { .. })
+        matches!(
+            self,
+            Self::NameTaken(_)
+                | Self::MacTaken { .. }
+                | Self::AddressTaken { .. }
+                | Self::Taken { .. }
+        )
+    }
+
+    /// Returns whether the operation was refused because the noun is not what the caller thinks.
+    pub const fn is_changed(&self) -> bool {
+        matches!(self, Self::Changed { .. })
+    }
+
+    pub(super) fn unless_same(
+        noun: &'static str,
+        name: &str,
+        found: i64,
+        expected: Option<i64>,
+    ) -> Result<(), Self> {
+        match expected {
+            Some(expected) if expected != found => {
+                Err(Self::Changed { noun, name: name.to_owned(), expected, found })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns whether what was asked for is wrong in itself.
@@ -141,6 +188,7 @@ impl StoreError {
         matches!(
             self,
             Self::Name(_)
+                | Self::Invalid(_)
                 | Self::NoMac(_)
                 | Self::GroupMac(_)
                 | Self::Address(_)
@@ -156,10 +204,13 @@ impl StoreError {
         };
         let Self::Write { source, .. } = self else { return false };
         source.as_database_error().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                CheckViolation | ForeignKeyViolation | NotNullViolation | UniqueViolation
-            )
+            // Class 22 of PostgreSQL: a value that its column cannot hold.
+            let value = error.code().is_some_and(|code| code.len() == 5 && code.starts_with("22"));
+            value
+                || matches!(
+                    error.kind(),
+                    CheckViolation | ForeignKeyViolation | NotNullViolation | UniqueViolation
+                )
         })
     }
 
@@ -171,14 +222,19 @@ impl StoreError {
         Self::Write { what, source }
     }
 
-    pub(super) fn opening(path: &Path, source: sqlx::Error) -> Self {
-        let path = path.to_owned();
+    pub(super) fn opening(database: &Database, source: sqlx::Error) -> Self {
+        let database = database.clone();
         // SQLITE_CORRUPT is 11, SQLITE_NOTADB 26; further details are in the bits above the lowest eight.
-        let damaged = source
-            .as_database_error()
-            .and_then(|error| error.code())
-            .and_then(|code| code.parse::<u32>().ok())
-            .is_some_and(|code| matches!(code & 0xff, 11 | 26));
-        if damaged { Self::NotADatabase { path, source } } else { Self::Connect { path, source } }
+        let damaged = database.file().is_some()
+            && source
+                .as_database_error()
+                .and_then(|error| error.code())
+                .and_then(|code| code.parse::<u32>().ok())
+                .is_some_and(|code| matches!(code & 0xff, 11 | 26));
+        if damaged {
+            Self::NotADatabase { database, source }
+        } else {
+            Self::Connect { database, source }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What machines say about themselves, and the last words of kernels whose boot failed.
 
+use super::db::query;
 use super::{Store, StoreError};
 use crate::{BootId, MachineId};
 
@@ -31,7 +32,7 @@ impl Store {
         machine: MachineId,
         facts: &StoredFacts,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO machine_facts (machine, boot, at, facts) \
              SELECT id, $2, $3, $4 FROM machines WHERE id = $1 \
              ON CONFLICT (machine) DO UPDATE \
@@ -41,7 +42,7 @@ impl Store {
         .bind(facts.boot.0)
         .bind(facts.at)
         .bind(&facts.facts)
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(FACTS, source))?;
         Ok(())
@@ -54,9 +55,9 @@ impl Store {
     /// When the database cannot be read.
     pub async fn facts(&self, machine: MachineId) -> Result<Option<StoredFacts>, StoreError> {
         let row: Option<(i64, i64, String)> =
-            sqlx::query_as("SELECT boot, at, facts FROM machine_facts WHERE machine = $1")
+            query("SELECT boot, at, facts FROM machine_facts WHERE machine = $1")
                 .bind(machine.0)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.db)
                 .await
                 .map_err(StoreError::reading(FACTS))?;
         Ok(row.map(|(boot, at, facts)| StoredFacts { boot: BootId(boot), at, facts }))
@@ -70,33 +71,33 @@ impl Store {
     pub async fn add_kernel_log(&self, boot: BootId, at: i64, log: &str) -> Result<(), StoreError> {
         let failed = |source| StoreError::writing(LOG, source);
         let mut tx = self.write(LOG).await?;
-        sqlx::query(
+        query(
             "INSERT INTO kernel_logs (boot, at, log) VALUES ($1, $2, $3) \
              ON CONFLICT (boot) DO NOTHING",
         )
         .bind(boot.0)
         .bind(at)
         .bind(log)
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
         .map_err(failed)?;
-        sqlx::query(
+        query(
             "DELETE FROM kernel_logs WHERE boot IN (SELECT boot FROM kernel_logs \
              JOIN boots ON boots.id = boot \
              WHERE machine = (SELECT machine FROM boots WHERE id = $1) \
-             ORDER BY boot DESC LIMIT -1 OFFSET $2)",
+             ORDER BY boot DESC LIMIT 9223372036854775807 OFFSET $2)",
         )
         .bind(boot.0)
         .bind(LOGS_OF_MACHINE)
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
         .map_err(failed)?;
-        sqlx::query(
+        query(
             "DELETE FROM kernel_logs WHERE boot IN \
-             (SELECT boot FROM kernel_logs ORDER BY boot DESC LIMIT -1 OFFSET $1)",
+             (SELECT boot FROM kernel_logs ORDER BY boot DESC LIMIT 9223372036854775807 OFFSET $1)",
         )
         .bind(LOGS)
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
         .map_err(failed)?;
         tx.commit().await.map_err(failed)
@@ -108,9 +109,9 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn kernel_log(&self, boot: BootId) -> Result<Option<String>, StoreError> {
-        let row: Option<(String,)> = sqlx::query_as("SELECT log FROM kernel_logs WHERE boot = $1")
+        let row: Option<(String,)> = query("SELECT log FROM kernel_logs WHERE boot = $1")
             .bind(boot.0)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.db)
             .await
             .map_err(StoreError::reading(LOG))?;
         Ok(row.map(|(log,)| log))

@@ -1,3 +1,4 @@
+use super::db::query;
 use super::row::text;
 use super::{Store, StoreError};
 use crate::Lease;
@@ -13,8 +14,8 @@ impl Store {
     /// When the database cannot be read.
     pub async fn leases(&self) -> Result<Vec<Lease>, StoreError> {
         let rows: Vec<(String, String, i64, Option<String>)> =
-            sqlx::query_as("SELECT address, mac, expires, hostname FROM leases ORDER BY address")
-                .fetch_all(&self.pool)
+            query("SELECT address, mac, expires, hostname FROM leases ORDER BY address")
+                .fetch_all(&self.db)
                 .await
                 .map_err(StoreError::reading(LEASES))?;
         let lease = |(address, mac, expires, hostname): (String, String, i64, Option<String>)| {
@@ -47,13 +48,13 @@ impl Store {
         let mut tx = self.write(LEASES).await?;
         for lease in leases {
             let (address, mac) = (lease.address.to_string(), lease.mac.to_string());
-            sqlx::query("DELETE FROM leases WHERE mac = $1 AND address <> $2")
+            query("DELETE FROM leases WHERE mac = $1 AND address <> $2")
                 .bind(&mac)
                 .bind(&address)
-                .execute(&mut *tx)
+                .execute(&mut tx)
                 .await
                 .map_err(failed)?;
-            sqlx::query(
+            query(
                 "INSERT INTO leases (address, mac, expires, hostname) VALUES ($1, $2, $3, $4) \
                  ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, \
                  expires = excluded.expires, hostname = excluded.hostname",
@@ -62,7 +63,7 @@ impl Store {
             .bind(&mac)
             .bind(lease.expires)
             .bind(text(lease.hostname.as_ref()))
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await
             .map_err(failed)?;
         }

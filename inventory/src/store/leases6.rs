@@ -1,3 +1,4 @@
+use super::db::query;
 use super::row::{parse, parse_opt, text};
 use super::{Store, StoreError};
 use crate::Lease6;
@@ -15,10 +16,10 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn leases6(&self) -> Result<(Vec<Lease6>, usize), StoreError> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = query(
             "SELECT address, duid, iaid, mac, expires FROM leases6 ORDER BY expires, address",
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .map_err(StoreError::reading(LEASES))?;
         let all = rows.len();
@@ -46,14 +47,14 @@ impl Store {
         let mut tx = self.write(LEASES).await?;
         for lease in leases {
             let (address, duid) = (lease.address.to_string(), lease.duid.to_string());
-            sqlx::query("DELETE FROM leases6 WHERE duid = $1 AND iaid = $2 AND address <> $3")
+            query("DELETE FROM leases6 WHERE duid = $1 AND iaid = $2 AND address <> $3")
                 .bind(&duid)
                 .bind(i64::from(lease.iaid))
                 .bind(&address)
-                .execute(&mut *tx)
+                .execute(&mut tx)
                 .await
                 .map_err(failed)?;
-            sqlx::query(
+            query(
                 "INSERT INTO leases6 (address, duid, iaid, mac, expires) \
                  VALUES ($1, $2, $3, $4, $5) ON CONFLICT (address) DO UPDATE SET \
                  duid = excluded.duid, iaid = excluded.iaid, mac = excluded.mac, \
@@ -64,7 +65,7 @@ impl Store {
             .bind(i64::from(lease.iaid))
             .bind(text(lease.mac.as_ref()))
             .bind(lease.expires)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await
             .map_err(failed)?;
         }
@@ -88,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::Duid;
+    use crate::store::test_stores::stores;
 
     fn lease(address: u16, who: u8, iaid: u32, expires: i64) -> Lease6 {
         Lease6 {
@@ -101,36 +103,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_lease_replaces_what_its_address_and_its_association_had() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
-        store.commit_leases6(&[]).await.unwrap();
-        let all = [lease(1, 1, 7, 100), lease(2, 1, u32::MAX, 200), lease(3, 2, 7, 300)];
-        store.commit_leases6(&all).await.unwrap();
-        assert_eq!(store.leases6().await.unwrap(), (all.to_vec(), 0));
-        // The second one moves to the third's address.
-        store.commit_leases6(&[lease(3, 1, u32::MAX, 400)]).await.unwrap();
-        let now = vec![lease(1, 1, 7, 100), lease(3, 1, u32::MAX, 400)];
-        assert_eq!(store.leases6().await.unwrap(), (now, 0));
+        for (_home, store) in stores().await {
+            store.commit_leases6(&[]).await.unwrap();
+            let all = [lease(1, 1, 7, 100), lease(2, 1, u32::MAX, 200), lease(3, 2, 7, 300)];
+            store.commit_leases6(&all).await.unwrap();
+            assert_eq!(store.leases6().await.unwrap(), (all.to_vec(), 0));
+            // The second one moves to the third's address.
+            store.commit_leases6(&[lease(3, 1, u32::MAX, 400)]).await.unwrap();
+            let now = vec![lease(1, 1, 7, 100), lease(3, 1, u32::MAX, 400)];
+            assert_eq!(store.leases6().await.unwrap(), (now, 0));
+        }
     }
 
     #[tokio::test]
     async fn a_row_that_makes_no_sense_keeps_no_other_from_being_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
-        store.commit_leases6(&[lease(1, 1, 7, 100)]).await.unwrap();
-        for (address, duid, iaid) in
-            [("fd77::x", "000409", 7), ("fd77::2", "", 7), ("fd77::3", "000402", -1)]
-        {
-            sqlx::query(
-                "INSERT INTO leases6 (address, duid, iaid, expires) VALUES ($1, $2, $3, 1)",
-            )
-            .bind(address)
-            .bind(duid)
-            .bind(iaid)
-            .execute(&store.pool)
-            .await
-            .unwrap();
+        for (_home, store) in stores().await {
+            store.commit_leases6(&[lease(1, 1, 7, 100)]).await.unwrap();
+            for (address, duid, iaid) in
+                [("fd77::x", "000409", 7), ("fd77::2", "", 7), ("fd77::3", "000402", -1)]
+            {
+                query("INSERT INTO leases6 (address, duid, iaid, expires) VALUES ($1, $2, $3, 1)")
+                    .bind(address)
+                    .bind(duid)
+                    .bind(iaid)
+                    .execute(&store.db)
+                    .await
+                    .unwrap();
+            }
+            assert_eq!(store.leases6().await.unwrap(), (vec![lease(1, 1, 7, 100)], 3));
         }
-        assert_eq!(store.leases6().await.unwrap(), (vec![lease(1, 1, 7, 100)], 3));
     }
 }

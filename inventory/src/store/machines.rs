@@ -1,13 +1,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
-use sqlx::SqliteConnection;
 
+use super::db::{Tx, query};
+use super::edit::{Edit, Step};
 use super::row::{damaged, json, text};
 use super::{Store, StoreError};
 use crate::{Machine, MachineId, NewMachine};
 
 const MACHINES: &str = "machines";
+const MACHINE: &str = "machine";
 
 impl Store {
     /// Returns every machine, oldest first.
@@ -16,17 +18,11 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn machines(&self) -> Result<Vec<Machine>, StoreError> {
-        let failed = StoreError::reading(MACHINES);
-        let rows: Vec<(i64, String)> = sqlx::query_as("SELECT id, spec FROM machines ORDER BY id")
-            .fetch_all(&self.pool)
+        let rows: Vec<Row> = query("SELECT id, revision, spec FROM machines ORDER BY id")
+            .fetch_all(&self.db)
             .await
-            .map_err(failed)?;
-        rows.into_iter()
-            .map(|(id, spec)| {
-                let spec = serde_json::from_str(&spec).map_err(|_| damaged("a machine", &spec))?;
-                Ok(Machine { id: MachineId(id), spec })
-            })
-            .collect()
+            .map_err(StoreError::reading(MACHINES))?;
+        rows.into_iter().map(read).collect()
     }
 
     /// Adds a machine.
@@ -37,84 +33,186 @@ impl Store {
     /// database cannot be written.
     pub async fn add_machine(&self, machine: &NewMachine) -> Result<Machine, StoreError> {
         check(machine)?;
-        let failed = |source| StoreError::writing(MACHINES, source);
-        let mut tx = self.write(MACHINES).await?;
-        free(&mut tx, machine, None).await?;
-        let (id,): (i64,) = sqlx::query_as(
+        let mut edit = self.edit().await?;
+        let added = edit.add_machine(machine).await?;
+        edit.commit().await?;
+        Ok(added)
+    }
+
+    /// Changes what a machine is to be and returns it, or nothing when there is none. One that is to be just that
+    /// already keeps its revision.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_machine`](Self::add_machine), and [`StoreError::Changed`] when its revision is another than expected.
+    pub async fn change_machine(
+        &self,
+        id: MachineId,
+        machine: &NewMachine,
+        expected: Option<i64>,
+    ) -> Result<Option<Machine>, StoreError> {
+        check(machine)?;
+        let mut edit = self.edit().await?;
+        let changed = edit.change_machine(id, machine, expected).await?;
+        edit.commit().await?;
+        Ok(changed)
+    }
+
+    /// Removes a machine and returns what it was, or nothing when there is none. Its boots stay.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written, and [`StoreError::Changed`] when its revision is another than expected.
+    pub async fn remove_machine(
+        &self,
+        id: MachineId,
+        expected: Option<i64>,
+    ) -> Result<Option<Machine>, StoreError> {
+        let mut edit = self.edit().await?;
+        let removed = edit.remove_machine(id, expected).await?;
+        edit.commit().await?;
+        Ok(removed)
+    }
+}
+
+impl Edit<'_> {
+    /// As [`Store::add_machine`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::add_machine`].
+    pub async fn add_machine(&mut self, machine: &NewMachine) -> Result<Machine, StoreError> {
+        check(machine)?;
+        free(&mut self.tx, machine, None).await?;
+        let (id,): (i64,) = query(
             "INSERT INTO machines (name, address, address6, spec) VALUES ($1, $2, $3, $4) RETURNING id",
         )
         .bind(&machine.name)
         .bind(text(machine.address.as_ref()))
         .bind(text(machine.address6.as_ref()))
         .bind(json(machine))
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut self.tx)
         .await
         .map_err(failed)?;
-        write_macs(&mut tx, MachineId(id), machine).await?;
-        tx.commit().await.map_err(failed)?;
-        Ok(Machine { id: MachineId(id), spec: machine.clone() })
+        let added = Machine { id: MachineId(id), revision: 1, spec: machine.clone() };
+        write_macs(&mut self.tx, added.id, machine).await?;
+        self.log_machine(added.id, None, Some(machine)).await?;
+        Ok(added)
     }
 
-    /// Changes what a machine is to be, and returns whether there is one.
+    /// As [`Store::change_machine`].
     ///
     /// # Errors
     ///
-    /// As [`add_machine`](Self::add_machine).
+    /// As [`Store::change_machine`].
     pub async fn change_machine(
-        &self,
+        &mut self,
         id: MachineId,
         machine: &NewMachine,
-    ) -> Result<bool, StoreError> {
+        expected: Option<i64>,
+    ) -> Result<Option<Machine>, StoreError> {
         check(machine)?;
-        let failed = |source| StoreError::writing(MACHINES, source);
-        let mut tx = self.write(MACHINES).await?;
-        free(&mut tx, machine, Some(id)).await?;
-        let done = sqlx::query(
-            "UPDATE machines SET name = $1, address = $2, address6 = $3, spec = $4 WHERE id = $5",
+        let Some(now) = self.machine(id, expected).await? else { return Ok(None) };
+        if now.spec == *machine {
+            return Ok(Some(now));
+        }
+        free(&mut self.tx, machine, Some(id)).await?;
+        let revision = now.revision + 1;
+        query(
+            "UPDATE machines SET name = $1, address = $2, address6 = $3, spec = $4, revision = $5 WHERE id = $6",
         )
         .bind(&machine.name)
         .bind(text(machine.address.as_ref()))
         .bind(text(machine.address6.as_ref()))
         .bind(json(machine))
+        .bind(revision)
         .bind(id.0)
-        .execute(&mut *tx)
+        .execute(&mut self.tx)
         .await
         .map_err(failed)?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
+        if now.spec.macs != machine.macs {
+            query("DELETE FROM machine_macs WHERE machine = $1")
+                .bind(id.0)
+                .execute(&mut self.tx)
+                .await
+                .map_err(failed)?;
+            write_macs(&mut self.tx, id, machine).await?;
         }
-        sqlx::query("DELETE FROM machine_macs WHERE machine = $1")
-            .bind(id.0)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-        write_macs(&mut tx, id, machine).await?;
-        tx.commit().await.map_err(failed)?;
-        Ok(true)
+        self.log_machine(id, Some(&now.spec), Some(machine)).await?;
+        Ok(Some(Machine { id, revision, spec: machine.clone() }))
     }
 
-    /// Removes a machine and returns whether there was one. Its boots stay.
+    /// As [`Store::remove_machine`].
     ///
     /// # Errors
     ///
-    /// When the database cannot be written.
-    pub async fn remove_machine(&self, id: MachineId) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM machines WHERE id = $1")
+    /// As [`Store::remove_machine`].
+    pub async fn remove_machine(
+        &mut self,
+        id: MachineId,
+        expected: Option<i64>,
+    ) -> Result<Option<Machine>, StoreError> {
+        let Some(now) = self.machine(id, expected).await? else { return Ok(None) };
+        query("DELETE FROM machines WHERE id = $1")
             .bind(id.0)
-            .execute(&self.pool)
+            .execute(&mut self.tx)
             .await
-            .map_err(|source| StoreError::writing(MACHINES, source))?;
-        Ok(done.rows_affected() > 0)
+            .map_err(failed)?;
+        self.log_machine(id, Some(&now.spec), None).await?;
+        Ok(Some(now))
+    }
+
+    /// Returns a machine, when it is what the caller thinks it is.
+    async fn machine(
+        &mut self,
+        id: MachineId,
+        expected: Option<i64>,
+    ) -> Result<Option<Machine>, StoreError> {
+        let row: Option<Row> = query("SELECT id, revision, spec FROM machines WHERE id = $1")
+            .bind(id.0)
+            .fetch_optional(&mut self.tx)
+            .await
+            .map_err(StoreError::reading(MACHINES))?;
+        let Some(now) = row.map(read).transpose()? else { return Ok(None) };
+        StoreError::unless_same(MACHINE, &now.spec.name, now.revision, expected)?;
+        Ok(Some(now))
+    }
+
+    async fn log_machine(
+        &mut self,
+        id: MachineId,
+        before: Option<&NewMachine>,
+        after: Option<&NewMachine>,
+    ) -> Result<(), StoreError> {
+        let name = after.or(before).map_or("", |spec| &spec.name);
+        let (before, after) = (before.map(shown), after.map(shown));
+        self.log(Step { noun: MACHINE, subject: id.0, name, before, after }).await
     }
 }
 
-async fn write_macs(
-    tx: &mut SqliteConnection,
-    id: MachineId,
-    machine: &NewMachine,
-) -> Result<(), StoreError> {
+type Row = (i64, i64, String);
+
+fn read((id, revision, spec): Row) -> Result<Machine, StoreError> {
+    let spec = serde_json::from_str(&spec).map_err(|_| damaged("a machine", &spec))?;
+    Ok(Machine { id: MachineId(id), revision, spec })
+}
+
+/// Returns what the log of changes may say of a machine.
+fn shown(machine: &NewMachine) -> Value {
+    let mut value = serde_json::to_value(machine).unwrap_or_default();
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("secrets");
+    }
+    value
+}
+
+fn failed(source: sqlx::Error) -> StoreError {
+    StoreError::writing(MACHINES, source)
+}
+
+async fn write_macs(tx: &mut Tx, id: MachineId, machine: &NewMachine) -> Result<(), StoreError> {
     for mac in &machine.macs {
-        sqlx::query("INSERT INTO machine_macs (mac, machine) VALUES ($1, $2)")
+        query("INSERT INTO machine_macs (mac, machine) VALUES ($1, $2)")
             .bind(mac.to_string())
             .bind(id.0)
             .execute(&mut *tx)
@@ -126,14 +224,14 @@ async fn write_macs(
 
 /// Refuses what another machine than this one has, and says which.
 async fn free(
-    tx: &mut SqliteConnection,
+    tx: &mut Tx,
     machine: &NewMachine,
     this: Option<MachineId>,
 ) -> Result<(), StoreError> {
     let failed = StoreError::reading(MACHINES);
     // No machine has the number 0.
     let this = this.map_or(0, |id| id.0);
-    let same_name = sqlx::query("SELECT id FROM machines WHERE name = $1 AND id <> $2")
+    let same_name: Option<(i64,)> = query("SELECT id FROM machines WHERE name = $1 AND id <> $2")
         .bind(&machine.name)
         .bind(this)
         .fetch_optional(&mut *tx)
@@ -143,7 +241,7 @@ async fn free(
         return Err(StoreError::NameTaken(machine.name.clone()));
     }
     for &mac in &machine.macs {
-        let owner: Option<(String,)> = sqlx::query_as(
+        let owner: Option<(String,)> = query(
             "SELECT name FROM machines JOIN machine_macs ON machine = id WHERE mac = $1 AND id <> $2",
         )
         .bind(mac.to_string())
@@ -165,9 +263,9 @@ async fn free(
             machine.address6.map(IpAddr::from),
         ),
     ];
-    for (query, address) in addresses {
+    for (text, address) in addresses {
         let Some(address) = address else { continue };
-        let owner: Option<(String,)> = sqlx::query_as(query)
+        let owner: Option<(String,)> = query(text)
             .bind(address.to_string())
             .bind(this)
             .fetch_optional(&mut *tx)

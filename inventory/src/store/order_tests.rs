@@ -2,28 +2,31 @@
 
 use kiln_types::Digest;
 
-use super::tests::{machine, new_boot, store};
+use super::test_stores::stores;
+use super::tests::{machine, new_boot};
 use crate::{BootId, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome};
 
 #[tokio::test]
 async fn the_token_of_a_boot_outlives_the_server_and_its_boot_is_not_abandoned() {
-    let (_dir, store) = store().await;
-    let added = store.add_machine(&machine("n1", &[1])).await.unwrap();
-    let known = NewBoot { machine: added.id, ..new_boot() };
-    let old = store.open_boot(&known).await.unwrap();
-    let token = Digest::from_bytes([9; 32]);
-    store.keep_token(old.id, &token).await.unwrap();
-    let new = store.open_boot(&known).await.unwrap();
-    store.keep_token(new.id, &token).await.unwrap();
-    store.keep_token(new.id, &Digest::from_bytes([8; 32])).await.unwrap();
-    store.forget_tokens(added.id, new.id).await.unwrap();
-    // A machine that is not in the inventory, and a boot that never had its token.
-    let foreign = store.open_boot(&NewBoot { machine: MachineId(77), ..new_boot() }).await.unwrap();
-    store.keep_token(foreign.id, &token).await.unwrap();
-    let running = store.running_boots().await.unwrap();
-    assert_eq!(running, [(new.clone(), Digest::from_bytes([8; 32]))]);
-    assert_eq!(store.abandon_boots(5).await.unwrap(), 2);
-    assert_eq!(store.boot(new.id).await.unwrap().unwrap().0.outcome, Outcome::Booting);
+    for (_home, store) in stores().await {
+        let added = store.add_machine(&machine("n1", &[1])).await.unwrap();
+        let known = NewBoot { machine: added.id, ..new_boot() };
+        let old = store.open_boot(&known).await.unwrap();
+        let token = Digest::from_bytes([9; 32]);
+        store.keep_token(old.id, &token).await.unwrap();
+        let new = store.open_boot(&known).await.unwrap();
+        store.keep_token(new.id, &token).await.unwrap();
+        store.keep_token(new.id, &Digest::from_bytes([8; 32])).await.unwrap();
+        store.forget_tokens(added.id, new.id).await.unwrap();
+        // A machine that is not in the inventory, and a boot that never had its token.
+        let foreign =
+            store.open_boot(&NewBoot { machine: MachineId(77), ..new_boot() }).await.unwrap();
+        store.keep_token(foreign.id, &token).await.unwrap();
+        let running = store.running_boots().await.unwrap();
+        assert_eq!(running, [(new.clone(), Digest::from_bytes([8; 32]))]);
+        assert_eq!(store.abandon_boots(5).await.unwrap(), 2);
+        assert_eq!(store.boot(new.id).await.unwrap().unwrap().0.outcome, Outcome::Booting);
+    }
 }
 
 fn order(boot: BootId, command: Command) -> NewOrder {
@@ -40,53 +43,55 @@ fn order(boot: BootId, command: Command) -> NewOrder {
 
 #[tokio::test]
 async fn an_order_is_handed_out_until_the_machine_knows_it_and_ends_once() {
-    let (_dir, store) = store().await;
-    let boot = BootId(7);
-    let logs = Command::Logs { name: "web".to_owned(), lines: 3 };
-    let first = store.add_order(&order(boot, logs)).await.unwrap();
-    let second = store.add_order(&order(boot, Command::Reboot)).await.unwrap();
-    store.add_order(&order(BootId(8), Command::PowerOff)).await.unwrap();
-    assert!(store.end_order(boot, first.id, OrderState::Done, "", 1).await.unwrap().is_none());
-    let ids = |orders: &[Order]| orders.iter().map(|order| order.id).collect::<Vec<_>>();
-    for after in [OrderId(0), OrderId(0)] {
-        let taken = store.take_orders(boot, after, 200).await.unwrap();
-        assert_eq!(ids(&taken), [first.id, second.id], "the answer may have been lost");
-        assert_eq!(taken[0].sent, Some(200));
+    for (_home, store) in stores().await {
+        let boot = BootId(7);
+        let logs = Command::Logs { name: "web".to_owned(), lines: 3 };
+        let first = store.add_order(&order(boot, logs)).await.unwrap();
+        let second = store.add_order(&order(boot, Command::Reboot)).await.unwrap();
+        store.add_order(&order(BootId(8), Command::PowerOff)).await.unwrap();
+        assert!(store.end_order(boot, first.id, OrderState::Done, "", 1).await.unwrap().is_none());
+        let ids = |orders: &[Order]| orders.iter().map(|order| order.id).collect::<Vec<_>>();
+        for after in [OrderId(0), OrderId(0)] {
+            let taken = store.take_orders(boot, after, 200).await.unwrap();
+            assert_eq!(ids(&taken), [first.id, second.id], "the answer may have been lost");
+            assert_eq!(taken[0].sent, Some(200));
+        }
+        let taken = store.take_orders(boot, first.id, 300).await.unwrap();
+        assert_eq!(ids(&taken), [second.id]);
+        let end = async |state, text| {
+            store.end_order(boot, first.id, state, text, 400).await.unwrap().unwrap()
+        };
+        assert_eq!(end(OrderState::Done, "line").await.answer, "line");
+        let again = end(OrderState::Failed, "other").await;
+        assert_eq!((again.state, again.answer.as_str()), (OrderState::Done, "line"));
+        let other = store.end_order(BootId(8), second.id, OrderState::Done, "", 400).await.unwrap();
+        assert!(other.is_none(), "an order of another boot");
+        assert_eq!(ids(&store.orders(MachineId(3), 2).await.unwrap())[1], second.id);
+        assert_eq!(store.machines_with_orders().await.unwrap(), [MachineId(3)]);
     }
-    let taken = store.take_orders(boot, first.id, 300).await.unwrap();
-    assert_eq!(ids(&taken), [second.id]);
-    let end = async |state, text| {
-        store.end_order(boot, first.id, state, text, 400).await.unwrap().unwrap()
-    };
-    assert_eq!(end(OrderState::Done, "line").await.answer, "line");
-    let again = end(OrderState::Failed, "other").await;
-    assert_eq!((again.state, again.answer.as_str()), (OrderState::Done, "line"));
-    let other = store.end_order(BootId(8), second.id, OrderState::Done, "", 400).await.unwrap();
-    assert!(other.is_none(), "an order of another boot");
-    assert_eq!(ids(&store.orders(MachineId(3), 2).await.unwrap())[1], second.id);
-    assert_eq!(store.machines_with_orders().await.unwrap(), [MachineId(3)]);
 }
 
 #[tokio::test]
 async fn orders_that_nobody_asks_for_expire_and_those_of_earlier_boots_are_closed() {
-    let (_dir, store) = store().await;
-    let boot = BootId(7);
-    let reboot = store.add_order(&order(boot, Command::Reboot)).await.unwrap();
-    let run = Command::Run { service: None, program: vec!["/x".to_owned()] };
-    let run = store.add_order(&order(boot, run)).await.unwrap();
-    store.take_orders(boot, OrderId(0), 200).await.unwrap();
-    let late = store.add_order(&order(boot, Command::PowerOff)).await.unwrap();
-    assert_eq!(store.expire_orders(999).await.unwrap(), 0);
-    assert!(store.take_orders(boot, run.id, 1000).await.unwrap().is_empty());
-    assert_eq!(store.expire_orders(1000).await.unwrap(), 1);
-    let queued = store.add_order(&order(boot, Command::PowerOff)).await.unwrap();
-    store.close_orders(MachineId(3), BootId(8), 500).await.unwrap();
-    for (id, state) in [
-        (reboot.id, OrderState::Done),
-        (run.id, OrderState::Failed),
-        (late.id, OrderState::Expired),
-        (queued.id, OrderState::Expired),
-    ] {
-        assert_eq!(store.order(id).await.unwrap().unwrap().state, state, "{id}");
+    for (_home, store) in stores().await {
+        let boot = BootId(7);
+        let reboot = store.add_order(&order(boot, Command::Reboot)).await.unwrap();
+        let run = Command::Run { service: None, program: vec!["/x".to_owned()] };
+        let run = store.add_order(&order(boot, run)).await.unwrap();
+        store.take_orders(boot, OrderId(0), 200).await.unwrap();
+        let late = store.add_order(&order(boot, Command::PowerOff)).await.unwrap();
+        assert_eq!(store.expire_orders(999).await.unwrap(), 0);
+        assert!(store.take_orders(boot, run.id, 1000).await.unwrap().is_empty());
+        assert_eq!(store.expire_orders(1000).await.unwrap(), 1);
+        let queued = store.add_order(&order(boot, Command::PowerOff)).await.unwrap();
+        store.close_orders(MachineId(3), BootId(8), 500).await.unwrap();
+        for (id, state) in [
+            (reboot.id, OrderState::Done),
+            (run.id, OrderState::Failed),
+            (late.id, OrderState::Expired),
+            (queued.id, OrderState::Expired),
+        ] {
+            assert_eq!(store.order(id).await.unwrap().unwrap().state, state, "{id}");
+        }
     }
 }

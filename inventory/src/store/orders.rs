@@ -1,5 +1,6 @@
 use sqlx::FromRow;
 
+use super::db::query;
 use super::row::{damaged, parse_word, word};
 use super::{Store, StoreError};
 use crate::{BootId, Command, MachineId, NewOrder, Order, OrderId, OrderState};
@@ -67,7 +68,7 @@ impl Store {
         let failed = |source| StoreError::writing(ORDERS, source);
         let arguments = serde_json::to_string(&new.command).unwrap_or_default();
         let mut tx = self.write(ORDERS).await?;
-        let (id,): (i64,) = sqlx::query_as(
+        let (id,): (i64,) = query(
             "INSERT INTO orders (machine, machine_name, boot, kind, arguments, asked, asked_by, \
              expires, state, answer) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '') RETURNING id",
         )
@@ -80,12 +81,12 @@ impl Store {
         .bind(&new.asked_by)
         .bind(new.expires)
         .bind(word(&OrderState::Queued))
-        .fetch_one(&mut *tx)
+        .fetch_one(&mut tx)
         .await
         .map_err(failed)?;
-        sqlx::query("DELETE FROM orders WHERE id <= $1")
+        query("DELETE FROM orders WHERE id <= $1")
             .bind(id - KEPT)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await
             .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
@@ -119,7 +120,7 @@ impl Store {
     ) -> Result<Vec<Order>, StoreError> {
         let failed = |source| StoreError::writing(ORDERS, source);
         let mut tx = self.write(ORDERS).await?;
-        let rows: Vec<OrderRow> = sqlx::query_as(concat!(
+        let rows: Vec<OrderRow> = query(concat!(
             "UPDATE orders SET state = $1, sent = COALESCE(sent, $2) WHERE boot = $3 AND id > $4 \
              AND (state = $1 OR (state = $5 AND expires > $2)) RETURNING ",
             columns!()
@@ -129,7 +130,7 @@ impl Store {
         .bind(boot.0)
         .bind(after.0)
         .bind(word(&OrderState::Queued))
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await
         .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
@@ -153,7 +154,7 @@ impl Store {
         answer: &str,
         now_ms: i64,
     ) -> Result<Option<Order>, StoreError> {
-        sqlx::query(
+        query(
             "UPDATE orders SET state = $1, answer = $2, ended = $3 WHERE id = $4 AND boot = $5 AND state = $6",
         )
         .bind(word(&state))
@@ -162,7 +163,7 @@ impl Store {
         .bind(id.0)
         .bind(boot.0)
         .bind(word(&OrderState::Sent))
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(ORDERS, source))?;
         let order = self.order(id).await?;
@@ -187,7 +188,7 @@ impl Store {
             ("sent", &[], OrderState::Failed, "the machine started anew before it answered"),
         ];
         for (before, kinds, state, answer) in steps {
-            sqlx::query(
+            query(
                 "UPDATE orders SET state = $1, answer = $2, ended = $3 WHERE machine = $4 \
                  AND boot <> $5 AND state = $6 AND ($7 IS NULL OR kind IN ($7, $8))",
             )
@@ -199,7 +200,7 @@ impl Store {
             .bind(before)
             .bind(kinds.first().copied())
             .bind(kinds.get(1).copied())
-            .execute(&self.pool)
+            .execute(&self.db)
             .await
             .map_err(|source| StoreError::writing(ORDERS, source))?;
         }
@@ -212,17 +213,17 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn expire_orders(&self, now_ms: i64) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+        let done = query(
             "UPDATE orders SET state = $1, answer = $2, ended = $3 WHERE state = $4 AND expires <= $3",
         )
         .bind(word(&OrderState::Expired))
         .bind("the machine did not ask for it in time")
         .bind(now_ms)
         .bind(word(&OrderState::Queued))
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(ORDERS, source))?;
-        Ok(done.rows_affected())
+        Ok(done)
     }
 
     /// Returns one order.
@@ -232,9 +233,9 @@ impl Store {
     /// When the database cannot be read.
     pub async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
         let row: Option<OrderRow> =
-            sqlx::query_as(concat!("SELECT ", columns!(), " FROM orders WHERE id = $1"))
+            query(concat!("SELECT ", columns!(), " FROM orders WHERE id = $1"))
                 .bind(id.0)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.db)
                 .await
                 .map_err(StoreError::reading(ORDERS))?;
         row.map(OrderRow::read).transpose()
@@ -246,14 +247,14 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn orders(&self, machine: MachineId, limit: u32) -> Result<Vec<Order>, StoreError> {
-        let rows: Vec<OrderRow> = sqlx::query_as(concat!(
+        let rows: Vec<OrderRow> = query(concat!(
             "SELECT ",
             columns!(),
             " FROM orders WHERE machine = $1 ORDER BY id DESC LIMIT $2"
         ))
         .bind(machine.0)
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .map_err(StoreError::reading(ORDERS))?;
         rows.into_iter().map(OrderRow::read).collect()
@@ -266,8 +267,8 @@ impl Store {
     /// When the database cannot be read.
     pub async fn machines_with_orders(&self) -> Result<Vec<MachineId>, StoreError> {
         let rows: Vec<(i64,)> =
-            sqlx::query_as("SELECT DISTINCT machine FROM orders WHERE state IN ('queued', 'sent')")
-                .fetch_all(&self.pool)
+            query("SELECT DISTINCT machine FROM orders WHERE state IN ('queued', 'sent')")
+                .fetch_all(&self.db)
                 .await
                 .map_err(StoreError::reading(ORDERS))?;
         Ok(rows.into_iter().map(|(id,)| MachineId(id)).collect())

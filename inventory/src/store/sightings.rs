@@ -1,5 +1,6 @@
 use kiln_types::Mac;
 
+use super::db::query;
 use super::row::{parse_opt, parse_word, text, word};
 use super::{Store, StoreError};
 use crate::{Asker, Firmware, Sighting};
@@ -29,7 +30,7 @@ impl Store {
         let mut tx = self.write(SIGHTINGS).await?;
         let mut more = false;
         for (seen, at_ms) in seen {
-            let (times,): (i64,) = sqlx::query_as(
+            let (times,): (i64,) = query(
                 "INSERT INTO sightings (mac, asker, firmware, uuid, first, last, times) \
                  VALUES ($1, $2, $3, $4, $5, $5, 1) ON CONFLICT (mac, asker) DO UPDATE SET \
                  firmware = excluded.firmware, uuid = excluded.uuid, last = excluded.last, \
@@ -39,19 +40,19 @@ impl Store {
             .bind(word(&seen.asker))
             .bind(text(seen.firmware.as_ref()))
             .bind(&seen.uuid)
-            .bind(at_ms)
-            .fetch_one(&mut *tx)
+            .bind(*at_ms)
+            .fetch_one(&mut tx)
             .await
             .map_err(failed)?;
             more |= times == 1;
         }
         if more {
-            sqlx::query(
+            query(
                 "DELETE FROM sightings WHERE last < \
                  (SELECT last FROM sightings ORDER BY last DESC LIMIT 1 OFFSET $1)",
             )
             .bind(MOST_SIGHTINGS - 1)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await
             .map_err(failed)?;
         }
@@ -65,12 +66,12 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn last_sighting(&self, mac: Mac) -> Result<Option<(Sighting, i64)>, StoreError> {
-        let row: Option<(String, Option<String>, Option<String>, i64)> = sqlx::query_as(
+        let row: Option<(String, Option<String>, Option<String>, i64)> = query(
             "SELECT asker, firmware, uuid, last FROM sightings WHERE mac = $1 \
              ORDER BY CASE asker WHEN 'system' THEN 1 ELSE 0 END, last DESC LIMIT 1",
         )
         .bind(mac.to_string())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.db)
         .await
         .map_err(StoreError::reading(SIGHTINGS))?;
         row.map(|(asker, firmware, uuid, last)| {
@@ -92,10 +93,10 @@ impl Store {
         asker: Asker,
     ) -> Result<Option<Firmware>, StoreError> {
         let row: Option<(Option<String>,)> =
-            sqlx::query_as("SELECT firmware FROM sightings WHERE mac = $1 AND asker = $2")
+            query("SELECT firmware FROM sightings WHERE mac = $1 AND asker = $2")
                 .bind(mac.to_string())
                 .bind(word(&asker))
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.db)
                 .await
                 .map_err(StoreError::reading(SIGHTINGS))?;
         parse_opt("a kind of firmware", row.and_then(|(firmware,)| firmware).as_deref())

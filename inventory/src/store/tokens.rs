@@ -1,6 +1,7 @@
 use kiln_types::Digest;
 
 use super::boots::BootRow;
+use super::db::query;
 use super::row::{parse, word};
 use super::{Store, StoreError};
 use crate::{Boot, BootId, MachineId, Outcome};
@@ -14,13 +15,13 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn keep_token(&self, boot: BootId, sha256: &Digest) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO boot_tokens (boot, sha256) VALUES ($1, $2) \
              ON CONFLICT (boot) DO UPDATE SET sha256 = excluded.sha256",
         )
         .bind(boot.0)
         .bind(sha256.hex())
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(TOKENS, source))?;
         Ok(())
@@ -32,13 +33,13 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn forget_tokens(&self, machine: MachineId, but: BootId) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "DELETE FROM boot_tokens WHERE boot <> $1 \
              AND boot IN (SELECT id FROM boots WHERE machine = $2)",
         )
         .bind(but.0)
         .bind(machine.0)
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(TOKENS, source))?;
         Ok(())
@@ -53,26 +54,26 @@ impl Store {
     pub async fn running_boots(&self) -> Result<Vec<(Boot, Digest)>, StoreError> {
         let failed = |source| StoreError::writing(TOKENS, source);
         let mut tx = self.write(TOKENS).await?;
-        sqlx::query(
+        query(
             "DELETE FROM boot_tokens WHERE boot NOT IN \
              (SELECT boots.id FROM boots JOIN machines ON machines.id = boots.machine \
              WHERE boots.outcome <> $1)",
         )
         .bind(word(&Outcome::Abandoned))
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await
         .map_err(failed)?;
-        let rows: Vec<BootRow> = sqlx::query_as(
+        let rows: Vec<BootRow> = query(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
              started, kernel_start, outcome, ended FROM boots WHERE id IN (SELECT boot FROM boot_tokens) \
              ORDER BY id",
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await
         .map_err(failed)?;
         let tokens: Vec<(i64, String)> =
-            sqlx::query_as("SELECT boot, sha256 FROM boot_tokens ORDER BY boot")
-                .fetch_all(&mut *tx)
+            query("SELECT boot, sha256 FROM boot_tokens ORDER BY boot")
+                .fetch_all(&mut tx)
                 .await
                 .map_err(failed)?;
         tx.commit().await.map_err(failed)?;

@@ -62,12 +62,11 @@ async fn change(
     Body(spec): Body<NewMachine>,
 ) -> Result<Json<Machine>, Fault> {
     let Machine { id, .. } = find(&control, &key).await?;
-    if !control.inventory.change_machine(id, &spec).await? {
-        return Err(Fault::not_found("machine", &key));
-    }
+    let changed = control.inventory.change_machine(id, &spec, None).await?;
+    let changed = changed.ok_or_else(|| Fault::not_found("machine", &key))?;
     refresh(&control).await?;
     tracing::info!(machine = spec.name, id = id.0, "machine changed");
-    Ok(Json(Machine { id, spec }))
+    Ok(Json(changed))
 }
 
 async fn show(State(control): Shared, Key(key): Key) -> Result<Json<Machine>, Fault> {
@@ -88,7 +87,7 @@ async fn facts(State(control): Shared, Key(key): Key) -> Result<Json<ToldFacts>,
 
 async fn remove(State(control): Shared, Key(key): Key) -> Result<StatusCode, Fault> {
     let machine = find(&control, &key).await?;
-    control.inventory.remove_machine(machine.id).await?;
+    control.inventory.remove_machine(machine.id, None).await?;
     refresh(&control).await?;
     tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine removed");
     Ok(StatusCode::NO_CONTENT)

@@ -103,6 +103,7 @@ const fn kind(status: StatusCode) -> (&'static str, &'static str) {
 impl From<kiln_inventory::StoreError> for Fault {
     fn from(error: kiln_inventory::StoreError) -> Self {
         let status = match &error {
+            error if error.is_changed() => StatusCode::PRECONDITION_FAILED,
             error if error.is_conflict() => StatusCode::CONFLICT,
             error if error.is_invalid() => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

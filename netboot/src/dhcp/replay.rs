@@ -95,6 +95,7 @@ impl World {
         let machine = |(last, name, address): (u8, &str, u8)| {
             Arc::new(Machine {
                 id: MachineId(last.into()),
+                revision: 1,
                 spec: NewMachine {
                     image: Some("demo".parse().unwrap()),
                     address: Some([10, 77, 0, address].into()),

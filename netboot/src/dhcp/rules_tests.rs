@@ -40,7 +40,8 @@ fn with_machine(world: &mut World, change: impl FnOnce(&mut NewMachine)) {
     };
     change(&mut spec);
     let machines = world.snapshot.machines().to_vec().into_iter();
-    let machines = machines.chain([Arc::new(Machine { id: MachineId(99), spec })]).collect();
+    let machines =
+        machines.chain([Arc::new(Machine { id: MachineId(99), revision: 1, spec })]).collect();
     world.snapshot = Snapshot::new(machines, world.snapshot.images.clone(), world.snapshot.unknown);
 }
 

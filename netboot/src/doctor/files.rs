@@ -19,8 +19,10 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
     for (what, dir) in [("inventory", &settings.data_dir), ("store", &settings.store_dir)] {
         let there = nearest(dir);
         let writable = access(&there, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK);
-        let file = dir.join("inventory.db");
-        let file_writable = !file.exists() || access(&file, AccessFlags::W_OK).is_ok();
+        let database = settings.database();
+        let file_writable = database
+            .file()
+            .is_none_or(|file| !file.exists() || access(file, AccessFlags::W_OK).is_ok());
         let room = statvfs(&there).ok().map(|stat| stat.blocks_available() * stat.fragment_size());
         findings.push(judge_folder(what, dir, writable.is_ok() && file_writable, room));
     }

@@ -18,13 +18,13 @@ struct Want {
 
 pub(super) async fn examine(settings: &Settings) -> Vec<Finding> {
     const CHECK: &str = "image";
-    let path = settings.data_dir.join("inventory.db");
+    let database = settings.database();
     // Before the first start there are no machines.
-    if !path.exists() || !settings.store_dir.exists() {
+    if database.file().is_some_and(|path| !path.exists()) || !settings.store_dir.exists() {
         return Vec::new();
     }
     let look = async {
-        let inventory = Store::open(&path).await?;
+        let inventory = Store::connect(&database).await?;
         let artifacts = Artifacts::open(&settings.store_dir)?;
         let mut wants = Vec::new();
         for machine in inventory.machines().await? {
@@ -36,7 +36,7 @@ pub(super) async fn examine(settings: &Settings) -> Vec<Finding> {
     match look.await {
         Ok(wants) => judge(&wants),
         Err(error) => {
-            let subject = path.display().to_string();
+            let subject = database.to_string();
             let remedy = "run this as the user of the server; `kiln serve` says more";
             vec![Finding::wrong(CHECK, subject, format!("{error:#}"), remedy)]
         }

@@ -14,7 +14,7 @@ async fn rig() -> Rig {
     let metadata = serde_json::json!({"role": "db", "secrets": {"password": "geheim"}});
     let metadata = metadata.as_object().unwrap().clone();
     let spec = NewMachine { metadata, ..machine.spec };
-    rig.inventory.change_machine(machine.id, &spec).await.unwrap();
+    rig.inventory.change_machine(machine.id, &spec, None).await.unwrap();
     rig.plane.view.refresh().await.unwrap();
     let dir = rig.plane.templates.clone().unwrap();
     std::fs::create_dir_all(&dir).unwrap();

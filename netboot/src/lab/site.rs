@@ -15,8 +15,8 @@ use crate::dhcp::Rules;
 use crate::loaders;
 use crate::serve::{self, Running};
 use crate::settings::{
-    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, HttpsSettings, Settings, Subnet6Settings,
-    SubnetSettings, TransferSettings, TrustSettings,
+    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, HttpsSettings, InventorySettings, Settings,
+    Subnet6Settings, SubnetSettings, TransferSettings, TrustSettings,
 };
 
 /// What is given on the bridge.
@@ -118,6 +118,7 @@ impl Site {
     pub fn settings(&self) -> Settings {
         Settings {
             data_dir: self.directory.clone(),
+            inventory: InventorySettings::default(),
             socket: self.directory.join("kiln.sock"),
             store_dir: self.store.clone(),
             http_port: 8080,
@@ -189,10 +190,10 @@ impl Site {
     ) -> anyhow::Result<Served> {
         let settings = self.settings();
         // Before the server starts, so that its first snapshot has them.
-        let path = settings.data_dir.join("inventory.db");
-        let inventory = Store::open(&path)
+        let database = settings.database();
+        let inventory = Store::connect(&database)
             .await
-            .with_context(|| format!("cannot open the inventory {}", path.display()))?;
+            .with_context(|| format!("cannot open the inventory {database}"))?;
         for machine in machines {
             inventory
                 .add_machine(&machine)

@@ -11,7 +11,7 @@ fn machine(metadata: Value) -> Machine {
         metadata: metadata.as_object().unwrap().clone(),
         ..NewMachine::new("n1", [mac])
     };
-    Machine { id: MachineId(7), spec }
+    Machine { id: MachineId(7), revision: 1, spec }
 }
 
 fn asker(machine: &Machine, proven: bool) -> Asker<'_> {

@@ -20,6 +20,7 @@ fn settings(dir: &TempDir) -> Settings {
         socket: dir.path().join("run/kiln.sock"),
         store_dir: data_dir.join("store"),
         data_dir,
+        inventory: crate::settings::InventorySettings::default(),
         http_port: 0,
         tftp_port: 0,
         tftp: tftp::Config::default(),

@@ -37,6 +37,7 @@ impl World {
         let machine = |(last, name, reserved): (u8, &str, Option<u16>)| {
             Arc::new(Machine {
                 id: MachineId(last.into()),
+                revision: 1,
                 spec: NewMachine {
                     image: Some("demo".parse().unwrap()),
                     address6: reserved.map(address),

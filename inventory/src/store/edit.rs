@@ -1,0 +1,108 @@
+//! Changes of nouns: all that belong together in one transaction, each with its row in the log of changes.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::changes::{Change, Verb};
+use super::db::{Tx, query};
+use super::row::json;
+use super::{Store, StoreError};
+
+const CHANGES: &str = "changes";
+
+/// The number of the lock that writers of nouns take in PostgreSQL, so that the log of changes is one line. SQLite has
+/// one writer at a time in any case.
+const ONE_WRITER: &str = "SELECT pg_advisory_xact_lock(5495115)";
+
+/// Tells the other servers of one PostgreSQL that there are changes.
+const TELL: &str = "SELECT pg_notify('kiln_changes', $1)";
+
+/// Changes that are made together or not at all: [`Store::edit`] begins, [`commit`](Edit::commit) ends. Dropped before,
+/// nothing has changed, so that a dry run is an edit without its end. After an error an edit is of no more use.
+pub struct Edit<'s> {
+    pub(super) store: &'s Store,
+    pub(super) tx: Tx,
+    at: i64,
+    last: Change,
+    first: i64,
+}
+
+impl std::fmt::Debug for Edit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edit").field("first", &self.first).finish_non_exhaustive()
+    }
+}
+
+/// One noun that changes, for the log.
+pub(super) struct Step<'a> {
+    pub(super) noun: &'static str,
+    pub(super) subject: i64,
+    pub(super) name: &'a str,
+    pub(super) before: Option<Value>,
+    pub(super) after: Option<Value>,
+}
+
+impl Store {
+    /// Begins to change nouns. Others wait until it is committed or dropped, so that nothing slow may happen meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn edit(&self) -> Result<Edit<'_>, StoreError> {
+        let failed = |source| StoreError::writing(CHANGES, source);
+        let mut tx = self.write(CHANGES).await?;
+        if matches!(tx, Tx::Postgres(_)) {
+            query(ONE_WRITER).execute(&mut tx).await.map_err(failed)?;
+        }
+        let last = Change::last(&mut tx).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let at = i64::try_from(now).unwrap_or(i64::MAX);
+        Ok(Edit { store: self, tx, at, first: last.id, last })
+    }
+}
+
+impl Edit<'_> {
+    /// Writes down a change of a noun.
+    pub(super) async fn log(&mut self, step: Step<'_>) -> Result<(), StoreError> {
+        let verb = match (&step.before, &step.after) {
+            (None, _) => Verb::Add,
+            (_, None) => Verb::Remove,
+            _ => Verb::Change,
+        };
+        let change = self.last.next(
+            self.at,
+            &self.store.actor,
+            verb,
+            (step.noun, step.subject, step.name),
+            (step.before.as_ref().map(json), step.after.as_ref().map(json)),
+        );
+        change.write(&mut self.tx).await?;
+        self.last = change;
+        Ok(())
+    }
+
+    /// Returns how many changes were made so far.
+    pub fn changes(&self) -> i64 {
+        self.last.id - self.first
+    }
+
+    /// Makes the changes last. Returns the number of the last one.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written. Nothing has changed then.
+    pub async fn commit(mut self) -> Result<i64, StoreError> {
+        let failed = |source| StoreError::writing(CHANGES, source);
+        let last = self.last.id;
+        if last == self.first {
+            return Ok(last);
+        }
+        if matches!(self.tx, Tx::Postgres(_)) {
+            query(TELL).bind(last.to_string()).execute(&mut self.tx).await.map_err(failed)?;
+        }
+        self.tx.commit().await.map_err(failed)?;
+        self.store.saw_change(last);
+        Ok(last)
+    }
+}
