@@ -21,7 +21,7 @@ fn ticket() -> BootTicket {
 
 fn machine(name: &str) -> Option<Arc<Machine>> {
     let spec = NewMachine::new(name, [MAC]);
-    Some(Arc::new(Machine { id: MachineId(1), spec }))
+    Some(Arc::new(Machine { id: MachineId(1), revision: 1, spec }))
 }
 
 fn plan(cmdline: &str, segment: &str) -> Plan {
@@ -229,7 +229,7 @@ fn a_machine_that_waits_says_for_which_image() {
     let mut waits = decision(Plan::Hold);
     let mut spec = NewMachine::new("n1", [MAC]);
     spec.image = "web:edge".parse().ok();
-    waits.machine = Some(Arc::new(Machine { id: MachineId(1), spec }));
+    waits.machine = Some(Arc::new(Machine { id: MachineId(1), revision: 1, spec }));
     let script = script(&waits, &sighting(), None, None, &AT);
     assert!(script.contains("\necho * it is to run image web:edge\n"), "{script}");
 }
