@@ -1,6 +1,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// The port of DHCP could not be opened on an interface.
@@ -96,8 +97,7 @@ fn bind_port(interface: &str, port: u16) -> Result<UdpSocket, BindError> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_broadcast(true)?;
         socket.set_nonblocking(true)?;
-        // A rack that is switched on asks all at once.
-        socket.set_recv_buffer_size(1 << 20)?;
+        make_room(&socket, ROOM)?;
         Ok(socket)
     };
     let socket = open().map_err(failed("CAP_NET_BIND_SERVICE"))?;
@@ -106,6 +106,18 @@ fn bind_port(interface: &str, port: u16) -> Result<UdpSocket, BindError> {
         .bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())
         .map_err(failed("CAP_NET_BIND_SERVICE"))?;
     Ok(socket.into())
+}
+
+/// Room for the packets of a rack that is switched on, which asks all at once: 4 MiB hold some 5000.
+pub(super) const ROOM: usize = 4 << 20;
+
+/// Lets so many bytes wait in a socket while we are busy. More than `net.core.rmem_max` only where we may do so
+/// (`CAP_NET_ADMIN`).
+pub(crate) fn make_room(socket: &Socket, bytes: usize) -> io::Result<()> {
+    match setsockopt(socket, sockopt::RcvBufForce, &bytes) {
+        Ok(()) => Ok(()),
+        Err(_) => socket.set_recv_buffer_size(bytes),
+    }
 }
 
 #[cfg(test)]

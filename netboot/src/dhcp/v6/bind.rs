@@ -4,6 +4,8 @@ use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::dhcp::bind::{ROOM, make_room};
+
 /// All servers and relays of a link, and all servers of a site (RFC 8415 §7.1).
 const SERVERS_AND_RELAYS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
@@ -92,8 +94,7 @@ fn bind_port(interface: &str, port: u16) -> Result<UdpSocket, Bind6Error> {
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
         socket.set_nonblocking(true)?;
-        // A rack that is switched on asks all at once.
-        socket.set_recv_buffer_size(1 << 20)?;
+        make_room(&socket, ROOM)?;
         socket.bind_device(Some(interface.as_bytes()))?;
         socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into())?;
         Ok((socket, index))
