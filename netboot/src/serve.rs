@@ -423,6 +423,8 @@ struct Watcher(Boots);
 impl dhcp::Observer for Watcher {
     fn seen(&self, sighting: &Sighting, decision: Option<&Decision>, event: dhcp::DhcpEvent) {
         let fresh = event.kind == Some(dhcp::ReplyKind::Offer);
+        // Without a machine there is no boot that it could be about.
+        let decision = decision.filter(|decision| decision.machine.is_some());
         self.0.seen(sighting, decision, fresh, event.address.map(Into::into));
     }
 }

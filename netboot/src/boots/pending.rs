@@ -12,9 +12,11 @@ use tokio::time::Instant;
 const MOST_EVENTS: usize = 20_000;
 /// Sightings that may wait: a machine that is not remembered now repeats itself.
 const MOST_SIGHTINGS: usize = 4096;
-/// So many sightings at once are a crowd, after which the next are written only after a while.
+/// So many sightings at once are a crowd, after which the next are written only after a while: so long that no more than
+/// a twentieth of the time goes into it.
 const CROWD: usize = 64;
 const REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(20);
 /// The first wait after a failure, doubled up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -118,9 +120,10 @@ impl Pending {
     async fn try_to_write(&mut self, store: &Store) -> Result<(), StoreError> {
         if !self.sightings.is_empty() && self.rest.is_none_or(|rest| rest <= Instant::now()) {
             let seen: Vec<_> = self.sightings.values().map(|(seen, at)| (seen, *at)).collect();
+            let begun = Instant::now();
             kept(store.record_sightings(&seen).await)?;
-            // A flood of made-up machines must not keep the disk from those that have leases to write.
-            self.rest = (seen.len() > CROWD).then(|| Instant::now() + REST);
+            // A flood of made-up machines must not keep disk and processor from those that want an address.
+            self.rest = (seen.len() > CROWD).then(|| Instant::now() + rest_after(begun.elapsed()));
             self.sightings.clear();
         }
         while let Some(boot) = self.events.keys().next().copied() {
@@ -137,6 +140,11 @@ impl Pending {
         }
         Ok(())
     }
+}
+
+/// Returns how long sightings wait after a crowd that took so long to write.
+fn rest_after(took: Duration) -> Duration {
+    took.saturating_mul(19).clamp(REST, LONGEST_REST)
 }
 
 /// What the database will never take, such as events of a boot that was deleted, must not hold up the rest.
@@ -213,6 +221,13 @@ mod tests {
         pending.write(&store).await;
         assert_eq!((pending.again(), pending.waiting), (None, 0));
         assert_eq!(store.boot(boot.id).await.unwrap().unwrap().1.len(), 1);
+    }
+
+    #[test]
+    fn a_crowd_of_sightings_takes_a_twentieth_of_the_time() {
+        assert_eq!(rest_after(Duration::from_millis(5)), REST);
+        assert_eq!(rest_after(Duration::from_millis(200)), Duration::from_millis(3800));
+        assert_eq!(rest_after(Duration::from_secs(60)), LONGEST_REST);
     }
 
     #[tokio::test]
