@@ -314,13 +314,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         let site = |subnet: dhcp::Subnet| {
             reached_at(subnet.address.into()).map(|endpoints| dhcp::Site { subnet, endpoints })
         };
-        let service = Arc::new(dhcp::Service {
-            interface,
-            sites: subnets.into_iter().filter_map(site).collect(),
-            snapshot: view.shared(),
-            ledger: ledger.clone(),
-            observer: Watcher(boots.clone()),
-        });
+        let sites = subnets.into_iter().filter_map(site).collect();
+        let watcher = Watcher(boots.clone());
+        let service = dhcp::Service::new(interface, sites, view.shared(), ledger.clone(), watcher);
+        let service = Arc::new(service);
         for (port, socket) in ports {
             let (service, stop, death) = (service.clone(), stop.clone(), death.clone());
             running.tasks.push(tokio::spawn(async move {

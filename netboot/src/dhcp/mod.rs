@@ -24,6 +24,7 @@ mod option;
 mod probe;
 mod proxy;
 mod rules;
+mod seldom;
 mod select;
 mod server;
 mod subnet;

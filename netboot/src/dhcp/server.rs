@@ -1,6 +1,6 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket as StdUdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,6 +15,7 @@ use super::leases::Timestamp;
 use super::ledger::Ledger;
 use super::probe::{Begun, Probes, Waiting};
 use super::proxy::respond_4011;
+use super::seldom::Seldom;
 use super::select::{Known, Site, select};
 use super::subnet::{Role, Subnet};
 use super::transport::Transport;
@@ -61,6 +62,21 @@ pub struct Service<O> {
     pub ledger: Ledger,
     /// Who hears of the requests.
     pub observer: O,
+    /// Tells of requests that find no room on their way to the disk.
+    full: Mutex<Seldom>,
+}
+
+/// What becomes of one request.
+#[derive(Debug)]
+struct Settled {
+    /// What is answered, at once or after a lease is on disk, and with which address.
+    said: Option<(ReplyKind, Ipv4Addr)>,
+    /// The answer that can leave at once.
+    reply: Option<Reply>,
+    probe: Option<Ipv4Addr>,
+    sighting: Option<Sighting>,
+    decision: Option<Decision>,
+    note: Note,
 }
 
 /// The server cannot go on.
@@ -170,10 +186,13 @@ impl<O: Observer> Wire<'_, O> {
 
     /// Answers a request at once, or lets it wait until it is known whether someone uses the address.
     fn answer(&mut self, waiting: Waiting, look: bool) {
-        let (outcome, reply) =
+        let outcome =
             self.service.decide(&waiting.request, waiting.from, self.port, &self.transport);
         let probe = outcome.probe.filter(|_| look).zip(self.arp.as_ref());
-        let Some((address, arp)) = probe else { return self.send(&waiting, &outcome, reply) };
+        let Some((address, arp)) = probe else {
+            self.send(&waiting, &outcome);
+            return;
+        };
         match self.probes.begin(address, waiting, Instant::now()) {
             Begun::Already => {}
             Begun::Ask => {
@@ -181,15 +200,15 @@ impl<O: Observer> Wire<'_, O> {
                     debug!(%address, %error, "could not ask whether an address is in use");
                 }
             }
-            Begun::Full(waiting) => self.send(&waiting, &outcome, reply),
+            Begun::Full(waiting) => self.send(&waiting, &outcome),
         }
     }
 
-    fn send(&self, waiting: &Waiting, outcome: &Outcome, reply: Option<Reply>) {
-        self.service.note(&waiting.request, outcome);
-        if let Some(reply) = reply {
-            self.transport.send(&reply);
+    fn send(&self, waiting: &Waiting, outcome: &Settled) {
+        if let Some(reply) = &outcome.reply {
+            self.transport.send(reply);
         }
+        self.service.note(&waiting.request, outcome);
     }
 
     /// Waits for a host that tells its address.
@@ -237,6 +256,17 @@ impl<O: Observer> Wire<'_, O> {
 }
 
 impl<O: Observer> Service<O> {
+    /// Puts together what one interface is served with.
+    pub fn new(
+        interface: String,
+        sites: Vec<Site>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        ledger: Ledger,
+        observer: O,
+    ) -> Self {
+        Self { interface, sites, snapshot, ledger, observer, full: Mutex::default() }
+    }
+
     /// Opens what offers are made with after a look at the wire.
     fn arp(&self, port: Port) -> Option<ArpSocket> {
         let wanted = |site: &Site| {
@@ -252,19 +282,18 @@ impl<O: Observer> Service<O> {
             .ok()
     }
 
-    /// Settles one request, and returns the reply that can leave at once. One that needs a lease leaves by itself,
-    /// after the lease is on disk.
+    /// Settles one request. A reply that needs a lease leaves by itself, after the lease is on disk.
     fn decide(
         &self,
         request: &Request,
         from: SocketAddrV4,
         port: Port,
         transport: &Arc<Transport>,
-    ) -> (Outcome, Option<Reply>) {
+    ) -> Settled {
         let snapshot = self.snapshot.load();
         self.ledger.with(|table, now| {
             let known = Known { snapshot: &snapshot, leases: table, now };
-            let mut outcome = match select(&self.sites, request, *from.ip(), known) {
+            let outcome = match select(&self.sites, request, *from.ip(), known) {
                 Ok(Site { subnet, endpoints }) => {
                     let view = View { subnet, snapshot: &snapshot, leases: table, endpoints };
                     match port {
@@ -274,35 +303,36 @@ impl<O: Observer> Service<O> {
                 }
                 Err(note) => silent(note),
             };
-            match outcome.change {
+            let Outcome { mut reply, lease, change, probe, sighting, decision, note } = outcome;
+            match change {
                 Some(Change::Hold(address)) => table.hold(address, request.mac, now),
                 Some(Change::DropHold) => table.drop_hold(request.mac),
                 Some(Change::Quarantine(address)) => table.quarantine(address, now),
                 Some(Change::Full(network)) => table.note_full(network, now),
                 None => {}
             }
-            let reply = outcome.reply.clone();
-            let Some(lease) = outcome.lease.take() else { return (outcome, reply) };
-            let after = reply.map(|reply| (reply, Arc::clone(transport)));
-            // Into memory only when it is on its way to disk: a dropped request leaves no trace.
-            if !self.ledger.enter(table, lease, after) {
-                warn!(mac = %request.mac, "request dropped: too many leases wait for the disk");
+            let said = reply.as_ref().map(|reply| (reply.kind, reply.yiaddr));
+            if let Some(lease) = lease {
+                let after = reply.take().map(|reply| (reply, Arc::clone(transport)));
+                // Into memory only when it is on its way to disk: a dropped request leaves no trace.
+                if !self.ledger.enter(table, lease, after) {
+                    let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(requests) = full.tell(Instant::now()) {
+                        warn!(requests, "requests dropped: too many leases wait for the disk");
+                    }
+                }
             }
-            (outcome, None)
+            Settled { said, reply, probe, sighting, decision, note }
         })
     }
 
-    fn note(&self, request: &Request, outcome: &Outcome) {
+    fn note(&self, request: &Request, outcome: &Settled) {
         let told = |address: Ipv4Addr| Some(address).filter(|address| !address.is_unspecified());
-        let reply = outcome.reply.as_ref();
-        let given = reply.and_then(|reply| told(reply.yiaddr)).or_else(|| told(request.ciaddr));
+        let (kind, yiaddr) = outcome.said.unzip();
+        let given = yiaddr.and_then(told).or_else(|| told(request.ciaddr));
         // Who takes another server's address says which one it is about to have.
         let taken = || request.requested().filter(|_| outcome.note == Note::OtherServer);
-        let event = DhcpEvent {
-            kind: reply.map(|reply| reply.kind),
-            address: given.or_else(taken),
-            note: outcome.note,
-        };
+        let event = DhcpEvent { kind, address: given.or_else(taken), note: outcome.note };
         debug!(mac = %request.mac, xid = request.xid, kind = ?request.kind, reply = ?event.kind,
             address = ?event.address, "{}", event.note);
         if outcome.note == Note::PoolExhausted {
