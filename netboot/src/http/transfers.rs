@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::settings::TransferSettings;
@@ -16,6 +17,11 @@ use crate::settings::TransferSettings;
 const SMALL: u64 = 1 << 20;
 /// How long a request waits for its turn before it is told to come back. Loaders give up at 20 s. Tests wait less.
 const PATIENCE: Duration =
+    if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
+/// A turn ends when its file would be there at this speed, and so much later: who reads more slowly than that goes on
+/// without one, and the next begins.
+const SLOWEST: u64 = 1_000_000;
+const GRACE: Duration =
     if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
 /// Requests that wait for their turn; more are told at once to come back.
 const MAX_WAITING: usize = 2048;
@@ -59,7 +65,7 @@ impl Transfers {
     /// to come back later.
     pub(super) async fn turn(self: &Arc<Self>, peer: IpAddr, len: u64) -> Option<Pace> {
         let turn = match &self.turns {
-            Some(turns) if len > SMALL => Some(self.wait(turns).await?),
+            Some(turns) if len > SMALL => Some(Turn::new(self.wait(turns).await?, len)),
             _ => None,
         };
         let client = self.each.map(|rate| {
@@ -104,7 +110,34 @@ pub(super) struct Pace {
     transfers: Arc<Transfers>,
     peer: IpAddr,
     client: Option<Arc<Bucket>>,
-    _turn: Option<OwnedSemaphorePermit>,
+    _turn: Option<Turn>,
+}
+
+/// A place among those that are served, until the transfer ends or has had its time.
+#[derive(Debug)]
+struct Turn {
+    permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    end: AbortHandle,
+}
+
+impl Turn {
+    fn new(permit: OwnedSemaphorePermit, len: u64) -> Self {
+        let time = Duration::from_millis(len / (SLOWEST / 1000)) + GRACE;
+        let permit = Arc::new(Mutex::new(Some(permit)));
+        let held = Arc::clone(&permit);
+        let end = async move {
+            tokio::time::sleep(time).await;
+            held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        };
+        Self { permit, end: tokio::spawn(end).abort_handle() }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end.abort();
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 impl Pace {
@@ -250,6 +283,21 @@ mod tests {
         }
         assert!(refused > 0, "some had to come back");
         assert_eq!(transfers.waiting.load(Ordering::Relaxed), 0);
+        assert!(!transfers.are_full());
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_holds_up_the_next_for_a_bounded_time() {
+        let transfers = Transfers::new(&settings(Some(1), None, None));
+        let begun = Instant::now();
+        let slow = transfers.turn(peer(1), 1_100_000).await.unwrap();
+        let mut refused = 0;
+        while transfers.turn(peer(2), 1_100_000).await.is_none() {
+            refused += 1;
+        }
+        // At a megabyte a second it would have been there; it still sends.
+        assert!(begun.elapsed() >= Duration::from_millis(1100) && refused > 0, "{refused}");
+        drop(slow);
         assert!(!transfers.are_full());
     }
 
