@@ -13,6 +13,7 @@ mod answer;
 mod bind;
 mod board;
 mod classify;
+pub mod client;
 mod clock;
 mod encode;
 mod engine;

@@ -4,11 +4,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
+use kiln_types::Mac;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::Finding;
+use crate::dhcp::client::{Answer, AnswerKind, Asker, Program};
+use crate::net::links;
 use crate::settings::{DhcpMode, Settings, SubnetSettings};
 
 /// How long servers have for an answer. Some wait a second to see whether the address is in use.
@@ -53,88 +56,57 @@ async fn ask(interface: &str) -> io::Result<Vec<Offer>> {
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;
     let socket = UdpSocket::from_std(socket.into())?;
-    let mut random = [0; 9];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
-    let (xid, mac) = (u32::from_be_bytes([random[0], random[1], random[2], random[3]]), {
-        // Locally administered, so that it is nobody's.
-        [0x02, random[4], random[5], random[6], random[7], random[8]]
-    });
-    let discover = discover(xid, mac);
+    let (mac, [a, b, c, d]) = nobody()?;
+    let xid = u32::from_be_bytes([a, b, c, d]);
+    // UEFI firmware of a machine that nobody knows; its answers come by broadcast.
+    let asker = Asker { mac, xid, program: Program::Firmware, relay: None };
     let everyone = SocketAddrV4::new(Ipv4Addr::BROADCAST, 67);
-    socket.send_to(&discover, everyone).await?;
+    socket.send_to(&asker.discover().map_err(io::Error::other)?, everyone).await?;
+    // Servers that have no address for it may have options for who has one.
+    let own = links()?.into_iter().find(|link| link.name == interface);
+    if let Some((own, _)) = own.and_then(|link| link.addresses.first().copied()) {
+        socket.send_to(&asker.inform(own).map_err(io::Error::other)?, everyone).await?;
+    }
     let end = Instant::now() + LISTEN;
-    let (mut offers, mut packet) = (Vec::new(), [0; 1500]);
+    let (mut offers, mut packet) = (Vec::<Offer>::new(), [0; 1500]);
     while let Ok(received) = timeout_at(end, socket.recv_from(&mut packet)).await {
         let (length, from) = received?;
         let bytes = packet.get(..length).unwrap_or_default();
         let SocketAddr::V4(from) = from else { continue };
-        if let Some(offer) = parse(bytes, xid, *from.ip())
-            && !offers.contains(&offer)
-            && offers.len() < MAX_OFFERS
-        {
-            offers.push(offer);
+        if let Some(offer) = parse(bytes, &asker, *from.ip()) {
+            note(&mut offers, offer);
         }
     }
     Ok(offers)
 }
 
-/// Returns what UEFI firmware of a machine that nobody knows would send (RFC 2131 §2, RFC 4578).
-fn discover(xid: u32, mac: [u8; 6]) -> Vec<u8> {
-    let mut packet = vec![1, 1, 6, 0];
-    packet.extend(xid.to_be_bytes());
-    // The answer has to come by broadcast: this host has not the hardware address.
-    packet.extend([0, 0, 0x80, 0]);
-    packet.extend([0; 16]);
-    packet.extend(mac);
-    packet.resize(236, 0);
-    packet.extend([99, 130, 83, 99, 53, 1, 1, 55, 6, 1, 3, 43, 54, 66, 67]);
-    packet.extend([60, 32]);
-    packet.extend(b"PXEClient:Arch:00007:UNDI:003000");
-    packet.extend([93, 2, 0, 7, 94, 3, 1, 3, 0, 255]);
-    packet.resize(300.max(packet.len()), 0);
-    packet
+/// Returns a hardware address that is nobody's, being administered locally and drawn by lot, and four bytes more.
+pub(super) fn nobody() -> io::Result<(Mac, [u8; 4])> {
+    let mut random = [0; 9];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
+    let [a, b, c, d, e, rest @ ..] = random;
+    Ok((Mac::new([0x02, a, b, c, d, e]), rest))
 }
 
-/// Reads an answer to this question.
-fn parse(packet: &[u8], xid: u32, from: Ipv4Addr) -> Option<Offer> {
-    let field = |at: usize| packet.get(at..at + 4)?.first_chunk::<4>().copied();
-    if packet.first() != Some(&2)
-        || field(4)? != xid.to_be_bytes()
-        || field(236)? != [99, 130, 83, 99]
-    {
+/// Reads an answer to one of these questions.
+fn parse(packet: &[u8], asker: &Asker, from: Ipv4Addr) -> Option<Offer> {
+    let answer = Answer::decode(packet).ok()?;
+    if answer.xid != asker.xid || answer.mac != asker.mac || answer.kind == AnswerKind::Nak {
         return None;
     }
-    let yours = Ipv4Addr::from(field(16)?);
-    let mut offer = Offer {
-        server: from,
-        address: (!yours.is_unspecified()).then_some(yours),
-        boots: packet.get(108).is_some_and(|first| *first != 0),
-    };
-    let (mut rest, mut is_offer) = (packet.get(240..)?, false);
-    while let Some((code, after)) = rest.split_first() {
-        match code {
-            0 => {
-                rest = after;
-                continue;
-            }
-            255 => break,
-            _ => {}
-        }
-        let Some((length, after)) = after.split_first() else { break };
-        let Some((value, after)) = after.split_at_checked((*length).into()) else { break };
-        rest = after;
-        match (code, value) {
-            (53, [2]) => is_offer = true,
-            (54, value) => {
-                if let Some(octets) = value.first_chunk::<4>() {
-                    offer.server = Ipv4Addr::from(*octets);
-                }
-            }
-            (67 | 43, value) if !value.is_empty() => offer.boots = true,
-            _ => {}
-        }
+    let server = answer.server.unwrap_or(from);
+    let boots = answer.boot_file.is_some() || answer.pxe;
+    Some(Offer { server, address: answer.address, boots })
+}
+
+/// Keeps what a server says, once for each server.
+fn note(offers: &mut Vec<Offer>, offer: Offer) {
+    if let Some(known) = offers.iter_mut().find(|known| known.server == offer.server) {
+        known.address = known.address.or(offer.address);
+        known.boots |= offer.boots;
+    } else if offers.len() < MAX_OFFERS {
+        offers.push(offer);
     }
-    is_offer.then_some(offer)
 }
 
 fn judge(subnets: &[&SubnetSettings], interface: &str, offers: &[Offer]) -> Vec<Finding> {
@@ -184,9 +156,10 @@ fn judge(subnets: &[&SubnetSettings], interface: &str, offers: &[Offer]) -> Vec<
         ));
     }
     if findings.is_empty() {
-        let found = match list(&others.clone()) {
-            none if none.is_empty() => "no other server answers".to_owned(),
-            servers => format!("{servers} gives addresses"),
+        let found = match (list(&give), list(&others)) {
+            (_, none) if none.is_empty() => "no other server answers".to_owned(),
+            (none, servers) if none.is_empty() => format!("{servers} answers"),
+            (servers, _) => format!("{servers} gives addresses"),
         };
         findings.push(Finding::good(CHECK, interface, found));
     }
@@ -232,22 +205,24 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_whatever_is_wrong_with_it() {
-        let mut packet = discover(7, [2, 0, 0, 0, 0, 1]);
-        assert_eq!(packet.len(), 300);
-        assert_eq!(parse(&packet, 7, Ipv4Addr::LOCALHOST), None, "a question is no answer");
+    fn what_a_server_says_twice_is_one_server() {
+        let (mac, xid) = (Mac::new([2, 0, 0, 0, 0, 1]), 7);
+        let asker = Asker { mac, xid, program: Program::Firmware, relay: None };
+        let mut packet = asker.discover().unwrap();
+        assert_eq!(parse(&packet, &asker, Ipv4Addr::LOCALHOST), None, "a question is no answer");
         packet[0] = 2;
         packet[16..20].copy_from_slice(&[10, 0, 0, 99]);
         packet.truncate(240);
         packet.extend([0, 53, 1, 2, 54, 4, 10, 0, 0, 2, 67, 1, b'a', 255]);
         let server = Ipv4Addr::new(10, 0, 0, 2);
         let whole = Offer { server, address: Some(Ipv4Addr::new(10, 0, 0, 99)), boots: true };
-        assert_eq!(parse(&packet, 7, Ipv4Addr::LOCALHOST), Some(whole));
-        assert_eq!(parse(&packet, 8, Ipv4Addr::LOCALHOST), None, "it is for somebody else");
-        for length in 0..packet.len() {
-            parse(&packet[..length], 7, Ipv4Addr::LOCALHOST);
-        }
-        packet.extend([54, 200]);
-        assert!(parse(&packet, 7, Ipv4Addr::LOCALHOST).is_some());
+        let read = parse(&packet, &asker, Ipv4Addr::LOCALHOST).unwrap();
+        assert_eq!(read, whole);
+        let other = Asker { xid: 8, ..asker };
+        assert_eq!(parse(&packet, &other, Ipv4Addr::LOCALHOST), None, "it is for somebody else");
+        let mut offers = vec![Offer { address: None, boots: false, ..whole.clone() }];
+        note(&mut offers, read);
+        assert_eq!(offers, [whole]);
+        assert_ne!(nobody().unwrap(), nobody().unwrap());
     }
 }

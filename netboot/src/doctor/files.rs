@@ -27,7 +27,37 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
         findings.push(judge_folder(what, dir, writable.is_ok() && file_writable, room));
     }
     findings.extend(loaders(settings));
+    findings.extend(https(settings));
     findings
+}
+
+/// Looks whether the files of HTTPS can be read.
+fn https(settings: &Settings) -> Vec<Finding> {
+    let Some(https) = &settings.https else { return Vec::new() };
+    let own = https
+        .own
+        .iter()
+        .flat_map(|own| [("[https] certificate", &own.certificate), ("[https] key", &own.key)]);
+    let clients =
+        https.client_certificates.iter().map(|path| ("[https] client-certificates", path));
+    own.chain(clients).map(|(setting, path)| judge_pem(setting, path)).collect()
+}
+
+fn judge_pem(setting: &str, path: &Path) -> Finding {
+    let subject = path.display().to_string();
+    match std::fs::read(path) {
+        Ok(bytes) if bytes.windows(11).any(|part| part == b"-----BEGIN ") => {
+            Finding::good("https", subject, "it can be read")
+        }
+        Ok(_) => {
+            let remedy = format!("put a file in PEM there, or correct {setting}");
+            Finding::wrong("https", subject, "it holds nothing in PEM (-----BEGIN …)", remedy)
+        }
+        Err(error) => {
+            let remedy = format!("let the user of the server read it, or correct {setting}");
+            Finding::wrong("https", subject, format!("it cannot be read: {error}"), remedy)
+        }
+    }
 }
 
 /// Returns the folder, or the one above it in which it would be made.
@@ -138,5 +168,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(nearest(&dir.path().join("a/b/c")), dir.path());
         assert_eq!(nearest(Path::new("a-folder-that-is-not-there")), Path::new("."));
+    }
+
+    #[test]
+    fn files_of_https_are_there_and_hold_what_they_should() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        assert!(judge_pem("[https] key", &path).found.starts_with("it cannot be read"));
+        std::fs::write(&path, "none").unwrap();
+        assert!(judge_pem("[https] key", &path).found.starts_with("it holds nothing"));
+        std::fs::write(&path, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+        assert_eq!(judge_pem("[https] key", &path).remedy, None);
     }
 }

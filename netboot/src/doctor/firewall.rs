@@ -18,6 +18,9 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
     if settings.subnets.iter().any(|subnet| subnet.dhcp == DhcpMode::Proxy) {
         ports.push((false, 4011));
     }
+    if let Some(https) = &settings.https {
+        ports.push((true, https.port));
+    }
     let output = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output().ok()?;
         output.status.success().then_some(output.stdout)

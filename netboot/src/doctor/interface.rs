@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::net::{Link, links};
-use crate::settings::{Settings, SubnetSettings};
+use crate::settings::{Settings, Subnet6Settings, SubnetSettings};
 
 pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
     let links = match links() {
@@ -14,7 +14,36 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
     };
     let block = settings.tftp.limits.block;
     let subnets = settings.subnets.iter();
-    subnets.flat_map(|subnet| judge(subnet, &links, block)).collect()
+    let four = subnets.flat_map(|subnet| judge(subnet, &links, block));
+    let six = settings.subnets6.iter().filter_map(|subnet| judge6(subnet, &links));
+    four.chain(six).collect()
+}
+
+/// What is said of an interface in general is said of its subnet of IPv4, or here when it has none.
+fn judge6(subnet: &Subnet6Settings, links: &[Link]) -> Option<Finding> {
+    const CHECK: &str = "interface";
+    let (name, address, prefix) = (&subnet.interface, subnet.address, subnet.prefix);
+    let Some(link) = links.iter().find(|link| link.name == *name) else {
+        let remedy = "name one of `ip -brief link` in [[subnet6]] interface";
+        return Some(Finding::wrong(CHECK, name, "there is no such interface", remedy));
+    };
+    let link_local = link.addresses6.iter().any(|(has, _)| has.is_unicast_link_local());
+    let wrong = |found: String, remedy: String| Some(Finding::wrong(CHECK, name, found, remedy));
+    if !link.addresses6.iter().any(|(has, _)| *has == address) {
+        return wrong(
+            format!("it has not the address {address} of the subnet {}/{prefix}", subnet.network),
+            format!("ip address add {address}/{prefix} dev {name}, or correct [[subnet6]] address"),
+        );
+    }
+    if !link_local && name != "lo" {
+        return wrong(
+            "it has no address that begins with fe80, by which machines speak DHCPv6".to_owned(),
+            format!(
+                "sysctl net.ipv6.conf.{name}.addr_gen_mode=0 and switch it off and on, or see net.ipv6.conf.{name}.disable_ipv6"
+            ),
+        );
+    }
+    Some(Finding::good(CHECK, name, format!("with {address}/{prefix}")))
 }
 
 fn judge(subnet: &SubnetSettings, links: &[Link], block: u16) -> Vec<Finding> {
@@ -115,6 +144,7 @@ mod tests {
             carrier: true,
             mtu: 1500,
             addresses: vec![(subnet.address, 24)],
+            ..Link::default()
         };
         let other = Link { name: "eth1".to_owned(), ..good.clone() };
         let says = |link: Option<&Link>, block| {
@@ -152,5 +182,20 @@ mod tests {
         );
         let jumbo = Link { mtu: 9000, ..good };
         assert!(says(Some(&jumbo), 8000).contains("every switch and card"));
+    }
+
+    #[test]
+    fn a_subnet_of_ipv6_needs_its_address_and_one_of_the_link() {
+        let subnet =
+            Subnet6Settings::new("fd77::".parse().unwrap(), 64, "eth0", "fd77::1".parse().unwrap());
+        let says = |addresses: &[&str]| {
+            let addresses6 = addresses.iter().map(|text| (text.parse().unwrap(), 64)).collect();
+            let link = Link { name: "eth0".to_owned(), addresses6, ..Link::default() };
+            judge6(&subnet, &[link]).unwrap()
+        };
+        assert_eq!(says(&["fd77::1", "fe80::1"]).verdict, Verdict::Good);
+        assert!(says(&["fe80::1"]).found.contains("has not the address fd77::1"));
+        assert!(says(&["fd77::1"]).found.contains("fe80"));
+        assert!(judge6(&subnet, &[]).unwrap().found.contains("no such interface"));
     }
 }

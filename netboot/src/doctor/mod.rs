@@ -5,6 +5,7 @@
 
 mod clock;
 mod dhcp;
+mod dhcp6;
 mod files;
 mod firewall;
 mod images;
@@ -97,7 +98,10 @@ pub async fn examine(settings: &Settings, asked: &Asked) -> Vec<Finding> {
     findings.extend(images::examine(settings).await);
     findings.extend(clock::examine());
     for interface in &asked.dhcp {
-        findings.extend(dhcp::examine(settings, interface).await);
+        // Side by side, since each only waits.
+        let (four, six) =
+            tokio::join!(dhcp::examine(settings, interface), dhcp6::examine(settings, interface));
+        findings.extend(four.into_iter().chain(six));
     }
     findings
 }

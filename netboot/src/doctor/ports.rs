@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::Finding;
-use crate::settings::{DhcpMode, Settings};
+use crate::settings::{Dhcp6Mode, DhcpMode, Settings};
 
 /// A socket that waits for packets or connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,12 @@ fn wanted(settings: &Settings) -> Vec<Wanted> {
         }
         want(false, settings.tftp_port, Some(subnet.address), "[tftp] port");
         want(true, settings.http_port, Some(subnet.address), "[http] port");
+        if let Some(https) = &settings.https {
+            want(true, https.port, Some(subnet.address), "[https] port");
+        }
+    }
+    if settings.subnets6.iter().any(|subnet| subnet.dhcp != Dhcp6Mode::Off) {
+        want(false, 547, None, "[[subnet6]] dhcp");
     }
     wanted
 }
@@ -120,7 +126,7 @@ fn parse(text: &str, tcp: bool) -> Vec<Listener> {
             8 => {
                 u32::from_str_radix(address, 16).ok().map(|bits| Ipv4Addr::from(bits.swap_bytes()))
             }
-            // Only the wildcard of IPv6 takes what is for IPv4.
+            // Only the wildcard of IPv6 takes what is for IPv4. DHCPv6 is for all addresses, too.
             32 if address.bytes().all(|byte| byte == b'0') => None,
             _ => return None,
         };

@@ -1,7 +1,7 @@
 //! Interfaces as the kernel describes them to this process. `/sys/class/net` would show those of another namespace.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 
 use nix::libc;
@@ -29,6 +29,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its IPv4 addresses, each with the length of its prefix.
     pub addresses: Vec<(Ipv4Addr, u8)>,
+    /// Its IPv6 addresses, each with the length of its prefix.
+    pub addresses6: Vec<(Ipv6Addr, u8)>,
 }
 
 /// Returns every interface, the loopback included.
@@ -47,6 +49,7 @@ pub fn links() -> io::Result<Vec<Link>> {
                 mtu: mtu(&name).unwrap_or(0),
                 name,
                 addresses: Vec::new(),
+                addresses6: Vec::new(),
             });
             links.len() - 1
         });
@@ -56,6 +59,13 @@ pub fn links() -> io::Result<Vec<Link>> {
         if let (Some(address), Some(mask), Some(link)) = (address, mask, links.get_mut(at)) {
             let prefix = u8::try_from(mask.to_bits().leading_ones()).unwrap_or(32);
             link.addresses.push((address, prefix));
+        }
+        let ip = |address: &SockaddrStorage| Some(address.as_sockaddr_in6()?.ip());
+        let (address, mask) =
+            (entry.address.as_ref().and_then(ip), entry.netmask.as_ref().and_then(ip));
+        if let (Some(address), Some(mask), Some(link)) = (address, mask, links.get_mut(at)) {
+            let prefix = u8::try_from(mask.to_bits().leading_ones()).unwrap_or(128);
+            link.addresses6.push((address, prefix));
         }
     }
     Ok(links)

@@ -13,7 +13,7 @@ mod classify;
 mod encode;
 mod engine;
 mod ledger;
-mod option;
+pub(super) mod option;
 mod server;
 mod server_id;
 mod subnet;
