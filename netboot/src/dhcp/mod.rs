@@ -40,6 +40,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod proxy_tests;
 #[cfg(test)]
+mod reader_tests;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod rules_tests;

@@ -6,13 +6,13 @@ use crate::dhcp::Timestamp;
 use crate::dhcp::replay::{RECORDED, Random, bytes, rounds};
 
 /// One packet that a client sent to port 547.
-struct Recorded {
+pub(super) struct Recorded {
     recording: String,
-    from: String,
-    bytes: Vec<u8>,
+    pub(super) from: String,
+    pub(super) bytes: Vec<u8>,
 }
 
-fn packets() -> Vec<Recorded> {
+pub(super) fn packets() -> Vec<Recorded> {
     let parse = |line: &str| {
         let packet: serde_json::Value = serde_json::from_str(line).unwrap();
         let text = |key: &str| packet[key].as_str().unwrap().to_owned();
@@ -27,7 +27,7 @@ fn packets() -> Vec<Recorded> {
 }
 
 /// Puts our name in the place of the server's that was recorded.
-fn for_us(packet: &[u8], world: &World) -> Vec<u8> {
+pub(super) fn for_us(packet: &[u8], world: &World) -> Vec<u8> {
     let mut all = packet[..4].to_vec();
     for (code, value) in options(&packet[4..]) {
         let ours = code == option::SERVER_ID;
