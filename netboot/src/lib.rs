@@ -30,6 +30,7 @@ pub mod pieces;
 pub mod router;
 pub mod serve;
 pub mod settings;
+pub mod simulate;
 mod sys;
 pub mod tftp;
 pub mod tls;

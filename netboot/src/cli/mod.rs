@@ -22,6 +22,7 @@ mod order;
 pub mod secure_boot;
 pub mod serve;
 mod sign;
+pub mod simulate;
 mod table;
 
 use std::fmt;
@@ -75,6 +76,8 @@ pub enum Command {
     Config(config::ConfigArgs),
     /// Say what is wrong with this host and its network, and what to do
     Doctor(doctor::DoctorArgs),
+    /// Boot machines that are not there, to see how long many take
+    Simulate(simulate::SimulateArgs),
     /// Show everything on this computer
     Demo(DemoArgs),
 }
@@ -159,6 +162,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ca(args) => ca::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
         Command::Demo(args) => Ok(crate::demo::run(&args)?),
     }
 }

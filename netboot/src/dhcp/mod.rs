@@ -46,6 +46,7 @@ mod replay;
 #[cfg(test)]
 mod rules_tests;
 
+pub(crate) use bind::make_room;
 pub use bind::{BindError, bind, bind_boot_server};
 pub use classify::classify;
 pub use encode::{EncodeError, Reply, ReplyKind, ReplyOption};
