@@ -14,7 +14,8 @@ def run(*arguments):
     """Runs perfdhcp and returns what it printed. Each run has clients of its own, so that no lease is renewed."""
     base[0] += 1
     mac = "mac=02:%02x:%02x:00:00:00" % divmod(base[0], 256)
-    command = ["nsenter", f"--target={space}", "--net", "--", "perfdhcp", "-4", "-l", "wire1", "-b", mac,
+    room = "LD_PRELOAD=" + os.environ["ROOM"]
+    command = ["nsenter", f"--target={space}", "--net", "--", "env", room, "perfdhcp", "-4", "-l", "wire1", "-b", mac,
                *arguments, "10.80.0.1"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 

@@ -18,7 +18,7 @@ const TURNS: u32 = 200;
 const TURN: Duration = Duration::from_secs(3);
 /// How long one packet of TFTP is waited for, and how often it is asked for again.
 const SILENCE: Duration = Duration::from_secs(1);
-const RETRIES: u32 = 10;
+const RETRIES: u32 = 20;
 /// What EDK2 asks for.
 const BLOCK: usize = 1468;
 const WINDOW: u16 = 4;
