@@ -34,5 +34,5 @@ pub mod store;
 pub mod tree;
 pub mod trust;
 
-pub use build::{BuildError, BuildReport, BuildRequest, build, update};
+pub use build::{BuildError, BuildReport, BuildRequest, FetchReport, build, fetch, update};
 pub use store::Store;

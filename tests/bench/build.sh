@@ -106,7 +106,11 @@ cat >"$work/run" <<END
 #!/bin/sh
 exec "$kiln" build "\$@" --report json --progress none --name bench
 END
-chmod +x "$work/run"
+cat >"$work/fetch" <<END
+#!/bin/sh
+exec "$kiln" image fetch "\$@" --output json --progress none --name bench
+END
+chmod +x "$work/run" "$work/fetch"
 offline="--images $images --offline"
 
 header() {
@@ -144,6 +148,11 @@ fi
     row "command of one service changed" 0 "$work/run" "$work/local.yml" --store "$work/store" $offline
     spec "$work/other.yml" "$local" three other
     row "another specification of these images" 0 "$work/run" "$work/other.yml" --store "$work/store" $offline
+    spec "$work/local.yml" "$local" one
+    row "fetched and packed beforehand" "$all" "$work/fetch" "$work/local.yml" --store "$work/store-fetched" $offline
+    row "first build after that" 0 "$work/run" "$work/local.yml" --store "$work/store-fetched" $offline
+    row "the same, with --release" "$all" "$work/fetch" "$work/local.yml" --store "$work/store-release" $offline --release
+    row "first build after that" 0 "$work/run" "$work/local.yml" --store "$work/store-release" $offline --release
     spec "$work/seven.yml" "$local" one service 7
     "$work/run" "$work/seven.yml" --store "$work/store-seven" $offline >"$work/log"
     spec "$work/local.yml" "$local" one

@@ -4,6 +4,9 @@ import json
 import sys
 
 report = json.load(sys.stdin)
+if isinstance(report, list):
+    # `kiln image fetch` tells of each architecture.
+    report = report[0]
 if "initrd" in report:
     print(report["initrd"])
 else:

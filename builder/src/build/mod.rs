@@ -15,6 +15,7 @@ mod contents;
 mod elf;
 mod error;
 mod export;
+mod fetch;
 mod files;
 mod init;
 mod keep;
@@ -34,17 +35,17 @@ mod tar;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use kiln_types::ImageRef;
-use tokio::sync::Semaphore;
 
 use self::assemble::{Assembled, assemble, has_kiln_init};
 pub use self::error::BuildError;
 pub use self::export::stub_pin;
+pub use self::fetch::{FetchReport, fetch};
 pub use self::keep::KeepError;
-use self::pack::{Packer, at_a_time};
+use self::pack::Packer;
 use self::packages::Packages;
 use self::report::Steps;
 pub use self::report::{BuildReport, ComponentReport, StepReport};
@@ -72,7 +73,7 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     let mut steps = Steps::begin();
     let spec = spec::load(&request.specs)?;
     let image = image_name(&request)?;
-    let epoch = request.epoch.map_or_else(source_date_epoch, |epoch| Ok(Some(epoch)))?;
+    let epoch = epoch(&request)?;
     let (arch, store) = (request.arch, request.store);
     // Before anything is fetched: without a key nothing can be published.
     let key = request.keys.as_ref().map(KeyDir::site_key).transpose()?;
@@ -89,25 +90,8 @@ pub async fn build(request: BuildRequest<'_>) -> Result<BuildReport, BuildError>
     warnings.extend(packages.warnings());
     steps.end("resolve");
 
-    let packing = Packing {
-        mtime: epoch.unwrap_or(0),
-        compression: SegmentCompression::Zstd,
-        level: if request.release { segment_level::RELEASE } else { segment_level::USUAL },
-        // LinuxKit's own init would leave the marks in the root file system.
-        marked: has_kiln_init(&spec),
-    };
-    let packer = Packer {
-        store: store.clone(),
-        progress: request.progress,
-        packages: &packages,
-        images: &sources,
-        packing,
-        processors: Arc::new(Semaphore::new(at_a_time())),
-        reports: Mutex::default(),
-        warnings: Mutex::default(),
-        directories: Mutex::default(),
-        marks: Mutex::default(),
-    };
+    let packing = packing(&request, &spec, epoch);
+    let packer = Packer::new(store, &packages, &sources, packing, request.progress);
     let Assembled { kernel, memory, segments, components } =
         assemble(&packer, &spec, &image, &resolved).await?;
     let (kernel, config) = (kernel.kernel.clone(), kernel.config());
@@ -230,6 +214,17 @@ mod segment_level {
     pub(super) const RELEASE: i32 = 19;
 }
 
+/// Returns how the segments of a build are written.
+fn packing(request: &BuildRequest<'_>, spec: &Spec, epoch: Option<u32>) -> Packing {
+    Packing {
+        mtime: epoch.unwrap_or(0),
+        compression: SegmentCompression::Zstd,
+        level: if request.release { segment_level::RELEASE } else { segment_level::USUAL },
+        // LinuxKit's own init would leave the marks in the root file system.
+        marked: has_kiln_init(spec),
+    }
+}
+
 fn packages<'a>(request: &BuildRequest<'_>, spec: &Spec, fetcher: &'a Fetcher<'a>) -> Packages<'a> {
     Packages::new(request, &spec.debian, fetcher)
 }
@@ -317,6 +312,11 @@ fn image_name(request: &BuildRequest<'_>) -> Result<ImageRef, BuildError> {
     let stem = || Some(request.specs.first()?.file_stem()?.to_string_lossy().into_owned());
     let name = request.name.clone().or_else(stem).unwrap_or_default();
     Ok(name.parse()?)
+}
+
+/// Returns the time that everything in the image has, where one is asked for.
+fn epoch(request: &BuildRequest<'_>) -> Result<Option<u32>, BuildError> {
+    request.epoch.map_or_else(source_date_epoch, |epoch| Ok(Some(epoch)))
 }
 
 /// Returns the time that everything in the image has, where the environment sets one

@@ -32,7 +32,7 @@ const KERNEL_PARTS: [&str; 3] = ["kernel", "kernel-modules", "ucode"];
 const FURTHER: usize = 2;
 
 /// How many components are packed at a time: each needs memory.
-pub(super) fn at_a_time() -> usize {
+fn at_a_time() -> usize {
     std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8))
 }
 
@@ -51,6 +51,29 @@ pub(super) struct Packer<'a, 'p> {
     pub(super) directories: Mutex<BTreeSet<String>>,
     /// The component that the mark of each segment stands for.
     pub(super) marks: Mutex<BTreeMap<String, String>>,
+}
+
+impl<'a, 'p> Packer<'a, 'p> {
+    pub(super) fn new(
+        store: &Store,
+        packages: &'a Packages<'p>,
+        images: &'a Images<'a>,
+        packing: Packing,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Self {
+            store: store.clone(),
+            progress,
+            packages,
+            images,
+            packing,
+            processors: Arc::new(Semaphore::new(at_a_time())),
+            reports: Mutex::default(),
+            warnings: Mutex::default(),
+            directories: Mutex::default(),
+            marks: Mutex::default(),
+        }
+    }
 }
 
 impl Packer<'_, '_> {

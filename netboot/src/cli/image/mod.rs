@@ -3,6 +3,7 @@
 mod change;
 mod collect;
 mod diff;
+mod fetch;
 mod pull;
 mod push;
 mod show;
@@ -17,6 +18,7 @@ use kiln_builder::store::Store;
 use self::change::{RmArgs, TagArgs};
 use self::collect::GcArgs;
 use self::diff::DiffArgs;
+use self::fetch::FetchArgs;
 use self::pull::PullArgs;
 use self::push::PushArgs;
 use self::show::ShowArgs;
@@ -58,6 +60,7 @@ enum ImageCommand {
     Show(ShowArgs),
     Diff(DiffArgs),
     Update(UpdateArgs),
+    Fetch(FetchArgs),
     Verify(VerifyArgs),
     Push(PushArgs),
     Pull(PullArgs),
@@ -78,6 +81,7 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Show(args) => return show::run(args).await,
         ImageCommand::Diff(args) => return diff::run(args),
         ImageCommand::Update(args) => return update::run(args).await,
+        ImageCommand::Fetch(args) => return fetch::run(args).await,
         ImageCommand::Verify(args) => return verify::run(args).await,
         ImageCommand::Push(args) => return push::run(args).await,
         ImageCommand::Pull(args) => return pull::run(args).await,

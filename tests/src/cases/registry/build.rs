@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use kiln_types::Arch;
+use serde_json::Value;
 
 use super::super::build::link;
 use super::{Bench, LARGE, blobs_asked};
@@ -18,7 +19,7 @@ pub(super) fn builds() -> anyhow::Result<()> {
     let bench = Bench::new(&Sample::new("web").with_large_layer(LARGE))?;
     // Fetches the kernel into the shared store.
     image(Arch::X86_64)?;
-    for stored in ["store", "other"] {
+    for stored in ["store", "other", "fetched"] {
         link(&store().join("cache/deb"), &bench.at(stored).join("cache/deb"))?;
     }
     let registry = bench.open("registry")?;
@@ -53,6 +54,12 @@ pub(super) fn builds() -> anyhow::Result<()> {
     blobs.dedup();
     ensure!(all == 4 && blobs.len() == 4, "{all} downloads of {blobs:?}");
 
+    let before = bench.at("fetched").display().to_string();
+    let spec = bench.at("web.yml").display().to_string();
+    let fetch = ["image", "fetch", &spec, "--arch", "x86_64", "--store", &before];
+    let fetched = kiln(&[&fetch[..], &["--locked", "--config", &config]].concat())?;
+    ensure!(fetched.code == Some(0) && fetched.stdout.contains("web "), "{fetched:?}");
+
     // The same in a folder, under the name that the specification has.
     let mut sample = Sample::new(&name).with_large_layer(LARGE);
     sample.name = name;
@@ -61,5 +68,14 @@ pub(super) fn builds() -> anyhow::Result<()> {
     let images = bench.at("images").display().to_string();
     let third = build("three", "other", &["--locked", "--offline", "--images", &images])?;
     ensure!(one == third, "the initrd from the folder differs");
+
+    // All that was fetched beforehand is packed as well.
+    let again = ["build", &spec, "--arch", "x86_64", "--store", &before, "--locked", "--offline"];
+    let built = kiln(&[&again[..], &["--no-sign", "--report", "json"]].concat())?;
+    ensure!(built.code == Some(0), "what was fetched cannot be built: {}", built.stderr);
+    let report: Value = serde_json::from_str(&built.stdout)?;
+    let parts = report["components"].as_array().context("the report has no components")?;
+    let new: Vec<_> = parts.iter().filter(|part| part["reused"] != true).collect();
+    ensure!(parts.len() > 3 && new.is_empty(), "these were packed anew: {new:?}");
     Ok(())
 }
