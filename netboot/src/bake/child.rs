@@ -71,6 +71,9 @@ impl Workshop {
         if job.lock.is_some() {
             list.push("--locked".to_owned());
         }
+        if job.release {
+            list.push("--release".to_owned());
+        }
         list.extend(self.common(job));
         list
     }

@@ -22,6 +22,7 @@ fn job(lock: Option<&str>, update: UpdatePolicy) -> Job {
         fingerprint: Digest::from_bytes([1; 32]),
         lock: lock.map(PathBuf::from),
         update,
+        release: update == UpdatePolicy::Security,
     }
 }
 
@@ -45,12 +46,14 @@ async fn the_version_is_read_from_the_report_and_the_log_from_standard_error() {
     assert_eq!(result.unwrap().hex(), hex);
     assert!(lines[0].starts_with("build /images/web.yml --name web --arch arm64 --confined "));
     assert!(lines[0].contains("/locks/web.lock") && !lines[0].contains("--locked"));
+    assert!(!lines[0].contains("--release"));
     assert_eq!(lines[1], "packing web");
     // A lock file beside the specification is somebody's word: it is not moved.
     let (_, lines) = run(&workshop, &job(Some("/images/web.lock"), UpdatePolicy::Never)).await;
     assert!(lines[0].contains(" --locked ") && lines[0].contains("--lock /images/web.lock"));
     let (_, lines) = run(&workshop, &job(None, UpdatePolicy::Security)).await;
     assert!(lines[0].starts_with("image update /images/web.yml --only security --arch arm64 "));
+    assert!(lines.iter().any(|line| line.contains(" --release ")));
 }
 
 #[tokio::test]

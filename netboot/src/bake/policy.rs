@@ -63,6 +63,8 @@ pub struct Policy {
     pub every: Duration,
     /// What it is built for.
     pub arch: Vec<Arch>,
+    /// Whether it is compressed as well as possible.
+    pub release: bool,
 }
 
 impl Default for Policy {
@@ -72,6 +74,7 @@ impl Default for Policy {
             update: UpdatePolicy::Never,
             every: Duration::from_secs(24 * 3600),
             arch: Arch::host().into_iter().collect(),
+            release: false,
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) lock: Option<PathBuf>,
     /// What of the lock file moves before the build.
     pub(super) update: UpdatePolicy,
+    /// Whether it is compressed as well as possible.
+    pub(super) release: bool,
 }
 
 /// What is known of the builds of one image for one architecture. Times are in milliseconds since 1970.
@@ -145,6 +147,7 @@ impl Schedule {
         self.requested.remove(&key);
         self.asked.remove(&key);
         self.running.insert(image.clone(), (arch, found.fingerprint));
+        let release = self.settings.policy(&image).release;
         Some(Job {
             image,
             arch,
@@ -152,6 +155,7 @@ impl Schedule {
             fingerprint: found.fingerprint,
             lock: found.lock,
             update,
+            release,
         })
     }
 

@@ -14,8 +14,13 @@ fn folder(images: &[(&str, u8)]) -> BTreeMap<String, Found> {
 }
 
 fn schedule(build: BuildWhen, update: UpdatePolicy) -> Schedule {
-    let policy =
-        Policy { build, update, every: Duration::from_secs(3600), arch: vec![Arch::X86_64] };
+    let policy = Policy {
+        build,
+        update,
+        every: Duration::from_secs(3600),
+        arch: vec![Arch::X86_64],
+        ..Policy::default()
+    };
     let mut schedule =
         Schedule::new(BakeSettings { policy, ..BakeSettings::default() }, BTreeMap::new());
     schedule.found(folder(&[("web", 1)]));

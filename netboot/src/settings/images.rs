@@ -23,6 +23,7 @@ pub(super) struct WireImages {
     update: Option<UpdatePolicy>,
     every: Option<Spanned<String>>,
     arch: Option<Spanned<Vec<Arch>>>,
+    release: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +34,7 @@ pub(super) struct WireImage {
     update: Option<UpdatePolicy>,
     every: Option<Spanned<String>>,
     arch: Option<Spanned<Vec<Arch>>>,
+    release: Option<bool>,
 }
 
 pub(super) fn check(
@@ -41,7 +43,10 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> BakeSettings {
     let base = BakeSettings::default();
-    let policy = policy(&base.policy, all.build, all.update, all.every, all.arch, problems);
+    let policy = Policy {
+        release: all.release.unwrap_or(base.policy.release),
+        ..policy(&base.policy, all.build, all.update, all.every, all.arch, problems)
+    };
     let jobs = match all.jobs {
         Some(jobs) if !(1..=64).contains(jobs.get_ref()) => {
             problems.push((Some(jobs.span()), "`jobs` is a number from 1 to 64".to_owned()));
@@ -64,8 +69,10 @@ pub(super) fn check(
         } else if settings.images.contains_key(name) {
             problems.push((Some(image.name.span()), format!("image `{name}` is there twice")));
         }
-        let policy =
-            self::policy(&policy, image.build, image.update, image.every, image.arch, problems);
+        let policy = Policy {
+            release: image.release.unwrap_or(policy.release),
+            ..self::policy(&policy, image.build, image.update, image.every, image.arch, problems)
+        };
         settings.images.insert(image.name.into_inner(), policy);
     }
     settings.policy = policy;
@@ -93,6 +100,7 @@ fn policy(
         update: update.unwrap_or(base.update),
         every: duration(every, problems).unwrap_or(base.every),
         arch,
+        release: base.release,
     }
 }
 
@@ -121,7 +129,7 @@ mod tests {
     #[test]
     fn an_image_has_the_policy_of_all_where_it_says_nothing_else() {
         let text = "[images]\nbuild = \"on-boot\"\nevery = \"12h\"\narch = [\"arm64\"]\n\
-                    [[image]]\nname = \"web\"\nupdate = \"security\"\narch = [\"x86_64\", \"arm64\"]\n";
+                    [[image]]\nname = \"web\"\nrelease = true\nupdate = \"security\"\narch = [\"x86_64\", \"arm64\"]\n";
         let settings = bake(text).unwrap();
         assert_eq!(settings.dir.as_deref(), Some(Path::new("/etc/kiln/images")));
         let (other, web) = (settings.policy("other"), settings.policy("web"));
@@ -129,6 +137,7 @@ mod tests {
         assert_eq!((web.build, web.update), (BuildWhen::OnBoot, UpdatePolicy::Security));
         assert_eq!((web.every, web.arch.len()), (Duration::from_secs(12 * 3600), 2));
         assert_eq!(other.arch, [Arch::Arm64]);
+        assert!(web.release && !other.release);
     }
 
     #[test]
