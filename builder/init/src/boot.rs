@@ -26,6 +26,8 @@ use crate::{
 
 /// How long the kernel hurries for services that do not come up.
 const HURRY: Duration = Duration::from_secs(60);
+/// How long disks may take to appear once they have a driver.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Boots and keeps the machine until it is asked to stop.
 pub(crate) fn run() -> Result<Infallible, BootError> {
@@ -68,6 +70,9 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     let mut loader = Loader::open();
     loader.load_soon(&image.modules);
     loader.load_soon(&line.modules);
+    if image.diskless {
+        loader.put_off_disks();
+    }
     let count = loader.load_for_hardware();
     say(&format!("{count} modules for this hardware"));
     phone.tell_since(start, Phase::Modules, count.to_string());
@@ -79,12 +84,14 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     clock::set_if_unset();
 
     network::bring_up(image.network.as_ref(), machine.as_ref(), &mut loader, &phone)?;
-    facts::tell(machine.as_ref());
+    if !image.diskless {
+        facts::tell(machine.as_ref());
+    }
     orders::start(machine.as_ref(), &children)?;
 
     let start = clock::uptime();
     let state = state::set_up(&image, machine.as_ref(), &mut loader, &children, &phone);
-    drop(loader);
+    let rest = image.diskless.then_some(loader);
     volumes::set_up();
     phone.tell_since(start, Phase::Volumes, "");
     if let Some(then) = services::run_onboot(&image.onboot, &children, &phone) {
@@ -97,6 +104,9 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
         screen::start(&image.image, version.unwrap_or_default())?;
     }
     let first = healthy.recv_timeout(HURRY);
+    if let Some(loader) = rest {
+        look_for_disks(loader, machine.clone())?;
+    }
     tune::hurry(false);
     let all_up = match first {
         Err(RecvTimeoutError::Timeout) => healthy.recv().is_ok(),
@@ -112,6 +122,22 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     loop {
         std::thread::park();
     }
+}
+
+/// Loads the drivers of disks that nobody here needs: whoever looks at the machine is to see what it has.
+fn look_for_disks(mut loader: Loader, machine: Option<Machine>) -> Result<(), BootError> {
+    let look = move || {
+        let mut count = loader.load_the_rest();
+        if count > 0 {
+            // Some buses find what is on them only after a while.
+            std::thread::sleep(SETTLE);
+            count += loader.load_for_hardware();
+            say(&format!("{count} modules for disks"));
+        }
+        facts::tell(machine.as_ref());
+    };
+    let thread = std::thread::Builder::new().name("disks".to_owned()).stack_size(256 * 1024);
+    thread.spawn(look).map(drop).map_err(|source| BootError::StartThread("disks", source))
 }
 
 /// A file that cannot be read is told, and the boot goes on without.

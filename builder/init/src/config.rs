@@ -39,6 +39,8 @@ pub(crate) struct Image {
     pub(crate) state: Option<StateDisk>,
     /// After how many milliseconds a watchdog resets a machine that hangs; 0 for never.
     pub(crate) watchdog: Option<u64>,
+    /// Whether nothing in the image can reach a disk: nobody waits for the drivers of disks then.
+    pub(crate) diskless: bool,
 }
 
 impl Image {

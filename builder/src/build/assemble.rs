@@ -6,7 +6,7 @@ use super::component::{self, Component, Components, What};
 use super::kernel::KernelParts;
 use super::pack::Packer;
 use super::resolve::Resolved;
-use super::{BuildError, blocking, files, init, key};
+use super::{BuildError, blocking, files, init, key, reach};
 use crate::kernel::{Load, memory_of, min_ram};
 use crate::manifest::{SegmentCompression, SegmentEntry};
 use crate::segment::Packing;
@@ -103,6 +103,7 @@ pub(super) async fn assemble(
                 .as_ref()
                 .map(|state| state.settle(component::bundles(spec).into_iter().zip(containers))),
             watchdog: spec.watchdog.as_ref().and_then(|watchdog| watchdog.millis()),
+            diskless: spec.state.is_none() && !containers.iter().any(reach::reaches_disks),
         };
         let part = |said: &init::About<'_>| -> Result<_, BuildError> {
             Ok(part("image", format!("init[{number}]"), What::Tree(said.tree()?)))

@@ -35,6 +35,8 @@ pub(super) struct About<'a> {
     pub(super) state: Option<State>,
     /// After how many milliseconds a watchdog resets the machine, where the specification says so; 0 for never.
     pub(super) watchdog: Option<u64>,
+    /// Whether nothing in the image can reach a disk.
+    pub(super) diskless: bool,
 }
 
 impl About<'_> {
@@ -92,6 +94,9 @@ impl About<'_> {
         }
         if let Some(millis) = self.watchdog {
             about["watchdog"] = json!(millis);
+        }
+        if self.diskless {
+            about["diskless"] = json!(true);
         }
         about
     }
@@ -155,6 +160,7 @@ mod tests {
             network: None,
             state: None,
             watchdog: None,
+            diskless: false,
         };
         let about = said.value();
         assert_eq!(about.as_object().unwrap().len(), 5);
@@ -167,8 +173,10 @@ mod tests {
         said.parts.insert("00ff".to_owned(), "web".to_owned());
         said.min_ram = Some(1 << 27);
         said.network = Some(json!([]));
+        said.diskless = true;
         let about = said.value();
         assert_eq!(about["network"], json!([]), "no network at all is something to say");
+        assert_eq!(about["diskless"], true);
         assert_eq!((&about["parts"]["00ff"], &about["min-ram"]), (&json!("web"), &json!(1 << 27)));
     }
 }

@@ -10,13 +10,16 @@ const STACK: usize = 128 * 1024;
 /// Where modules for disks are, below `kernel/drivers`.
 const DISKS: &[&str] = &["ata/", "block/", "md/", "mmc/", "nvme/", "scsi/", "cdrom/"];
 
+/// The lane of the drivers of disks.
+pub(super) const DISK_LANE: usize = 1;
+
 /// Returns the lane of a module by its file: network, disks, or everything else.
 pub(super) fn of(file: &str) -> usize {
     let Some((_, driver)) = file.split_once("kernel/drivers/") else { return 2 };
     if driver.starts_with("net/") {
         0
     } else if DISKS.iter().any(|folder| driver.starts_with(folder)) {
-        1
+        DISK_LANE
     } else {
         2
     }

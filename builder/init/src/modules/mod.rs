@@ -16,6 +16,8 @@ use crate::console::say;
 pub(crate) use glob::matches;
 use index::Index;
 
+/// There when the machine has been started by UEFI.
+const EFI: &str = "/sys/firmware/efi";
 /// Loading a bus driver brings up devices that want drivers again.
 const ROUNDS: usize = 6;
 
@@ -30,6 +32,9 @@ pub(crate) struct Loader {
     loaded: usize,
     /// Files to load beside the next ones.
     soon: Vec<String>,
+    /// Whether drivers of disks wait, and those that do.
+    puts_off_disks: bool,
+    put_off: Vec<String>,
 }
 
 impl Loader {
@@ -53,6 +58,8 @@ impl Loader {
             known: BTreeSet::new(),
             loaded: 0,
             soon: Vec::new(),
+            puts_off_disks: false,
+            put_off: Vec::new(),
         }
     }
 
@@ -66,9 +73,25 @@ impl Loader {
     /// Loads what the image names when hardware is looked for the next time, beside what that asks for.
     pub(crate) fn load_soon(&mut self, names: &[String]) {
         for name in names {
+            // Every module takes time to check, and a BIOS has no variables.
+            if name == "efivarfs" && !Path::new(EFI).exists() {
+                continue;
+            }
             self.note_missing(name);
             self.soon.extend(self.index.files_for(name).into_iter().map(str::to_owned));
         }
+    }
+
+    /// Leaves drivers of disks for [`load_the_rest`](Self::load_the_rest): they take longest, and disks take their time.
+    pub(crate) fn put_off_disks(&mut self) {
+        self.puts_off_disks = true;
+    }
+
+    /// Loads what was put off. Returns how many modules it was.
+    pub(crate) fn load_the_rest(&mut self) -> usize {
+        self.puts_off_disks = false;
+        self.soon.append(&mut self.put_off);
+        self.load_for_hardware()
     }
 
     /// Loads what the hardware asks for, until nothing new appears. Returns how many modules it was.
@@ -83,7 +106,12 @@ impl Loader {
                 }
                 for name in self.index.wanted_by(&device) {
                     let files = self.index.files_for(name);
-                    let lane = 1 + files.last().map_or(0, |file| lanes::of(file));
+                    let lane = files.last().map_or(0, |file| lanes::of(file));
+                    if self.puts_off_disks && lane == lanes::DISK_LANE {
+                        self.put_off.extend(files.into_iter().map(str::to_owned));
+                        continue;
+                    }
+                    let lane = 1 + lane;
                     lanes.resize(lanes.len().max(lane + 1), Vec::new());
                     if let Some(lane) = lanes.get_mut(lane) {
                         lane.extend(files.into_iter().map(str::to_owned));
