@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fat_name::{Name, is_plain};
 use super::plan::Plan;
 
 const SECTOR: u64 = 512;
@@ -63,7 +64,7 @@ pub enum FatError {
     },
     /// A name cannot be written.
     #[error(
-        "`{0}` is no short name: eight capital letters, digits, `_` or `-`, a dot and three more"
+        "`{0}` cannot be a name here: letters, digits, `.`, `_`, `-` and `+`, no dot at an end, at most 255"
     )]
     Name(String),
     /// Two files have the same path, or one is where another one's folder would be.
@@ -124,7 +125,7 @@ impl Layout {
 #[derive(Debug)]
 struct Node {
     parent: usize,
-    name: [u8; 11],
+    name: Name,
     /// The content of a file; nothing for a directory.
     file: Option<Plan>,
     len: u64,
@@ -182,7 +183,7 @@ fn tree(files: &[(&str, Plan)]) -> Result<Vec<Node>, FatError> {
         let len = file.as_ref().map_or(0, Plan::len);
         Node { parent, name, file, len, first: 0, clusters: 0 }
     };
-    let mut nodes = vec![node(0, [b' '; 11], None)];
+    let mut nodes = vec![node(0, Name::default(), None)];
     // Sorted, so that the order in which files are given does not show.
     let sorted: BTreeMap<&str, &Plan> = files.iter().map(|(path, plan)| (*path, plan)).collect();
     if sorted.len() != files.len() {
@@ -195,28 +196,33 @@ fn tree(files: &[(&str, Plan)]) -> Result<Vec<Node>, FatError> {
         let mut parent = 0;
         let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
         for folder in folders.split('/').filter(|name| !name.is_empty()) {
-            let name = short_name(folder)?;
-            parent = match find(&nodes, parent, name) {
+            parent = match find(&nodes, parent, folder) {
                 Some(n) if nodes.get(n).is_some_and(|node| node.file.is_none()) => n,
                 Some(_) => return Err(FatError::Duplicate(path.to_owned())),
                 None => {
+                    let name = name(&nodes, parent, folder)?;
                     nodes.push(node(parent, name, None));
                     nodes.len() - 1
                 }
             };
         }
-        let name = short_name(file)?;
-        if find(&nodes, parent, name).is_some() {
+        if find(&nodes, parent, file).is_some() {
             return Err(FatError::Duplicate(path.to_owned()));
         }
+        let name = name(&nodes, parent, file)?;
         nodes.push(node(parent, name, Some(content.clone())));
     }
     Ok(nodes)
 }
 
-fn find(nodes: &[Node], parent: usize, name: [u8; 11]) -> Option<usize> {
-    (1..nodes.len())
-        .find(|&n| nodes.get(n).is_some_and(|it| it.parent == parent && it.name == name))
+fn find(nodes: &[Node], parent: usize, name: &str) -> Option<usize> {
+    let is = |it: &Node| it.parent == parent && it.name.is(name);
+    (1..nodes.len()).find(|&n| nodes.get(n).is_some_and(is))
+}
+
+fn name(nodes: &[Node], parent: usize, text: &str) -> Result<Name, FatError> {
+    let taken = |short: [u8; 11]| children(nodes, parent).any(|it| it.name.short == short);
+    Name::new(text, taken).ok_or_else(|| FatError::Name(text.to_owned()))
 }
 
 fn children(nodes: &[Node], parent: usize) -> impl Iterator<Item = &Node> {
@@ -225,7 +231,8 @@ fn children(nodes: &[Node], parent: usize) -> impl Iterator<Item = &Node> {
 
 /// Gives each node its clusters, one after the other, and returns how many are taken.
 fn place(nodes: &mut [Node], layout: &Layout) -> Result<u64, FatError> {
-    let entries: Vec<usize> = (0..nodes.len()).map(|n| children(nodes, n).count()).collect();
+    let entries = |n| children(nodes, n).map(|node| 1 + node.name.long_entries()).sum();
+    let entries: Vec<usize> = (0..nodes.len()).map(entries).collect();
     let mut used = 0;
     for (n, (node, entries)) in nodes.iter_mut().zip(entries).enumerate() {
         // The root has the label, other directories `.` and `..`.
@@ -286,7 +293,8 @@ fn directory(nodes: &[Node], n: usize, label: [u8; 11]) -> Vec<u8> {
     }
     for node in children(nodes, n) {
         let attribute = if node.file.is_some() { 0x20 } else { DIRECTORY };
-        out.extend(entry(node.name, attribute, node.first, node.len));
+        out.extend(node.name.long());
+        out.extend(entry(node.name.short, attribute, node.first, node.len));
     }
     out
 }
@@ -356,29 +364,13 @@ fn info_sector(layout: &Layout, used: u64) -> Vec<u8> {
     out
 }
 
-fn short_name(name: &str) -> Result<[u8; 11], FatError> {
-    let (base, extension) = name.split_once('.').unwrap_or((name, ""));
-    let fits = !base.is_empty() && base.len() <= 8 && extension.len() <= 3;
-    if !fits || !plain(base) || !plain(extension) {
-        return Err(FatError::Name(name.to_owned()));
-    }
-    let mut out = [b' '; 11];
-    put(&mut out, 0, base.as_bytes());
-    put(&mut out, 8, extension.as_bytes());
-    Ok(out)
-}
-
 fn short_label(label: &str) -> Result<[u8; 11], FatError> {
-    if label.is_empty() || label.len() > 11 || !plain(label) {
+    if label.is_empty() || label.len() > 11 || !label.bytes().all(is_plain) {
         return Err(FatError::Name(label.to_owned()));
     }
     let mut out = [b' '; 11];
     put(&mut out, 0, label.as_bytes());
     Ok(out)
-}
-
-fn plain(text: &str) -> bool {
-    text.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'))
 }
 
 /// Overwrites bytes; every place here is inside.

@@ -59,6 +59,35 @@ fn another_reader_finds_every_file_in_file_systems_of_all_kinds() {
 }
 
 #[test]
+fn another_reader_finds_long_names() {
+    let exact = format!("{}.dtb", "x".repeat(13 * 3 - 4));
+    let files = [
+        ("bcm2711-rpi-4-b.dtb", file(5000, 1)),
+        ("bcm2711-rpi-400.dtb", file(6000, 2)),
+        ("config.txt", file(10, 3)),
+        ("overlays/vc4-kms-v3d-pi5.dtbo", file(700, 4)),
+        ("a.b.c", file(3, 5)),
+        (&exact, file(4, 6)),
+    ];
+    for mib in [4, 40] {
+        let plan = plan(&volume(mib << 20), &files).unwrap();
+        let read = fatfs::FileSystem::new(Cursor::new(bytes(&plan)), fatfs::FsOptions::new());
+        let read = read.unwrap();
+        for (path, content) in &files {
+            let mut found = Vec::new();
+            read.root_dir().open_file(path).unwrap().read_to_end(&mut found).unwrap();
+            assert_eq!(found, bytes(content), "{path}");
+        }
+        let entries = read.root_dir().iter().map(Result::unwrap);
+        let names: Vec<_> = entries.map(|it| (it.short_file_name(), it.file_name())).collect();
+        let own = |short: &str, long: &str| (short.to_owned(), long.to_owned());
+        assert!(names.contains(&own("BCM271~1.DTB", "bcm2711-rpi-4-b.dtb")), "{names:?}");
+        assert!(names.contains(&own("BCM271~2.DTB", "bcm2711-rpi-400.dtb")), "{names:?}");
+        assert!(names.contains(&own("AB~1.C", "a.b.c")), "{names:?}");
+    }
+}
+
+#[test]
 fn the_order_of_the_files_does_not_show() {
     let (a, b) = (("A.EFI", file(5, 1)), ("B.EFI", file(5, 2)));
     let one = plan(&volume(4 << 20), &[a.clone(), b.clone()]).unwrap();
@@ -71,11 +100,14 @@ fn files_that_cannot_be_there_are_refused() {
     assert_eq!(refused(1 << 20, &[]), FatError::Size(1 << 20));
     assert_eq!(refused((4 << 20) + 1, &[]), FatError::Size((4 << 20) + 1));
     assert!(matches!(refused(4 << 20, &[("A", file(5 << 20, 1))]), FatError::NoSpace { .. }));
-    for name in ["boot.efi", "LONGERTHAN8", "A.EFIX", "", "A.B.C", "A B"] {
+    let long = "a".repeat(256);
+    for name in ["", "A B", "a/.b", "a.", "\u{e9}", "a*", &long] {
         assert!(matches!(refused(4 << 20, &[(name, file(1, 1))]), FatError::Name(_)), "{name}");
     }
-    let twice = [("A", file(1, 1)), ("A/B", file(1, 1))];
-    assert!(matches!(refused(4 << 20, &twice), FatError::Duplicate(_)));
+    for other in ["A/B", "a"] {
+        let twice = [("A", file(1, 1)), (other, file(1, 1))];
+        assert!(matches!(refused(4 << 20, &twice), FatError::Duplicate(_)), "{other}");
+    }
     let mut huge = Plan::default();
     huge.pad_to(1 << 32);
     assert!(matches!(refused(8 << 30, &[("A", huge)]), FatError::FileTooLarge { .. }));

@@ -10,6 +10,7 @@
 mod certificate;
 mod der;
 pub mod fat;
+mod fat_name;
 mod format;
 pub mod gpt;
 pub mod iso;
