@@ -6,8 +6,9 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 
+use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use kiln_types::Digest;
@@ -44,6 +45,13 @@ pub trait Signer: Send + Sync {
     ///
     /// Fails when there is no answer from the key.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
+
+    /// Signs a whole file in the same way, a chunk at a time.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, and as [`sign`](Self::sign) does.
+    fn sign_file(&self, file: &Plan, store: &Store) -> Result<Vec<u8>, SignError>;
 }
 
 /// A program cannot be signed.
@@ -130,6 +138,16 @@ impl Signer for KeyFile {
             .map_err(|_| SignError::Refused)?;
         Ok(signature)
     }
+
+    fn sign_file(&self, file: &Plan, store: &Store) -> Result<Vec<u8>, SignError> {
+        let mut hasher = digest::Context::new(&digest::SHA256);
+        file.each_chunk(store, |chunk| hasher.update(chunk)).map_err(SignError::Read)?;
+        let mut signature = vec![0; self.key.public_modulus_len()];
+        self.key
+            .sign_digest(&RSA_PKCS1_SHA256, &hasher.finish(), &mut signature)
+            .map_err(|_| SignError::Refused)?;
+        Ok(signature)
+    }
 }
 
 /// A key that a command has access to, such as one in a hardware module. The command gets the bytes to sign on its
@@ -151,6 +169,20 @@ impl Signer for SigningCommand {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.run(|input| input.write_all(message))
+    }
+
+    fn sign_file(&self, file: &Plan, store: &Store) -> Result<Vec<u8>, SignError> {
+        self.run(|input| file.write(store, input))
+    }
+}
+
+impl SigningCommand {
+    /// Runs the command with what is to be signed as its input.
+    fn run(
+        &self,
+        write: impl FnOnce(&mut ChildStdin) -> io::Result<()>,
+    ) -> Result<Vec<u8>, SignError> {
         let program = || self.program.to_string_lossy().into_owned();
         let failed = |source| SignError::Run { program: program(), source };
         let mut child = Command::new(&self.program)
@@ -161,8 +193,8 @@ impl Signer for SigningCommand {
             .spawn()
             .map_err(failed)?;
         if let Some(mut input) = child.stdin.take() {
-            // A command that wants no input, or ends early, is judged by its answer. The message fits into the pipe.
-            drop(input.write_all(message));
+            // A command that wants no input, or ends early, is judged by its answer, which fits into the pipe.
+            drop(write(&mut input));
         }
         let mut signature = Vec::new();
         if let Some(output) = child.stdout.take() {

@@ -93,6 +93,9 @@ fn a_command_can_sign() {
             *self.1.lock().unwrap() = message.to_vec();
             Err(SignError::Refused)
         }
+        fn sign_file(&self, _: &Plan, _: &Store) -> Result<Vec<u8>, SignError> {
+            Err(SignError::Refused)
+        }
     }
     let note = Note(key.certificate.clone(), std::sync::Mutex::default());
     assert!(matches!(signed_data(&digest, &note), Err(SignError::Refused)));
@@ -104,6 +107,14 @@ fn a_command_can_sign() {
         arguments: vec!["-c".into(), script.into(), "sh".into(), signature.clone().into()],
         certificate: key.certificate.clone(),
     };
+    // A whole file too: the command has got all of it.
+    let length = "printf %s $(wc -c)";
+    let said = shell(length).sign_file(&unsigned(), &store).unwrap();
+    assert_eq!(said, unsigned().len().to_string().into_bytes());
+    let mut whole = Vec::new();
+    unsigned().write(&store, &mut whole).unwrap();
+    let by_file = file.sign_file(&unsigned(), &store).unwrap();
+    assert_eq!(by_file, file.sign(&whole).unwrap());
     let signed = sign(&unsigned(), &store, &shell("cat >/dev/null; cat \"$1\"")).unwrap();
     assert!(verify(&signed, &store, &key.certificate));
     let error = sign(&unsigned(), &store, &shell("echo no card >&2; exit 3")).unwrap_err();
