@@ -163,11 +163,11 @@ impl fmt::Display for MachineKind {
 
 /// UEFI firmware as qemu wants it.
 #[derive(Clone, Debug)]
-pub(super) struct FirmwareImages {
+pub struct FirmwareImages {
     /// Read-only code.
-    pub(super) code: PathBuf,
+    pub code: PathBuf,
     /// Variables as they leave the factory; each machine writes to a copy.
-    pub(super) variables: PathBuf,
+    pub variables: PathBuf,
 }
 
 /// Finds a program on the PATH, or where Debian keeps those for root.

@@ -19,16 +19,46 @@ pub struct MachineConfig {
     pub mac: Mac,
     /// Memory in megabytes.
     pub memory_mb: u32,
+    /// Model of that card.
+    pub card: Card,
     /// Bridge that its network card is on.
     pub bridge: String,
     /// What it boots from instead of the network.
     pub drive: Option<Drive>,
     /// UEFI variables with keys in them; the firmware then starts only what these keys have signed.
     pub secure_boot: Option<PathBuf>,
+    /// Firmware of UEFI in the place of the installed one.
+    pub uefi: Option<FirmwareImages>,
     /// A file that is all of its firmware, such as U-Boot, in the place of what its kind has.
     pub bios: Option<PathBuf>,
     /// Further arguments for qemu, such as devices.
     pub more: Vec<String>,
+}
+
+/// A model of network card that qemu has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Card {
+    /// A card of virtual machines.
+    #[default]
+    Virtio,
+    /// Intel's 82540EM, of 2002.
+    E1000,
+    /// Intel's 82574L, the same family on PCI Express.
+    E1000e,
+    /// Realtek's 8139, of 100 Mbit/s.
+    Rtl8139,
+}
+
+impl Card {
+    /// Returns qemu's name of it.
+    pub const fn device(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio-net-pci",
+            Self::E1000 => "e1000",
+            Self::E1000e => "e1000e",
+            Self::Rtl8139 => "rtl8139",
+        }
+    }
 }
 
 /// A drive with a file in it, which the machine cannot change.
@@ -48,9 +78,11 @@ impl MachineConfig {
             kind,
             mac,
             memory_mb: 640,
+            card: Card::default(),
             bridge: BRIDGE.to_owned(),
             drive: None,
             secure_boot: None,
+            uefi: None,
             bios: None,
             more: Vec::new(),
         }
@@ -77,10 +109,11 @@ impl Machine {
     pub fn start(lab: &mut Lab, config: &MachineConfig) -> Result<Self, LabError> {
         let setpriv = program("setpriv", "util-linux")?;
         let qemu = config.kind.qemu()?;
-        let images = match (&config.secure_boot, &config.bios) {
-            (Some(variables), _) => Some(config.kind.secure_images(variables)?),
-            (None, Some(_)) => None,
-            (None, None) => config.kind.images()?,
+        let images = match (&config.secure_boot, &config.uefi, &config.bios) {
+            (Some(variables), _, _) => Some(config.kind.secure_images(variables)?),
+            (None, Some(images), _) => Some(images.clone()),
+            (None, None, Some(_)) => None,
+            (None, None, None) => config.kind.images()?,
         };
         let images = match images {
             Some(images) => Some(own_variables(lab.directory(), &config.name, images)?),
@@ -173,19 +206,21 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
             add(&["-M", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"])
         }
         Arch::X86_64 => add(&["-M", "q35"]),
-        Arch::Arm64 => add(&["-M", "virt", "-cpu", "cortex-a72"]),
+        Arch::Arm64 => add(&["-M", "virt", "-cpu", arm64_cpu(images)]),
     }
     // `-nodefaults`: no disk drives for the firmware to try first.
     add(&["-nodefaults", "-nographic", "-serial", "stdio", "-monitor", "none", "-no-reboot"]);
     // EDK2 has no network without a source of random numbers.
     add(&["-device", "virtio-rng-pci"]);
     add(&["-netdev", &format!("tap,id=net0,ifname={port},script=no,downscript=no")]);
-    // UEFI brings its own driver; the option ROM would be iPXE and come in its way.
-    let own = images.is_some() || config.bios.is_some();
+    // UEFI brings its own driver for virtio, and the option ROM, which is iPXE, would come in its way. For other cards
+    // the ROM is the driver, as it is on real ones.
+    let own = (images.is_some() || config.bios.is_some()) && config.card == Card::Virtio;
     let rom = if own { ",romfile=" } else { "" };
     // From a drive or from the network, and never from the other when the one fails.
     let first = if config.drive.is_some() { "" } else { ",bootindex=0" };
-    add(&["-device", &format!("virtio-net-pci,netdev=net0,mac={}{first}{rom}", config.mac)]);
+    let card = config.card.device();
+    add(&["-device", &format!("{card},netdev=net0,mac={}{first}{rom}", config.mac)]);
     if let Some(drive) = &config.drive {
         let (path, device) = match drive {
             Drive::Disk(path) => (path, "virtio-blk-pci"),
@@ -211,6 +246,14 @@ fn arguments(config: &MachineConfig, port: &str, images: Option<&FirmwareImages>
     }
     list.extend(config.more.iter().map(OsString::from));
     list
+}
+
+/// The firmware of Debian 13, the first that has a file of this name, has no network unless the processor itself makes
+/// random numbers, which of qemu's models only the newest do. Its pointer authentication in full would take half of the
+/// time.
+fn arm64_cpu(images: Option<&FirmwareImages>) -> &'static str {
+    let new = images.is_some_and(|images| images.code.ends_with("AAVMF_CODE.no-secboot.fd"));
+    if new { "max,pauth-impdef=on" } else { "cortex-a72" }
 }
 
 /// A comma in a value of qemu's options is written twice.
@@ -254,6 +297,24 @@ mod tests {
         assert!(line.contains("unit=0,readonly=on,file=/code.fd"));
         assert!(line.contains("unit=1,file=/a,,b.vars"));
         assert!(!line.contains("fw_cfg"));
+    }
+
+    #[test]
+    fn a_card_that_uefi_has_no_driver_for_keeps_its_rom() {
+        for (card, device) in
+            [(Card::E1000e, "-device e1000e,"), (Card::Rtl8139, "-device rtl8139,")]
+        {
+            let line = line_with(Arch::X86_64, FirmwareKind::Uefi, |config| config.card = card);
+            assert!(line.contains(device) && !line.contains("romfile"), "{line}");
+        }
+    }
+
+    #[test]
+    fn firmware_that_wants_random_numbers_has_a_processor_with_them() {
+        let code = |name: &str| FirmwareImages { code: name.into(), variables: "/vars".into() };
+        assert_eq!(arm64_cpu(Some(&code("/a/AAVMF_CODE.fd"))), "cortex-a72");
+        assert!(arm64_cpu(Some(&code("/a/AAVMF_CODE.no-secboot.fd"))).starts_with("max,"));
+        assert_eq!(arm64_cpu(None), "cortex-a72");
     }
 
     #[test]

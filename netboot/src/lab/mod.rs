@@ -19,8 +19,8 @@ mod site;
 
 pub use console::{Console, ConsoleError};
 pub use error::LabError;
-pub use firmware::{FirmwareKind, MachineKind};
-pub use machine::{Drive, Machine, MachineConfig};
+pub use firmware::{FirmwareImages, FirmwareKind, MachineKind};
+pub use machine::{Card, Drive, Machine, MachineConfig};
 pub use neighbour::Neighbour;
 pub use network::{ADDRESS, ADDRESS6, BRIDGE, Lab, NETWORK, NETWORK6};
 pub use site::{Served, Site};

@@ -1,8 +1,11 @@
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
 
 use super::LabError;
 use super::firmware::program;
@@ -46,6 +49,17 @@ impl Neighbour {
         let forward = ["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
         run_ip(self.command("sh").args(forward), &forward)?;
         Ok(self)
+    }
+
+    /// Moves the calling thread there. There is no way back.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone, or the thread may not enter it.
+    pub fn enter(&self) -> Result<(), LabError> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.child.id()));
+        let namespace = namespace.map_err(LabError::Unshare)?;
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| LabError::Unshare(errno.into()))
     }
 
     /// Returns the process that keeps its namespace.
