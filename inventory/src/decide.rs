@@ -38,21 +38,25 @@ pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
             })
         }
     };
-    let loader = loader(machine.as_deref(), sighting, &plan, &mut reasons);
+    let loader = loader(snapshot, machine.as_deref(), sighting, &plan, &mut reasons);
     Decision { machine, plan, loader, reasons }
 }
 
 /// Settles the loader, and says so where it is not iPXE.
 fn loader(
+    snapshot: &Snapshot,
     machine: Option<&Machine>,
     sighting: &Sighting,
     plan: &Plan,
     reasons: &mut Vec<Reason>,
 ) -> Loader {
     let choice = machine.map_or(LoaderChoice::Auto, |machine| machine.spec.loader);
-    let loader = match loader_for(choice, sighting) {
+    let wished = loader_for(choice, sighting);
+    let absent = sighting.arch().filter(|&arch| snapshot.absent.contains(&(wished, arch)));
+    let loader = match wished {
         // One file has everything in it or nothing; iPXE can wait and show why.
         Loader::Uki if !matches!(plan, Plan::Boot(_)) => Loader::Ipxe,
+        _ if absent.is_some() => Loader::Ipxe,
         loader => loader,
     };
     let boots = matches!(plan, Plan::Boot(_)) && sighting.asker == Asker::Firmware;
@@ -60,6 +64,10 @@ fn loader(
         let by_choice = firmware.is_uefi();
         if loader != Loader::Ipxe {
             reasons.push(Reason::LoadedBy { loader, by_choice });
+        }
+        if let Some(arch) = absent {
+            let (machine, wanted) = (machine.spec.name.clone(), choice);
+            reasons.push(Reason::LoaderAbsent { machine, wanted, arch });
         }
         if !by_choice && matches!(choice, LoaderChoice::Uki | LoaderChoice::Grub) {
             let (machine, wanted) = (machine.spec.name.clone(), choice);

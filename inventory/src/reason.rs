@@ -60,6 +60,19 @@ pub enum Reason {
         /// Kind of firmware seen.
         firmware: Firmware,
     },
+    /// The server has no files of the loader that the machine's settings name.
+    #[error(
+        "loader `{wanted}` of machine `{machine}` lacks its files for {arch}: it gets its usual loader; see [loaders] in \
+         kiln.toml"
+    )]
+    LoaderAbsent {
+        /// Name of the machine.
+        machine: String,
+        /// The loader that is wished for.
+        wanted: LoaderChoice,
+        /// Architecture of the machine.
+        arch: Arch,
+    },
     /// What asks does not boot from the network.
     #[error("an operating system asks, not firmware or a loader, so it gets an address only")]
     NotBooting,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, Bake, Machine};
+use crate::{Artifact, Bake, Loader, Machine};
 
 /// Everything that a decision depends on, at one moment. Cheap to share and never changed: a new one replaces it.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub unknown: UnknownMachines,
     /// What the server is about to build, by name of the image and architecture.
     pub bakes: BTreeMap<String, BTreeMap<Arch, Bake>>,
+    /// The loaders that the server has no files of, by architecture.
+    pub absent: Vec<(Loader, Arch)>,
 }
 
 impl Snapshot {

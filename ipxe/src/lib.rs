@@ -10,10 +10,12 @@
 mod boot_file;
 mod endpoints;
 mod loader;
+mod old;
 mod script;
 mod text;
 
 pub use boot_file::{BootFile, UBOOT_SCRIPT, boot_file, shim, uki_path};
 pub use endpoints::{Endpoints, Https, HttpsFor};
 pub use loader::{LOADERS, LoaderFile, MORE_LOADERS, loader};
+pub use old::{INITRD_BY_KERNEL, is_old, renewed_by};
 pub use script::{BootTicket, WAIT_SCRIPT, autoexec, script};

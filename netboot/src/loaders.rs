@@ -1,32 +1,28 @@
 //! The loaders that firmware fetches: iPXE, from Debian's package or a folder, held in memory (about 2 MB).
 
-use std::collections::HashMap;
-use std::io::{self, Read as _, Write as _};
-use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt as _;
+mod fetch;
+mod origins;
+mod over_tftp;
+mod signing;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_builder::deb::{self, Archive, ArchiveConfig};
-use kiln_builder::fetch::Fetcher;
 use kiln_builder::hash::sha256;
-use kiln_builder::progress::Silent;
-use kiln_builder::tree::TreePath;
-use kiln_inventory::Phase;
-use kiln_ipxe::{Endpoints, LOADERS, MORE_LOADERS};
+use kiln_builder::output::EfiSettings;
+use kiln_builder::output::sign::KeyError;
+use kiln_inventory::Loader;
+use kiln_ipxe::{INITRD_BY_KERNEL, LOADERS, MORE_LOADERS};
 use kiln_types::{Arch, Digest};
 
-use crate::boots::{Boots, Transfer};
-use crate::made::{self, Made};
-use crate::pieces::Pieces;
+pub use self::over_tftp::OverTftp;
+pub use self::signing::UkiSigner;
 use crate::settings::Settings;
-use crate::tftp;
-use crate::view::View;
 
-/// Debian's package of iPXE.
-const PACKAGE: &str = "ipxe";
 /// No loader is anywhere near this size.
 const MAX_SIZE: u64 = 16 << 20;
 
@@ -34,16 +30,17 @@ const MAX_SIZE: u64 = 16 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Loaders {
     files: HashMap<&'static str, (Bytes, Digest)>,
+    /// Those that hand an initrd to a kernel on UEFI as it asks for it.
+    take_initrd: HashSet<&'static str>,
     /// The folder with the firmware of Raspberry Pis, where there is one.
     pi: Option<PathBuf>,
+    signer: Option<Arc<UkiSigner>>,
 }
 
 /// The folder with the firmware of Raspberry Pis, beside the loaders.
 const PI: &str = "raspberry-pi";
-/// Debian's package of it, in the component `non-free-firmware`.
-const PI_PACKAGE: &str = "raspi-firmware";
-/// Where that has the files.
-const PI_PATH: &str = "usr/lib/raspi-firmware/";
+/// What a Raspberry Pi 4 or 5 needs of it, besides the devicetrees of both.
+const PI_FILES: [&str; 3] = ["start4.elf", "fixup4.dat", "overlays/overlay_map.dtb"];
 
 /// A file of a package that there is one of for each architecture.
 struct EfiFile {
@@ -122,6 +119,9 @@ pub enum LoadersError {
          `raspberry-pi` of [loaders] dir, or leave [loaders] raspberry-pi out"
     )]
     Pi(#[source] BoxError),
+    /// The key for Secure Boot is of no use.
+    #[error("cannot sign UEFI programs by what [loaders] says")]
+    Key(#[source] KeyError),
     /// Debian's package cannot be fetched or read.
     #[error(
         "cannot get iPXE from Debian's package `ipxe`; install that package, or name a folder with the files by [loaders] dir"
@@ -140,7 +140,7 @@ impl Loaders {
     ///
     /// Fails when it has none, or one that cannot be read.
     pub fn read(dir: &Path) -> Result<Self, LoadersError> {
-        let mut files = HashMap::new();
+        let (mut files, mut take_initrd) = (HashMap::new(), HashSet::new());
         let efi = STUBS.iter().chain(SECURE_BOOT).map(|file| file.name);
         let names = LOADERS.iter().chain(MORE_LOADERS).map(|loader| loader.name);
         for name in names.chain(efi) {
@@ -153,13 +153,16 @@ impl Loaders {
             }
             let bytes = std::fs::read(&path).map_err(|e| LoadersError::Read(path, e))?;
             let digest = sha256(&bytes);
+            if bytes.windows(INITRD_BY_KERNEL.len()).any(|part| part == INITRD_BY_KERNEL) {
+                take_initrd.insert(name);
+            }
             files.insert(name, (Bytes::from(bytes), digest));
         }
         if !LOADERS.iter().any(|loader| files.contains_key(loader.name)) {
             Err(LoadersError::Empty(dir.to_owned()))
         } else {
             let pi = Some(dir.join(PI)).filter(|dir| dir.is_dir());
-            Ok(Self { files, pi })
+            Ok(Self { files, take_initrd, pi, signer: None })
         }
     }
 
@@ -168,9 +171,38 @@ impl Loaders {
         self.files.get(name).cloned()
     }
 
+    /// Returns whether a loader hands an initrd to a kernel on UEFI as it asks for it.
+    pub fn takes_initrd(&self, name: &str) -> bool {
+        self.take_initrd.contains(name)
+    }
+
     /// Returns where a file of the firmware of Raspberry Pis is. The name has no part that leads out of the folder.
     pub(crate) fn pi_file(&self, name: &str) -> Option<PathBuf> {
         Some(self.pi.as_ref()?.join(name)).filter(|path| path.is_file())
+    }
+
+    /// Returns what a Raspberry Pi 4 or 5 needs beside the kernel, by path. Reads the folder.
+    pub(crate) fn pi_firmware(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let dir = self.pi.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mut files = Vec::new();
+        for folder in ["", "overlays/"] {
+            let entries = match std::fs::read_dir(dir.join(folder)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let Ok(name) = entry?.file_name().into_string() else { continue };
+                let path = format!("{folder}{name}");
+                let board = name.starts_with("bcm2711") || name.starts_with("bcm2712");
+                let wanted = (board && (name.ends_with(".dtb") || name.ends_with(".dtbo")))
+                    || PI_FILES.contains(&path.as_str());
+                if wanted {
+                    let bytes = read(&dir.join(&path))?;
+                    files.push((path, bytes));
+                }
+            }
+        }
+        Ok(files)
     }
 
     /// Returns the stub that programs for an architecture begin with.
@@ -180,6 +212,25 @@ impl Loaders {
             Arch::Arm64 => &STUB_ARM64,
         };
         self.files.get(file.name).map(|(bytes, _)| bytes.clone())
+    }
+
+    /// Returns who signs the programs that are made for a machine, where someone does.
+    pub fn signer(&self) -> Option<Arc<UkiSigner>> {
+        self.signer.clone()
+    }
+
+    /// Returns the loaders that a machine can be set to and that there are no files of.
+    pub fn absent(&self) -> Vec<(Loader, Arch)> {
+        let mut absent = Vec::new();
+        for arch in [Arch::X86_64, Arch::Arm64] {
+            for (loader, files) in [(Loader::Uki, STUBS), (Loader::Grub, SECURE_BOOT)] {
+                let mut files = files.iter().filter(|file| file.arch == arch);
+                if !files.all(|file| self.files.contains_key(file.name)) {
+                    absent.push((loader, arch));
+                }
+            }
+        }
+        absent
     }
 
     /// Returns whether every loader that any firmware wants is there.
@@ -194,17 +245,24 @@ impl Loaders {
 ///
 /// Fails when there are none to be had.
 pub async fn obtain(settings: &Settings) -> Result<Loaders, LoadersError> {
+    let signing = EfiSettings { signing: settings.uki_signing.clone(), ..EfiSettings::default() };
+    let signer = signing.signer().map_err(LoadersError::Key)?.map(UkiSigner::new);
+    Ok(Loaders { signer: signer.map(Arc::new), ..files(settings).await? })
+}
+
+async fn files(settings: &Settings) -> Result<Loaders, LoadersError> {
     if let Some(dir) = &settings.loaders_dir {
         return Loaders::read(dir);
     }
     let dir = settings.data_dir.join("loaders");
+    origins::compare(&dir);
     let found = match Loaders::read(&dir) {
         Ok(loaders) if loaders.is_complete() => loaders,
-        Ok(_) | Err(LoadersError::Empty(_)) => ipxe(settings, dir.clone()).await?,
+        Ok(_) | Err(LoadersError::Empty(_)) => fetch::ipxe(settings, dir.clone()).await?,
         Err(error) => return Err(error),
     };
     if settings.raspberry_pi && found.pi.is_none() {
-        pi_firmware(settings, &dir).await.map_err(LoadersError::Pi)?;
+        fetch::pi_firmware(settings, &dir).await.map_err(LoadersError::Pi)?;
     }
     let mut wanted: Vec<&EfiFile> = STUBS.iter().collect();
     if settings.secure_boot {
@@ -215,7 +273,7 @@ pub async fn obtain(settings: &Settings) -> Result<Loaders, LoadersError> {
         return Loaders::read(&dir);
     }
     // Only machines that are set to need them do: the others boot without.
-    let fetched = tokio::time::timeout(PATIENCE, efi_files(settings, &wanted, &dir)).await;
+    let fetched = tokio::time::timeout(PATIENCE, fetch::efi_files(settings, &wanted, &dir)).await;
     let error: BoxError = match fetched {
         Ok(Ok(())) => return Loaders::read(&dir),
         Ok(Err(error)) => error,
@@ -231,162 +289,9 @@ pub async fn obtain(settings: &Settings) -> Result<Loaders, LoadersError> {
     Loaders::read(&dir)
 }
 
-/// Fetches the firmware of Raspberry Pis through the signed chain. The folder appears whole or not at all.
-async fn pi_firmware(settings: &Settings, dir: &Path) -> Result<(), BoxError> {
-    tracing::info!("fetching the firmware of Raspberry Pis from Debian");
-    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
-    config.mirror.clone_from(&settings.mirror);
-    config.components.push("non-free-firmware".to_owned());
-    let fetcher = Fetcher::new(&Silent);
-    let archive = Archive::open(config, &fetcher).await?;
-    let index = archive.packages(Arch::Arm64).await?;
-    let package = index.get(PI_PACKAGE).ok_or("the suite has no such package")?;
-    let package = archive.fetch(package).await?;
-    let dir = dir.to_owned();
-    let put = move || -> Result<(), BoxError> {
-        let new = tempfile::Builder::new().prefix(".raspberry-pi-").tempdir_in(&dir)?;
-        let tree = deb::unpack(&package)?;
-        for (path, _) in tree.iter() {
-            let Some(name) = path.as_str().strip_prefix(PI_PATH) else { continue };
-            let Some(content) = tree.content(path) else { continue };
-            let file = new.path().join(name);
-            let parent = file.parent().ok_or("a file without a folder")?;
-            std::fs::create_dir_all(parent)?;
-            write(parent, &file, &content.read_all(MAX_SIZE)?)?;
-        }
-        std::fs::set_permissions(new.path(), std::fs::Permissions::from_mode(0o755))?;
-        std::fs::rename(new.keep(), dir.join(PI))?;
-        Ok(std::fs::File::open(&dir)?.sync_all()?)
-    };
-    tokio::task::spawn_blocking(put).await?
-}
-
 /// Reads a file that is no larger than any loader.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_SIZE).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Fetches files of UEFI through the signed chain, and puts each in its place in one step.
-async fn efi_files(
-    settings: &Settings,
-    wanted: &[&'static EfiFile],
-    dir: &Path,
-) -> Result<(), BoxError> {
-    tracing::info!("fetching stubs and loaders of UEFI from Debian");
-    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
-    config.mirror.clone_from(&settings.mirror);
-    let fetcher = Fetcher::new(&Silent);
-    let archive = Archive::open(config, &fetcher).await?;
-    for arch in [Arch::X86_64, Arch::Arm64] {
-        let mut of_arch = wanted.iter().filter(|file| file.arch == arch).peekable();
-        if of_arch.peek().is_none() {
-            continue;
-        }
-        let index = archive.packages(arch).await?;
-        for file in of_arch {
-            let lacking = || format!("the suite has no package {} for {arch}", file.package);
-            let package = archive.fetch(index.get(file.package).ok_or_else(lacking)?).await?;
-            let (file, dir) = (*file, dir.to_owned());
-            let put = move || -> Result<(), BoxError> {
-                let tree = deb::unpack(&package)?;
-                let content = tree.content(&TreePath::new(file.path)?);
-                let content = content.ok_or_else(|| format!("no {} in it", file.path))?;
-                Ok(write(&dir, &dir.join(file.name), &content.read_all(MAX_SIZE)?)?)
-            };
-            tokio::task::spawn_blocking(put).await??;
-        }
-    }
-    Ok(())
-}
-
-async fn ipxe(settings: &Settings, dir: PathBuf) -> Result<Loaders, LoadersError> {
-    tracing::info!("fetching iPXE from Debian");
-    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
-    config.mirror.clone_from(&settings.mirror);
-    let package = fetch(config).await.map_err(LoadersError::Package)?;
-    let unpacked = tokio::task::spawn_blocking(move || install(&package, &dir)).await;
-    unpacked.map_err(|e| LoadersError::Package(e.into()))?
-}
-
-/// Fetches the package through the signed chain. Its files are for every architecture.
-async fn fetch(config: ArchiveConfig) -> Result<PathBuf, BoxError> {
-    let fetcher = Fetcher::new(&Silent);
-    let archive = Archive::open(config, &fetcher).await?;
-    let index = archive.packages(Arch::X86_64).await?;
-    let package = index.get(PACKAGE).ok_or("the suite has no such package")?;
-    Ok(archive.fetch(package).await?)
-}
-
-/// Takes the loaders out of the package and puts each in its place in one step.
-fn install(package: &Path, dir: &Path) -> Result<Loaders, LoadersError> {
-    let tree = deb::unpack(package).map_err(|e| LoadersError::Package(e.into()))?;
-    let write_error = |path: &Path, e| LoadersError::Write(path.to_owned(), e);
-    std::fs::create_dir_all(dir).map_err(|e| write_error(dir, e))?;
-    for loader in LOADERS {
-        let path = dir.join(loader.name);
-        let inside =
-            TreePath::new(loader.package_path).map_err(|e| LoadersError::Package(e.into()))?;
-        let Some(content) = tree.content(&inside) else {
-            tracing::warn!(loader = loader.name, "not in Debian's package");
-            continue;
-        };
-        let bytes = content.read_all(MAX_SIZE).map_err(|e| LoadersError::Package(e.into()))?;
-        write(dir, &path, &bytes).map_err(|e| write_error(&path, e))?;
-    }
-    Loaders::read(dir)
-}
-
-fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    std::fs::File::open(dir)?.sync_all()
-}
-
-/// What TFTP serves: loaders by name, with or without their folder, and what is made for the machine that asks.
-#[derive(Debug)]
-pub struct OverTftp {
-    /// Machines and images.
-    pub view: Arc<View>,
-    /// Where machines reach us.
-    pub at: Endpoints,
-    /// The files.
-    pub loaders: Loaders,
-    /// Who is told of each that was sent.
-    pub boots: Boots,
-}
-
-impl tftp::Files for OverTftp {
-    async fn open(&self, peer: IpAddr, path: &str) -> Option<tftp::File> {
-        if let Some((bytes, _)) = self.loaders.get(loader_name(path)) {
-            return Some(bytes.into());
-        }
-        let Self { view, at, loaders, boots } = self;
-        let file = Made { view, boots, loaders, at }.file(peer, path).await?;
-        let reader = Pieces::new(view.artifacts().clone(), &file.plan);
-        Some(tftp::File::streamed(file.plan.len(), reader))
-    }
-
-    fn ended(&self, transfer: &tftp::Ended) {
-        let (peer, path, bytes) = (transfer.peer, &transfer.name, transfer.taken);
-        let name = loader_name(path);
-        let (phase, name) = match self.loaders.get(name) {
-            Some(_) => (Phase::Loader, name),
-            None => match made::event(path, peer) {
-                Some(event) => event,
-                None => return,
-            },
-        };
-        let Some(detail) = transfer.told(name) else { return };
-        let millis = u64::try_from(transfer.took.as_millis()).unwrap_or(u64::MAX);
-        self.boots.loader(peer, Transfer { phase, detail, bytes, millis });
-    }
-}
-
-/// Returns the name of a loader by its path.
-fn loader_name(path: &str) -> &str {
-    path.strip_prefix("ipxe/").or_else(|| path.strip_prefix("grub/")).unwrap_or(path)
 }

@@ -239,6 +239,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         .map_err(ServeError::LoadView)?;
     let view = Arc::new(view);
     let loaders = loaders::obtain(&settings).await.map_err(ServeError::Loaders)?;
+    view.set_absent(loaders.absent()).await.map_err(ServeError::LoadView)?;
     let control = bind_control(&settings.socket)?;
 
     let stop = CancellationToken::new();
@@ -299,7 +300,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         }
         planes.push(at);
         let (view, loaders, boots) = (view.clone(), loaders.clone(), boots.clone());
-        let files = Arc::new(OverTftp { view, at, loaders, boots });
+        let files = Arc::new(OverTftp { view, at, loaders, boots, baker: baker.clone() });
         let config = settings.tftp_at(address);
         let server = tftp::Server::start(tftp, files, config).map_err(|e| bind_error("tftp", e))?;
         running.tftp.push(server);

@@ -5,6 +5,7 @@ mod error;
 mod https;
 mod images;
 mod inventory;
+mod loaders;
 mod registries;
 mod rules;
 mod subnet;
@@ -20,6 +21,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use kiln_builder::oci::RegistrySettings;
+use kiln_builder::output::Signing;
 use kiln_inventory::UnknownMachines;
 use serde::Deserialize;
 use toml::Spanned;
@@ -71,6 +73,8 @@ pub struct Settings {
     pub loaders_dir: Option<PathBuf>,
     /// Whether shim and GRUB are fetched too, for machines with Secure Boot.
     pub secure_boot: bool,
+    /// Who signs the UEFI programs that are made for one machine; without one they are not signed.
+    pub uki_signing: Option<Signing>,
     /// Whether the firmware of Raspberry Pis is fetched too, which is not free software.
     pub raspberry_pi: bool,
     /// Debian mirror for the loaders; without one, the one that the host's apt uses.
@@ -158,13 +162,13 @@ struct Wire {
     #[serde(default)]
     http: WirePort,
     #[serde(default)]
-    metadata: WireLoaders,
+    metadata: WireMetadata,
     #[serde(default)]
     tftp: tftp::WireTftp,
     #[serde(default)]
     discovery: WireDiscovery,
     #[serde(default)]
-    loaders: WireLoaders,
+    loaders: loaders::WireLoaders,
     #[serde(default)]
     debian: debian::WireDebian,
     #[serde(default)]
@@ -215,12 +219,8 @@ struct WireDiscovery {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct WireLoaders {
+struct WireMetadata {
     dir: Option<PathBuf>,
-    #[serde(default)]
-    secure_boot: bool,
-    #[serde(default)]
-    raspberry_pi: bool,
 }
 
 impl Wire {
@@ -258,6 +258,7 @@ impl Wire {
             tftp: self.tftp.check(problems),
             metadata_dir: self.metadata.dir,
             unknown: self.discovery.unknown,
+            uki_signing: self.loaders.signing(problems),
             loaders_dir: self.loaders.dir,
             secure_boot: self.loaders.secure_boot,
             raspberry_pi: self.loaders.raspberry_pi,

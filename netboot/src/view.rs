@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
 use kiln_builder::trust::{KeyDir, TrustError};
-use kiln_inventory::{Bake, Snapshot, Store, UnknownMachines};
+use kiln_inventory::{Bake, Loader, Snapshot, Store, UnknownMachines};
 use kiln_types::{Arch, Digest};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,7 @@ pub struct View {
     blobs: ArcSwap<HashMap<Digest, u64>>,
     refused: ArcSwap<BTreeMap<Digest, String>>,
     bakes: ArcSwap<Bakes>,
+    absent: ArcSwap<Vec<(Loader, Arch)>>,
     versions: ArcSwap<HashMap<Digest, ServedVersion>>,
     /// The public keys whose signatures count, in hexadecimal digits.
     public_keys: ArcSwap<Vec<String>>,
@@ -89,6 +90,7 @@ impl View {
             snapshot: Arc::default(),
             blobs: ArcSwap::default(),
             bakes: ArcSwap::default(),
+            absent: ArcSwap::default(),
             versions: ArcSwap::default(),
             public_keys: ArcSwap::default(),
             refreshing: tokio::sync::Mutex::default(),
@@ -166,6 +168,7 @@ impl View {
         self.public_keys.store(Arc::new(images.keys.clone()));
         let mut snapshot = Snapshot::new(machines, images.named.clone(), self.unknown);
         snapshot.bakes = BTreeMap::clone(&self.bakes.load());
+        snapshot.absent = Vec::clone(&self.absent.load());
         self.snapshot.store(Arc::new(snapshot));
         *known = images;
         Ok(())
@@ -181,6 +184,16 @@ impl View {
         bakes: BTreeMap<String, BTreeMap<Arch, Bake>>,
     ) -> Result<(), ViewError> {
         self.bakes.store(Arc::new(bakes));
+        self.refresh().await
+    }
+
+    /// Takes the loaders that there are no files of, and reads everything anew.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`refresh`](Self::refresh) does.
+    pub async fn set_absent(&self, absent: Vec<(Loader, Arch)>) -> Result<(), ViewError> {
+        self.absent.store(Arc::new(absent));
         self.refresh().await
     }
 

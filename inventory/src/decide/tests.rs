@@ -368,3 +368,19 @@ fn a_machine_that_boots_from_its_disk_is_sent_there_whatever_asks() {
     let system = decide(&snapshot, &sighting(Asker::System, None));
     assert_eq!(system.plan, Plan::Address);
 }
+
+#[test]
+fn a_loader_without_files_is_not_named_and_the_reason_says_so() {
+    for (choice, loader) in [(LoaderChoice::Uki, Loader::Uki), (LoaderChoice::Grub, Loader::Grub)] {
+        let built = [("demo", Arch::X86_64, true), ("demo", Arch::Arm64, true)];
+        let mut all =
+            snapshot(Some(wishing(choice, BootFrom::Net)), &built, UnknownMachines::Ignore);
+        all.absent = vec![(loader, Arch::X86_64)];
+        let decided = |firmware| decide(&all, &sighting(Asker::Firmware, Some(firmware)));
+        let decision = decided(Firmware::UefiX64);
+        assert_eq!(decision.loader, Loader::Ipxe);
+        let last = decision.reasons.last().map(ToString::to_string).unwrap_or_default();
+        assert!(last.starts_with(&format!("loader `{choice}` of machine `n1` lacks")), "{last}");
+        assert_eq!(decided(Firmware::UefiArm64).loader, loader);
+    }
+}

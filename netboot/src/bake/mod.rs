@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kiln_inventory::{Decision, Plan, Reason, Sighting};
 use kiln_types::{Arch, ImageRef};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -112,6 +113,20 @@ impl Baker {
         };
         let task = task::Task { shared: shared.clone(), workshop, memory, view, changed, stop };
         (Self { queue, shared, changes }, tokio::spawn(task.run(messages)))
+    }
+
+    /// Notes which image a machine wants that a decision was made for, and returns how far its build is where the machine
+    /// has to wait for it.
+    pub fn hears(&self, decision: &Decision, sighting: &Sighting) -> Option<String> {
+        let machine = &decision.machine.as_ref()?.spec;
+        let image = machine.image.as_ref()?;
+        let arch = match &decision.plan {
+            Plan::Boot(plan) => plan.arch,
+            _ => sighting.arch().or(machine.arch)?,
+        };
+        self.asked(image, arch);
+        let building = matches!(decision.reasons.last(), Some(Reason::BeingBuilt { .. }));
+        building.then(|| self.progress(image.name())).flatten()
     }
 
     /// Notes that a machine wants to boot an image. Never waits.

@@ -97,3 +97,24 @@ async fn a_machine_of_another_kind_gets_no_menu_and_no_file_of_a_board() {
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn an_ipxe_that_is_too_old_for_uefi_is_sent_to_ours_where_that_is_newer() {
+    let rig = Rig::start().await;
+    let old = [("user-agent", "iPXE/1.0.0+git-20190125.36a4c85-5.1")];
+    let new = [("user-agent", "iPXE/1.21.1+git20250501.dad20602")];
+    for (firmware, agent, sent) in [
+        ("uefi-arm64", old, true),
+        ("uefi-arm64", new, false),
+        // Ours is no better here.
+        ("uefi-x64", old, false),
+        ("bios", old, false),
+    ] {
+        let path = format!("/script/52-54-00-00-00-01.ipxe?firmware={firmware}");
+        let text = rig.send("GET", &path, &agent, "").await;
+        let text = str::from_utf8(text.body()).unwrap();
+        let chain = "\nchain --autofree http://127.0.0.1:";
+        assert_eq!(text.contains(chain), sent, "{firmware} {agent:?}: {text}");
+        assert_eq!(text.contains("/loader/ipxe-arm64.efi"), sent, "{text}");
+    }
+}

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use kiln_inventory::{Asker, BootId, Decision, Phase, Plan, Reason, Sighting, decide};
-use kiln_ipxe::{Endpoints, script};
+use kiln_inventory::{Asker, BootId, Phase, Sighting, decide};
+use kiln_ipxe::{Endpoints, is_old, renewed_by, script};
 use kiln_types::{Digest, Mac};
 use tokio::time::Instant;
 
@@ -107,8 +107,8 @@ async fn made_file(plane: &Plane, caller: &Caller, request: &Request<Incoming>) 
     {
         return loader(plane, caller, request, name).await;
     }
-    let Plane { view, boots, loaders, .. } = plane;
-    let made = Made { view, boots, loaders, at: &caller.at };
+    let Plane { view, boots, loaders, baker, .. } = plane;
+    let made = Made { view, boots, loaders, baker, at: &caller.at };
     let Some(file) = made.file(peer, path).await else { return not_found() };
     let done = made::event(path, peer).map(|(phase, detail)| {
         let (boots, started, detail) = (boots.clone(), Instant::now(), detail.to_owned());
@@ -214,8 +214,11 @@ async fn boot_script(
     };
     let firmware = query(request, "firmware").and_then(|text| text.parse().ok());
     let sighting = Sighting { mac, asker: Asker::Ipxe, firmware, uuid: None };
+    if let Some(url) = newer_loader(plane, request, &sighting, at) {
+        return text(StatusCode::OK, renewed_by(&url));
+    }
     let decision = decide(&plane.view.snapshot(), &sighting);
-    let progress = tell_baker(plane, &decision, &sighting);
+    let progress = plane.baker.hears(&decision, &sighting);
     let ticket = plane.boots.script(peer, sighting.clone(), decision.clone()).await;
     let script = script(&decision, &sighting, ticket.as_ref(), progress.as_deref(), at);
     let mut response = text(StatusCode::OK, script);
@@ -225,17 +228,20 @@ async fn boot_script(
     response
 }
 
-/// Lets the baker know which image is wanted, and returns how far it is where the machine has to wait for it.
-fn tell_baker(plane: &Plane, decision: &Decision, sighting: &Sighting) -> Option<String> {
-    let machine = &decision.machine.as_ref()?.spec;
-    let image = machine.image.as_ref()?;
-    let arch = match &decision.plan {
-        Plan::Boot(plan) => plan.arch,
-        _ => sighting.arch().or(machine.arch)?,
-    };
-    plane.baker.asked(image, arch);
-    let building = matches!(decision.reasons.last(), Some(Reason::BeingBuilt { .. }));
-    building.then(|| plane.baker.progress(image.name())).flatten()
+/// Returns where our iPXE is, for one that cannot start a kernel on UEFI. Ours can, so that it is not sent on again.
+fn newer_loader(
+    plane: &Plane,
+    request: &Request<Incoming>,
+    sighting: &Sighting,
+    at: &Endpoints,
+) -> Option<String> {
+    let firmware = sighting.firmware.filter(|firmware| firmware.is_uefi())?;
+    let agent = request.headers().get(header::USER_AGENT)?.to_str().ok()?;
+    let file = kiln_ipxe::loader(firmware).filter(|_| is_old(agent))?;
+    plane
+        .loaders
+        .takes_initrd(file.name)
+        .then(|| format!("{}/loader/{}", at.for_loader(), file.name))
 }
 
 async fn machine_segment(

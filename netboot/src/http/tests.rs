@@ -88,6 +88,8 @@ impl Rig {
         let view = View::load(inventory.clone(), artifacts, UnknownMachines::Ignore, None).await;
         let (boots, tracker) = Boots::start(inventory.clone());
         std::fs::write(dir.path().join("ipxe-amd64.efi"), b"MZ loader").unwrap();
+        let new = [&b"MZ"[..], &kiln_ipxe::INITRD_BY_KERNEL].concat();
+        std::fs::write(dir.path().join("ipxe-arm64.efi"), new).unwrap();
         let loaders = Loaders::read(dir.path()).unwrap();
         let view = Arc::new(view.unwrap());
         let (stop, config) = (CancellationToken::new(), BakerConfig::idle(dir.path()));

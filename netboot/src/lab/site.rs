@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kiln_builder::BuildRequest;
+use kiln_builder::output::Signing;
 use kiln_builder::progress::Bars;
 use kiln_builder::trust::KeyDir;
 use kiln_inventory::{Lease, NewMachine, Store, UnknownMachines};
@@ -32,6 +33,9 @@ pub struct Site {
     subnets: Vec<SubnetSettings>,
     subnets6: Vec<Subnet6Settings>,
     https: Option<HttpsSettings>,
+    secure_boot: bool,
+    uki_signing: Option<Signing>,
+    loaders: Option<PathBuf>,
 }
 
 impl Site {
@@ -46,6 +50,9 @@ impl Site {
             subnets,
             subnets6: Vec::new(),
             https: None,
+            secure_boot: false,
+            uki_signing: None,
+            loaders: None,
         }
     }
 
@@ -59,6 +66,24 @@ impl Site {
     #[must_use]
     pub fn with_https(self, https: HttpsSettings) -> Self {
         Self { https: Some(https), ..self }
+    }
+
+    /// Has shim and GRUB fetched with the loaders.
+    #[must_use]
+    pub fn with_secure_boot(self) -> Self {
+        Self { secure_boot: true, ..self }
+    }
+
+    /// Lets the server use the loaders of another folder.
+    #[must_use]
+    pub fn with_loaders(self, loaders: &Path) -> Self {
+        Self { loaders: Some(loaders.to_owned()), ..self }
+    }
+
+    /// Lets the server sign the programs that it makes for one machine.
+    #[must_use]
+    pub fn with_signing(self, signing: Signing) -> Self {
+        Self { uki_signing: Some(signing), ..self }
     }
 
     /// Lets the server use another store.
@@ -126,9 +151,10 @@ impl Site {
             tftp: crate::tftp::Config::default(),
             metadata_dir: Some(self.directory.join("metadata")),
             unknown: UnknownMachines::Ignore,
-            secure_boot: false,
+            secure_boot: self.secure_boot,
+            uki_signing: self.uki_signing.clone(),
             raspberry_pi: false,
-            loaders_dir: Some(self.cache().join("loaders")),
+            loaders_dir: Some(self.loaders.clone().unwrap_or_else(|| self.cache().join("loaders"))),
             mirror: None,
             bake: self.bake.clone(),
             trust: TrustSettings::beside(&self.store),

@@ -1,6 +1,7 @@
 //! What U-Boot and GRUB read: texts, made safe for the language of each.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use kiln_inventory::{BootPlan, Decision, Plan};
 use kiln_ipxe::BootTicket;
@@ -24,8 +25,13 @@ pub(super) fn pxelinux(plan: &BootPlan, ticket: &BootTicket) -> String {
 /// Returns the script that U-Boot runs first, as text.
 ///
 /// Addresses and the devicetree are those that its environment names: `kernel_addr_r`, `ramdisk_addr_r`, and
-/// `fdt_addr` or else the one that U-Boot itself runs with.
-pub(super) fn uboot(decision: &Decision, ticket: Option<&BootTicket>) -> String {
+/// `fdt_addr` or else the one that U-Boot itself runs with. Files come by TFTP, or from this address by HTTP: there the
+/// variable says the port to one kind of U-Boot, and the other kind (lwIP) takes a URL.
+pub(super) fn uboot(
+    decision: &Decision,
+    ticket: Option<&BootTicket>,
+    http: Option<SocketAddr>,
+) -> String {
     let mut out = String::new();
     match (&decision.plan, ticket) {
         (Plan::Boot(plan), Some(ticket)) => {
@@ -34,8 +40,18 @@ pub(super) fn uboot(decision: &Decision, ticket: Option<&BootTicket>) -> String 
             let _ = writeln!(out, "setenv bootargs '{}'", uboot_word(&plan.cmdline));
             out.push_str("setenv kiln_fdt ${fdtcontroladdr}\n");
             out.push_str("if test -n \"${fdt_addr}\"; then setenv kiln_fdt ${fdt_addr}; fi\n");
-            let _ = writeln!(out, "if tftpboot ${{kernel_addr_r}} {folder}/kernel; then");
-            let _ = writeln!(out, "if tftpboot ${{ramdisk_addr_r}} {folder}/initrd; then");
+            let get = |to: &str, path: String| match http {
+                None => format!("tftpboot ${{{to}}} {path}"),
+                Some(at) => {
+                    let ip = at.ip();
+                    format!("wget ${{{to}}} {ip}:{path} || wget ${{{to}}} http://{at}{path}")
+                }
+            };
+            if let Some(at) = http {
+                let _ = writeln!(out, "setenv httpdstp {}", at.port());
+            }
+            let _ = writeln!(out, "if {}; then", get("kernel_addr_r", format!("{folder}/kernel")));
+            let _ = writeln!(out, "if {}; then", get("ramdisk_addr_r", format!("{folder}/initrd")));
             out.push_str("booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${kiln_fdt}\n");
             out.push_str("fi\nfi\necho 'Kiln: the image cannot be started'\n");
         }
@@ -191,9 +207,9 @@ label kiln
     #[test]
     fn nothing_that_others_wrote_leaves_its_quotes() {
         let evil = "a'; reset; echo '${x}\n\\";
-        let script = uboot(&decision(Plan::Boot(plan(evil))), Some(&ticket()));
+        let script = uboot(&decision(Plan::Boot(plan(evil))), Some(&ticket()), None);
         assert!(script.contains("setenv bootargs 'a; reset; echo {x} '\n"), "{script}");
-        let script = uboot(&decision(Plan::Hold), None);
+        let script = uboot(&decision(Plan::Hold), None, None);
         assert!(script.starts_with("echo '* machine `n1 x` has no image"), "{script}");
         let config = grub(&decision(Plan::Boot(plan("a';reboot"))), Some(&ticket()));
         assert!(config.contains("linux /boot/7/c0ffee/kernel 'a'\\'';reboot'\n"), "{config}");
@@ -203,10 +219,24 @@ label kiln
     }
 
     #[test]
+    fn u_boot_that_came_by_http_goes_on_by_it() {
+        let at = Some("10.0.0.1:8080".parse().unwrap());
+        let script = uboot(&decision(Plan::Boot(plan("quiet"))), Some(&ticket()), at);
+        let kernel = "setenv httpdstp 8080\n\
+                      if wget ${kernel_addr_r} 10.0.0.1:/boot/7/c0ffee/kernel || \
+                      wget ${kernel_addr_r} http://10.0.0.1:8080/boot/7/c0ffee/kernel; then\n";
+        assert!(script.contains(kernel), "{script}");
+        assert!(!script.contains("tftpboot"), "{script}");
+        let script = uboot(&decision(Plan::Boot(plan("quiet"))), Some(&ticket()), None);
+        let initrd = "if tftpboot ${ramdisk_addr_r} /boot/7/c0ffee/initrd; then\n";
+        assert!(script.contains(initrd) && !script.contains("wget"), "{script}");
+    }
+
+    #[test]
     fn a_machine_that_waits_asks_again_and_one_that_is_refused_goes_on() {
         let end = |text: String| text.lines().last().unwrap_or_default().to_owned();
-        assert_eq!(end(uboot(&decision(Plan::Hold), None)), "reset");
-        assert!(end(uboot(&decision(Plan::Refuse), None)).starts_with("echo "));
+        assert_eq!(end(uboot(&decision(Plan::Hold), None, None)), "reset");
+        assert!(end(uboot(&decision(Plan::Refuse), None, None)).starts_with("echo "));
         assert_eq!(end(grub(&decision(Plan::Hold), None)), "reboot");
         assert_eq!(end(grub(&decision(Plan::Refuse), None)), "exit 1");
     }

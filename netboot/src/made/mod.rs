@@ -17,7 +17,8 @@ use kiln_ipxe::{BootTicket, Endpoints, autoexec};
 use kiln_types::{Digest, Mac};
 
 use self::path::{Wanted, Whose};
-use crate::boots::{Boots, Identity};
+use crate::bake::Baker;
+use crate::boots::{Boots, Identity, now_ms};
 use crate::http::machine_segment;
 use crate::loaders::{self, Loaders};
 use crate::view::View;
@@ -31,6 +32,8 @@ pub struct Made<'a> {
     pub boots: &'a Boots,
     /// Stubs of UEFI programs.
     pub loaders: &'a Loaders,
+    /// Who is told which image is wanted.
+    pub baker: &'a Baker,
     /// Where the machine reaches us.
     pub at: &'a Endpoints,
 }
@@ -52,6 +55,7 @@ pub fn event(path: &str, peer: IpAddr) -> Option<(Phase, &'static str)> {
         Wanted::Uki { .. } => (Phase::Loader, "uki"),
         Wanted::Kernel { .. } => (Phase::Kernel, "kernel"),
         Wanted::Initrd { .. } => (Phase::Segment, "initrd"),
+        Wanted::PiImage { signature: false } => (Phase::Loader, "boot.img"),
         _ => return None,
     })
 }
@@ -85,30 +89,35 @@ impl MadeFile {
         Self { plan, is_efi: false, event: None }
     }
 
-    /// Returns a name for exactly these bytes: the digest of what they are made of, so that none of them has to be read.
+    /// Returns a name for exactly these bytes.
     pub fn fingerprint(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for piece in self.plan.pieces() {
-            match piece {
-                Piece::Bytes(bytes) => {
-                    hasher.update(b"b");
-                    hasher.update(&piece.len().to_le_bytes());
-                    hasher.update(bytes);
-                }
-                Piece::Zeros(len) => {
-                    hasher.update(b"z");
-                    hasher.update(&len.to_le_bytes());
-                }
-                Piece::Artifact { digest, offset, len } => {
-                    hasher.update(b"a");
-                    hasher.update(digest.hex().as_bytes());
-                    hasher.update(&offset.to_le_bytes());
-                    hasher.update(&len.to_le_bytes());
-                }
+        fingerprint(&self.plan)
+    }
+}
+
+/// Returns a name for exactly these bytes: the digest of what they are made of, so that none of them has to be read.
+fn fingerprint(plan: &FilePlan) -> Digest {
+    let mut hasher = Hasher::default();
+    for piece in plan.pieces() {
+        match piece {
+            Piece::Bytes(bytes) => {
+                hasher.update(b"b");
+                hasher.update(&piece.len().to_le_bytes());
+                hasher.update(bytes);
+            }
+            Piece::Zeros(len) => {
+                hasher.update(b"z");
+                hasher.update(&len.to_le_bytes());
+            }
+            Piece::Artifact { digest, offset, len } => {
+                hasher.update(b"a");
+                hasher.update(digest.hex().as_bytes());
+                hasher.update(&offset.to_le_bytes());
+                hasher.update(&len.to_le_bytes());
             }
         }
-        hasher.finish()
     }
+    hasher.finish()
 }
 
 impl Made<'_> {
@@ -127,7 +136,9 @@ impl Made<'_> {
             }
             Wanted::UbootScript => {
                 let (decision, ticket) = self.uboot(peer, &Whose::Asker).await?;
-                let text = menu::uboot(&decision, ticket.as_ref());
+                let seen = self.boots.who(peer).await.and_then(|seen| seen.firmware);
+                let http = (seen == Some(Firmware::UbootArm64Http)).then_some(self.at.http);
+                let text = menu::uboot(&decision, ticket.as_ref(), http);
                 Some(MadeFile::new(menu::uimage_script(&text)))
             }
             Wanted::UbootMenu(whose) => {
@@ -148,6 +159,7 @@ impl Made<'_> {
                 Some(MadeFile { plan, is_efi: false, event: Some(Phase::Kernel) })
             }
             Wanted::Initrd { boot, key } => self.initrd(peer, boot, &key).await,
+            Wanted::PiImage { signature } => self.pi_image(peer, signature).await,
             Wanted::Pi { file, .. } => self.pi(peer, &file).await,
         }
     }
@@ -197,6 +209,7 @@ impl Made<'_> {
     ) -> Option<(Decision, Option<BootTicket>)> {
         let sighting = Sighting { asker: Asker::Firmware, ..sighting };
         let decision = decide(&self.view.snapshot(), &sighting);
+        self.baker.hears(&decision, &sighting);
         if matches!(decision.plan, Plan::Ignore | Plan::Address | Plan::LocalDisk)
             || decision.loader != loader
         {
@@ -214,6 +227,7 @@ impl Made<'_> {
         let sighting =
             Sighting { mac, asker: Asker::Firmware, firmware: Some(firmware), uuid: None };
         let decision = decide(&self.view.snapshot(), &sighting);
+        self.baker.hears(&decision, &sighting);
         let (Plan::Boot(plan), Loader::Uki) = (&decision.plan, decision.loader) else {
             return None;
         };
@@ -226,13 +240,18 @@ impl Made<'_> {
         let identity = self.boots.identity(peer, ticket.boot, &ticket.machine_key).await.ok()?;
         let segment = self.segment(&identity)?;
         let store = self.view.artifacts().clone();
+        let signer = self.loaders.signer();
         let made = tokio::task::spawn_blocking(move || -> Result<FilePlan, loaders::BoxError> {
             let BootPlan { version, cmdline, .. } = &plan;
             let manifest = store.manifest(version)?;
             let bootable = Bootable { manifest: &manifest, store: &store, cmdline };
             let mut parts = bootable.parts()?;
             parts.initrd = all_segments(&manifest, segment);
-            Ok(uki::plan(&stub, &parts)?)
+            let program = uki::plan(&stub, &parts)?;
+            Ok(match signer {
+                Some(signer) => signer.sign(fingerprint(&program), &program, &store)?,
+                None => program,
+            })
         });
         match made.await {
             Ok(Ok(plan)) => Some(MadeFile { plan, is_efi: true, event: Some(Phase::Loader) }),
@@ -259,6 +278,7 @@ impl Made<'_> {
             return None;
         }
         let decision = decide(&self.view.snapshot(), &sighting);
+        self.baker.hears(&decision, &sighting);
         let Plan::Boot(plan) = decision.plan.clone() else { return None };
         let ticket = match file {
             // It is fetched once in a boot, and early.
@@ -271,6 +291,50 @@ impl Made<'_> {
             }
         };
         pi::text(file, &plan, &ticket).map(MadeFile::new)
+    }
+
+    /// Returns all files of a Raspberry Pi in one, or the signature of that. Nobody else asks for such a file, and one that
+    /// boots by HTTP need not have said in DHCP what it is.
+    async fn pi_image(&self, peer: IpAddr, signature: bool) -> Option<MadeFile> {
+        let seen = self.boots.who(peer).await?;
+        let (asker, firmware) = (Asker::Firmware, Some(Firmware::RaspberryPi));
+        let sighting = Sighting { asker, firmware, ..seen };
+        let decision = decide(&self.view.snapshot(), &sighting);
+        self.baker.hears(&decision, &sighting);
+        let Plan::Boot(plan) = decision.plan.clone() else { return None };
+        let Some(signer) = self.loaders.signer() else {
+            tracing::warn!(
+                mac = %sighting.mac,
+                "a Raspberry Pi asks for boot.img, which has to be signed; name a key by [loaders] sign-key"
+            );
+            return None;
+        };
+        let ticket = self.boots.ticket(peer, sighting, decision).await?;
+        let identity = self.boots.identity(peer, ticket.boot, &ticket.machine_key).await.ok()?;
+        let segment = self.segment(&identity)?;
+        let (store, loaders) = (self.view.artifacts().clone(), self.loaders.clone());
+        let made = tokio::task::spawn_blocking(move || -> Result<MadeFile, loaders::BoxError> {
+            let manifest = store.manifest(&identity.version)?;
+            let mut kernel = FilePlan::default();
+            kernel.push_artifact(manifest.kernel.digest, manifest.kernel.size);
+            let initrd = all_segments(&manifest, segment);
+            let parts = pi::Parts { firmware: loaders.pi_firmware()?, kernel, initrd };
+            let image = pi::image(parts, &plan, ticket.boot)?;
+            Ok(match signature {
+                true => {
+                    let now = u64::try_from(now_ms() / 1000).unwrap_or_default();
+                    MadeFile::new(signer.sign_image(&image, &store, now)?)
+                }
+                false => MadeFile { plan: image, is_efi: false, event: Some(Phase::Loader) },
+            })
+        });
+        made.await
+            .ok()?
+            .inspect_err(|error| {
+                let error = &**error as &dyn std::error::Error;
+                tracing::error!(error, "no boot.img can be made for a Raspberry Pi");
+            })
+            .ok()
     }
 
     /// Makes the machine's own segment.

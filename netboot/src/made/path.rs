@@ -25,6 +25,8 @@ pub(super) enum Wanted {
     Kernel { boot: BootId, key: String },
     /// All segments of a boot in one, with that of the machine.
     Initrd { boot: BootId, key: String },
+    /// All files of a Raspberry Pi in one, or the signature of that.
+    PiImage { signature: bool },
     /// A file of a Raspberry Pi, with the folder that it puts in front.
     Pi { folder: String, file: String },
 }
@@ -62,6 +64,8 @@ pub(super) fn parse(path: &str, peer: IpAddr) -> Option<Wanted> {
         [.., "boot.scr.uimg" | "boot.scr"] => Some(Wanted::UbootScript),
         [.., "pxelinux.cfg", name] => whose(name, peer).map(Wanted::UbootMenu),
         [.., "extlinux.conf"] => Some(Wanted::UbootMenu(Whose::Asker)),
+        [.., "boot.img"] => Some(Wanted::PiImage { signature: false }),
+        [.., "boot.sig"] => Some(Wanted::PiImage { signature: true }),
         [.., "grub.cfg"] => Some(Wanted::GrubMenu(Whose::Asker)),
         [.., name] if name.starts_with("grub.cfg-") => {
             whose(name.strip_prefix("grub.cfg-")?, peer).map(Wanted::GrubMenu)
@@ -147,6 +151,8 @@ mod tests {
             ("boot/7/k/kernel", Some(Wanted::Kernel { boot: BootId(7), key: "k".to_owned() })),
             ("grub/boot/7/k/initrd", Some(Wanted::Initrd { boot: BootId(7), key: "k".to_owned() })),
             ("boot/x/k/initrd", None),
+            ("net_install/boot.img", Some(Wanted::PiImage { signature: false })),
+            ("boot.sig", Some(Wanted::PiImage { signature: true })),
         ] {
             assert_eq!(parse(path, PEER), expected, "{path}");
         }

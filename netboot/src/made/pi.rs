@@ -3,7 +3,9 @@
 //! It asks for its files one by one, each with its serial number or its hardware address in front, and takes a file
 //! that is not there for one that it does not need. So a machine that is to wait or to boot from its disk finds none.
 
-use kiln_inventory::BootPlan;
+use kiln_builder::output::Plan as FilePlan;
+use kiln_builder::output::fat::{self, FatError};
+use kiln_inventory::{BootId, BootPlan};
 use kiln_ipxe::BootTicket;
 
 use super::menu::one_line;
@@ -20,14 +22,48 @@ pub(super) fn text(file: &str, plan: &BootPlan, ticket: &BootTicket) -> Option<S
 /// Returns its settings. Kernel and initrd are read below the same folder as everything else.
 fn config(ticket: &BootTicket) -> String {
     let folder = format!("boot/{}/{}", ticket.boot, ticket.machine_key);
+    settings(&format!("{folder}/kernel"), &format!("{folder}/initrd"))
+}
+
+fn settings(kernel: &str, initrd: &str) -> String {
     format!(
-        "arm_64bit=1\nenable_uart=1\nos_check=0\nkernel={folder}/kernel\ninitramfs {folder}/initrd followkernel\n"
+        "arm_64bit=1\nenable_uart=1\nos_check=0\nkernel={kernel}\ninitramfs {initrd} followkernel\n"
     )
+}
+
+/// What all files of a boot are made of.
+pub(super) struct Parts {
+    /// What comes with the board, by path.
+    pub(super) firmware: Vec<(String, Vec<u8>)>,
+    pub(super) kernel: FilePlan,
+    pub(super) initrd: FilePlan,
+}
+
+/// Returns `boot.img`: all files of a boot in a file system of their own, which the boot program fetches by HTTP.
+pub(super) fn image(parts: Parts, plan: &BootPlan, boot: BootId) -> Result<FilePlan, FatError> {
+    let bytes = |bytes: Vec<u8>| {
+        let mut plan = FilePlan::default();
+        plan.push_bytes(bytes);
+        plan
+    };
+    let cmdline = format!("{}\n", one_line(&plan.cmdline)).into_bytes();
+    let mut files = vec![
+        ("config.txt".to_owned(), bytes(settings("kernel8.img", "initrd").into_bytes())),
+        ("cmdline.txt".to_owned(), bytes(cmdline)),
+        ("kernel8.img".to_owned(), parts.kernel),
+        ("initrd".to_owned(), parts.initrd),
+    ];
+    files.extend(parts.firmware.into_iter().map(|(path, content)| (path, bytes(content))));
+    let files: Vec<_> = files.iter().map(|(path, plan)| (path.as_str(), plan.clone())).collect();
+    let size = fat::size_for(files.iter().map(|(_, plan)| plan.len()).sum());
+    // Nothing but a number that no other boot has.
+    let id = u32::try_from(boot.0 & 0x7fff_ffff).unwrap_or_default();
+    fat::plan(&fat::Volume { label: "BOOT", id, size, hidden_sectors: 0 }, &files)
 }
 
 #[cfg(test)]
 mod tests {
-    use kiln_inventory::{Artifact, BootId};
+    use kiln_inventory::Artifact;
     use kiln_types::{Arch, Digest};
 
     use super::*;

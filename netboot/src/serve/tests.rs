@@ -27,6 +27,7 @@ fn settings(dir: &TempDir) -> Settings {
         metadata_dir: None,
         unknown: UnknownMachines::Ignore,
         secure_boot: false,
+        uki_signing: None,
         raspberry_pi: false,
         loaders_dir: Some(loaders),
         mirror: None,

@@ -118,3 +118,20 @@ fn rules_of_a_subnet_that_make_no_sense_are_named() {
         assert!(text.contains(expected), "{line}: {text}");
     }
 }
+
+#[test]
+fn a_key_for_secure_boot_needs_its_certificate_and_stands_alone() {
+    for (lines, expected) in [
+        ("sign-key = \"k\"", "signs without a certificate"),
+        ("sign-cert = \"c\"", "sign-cert alone"),
+        ("sign-key = \"k\"\nsign-command = \"s\"\nsign-cert = \"c\"", "leave one of them out"),
+    ] {
+        let text = error(&format!("{GOOD}[loaders]\n{lines}\n"));
+        assert!(text.contains(expected), "{lines}: {text}");
+    }
+    let text = format!("{GOOD}[loaders]\nsign-key = \"k\"\nsign-cert = \"c\"\n");
+    let settings = Settings::parse(Path::new("kiln.toml"), &text).unwrap();
+    let expected = Signing::Key { key: "k".into(), certificate: "c".into() };
+    assert_eq!(settings.uki_signing, Some(expected));
+    assert!(error(&format!("{GOOD}[metadata]\nsecure-boot = true\n")).contains("unknown field"));
+}
