@@ -82,6 +82,124 @@ const ROWS: &[Row] = &[
         "its own script by TFTP",
         "loaders::arm64_u_boot_boots_by_its_own_means",
     ),
+    (
+        "UEFI, x86_64",
+        "proxy, port 67",
+        "one UKI by PXE",
+        "beside::uefi_one_file_boots_beside_another_dhcp_server",
+    ),
+    (
+        "UEFI, x86_64",
+        "proxy, port 4011",
+        "one UKI by PXE",
+        "beside::uefi_one_file_boots_by_port_4011",
+    ),
+    (
+        "UEFI, x86_64",
+        "behind a relay",
+        "one UKI by PXE",
+        "beside::uefi_one_file_boots_behind_a_relay",
+    ),
+    (
+        "UEFI, arm64",
+        "proxy, port 67",
+        "one UKI by PXE",
+        "beside::uefi_one_file_boots_beside_another_dhcp_server",
+    ),
+    (
+        "UEFI, arm64",
+        "proxy, port 4011",
+        "one UKI by PXE",
+        "beside::uefi_one_file_boots_by_port_4011",
+    ),
+    (
+        "UEFI, arm64",
+        "behind a relay",
+        "one UKI by PXE",
+        "beside::uefi_one_file_boots_behind_a_relay",
+    ),
+    ("UEFI, arm64", "IPv6", "iPXE by HTTP Boot", "ipv6::arm64_uefi_boots_by_http"),
+    ("UEFI, arm64", "server", "iPXE by HTTPS Boot", "https::arm64_uefi_boots_by_https"),
+    ("UEFI, x86_64", "IPv6", "iPXE by HTTPS Boot", "https::x86_64_uefi_boots_by_https_over_ipv6"),
+    ("BIOS, x86_64", "server", "undionly.kpxe by PXE", "firmware::x86_64_bios_boots_by_undionly"),
+    (
+        "UEFI 2025.02, x86_64",
+        "server",
+        "iPXE by PXE",
+        "firmware::x86_64_of_debian_13_boots_by_pxe_and_by_http",
+    ),
+    (
+        "UEFI 2025.02, x86_64",
+        "server",
+        "iPXE by HTTP Boot",
+        "firmware::x86_64_of_debian_13_boots_by_pxe_and_by_http",
+    ),
+    (
+        "UEFI 2025.02, arm64",
+        "server",
+        "iPXE by PXE",
+        "firmware::arm64_of_debian_13_boots_by_pxe_and_by_http",
+    ),
+    (
+        "UEFI 2025.02, arm64",
+        "server",
+        "iPXE by HTTP Boot",
+        "firmware::arm64_of_debian_13_boots_by_pxe_and_by_http",
+    ),
+    (
+        "UEFI, x86_64, Secure Boot",
+        "server",
+        "shim and GRUB by PXE",
+        "firmware::x86_64_secure_boot_by_shim_and_grub",
+    ),
+    (
+        "UEFI, x86_64, Secure Boot",
+        "server",
+        "one signed UKI by PXE",
+        "firmware::x86_64_secure_boot_by_a_uki_that_the_server_signs",
+    ),
+    (
+        "BIOS, x86_64, e1000",
+        "server",
+        "iPXE in the card's ROM",
+        "cards::e1000_boots_by_bios_and_by_uefi",
+    ),
+    (
+        "UEFI, x86_64, e1000",
+        "server",
+        "iPXE in the card's ROM, then ours",
+        "cards::e1000_boots_by_bios_and_by_uefi",
+    ),
+    (
+        "BIOS, x86_64, e1000e",
+        "server",
+        "iPXE in the card's ROM",
+        "cards::e1000e_boots_by_bios_and_by_uefi",
+    ),
+    (
+        "UEFI, x86_64, e1000e",
+        "server",
+        "iPXE in the card's ROM, then ours",
+        "cards::e1000e_boots_by_bios_and_by_uefi",
+    ),
+    (
+        "BIOS, x86_64, rtl8139",
+        "server",
+        "iPXE in the card's ROM",
+        "cards::rtl8139_boots_by_bios_and_by_uefi",
+    ),
+    (
+        "UEFI, x86_64, rtl8139",
+        "server",
+        "iPXE in the card's ROM, then ours",
+        "cards::rtl8139_boots_by_bios_and_by_uefi",
+    ),
+    (
+        "Raspberry Pi 4, replayed",
+        "server",
+        "its files by TFTP, signed boot.img by HTTP",
+        "pi::a_raspberry_pi_4_gets_its_files_and_its_signed_image",
+    ),
 ];
 
 /// How the cases of this run ended.
@@ -106,7 +224,7 @@ pub(crate) fn print() {
             Some(false) => "FAILED",
             None => "not run",
         };
-        eprintln!("  {firmware:<13} {network:<17} {loader:<23} {how}");
+        eprintln!("  {firmware:<25} {network:<16} {loader:<30} {how}");
     }
     eprintln!();
 }

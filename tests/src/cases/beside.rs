@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::ensure;
 use kiln::lab::{ADDRESS, BRIDGE, FirmwareKind, Lab, MachineConfig, MachineKind, Neighbour, Site};
 use kiln::settings::{DhcpMode, SubnetSettings};
-use kiln_inventory::Phase;
+use kiln_inventory::{LoaderChoice, NewMachine, Phase};
 use kiln_types::{Arch, Mac};
 
 use crate::rig::{Case, Dnsmasq, Need, Scene, image};
@@ -34,6 +34,15 @@ pub(super) fn cases() -> Vec<Case> {
         ("arm64_uefi", Arch::Arm64, FirmwareKind::Uefi),
     ];
     let every = ways.into_iter().flat_map(|way| firmware.map(|firmware| (way, firmware)));
+    let one_file = ways.into_iter().filter_map(|(does, way)| {
+        let kind = |arch| MachineKind::new(arch, FirmwareKind::Uefi).ok();
+        let kinds = [kind(Arch::X86_64)?, kind(Arch::Arm64)?];
+        let needs = kinds.iter().flat_map(|&kind| {
+            [Need::Root, Need::Machine(kind), Need::KilnInit(kind.arch()), DNSMASQ]
+        });
+        let name = format!("beside::uefi_one_file_{does}");
+        Some(Case::new(name, &needs.collect::<Vec<_>>(), move || boots_one_file(way, kinds)))
+    });
     every
         .filter_map(|((does, way), (what, arch, firmware))| {
             // HTTP Boot knows no port 4011, and a relay changes nothing about it.
@@ -41,18 +50,15 @@ pub(super) fn cases() -> Vec<Case> {
                 return None;
             }
             let kind = MachineKind::new(arch, firmware).ok()?;
-            let needs = [
-                Need::Root,
-                Need::Machine(kind),
-                Need::KilnInit(arch),
-                Need::Tool("dnsmasq", "dnsmasq-base"),
-            ];
+            let needs = [Need::Root, Need::Machine(kind), Need::KilnInit(arch), DNSMASQ];
             let run = move || becomes_healthy(way, kind);
             Some(Case::new(format!("beside::{what}_{does}"), &needs, run))
         })
+        .chain(one_file)
         .collect()
 }
 
+const DNSMASQ: Need = Need::Tool("dnsmasq", "dnsmasq-base");
 const MAC: Mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The bridge behind the relay, and its network.
@@ -87,6 +93,43 @@ fn becomes_healthy(way: Way, kind: MachineKind) -> anyhow::Result<()> {
             Ok(scene)
         },
     )
+}
+
+/// A machine of each architecture gets the one file that is made for it, by the address that another server or the
+/// relay stands between.
+fn boots_one_file(way: Way, kinds: [MachineKind; 2]) -> anyhow::Result<()> {
+    let macs = [MAC, Mac::new([0x52, 0x54, 0, 0x77, 0, 2])];
+    let mut machines = Vec::new();
+    for (kind, mac) in kinds.into_iter().zip(macs) {
+        let spec = Scene::machine(&format!("n{}", machines.len()), mac, &image(kind.arch())?);
+        machines.push(NewMachine { loader: LoaderChoice::Uki, ..spec });
+    }
+    let network = |lab: &mut Lab| neighbourhood(way, lab);
+    let site = |site: Site| site.with_subnets(subnets(way));
+    Scene::play_among(network, site, machines, async |mut scene| {
+        let mut started = Vec::new();
+        for (kind, mac) in kinds.into_iter().zip(macs) {
+            let mut config = MachineConfig::new(mac.dashed(), kind, mac);
+            // Firmware, stub and kernel each have a copy of the image for a while.
+            config.memory_mb = 1024;
+            if matches!(way, Way::Relay) {
+                config.bridge = FAR.to_owned();
+            }
+            started.push((scene.start(&config)?, mac));
+        }
+        for (machine, mac) in &mut started {
+            let (_, events) = scene.reaches(machine, *mac, Phase::Init).await?;
+            let fetched: Vec<&str> = events
+                .iter()
+                .filter(|event| (Phase::Loader..Phase::Init).contains(&event.phase))
+                .map(|event| event.detail.as_str())
+                .collect();
+            ensure!(fetched == ["uki"], "{} fetched {fetched:?}", machine.name());
+        }
+        let leases = scene.leases();
+        ensure!(leases.is_empty() != matches!(way, Way::Relay), "the leases are {leases:?}");
+        Ok(scene)
+    })
 }
 
 /// Returns what the server is told of the network.

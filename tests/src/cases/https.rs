@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use kiln::lab::{FirmwareKind, MachineConfig, MachineKind};
+use kiln::lab::{FirmwareKind, Lab, MachineConfig, MachineKind, Site};
 use kiln::settings::HttpsSettings;
 use kiln::tls::Authority;
 use kiln_builder::output::{Certificate, secure_boot};
@@ -13,13 +13,23 @@ use kiln_inventory::{Outcome, Phase};
 use kiln_ipxe::HttpsFor;
 use kiln_types::{Arch, Mac};
 
-use crate::rig::{Case, Need, Scene, image, store, until};
+use crate::rig::{Case, Dnsmasq, Need, Scene, image, store, until};
 
 pub(super) fn cases() -> Vec<Case> {
-    let Ok(kind) = MachineKind::new(Arch::X86_64, FirmwareKind::Http) else { return Vec::new() };
-    let needs = [Need::Root, Need::Machine(kind), Need::KilnInit(Arch::X86_64)];
-    let run = move || boots_where_it_trusts(kind);
-    vec![Case::new("https::x86_64_uefi_boots_by_https_and_refuses_another_ca", &needs, run)]
+    let case = |name: &str, arch, run: fn(MachineKind) -> anyhow::Result<()>| {
+        let kind = MachineKind::new(arch, FirmwareKind::Http).ok()?;
+        let needs = [Need::Root, Need::Machine(kind), Need::KilnInit(arch)];
+        Some(Case::new(format!("https::{name}"), &needs, move || run(kind)))
+    };
+    let refuses = "x86_64_uefi_boots_by_https_and_refuses_another_ca";
+    [
+        case(refuses, Arch::X86_64, boots_where_it_trusts),
+        case("arm64_uefi_boots_by_https", Arch::Arm64, |kind| boots(kind, false)),
+        case("x86_64_uefi_boots_by_https_over_ipv6", Arch::X86_64, |kind| boots(kind, true)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 const TRUSTS: Mac = Mac::new([0x52, 0x54, 0, 0x77, 0, 1]);
@@ -34,23 +44,63 @@ fn enrolled(keys: &KeyDir, path: &Path) -> anyhow::Result<Vec<String>> {
     Ok(vec!["-fw_cfg".to_owned(), item])
 }
 
+/// These go by HTTPS.
+fn https(urls: HttpsFor) -> HttpsSettings {
+    HttpsSettings {
+        port: 8443,
+        urls: Some(urls),
+        own: None,
+        client_certificates: None,
+        names: Vec::new(),
+    }
+}
+
+/// A machine that trusts the site's authority boots, over one version of IP.
+fn boots(kind: MachineKind, ipv6: bool) -> anyhow::Result<()> {
+    let image = image(kind.arch())?;
+    let folder = tempfile::tempdir()?;
+    let ours = enrolled(&KeyDir::beside(&store()), &folder.path().join("ours"))?;
+    let site = |site: Site| {
+        // iPXE takes no certificate for an address of IPv6.
+        let site = site.with_https(https(if ipv6 { HttpsFor::Firmware } else { HttpsFor::All }));
+        match ipv6 {
+            true => site.with_subnets(Vec::new()).with_subnets6(vec![Site::subnet6()]),
+            false => site,
+        }
+    };
+    // HTTP Boot tries IPv4 first, and only an answer that leads nowhere makes it go on at once.
+    let network = |lab: &mut Lab| ipv6.then(|| Dnsmasq::leads_nowhere(lab.directory())).transpose();
+    let machines = vec![Scene::machine("n1", TRUSTS, &image)];
+    Scene::play_among(network, site, machines, async |mut scene| {
+        let config = MachineConfig::new("n1", kind, TRUSTS);
+        let mut machine = scene.start(&MachineConfig { more: ours, ..config })?;
+        let (_, events) = scene.reaches(&mut machine, TRUSTS, Phase::Init).await?;
+        for phase in [Phase::Loader, Phase::Script, Phase::Kernel, Phase::Segment] {
+            ensure!(events.iter().any(|event| event.phase == phase), "no {phase}: {events:?}");
+        }
+        let (loader, script) = match ipv6 {
+            true => ("https://[fd77::1]:8443/loader/", "http://[fd77::1]:8080/script/"),
+            false => ("https://10.77.0.1:8443/loader/", "https://10.77.0.1:8443/script/"),
+        };
+        let console = machine.console().text();
+        for url in [loader, script] {
+            ensure!(console.contains(url), "no {url} on the console:\n{console}");
+        }
+        ensure!(!console.contains("http://10.77.0.1:8080"), "not encrypted:\n{console}");
+        Ok(scene)
+    })
+}
+
 fn boots_where_it_trusts(kind: MachineKind) -> anyhow::Result<()> {
     let image = image(kind.arch())?;
     let folder = tempfile::tempdir()?;
     let ours = enrolled(&KeyDir::beside(&store()), &folder.path().join("ours"))?;
     let theirs = enrolled(&KeyDir::new(folder.path().join("keys")), &folder.path().join("theirs"))?;
-    let https = HttpsSettings {
-        port: 8443,
-        urls: Some(HttpsFor::All),
-        own: None,
-        client_certificates: None,
-        names: Vec::new(),
-    };
     let machines = [("n1", TRUSTS), ("n2", DOES_NOT)];
     let machines = machines.map(|(name, mac)| Scene::machine(name, mac, &image)).to_vec();
     Scene::play_among(
         |_| Ok(()),
-        |site| site.with_https(https),
+        |site| site.with_https(https(HttpsFor::All)),
         machines,
         async |mut scene| {
             let config = MachineConfig::new("n1", kind, TRUSTS);

@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("x86_64_uefi_boots_by_pxe", Arch::X86_64, FirmwareKind::Uefi, Firmware::UefiX64),
         ("x86_64_uefi_boots_by_http", Arch::X86_64, FirmwareKind::Http, Firmware::UefiX64Http),
         ("arm64_uefi_boots_by_pxe", Arch::Arm64, FirmwareKind::Uefi, Firmware::UefiArm64),
+        ("arm64_uefi_boots_by_http", Arch::Arm64, FirmwareKind::Http, Firmware::UefiArm64Http),
     ]
     .into_iter()
     .filter_map(|(name, arch, firmware, seen)| {
@@ -45,13 +46,8 @@ fn becomes_healthy(kind: MachineKind, seen: Firmware) -> anyhow::Result<()> {
     let only_ipv6 = |site: Site| site.with_subnets(Vec::new()).with_subnets6(vec![Site::subnet6()]);
     // HTTP Boot tries IPv4 first, and only an answer that leads nowhere makes it go on at once.
     let nowhere = |lab: &mut Lab| {
-        let lines = format!(
-            "interface={BRIDGE}\nbind-interfaces\ndhcp-range=10.77.0.100,10.77.0.199,255.255.255.0\n\
-             dhcp-vendorclass=set:http,HTTPClient\ndhcp-ignore=tag:!http\n\
-             dhcp-option-force=tag:http,60,HTTPClient\ndhcp-boot=tag:http,http://10.77.0.1:9/none.efi\n"
-        );
         let http = kind.firmware() == FirmwareKind::Http;
-        http.then(|| Dnsmasq::here(lab.directory(), &lines)).transpose()
+        http.then(|| Dnsmasq::leads_nowhere(lab.directory())).transpose()
     };
     Scene::play_among(nowhere, only_ipv6, vec![machine], async |mut scene| {
         let mut config = MachineConfig::new("n6", kind, MAC);

@@ -4,6 +4,7 @@ mod addresses;
 mod beside;
 mod boot;
 mod build;
+mod cards;
 mod carry;
 mod clients;
 mod command;
@@ -13,6 +14,7 @@ mod disk;
 mod doctor;
 mod explain;
 mod facts;
+mod firmware;
 mod fresh;
 mod given;
 mod https;
@@ -27,6 +29,7 @@ mod loaders;
 mod metadata;
 mod orders;
 mod packed;
+mod pi;
 mod refusal;
 mod registry;
 mod reproducible;
@@ -44,6 +47,8 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         loaders::cases(),
         beside::cases(),
+        cards::cases(),
+        firmware::cases(),
         ipv6::cases(),
         orders::cases(),
         https::cases(),
@@ -63,6 +68,7 @@ pub(crate) fn all() -> Vec<Case> {
         layers::cases(),
         linuxkit_tar::cases(),
         metadata::cases(),
+        pi::cases(),
         containers::cases(),
         addresses::cases(),
         leases::cases(),

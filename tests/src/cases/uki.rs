@@ -20,7 +20,7 @@ use crate::rig::{Case, Dnsmasq, Need, PlanServer, Scene, image, store, stub};
 
 const DNSMASQ: Need = Need::Tool("dnsmasq", "dnsmasq-base");
 const SBVERIFY: Need = Need::Tool("sbverify", "sbsigntool");
-const FW_VARS: Need = Need::Tool("virt-fw-vars", "python3-virt-firmware");
+pub(super) const FW_VARS: Need = Need::Tool("virt-fw-vars", "python3-virt-firmware");
 const XORRISO: Need = Need::Tool("xorriso", "xorriso");
 const MTOOLS: Need = Need::Tool("mdir", "mtools");
 const QEMU_IMG: Need = Need::Tool("qemu-img", "qemu-utils");
@@ -152,22 +152,7 @@ fn secure_boot(kind: MachineKind, altered: bool) -> anyhow::Result<()> {
         file.read_exact_at(&mut byte, at)?;
         file.write_all_at(&[byte[0] ^ 1], at)?;
     }
-    let variables = built.path("enrolled.vars");
-    let (owner, certificate) = ("7fd2a8ef-62cf-4a2b-9a39-6fc10d0b4e6d", built.path("cert.pem"));
-    // For arm64, the file without keys is nothing but zeros, which only the firmware itself makes variables of.
-    let empty: &[&str] = match kind.arch() {
-        Arch::X86_64 => &["-i", "/usr/share/OVMF/OVMF_VARS_4M.fd"],
-        Arch::Arm64 => {
-            let known = "/usr/share/AAVMF/AAVMF_VARS.snakeoil.fd";
-            &["-i", known, "-d", "PK", "-d", "KEK", "-d", "db"]
-        }
-    };
-    let mut arguments: Vec<&OsStr> = empty.iter().map(OsStr::new).collect();
-    for key in ["--set-pk", "--add-kek", "--add-db"] {
-        arguments.extend([key.as_ref(), owner.as_ref(), certificate.as_os_str()]);
-    }
-    arguments.extend(["--sb".as_ref(), "-o".as_ref(), variables.as_os_str()]);
-    run("virt-fw-vars", &arguments)?;
+    let variables = enrolled(kind.arch(), &built.path("cert.pem"), built.dir.path())?;
 
     let mut config = built.machine(kind);
     config.drive = Some(Drive::Disk(path));
@@ -272,6 +257,27 @@ fn shows(machine: &Machine, text: &str) -> anyhow::Result<()> {
     let shown =
         runtime.block_on(async { machine.console().wait_for(text, Scene::deadline()).await });
     shown.with_context(|| format!("qemu said: {}", machine.messages()))
+}
+
+/// Makes variables of UEFI in which Secure Boot is on and trusts one certificate.
+pub(super) fn enrolled(arch: Arch, certificate: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let variables = folder.join("enrolled.vars");
+    let owner = "7fd2a8ef-62cf-4a2b-9a39-6fc10d0b4e6d";
+    // For arm64, the file without keys is nothing but zeros, which only the firmware itself makes variables of.
+    let empty: &[&str] = match arch {
+        Arch::X86_64 => &["-i", "/usr/share/OVMF/OVMF_VARS_4M.fd"],
+        Arch::Arm64 => {
+            let known = "/usr/share/AAVMF/AAVMF_VARS.snakeoil.fd";
+            &["-i", known, "-d", "PK", "-d", "KEK", "-d", "db"]
+        }
+    };
+    let mut arguments: Vec<&OsStr> = empty.iter().map(OsStr::new).collect();
+    for key in ["--set-pk", "--add-kek", "--add-db"] {
+        arguments.extend([key.as_ref(), owner.as_ref(), certificate.as_os_str()]);
+    }
+    arguments.extend(["--sb".as_ref(), "-o".as_ref(), variables.as_os_str()]);
+    run("virt-fw-vars", &arguments)?;
+    Ok(variables)
 }
 
 /// Runs a program and returns all that it says.

@@ -21,8 +21,18 @@ impl Dnsmasq {
         Self::run(dir, &lines, Command::new("dnsmasq"))
     }
 
+    /// Sends firmware that boots by HTTP over IPv4 to where nobody listens, and answers no one else.
+    pub(crate) fn leads_nowhere(dir: &Path) -> anyhow::Result<Self> {
+        let lines = format!(
+            "interface={BRIDGE}\nbind-interfaces\ndhcp-range=10.77.0.100,10.77.0.199,255.255.255.0\n\
+             dhcp-vendorclass=set:http,HTTPClient\ndhcp-ignore=tag:!http\n\
+             dhcp-option-force=tag:http,60,HTTPClient\ndhcp-boot=tag:http,http://10.77.0.1:9/none.efi\n"
+        );
+        Self::here(dir, &lines)
+    }
+
     /// Does what these lines of settings say, beside the server.
-    pub(crate) fn here(dir: &Path, lines: &str) -> anyhow::Result<Self> {
+    fn here(dir: &Path, lines: &str) -> anyhow::Result<Self> {
         Self::run(dir, lines, Command::new("dnsmasq"))
     }
 

@@ -16,7 +16,9 @@ mod serving;
 pub(crate) use direct::Direct;
 pub(crate) use dnsmasq::Dnsmasq;
 pub(crate) use http::fetch;
-pub(crate) use image::{IMAGE, image, loaders, made, store, stub, work_folder};
+pub(crate) use image::{
+    IMAGE, firmware_of_debian_13, image, loaders, made, secure_loaders, store, stub, work_folder,
+};
 pub(crate) use needs::Need;
 pub(crate) use plan_server::PlanServer;
 pub(crate) use program::{Finished, kiln, kiln_in, program};

@@ -5,15 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use kiln::bake::BakeSettings;
 use kiln::lab::{Lab, Machine, MachineConfig, MachineKind, Served, Site};
-use kiln_inventory::{Boot, BootEvent, Lease, NewMachine, Outcome, Store};
+use kiln_inventory::{Boot, BootEvent, Lease, NewMachine, Outcome, Phase, Store};
 use kiln_types::{ImageRef, Mac};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::image::store;
 
-/// Two emulated machines on two busy cores are slow; alone on an idle computer a boot takes about a minute.
-const PATIENCE: Duration = Duration::from_secs(6 * 60);
+/// Emulated machines on busy cores are slow; alone on an idle computer a boot takes half a minute.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// A server in a private network, with machines.
 #[derive(Debug)]
@@ -125,6 +125,16 @@ impl Scene {
         machine: &mut Machine,
         mac: Mac,
     ) -> anyhow::Result<(Boot, Vec<BootEvent>)> {
+        self.reaches(machine, mac, Phase::Healthy).await
+    }
+
+    /// The same until a boot of the machine has reached a phase, where what follows is shown elsewhere.
+    pub(crate) async fn reaches(
+        &self,
+        machine: &mut Machine,
+        mac: Mac,
+        phase: Phase,
+    ) -> anyhow::Result<(Boot, Vec<BootEvent>)> {
         let deadline = Self::deadline();
         let mut timeline = String::new();
         let found = until(deadline, async || {
@@ -140,15 +150,15 @@ impl Scene {
                 writeln!(timeline, "{:>9} {}", event.phase, event.detail)?;
             }
             match boot.outcome {
-                Outcome::Healthy => Ok(Some((boot, events))),
                 Outcome::Failed => bail!("the boot failed"),
-                Outcome::Booting | Outcome::Abandoned => gone(machine),
+                _ if events.iter().any(|event| event.phase == phase) => Ok(Some((boot, events))),
+                _ => gone(machine),
             }
         })
         .await;
         found.with_context(|| {
             format!(
-                "not healthy; the timeline so far:\n{timeline}and the end of the console:\n{}",
+                "not {phase}; the timeline so far:\n{timeline}and the end of the console:\n{}",
                 machine.console().tail(40)
             )
         })
