@@ -186,9 +186,16 @@ impl Running {
         }
     }
 
+    /// Returns what TFTP has counted on all addresses together.
+    pub fn tftp_counts(&self) -> tftp::Counts {
+        self.tftp.iter().map(|server| server.stats().counts()).sum()
+    }
+
     /// Stops: no new work, transfers under way get some seconds, every event is written.
     pub async fn shutdown(self) {
         self.stop.cancel();
+        let tftp::Counts { requests, done, broken, bytes, .. } = self.tftp_counts();
+        tracing::info!(requests, done, broken, bytes, "TFTP ends");
         // The writer of leases ends when nobody can give it any.
         drop(self.ledger);
         for server in self.tftp {

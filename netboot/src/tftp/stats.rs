@@ -1,5 +1,6 @@
 //! What a server counts, from its start on.
 
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::End;
@@ -44,6 +45,24 @@ pub struct Counts {
     pub resent: u64,
 }
 
+impl Sum for Counts {
+    /// Adds up what the servers of several addresses count.
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            requests: sum.requests + one.requests,
+            malformed: sum.malformed + one.malformed,
+            not_found: sum.not_found + one.not_found,
+            refused: sum.refused + one.refused,
+            done: sum.done + one.done,
+            probes: sum.probes + one.probes,
+            broken: sum.broken + one.broken,
+            active: sum.active + one.active,
+            bytes: sum.bytes + one.bytes,
+            resent: sum.resent + one.resent,
+        })
+    }
+}
+
 impl Stats {
     /// Returns them all.
     pub fn counts(&self) -> Counts {
@@ -78,4 +97,22 @@ impl Stats {
 
 pub(super) fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_of_several_addresses_are_counted_together() {
+        let stats = [Stats::default(), Stats::default()];
+        for one in &stats {
+            add(&one.requests, 3);
+            one.ended(&End::Done, 100, 1);
+        }
+        stats[1].ended(&End::Probe, 0, 0);
+        let sum: Counts = stats.iter().map(Stats::counts).sum();
+        assert_eq!((sum.requests, sum.done, sum.bytes, sum.resent), (6, 2, 200, 2));
+        assert_eq!((sum.probes, sum.broken), (1, 0));
+    }
 }
