@@ -173,6 +173,40 @@ fn damaged_packets_change_nothing_but_leases_and_take_no_memory() {
     }
 }
 
+/// Options that hold options: of PXE (43), of relays (82), of iPXE (175), with lengths that are right by chance only.
+#[test]
+fn damaged_options_within_options_are_read_or_left_out_and_go_back_as_they_came() {
+    let mut random = Random::new(0x6b69_6c6e_0043);
+    let mut world = World::new();
+    let mut back = 0;
+    for _ in 0..rounds(60) * 20 {
+        let mut said = vec![53, 1, [1, 3, 8][random.below(3)]];
+        let mut agent = Vec::new();
+        for code in [43, 175, 82] {
+            let mut value = Vec::new();
+            for _ in 0..random.below(12) {
+                let code = [1, 5, 11, 71, 0x14, 0, 255, random.byte()][random.below(8)];
+                value.extend([code, random.byte() % 9]);
+                value.extend((0..random.below(9)).map(|_| random.byte()));
+            }
+            value.truncate(255);
+            agent = option(code, &value);
+            said.extend(&agent);
+        }
+        let mut bytes = packet(&said);
+        bytes[24..28].copy_from_slice(&[10, 77, 0, 2]);
+        if let Some(reply) = play(&mut world, &bytes).and_then(|outcome| outcome.reply) {
+            assert_eq!(reply.relay_agent, agent);
+            back += 1;
+        }
+        let request = Request::decode(&bytes).unwrap();
+        let from = std::net::SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 9), 4011);
+        let outcome = world.respond_4011(&request, from);
+        assert!(outcome.reply.is_none_or(|reply| reply.encode().is_ok()));
+    }
+    assert!(back > 100, "{back} replies");
+}
+
 /// Returns how much memory this process has.
 fn resident() -> Option<usize> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -54,6 +54,8 @@ pub use engine::{Change, Note, Outcome, View, respond};
 pub use leases::{LeaseTable, Timestamp};
 pub use ledger::{BoxError, LeaseLog, Ledger};
 pub use proxy::respond_4011;
+#[cfg(test)]
+pub(crate) use replay::{Random, rounds};
 pub use rules::{Hostnames, ParseRouteError, Route, Rules, is_domain};
 pub use select::Site;
 pub use server::{DhcpEvent, Observer, Port, ServeError, Service, serve};

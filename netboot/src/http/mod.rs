@@ -45,6 +45,8 @@ pub struct Plane {
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod made_tests;
