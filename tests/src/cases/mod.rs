@@ -24,9 +24,12 @@ mod kernel_image;
 mod layers;
 mod layouts;
 mod leases;
+mod leases6;
 mod linuxkit_tar;
 mod loaders;
+mod many;
 mod metadata;
+mod networkd;
 mod orders;
 mod packed;
 mod pi;
@@ -36,6 +39,7 @@ mod reproducible;
 mod services;
 mod start;
 mod state_disk;
+mod tftp;
 mod uki;
 mod userspace;
 
@@ -73,6 +77,10 @@ pub(crate) fn all() -> Vec<Case> {
         addresses::cases(),
         leases::cases(),
         clients::cases(),
+        networkd::cases(),
+        leases6::cases(),
+        many::cases(),
+        tftp::cases(),
         services::cases(),
         start::cases(),
         userspace::cases(),
