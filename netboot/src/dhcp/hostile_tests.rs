@@ -194,7 +194,7 @@ fn damaged_options_within_options_are_read_or_left_out_and_go_back_as_they_came(
             said.extend(&agent);
         }
         let mut bytes = packet(&said);
-        bytes[24..28].copy_from_slice(&[10, 77, 0, 2]);
+        bytes[24..28].copy_from_slice(&[10, 77, 0, 8]);
         if let Some(reply) = play(&mut world, &bytes).and_then(|outcome| outcome.reply) {
             assert_eq!(reply.relay_agent, agent);
             back += 1;
