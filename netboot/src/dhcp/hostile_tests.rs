@@ -195,6 +195,8 @@ fn damaged_options_within_options_are_read_or_left_out_and_go_back_as_they_came(
         }
         let mut bytes = packet(&said);
         bytes[24..28].copy_from_slice(&[10, 77, 0, 8]);
+        // A machine of the inventory: others get no answer once option 175 says that they boot.
+        bytes[28..34].copy_from_slice(&[0x52, 0x54, 0, 0x77, 0, 1]);
         if let Some(reply) = play(&mut world, &bytes).and_then(|outcome| outcome.reply) {
             assert_eq!(reply.relay_agent, agent);
             back += 1;
