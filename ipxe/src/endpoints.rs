@@ -9,6 +9,8 @@ pub struct Endpoints {
     pub http: SocketAddr,
     /// HTTPS, where someone is sent there.
     pub https: Option<Https>,
+    /// Where the system that boots talks to us by TLS, whoever else is sent to HTTPS.
+    pub agent: Option<SocketAddr>,
 }
 
 /// Who is sent to HTTPS, and where it is.
@@ -33,7 +35,13 @@ impl Endpoints {
     /// Names an address and the port of HTTP on it; there is no HTTPS.
     pub fn new(address: impl Into<IpAddr>, http: u16) -> Self {
         let address = address.into();
-        Self { address, http: SocketAddr::new(address, http), https: None }
+        Self { address, http: SocketAddr::new(address, http), https: None, agent: None }
+    }
+
+    /// Names the port of HTTPS, by which the system that boots reports and asks.
+    #[must_use]
+    pub fn with_agents_at(self, https: Option<SocketAddr>) -> Self {
+        Self { agent: https, ..self }
     }
 
     /// Returns how the URLs begin that firmware is told, without a slash at the end.
@@ -52,7 +60,7 @@ impl Endpoints {
         }
     }
 
-    /// Returns how the URLs begin that the booted system is told. kiln-init knows no TLS.
+    /// Returns how the URLs begin that the booted system is told, for programs in it that trust nobody in particular.
     pub fn for_system(&self) -> String {
         format!("http://{}", self.http)
     }

@@ -104,6 +104,8 @@ pub struct Identity {
     pub version: Digest,
     /// Address of that interface while it boots.
     pub address: Option<IpAddr>,
+    /// When the boot began, in milliseconds since 1970.
+    pub started: i64,
 }
 
 /// What a running system is told to start.

@@ -278,6 +278,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let transfers = http::Transfers::new(&settings.transfers);
     let tls = start_tls(&settings, &sockets)?;
     if let Some(tls) = &tls {
+        view.encrypts_with(tls.clone());
         running.tasks.push(tokio::spawn(tls.clone().renew(stop.clone())));
     }
     for PlaneSockets { address, http, https, tftp } in sockets.planes {
@@ -294,8 +295,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             let address = SocketAddr::new(address, 0);
             ServeError::Bind { what, address, source }
         };
-        let server = http::Server::start(http, plane.clone()).map_err(|e| bind_error("http", e))?;
-        let mut at = Endpoints::new(address, server.local_addr().port());
+        let agent = https.as_ref().and_then(|https| https.local_addr().ok());
+        let server = http::Server::start(http, plane.clone(), agent);
+        let server = server.map_err(|e| bind_error("http", e))?;
+        let mut at = Endpoints::new(address, server.local_addr().port()).with_agents_at(agent);
         running.http.push(server);
         if let (Some(listener), Some(tls)) = (https, &tls) {
             let port = at.http.port();

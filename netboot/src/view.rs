@@ -5,7 +5,7 @@ mod images;
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use kiln_types::{Arch, Digest};
 use tokio_util::sync::CancellationToken;
 
 use self::images::Images;
+use crate::tls::Tls;
 
 pub use self::images::refused;
 
@@ -38,6 +39,8 @@ pub struct View {
     versions: ArcSwap<HashMap<Digest, ServedVersion>>,
     /// The public keys whose signatures count, in hexadecimal digits.
     public_keys: ArcSwap<Vec<String>>,
+    /// What systems that boot are to trust, where they talk encrypted.
+    tls: OnceLock<Arc<Tls>>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
     refreshing: tokio::sync::Mutex<Arc<Images>>,
 }
@@ -93,10 +96,21 @@ impl View {
             absent: ArcSwap::default(),
             versions: ArcSwap::default(),
             public_keys: ArcSwap::default(),
+            tls: OnceLock::new(),
             refreshing: tokio::sync::Mutex::default(),
         };
         view.refresh().await?;
         Ok(view)
+    }
+
+    /// Tells systems that boot to talk encrypted. Once; they were told nothing before.
+    pub fn encrypts_with(&self, tls: Arc<Tls>) {
+        let _ = self.tls.set(tls);
+    }
+
+    /// Returns the certificate of the authority (DER) that systems that boot are to trust.
+    pub(crate) fn authority(&self) -> Option<Arc<[u8]>> {
+        self.tls.get().map(|tls| tls.authority())
     }
 
     /// Returns the snapshot that decisions are made from.

@@ -15,6 +15,7 @@ use crate::cmdline::CommandLine;
 use crate::config::{self, Image, Machine};
 use crate::console::{self, say};
 use crate::error::{BootError, chain};
+use crate::http::Server;
 use crate::modules::Loader;
 use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
@@ -57,7 +58,11 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
         say(&format!("{word} on the kernel's command line means nothing here"));
     }
     set_hostname(machine.as_ref(), &line);
-    let phone = Phone::start(machine.as_ref())?;
+    let server = machine.as_ref().and_then(Server::of);
+    if let Some(server) = &server {
+        say(&format!("the server is {server}"));
+    }
+    let phone = Phone::start(server.as_ref(), machine.as_ref())?;
     phone.tell_of(start, Phase::Init, image.image.as_str());
     for fault in faults {
         phone.tell(Phase::Failed, fault);
@@ -85,9 +90,9 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
 
     network::bring_up(image.network.as_ref(), machine.as_ref(), &mut loader, &phone)?;
     if !image.diskless {
-        facts::tell(machine.as_ref());
+        facts::tell(server.as_ref(), machine.as_ref());
     }
-    orders::start(machine.as_ref(), &children)?;
+    orders::start(server.as_ref(), machine.as_ref(), &children)?;
 
     let start = clock::uptime();
     let state = state::set_up(&image, machine.as_ref(), &mut loader, &children, &phone);
@@ -105,7 +110,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     }
     let first = healthy.recv_timeout(HURRY);
     if let Some(loader) = rest {
-        look_for_disks(loader, machine.clone())?;
+        look_for_disks(loader, server.clone(), machine.clone())?;
     }
     tune::hurry(false);
     let all_up = match first {
@@ -125,7 +130,11 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
 }
 
 /// Loads the drivers of disks that nobody here needs: whoever looks at the machine is to see what it has.
-fn look_for_disks(mut loader: Loader, machine: Option<Machine>) -> Result<(), BootError> {
+fn look_for_disks(
+    mut loader: Loader,
+    server: Option<Server>,
+    machine: Option<Machine>,
+) -> Result<(), BootError> {
     let look = move || {
         let mut count = loader.load_the_rest();
         if count > 0 {
@@ -134,7 +143,7 @@ fn look_for_disks(mut loader: Loader, machine: Option<Machine>) -> Result<(), Bo
             count += loader.load_for_hardware();
             say(&format!("{count} modules for disks"));
         }
-        facts::tell(machine.as_ref());
+        facts::tell(server.as_ref(), machine.as_ref());
     };
     let thread = std::thread::Builder::new().name("disks".to_owned()).stack_size(256 * 1024);
     thread.spawn(look).map(drop).map_err(|source| BootError::StartThread("disks", source))

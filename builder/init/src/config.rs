@@ -139,6 +139,21 @@ pub(crate) struct Machine {
     /// The disk on which a state partition may be made: `serial:…`, `wwn:…` or `path:…`.
     #[serde(default, rename = "state-disk")]
     pub(crate) state_disk: Option<String>,
+    /// How the server is talked to where the site encrypts; then `server` is for older programs only.
+    #[serde(default)]
+    pub(crate) secure: Option<Secure>,
+}
+
+/// What is needed to talk to the server by TLS.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Secure {
+    /// `https://ADDRESS:PORT`.
+    pub(crate) server: String,
+    /// The certificate of the site's authority (DER), in hexadecimal digits.
+    pub(crate) authority: String,
+    /// What the server's clock showed when this boot began, in seconds since 1970.
+    pub(crate) time: u64,
 }
 
 /// Reads one of the files; `None` when it is not there.

@@ -1,6 +1,5 @@
 //! Tells the server how far this boot has come.
 
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::clock::{self, millis, uptime_millis};
 use crate::config::Machine;
 use crate::console::say;
 use crate::error::BootError;
-use crate::http::{self, Limits, Request};
+use crate::http::{self, Limits, Request, Server};
 use crate::kmsg;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -58,14 +57,13 @@ pub(crate) struct Phone(Option<Sender<Note>>);
 
 impl Phone {
     /// Starts the thread that tells the server.
-    pub(crate) fn start(machine: Option<&Machine>) -> Result<Self, BootError> {
-        let Some(machine) = machine else { return Ok(Self(None)) };
-        let Some(server) = http::address_of(&machine.server) else {
-            say(&format!("the server {:?} is not http://ADDRESS:PORT", machine.server));
-            return Ok(Self(None));
-        };
+    pub(crate) fn start(
+        server: Option<&Server>,
+        machine: Option<&Machine>,
+    ) -> Result<Self, BootError> {
+        let (Some(server), Some(machine)) = (server, machine) else { return Ok(Self(None)) };
         let (sender, receiver) = channel();
-        let (boot, token) = (machine.boot, machine.token.clone());
+        let (server, boot, token) = (server.clone(), machine.boot, machine.token.clone());
         std::thread::Builder::new()
             .name("phone".to_owned())
             .stack_size(128 * 1024)
@@ -110,7 +108,7 @@ impl Phone {
 }
 
 struct Caller {
-    server: SocketAddr,
+    server: Server,
     boot: i64,
     token: String,
 }
@@ -178,7 +176,7 @@ impl Caller {
         }
         let path = format!("/agent/{}/kernel-log", self.boot);
         let request = Request::post(&path, &self.token, &log);
-        if let Err(error) = http::ask(self.server, &request, Limits::SHORT, LARGEST_ANSWER) {
+        if let Err(error) = http::ask(&self.server, &request, Limits::SHORT, LARGEST_ANSWER) {
             say(&format!("the server does not get the log of the kernel: {error}"));
         }
     }
@@ -188,7 +186,7 @@ impl Caller {
         let body = serde_json::to_vec(events).ok()?;
         let path = format!("/phone-home/{}", self.boot);
         let request = Request::post(&path, &self.token, &body);
-        let answer = http::ask(self.server, &request, Limits::SHORT, LARGEST_ANSWER).ok()?;
+        let answer = http::ask(&self.server, &request, Limits::SHORT, LARGEST_ANSWER).ok()?;
         if let Some(date) = answer.date() {
             clock::hear(date);
         }

@@ -9,7 +9,7 @@ use super::*;
 const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
 const AT: Endpoints =
-    Endpoints { address: ADDRESS, http: SocketAddr::new(ADDRESS, 8080), https: None };
+    Endpoints { address: ADDRESS, http: SocketAddr::new(ADDRESS, 8080), https: None, agent: None };
 
 fn sighting() -> Sighting {
     Sighting { mac: MAC, asker: Asker::Ipxe, firmware: Some(Firmware::UefiX64), uuid: None }

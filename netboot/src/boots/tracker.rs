@@ -395,6 +395,7 @@ impl Tracker {
             mac: active.boot.mac,
             version,
             address: active.boot.address,
+            started: active.boot.started,
         })
     }
 

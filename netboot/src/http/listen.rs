@@ -99,14 +99,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on a listener that is bound to one address.
+    /// Serves on a listener that is bound to one address. `agent` is where the systems that boot talk encrypted, if they do.
     ///
     /// # Errors
     ///
     /// Fails when the listener has no address.
-    pub fn start(listener: TcpListener, plane: Arc<Plane>) -> std::io::Result<Self> {
+    pub fn start(
+        listener: TcpListener,
+        plane: Arc<Plane>,
+        agent: Option<SocketAddr>,
+    ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        Ok(Self::run(listener, address, plane, Endpoints::new(address.ip(), address.port()), None))
+        let at = Endpoints::new(address.ip(), address.port()).with_agents_at(agent);
+        Ok(Self::run(listener, address, plane, at, None))
     }
 
     /// Serves encrypted on a listener that is bound to one address. `http` is the port without encryption, for the
@@ -124,7 +129,8 @@ impl Server {
         let address = listener.local_addr()?;
         // Scripts go on as they came.
         let https = Some(Https { at: address, of: HttpsFor::All });
-        let at = Endpoints { https, ..Endpoints::new(address.ip(), http) };
+        let at = Endpoints::new(address.ip(), http).with_agents_at(Some(address));
+        let at = Endpoints { https, ..at };
         Ok(Self::run(listener, address, plane, at, Some(tls)))
     }
 

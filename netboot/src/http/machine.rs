@@ -1,5 +1,6 @@
 //! The first segment of an initrd: what this one machine is told in this one boot.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 
@@ -32,6 +33,26 @@ struct MachineFile<'a> {
     /// The disk on which the machine may make a state partition.
     #[serde(rename = "state-disk", skip_serializing_if = "Option::is_none")]
     state_disk: Option<&'a StateDisk>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secure: Option<Secure>,
+}
+
+/// How the system talks to the server where that encrypts. An older kiln-init knows nothing of it and takes `server`.
+#[derive(Serialize)]
+struct Secure {
+    server: String,
+    /// The certificate of the one authority that counts (DER), in hexadecimal digits.
+    authority: String,
+    /// What the clock of this server showed when the boot began: that of the machine may show anything.
+    time: u64,
+}
+
+impl Secure {
+    fn new(identity: &Identity, at: &Endpoints, authority: &[u8]) -> Option<Self> {
+        let time = u64::try_from(identity.started / 1000).unwrap_or_default();
+        let server = format!("https://{}", at.agent?);
+        Some(Self { server, authority: hex(authority), time })
+    }
 }
 
 /// Makes the segment of a machine that boots.
@@ -45,7 +66,9 @@ pub(crate) fn machine_segment(
     let snapshot = view.snapshot();
     let known = snapshot.machine_by_mac(identity.mac);
     let disk = known.and_then(|machine| machine.spec.state_disk.as_ref());
-    segment(identity, at.for_system(), &keys, disk)
+    let authority = view.authority();
+    let secure = authority.and_then(|authority| Secure::new(identity, at, &authority));
+    segment(identity, at.for_system(), &keys, disk, secure)
 }
 
 /// Makes the segment. The same identity gives the same bytes.
@@ -57,6 +80,7 @@ fn segment(
     server: String,
     keys: &[String],
     state_disk: Option<&StateDisk>,
+    secure: Option<Secure>,
 ) -> io::Result<Vec<u8>> {
     let file = serde_json::to_vec(&MachineFile {
         server,
@@ -68,6 +92,7 @@ fn segment(
         address: identity.address,
         keys,
         state_disk,
+        secure,
     })?;
     let mut tree = Tree::new();
     let path = TreePath::new(PATH).map_err(io::Error::other)?;
@@ -75,6 +100,13 @@ fn segment(
     let mut archive = Vec::new();
     cpio::write(&tree, 0, &mut archive).map_err(io::Error::other)?;
     Ok(archive)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
@@ -93,10 +125,17 @@ mod tests {
             mac: Mac::new([0x52, 0x54, 0, 0, 0, 1]),
             version: Digest::from_bytes([1; 32]),
             address: Some([10, 0, 0, 5].into()),
+            started: 1_763_712_000_999,
         };
         let disk = "serial:ABC".parse().unwrap();
         let server = "http://10.0.0.1:8080".to_owned();
-        let segment = segment(&identity, server, &[], Some(&disk)).unwrap();
+        let plain = segment(&identity, server.clone(), &[], None, None).unwrap();
+        assert!(!String::from_utf8_lossy(&plain).contains("secure"));
+        let at = Endpoints::new([10, 0, 0, 1], 8080);
+        assert!(Secure::new(&identity, &at, &[]).is_none(), "nobody listens for TLS");
+        let at = at.with_agents_at("10.0.0.1:8443".parse().ok());
+        let secure = Secure::new(&identity, &at, &[1, 0xab]);
+        let segment = segment(&identity, server, &[], Some(&disk), secure).unwrap();
         assert_eq!(segment.len() % 4, 0);
         let text = String::from_utf8_lossy(&segment);
         assert!(text.starts_with("070701"));
@@ -104,6 +143,9 @@ mod tests {
         assert!(text.contains("etc/kiln/machine.json\0"));
         assert!(text.contains(r#""boot":12,"token":"abab"#), "{text}");
         assert!(text.contains(r#""address":"10.0.0.5""#), "{text}");
-        assert!(text.contains(r#""state-disk":"serial:ABC"}"#), "{text}");
+        assert!(text.contains(r#""state-disk":"serial:ABC","#), "{text}");
+        let secure =
+            r#""secure":{"server":"https://10.0.0.1:8443","authority":"01ab","time":1763712000}}"#;
+        assert!(text.contains(secure), "{text}");
     }
 }

@@ -68,7 +68,7 @@ impl Rig {
                 })
                 .to_vec(),
             cmdline: "console=ttyS0".to_owned(),
-            min_ram: 0,
+            min_ram: 96 << 20,
             packages: Vec::new(),
             sources: Vec::new(),
             sbom: None,
@@ -108,7 +108,7 @@ impl Rig {
             templates,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(listener, plane.clone()).unwrap();
+        let server = Server::start(listener, plane.clone(), None).unwrap();
         let version = digest;
         Self { dir, inventory, kernel, version, orders, large, plane, server, tracker }
     }

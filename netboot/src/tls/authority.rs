@@ -12,8 +12,8 @@ use jiff::{Span, Timestamp};
 use kiln_builder::trust::KeyDir;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData as _, RsaKeySize, SanType,
-    SerialNumber, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData as _,
+    RsaKeySize, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,6 +23,8 @@ use tempfile::NamedTempFile;
 const FILE: &str = "ca.pem";
 /// The key of the server, kept because making one takes a while.
 const SERVER_KEY: &str = "server-tls.pem";
+/// How many authorities that were replaced are looked at.
+const EARLIER: usize = 8;
 /// How long a certificate of the server is good. It is made anew at each start and every month.
 const DAYS: i64 = 397;
 
@@ -138,11 +140,47 @@ impl Authority {
         &self.certificate
     }
 
+    /// Returns the authority and those that it has replaced, which machines that run may still know.
+    pub(super) fn and_earlier(keys: &KeyDir) -> Result<Vec<Self>, CaError> {
+        let mut all = vec![Self::open(keys)?];
+        let mut earlier: Vec<PathBuf> = fs::read_dir(keys.path())
+            .map_err(|source| CaError::File(keys.path().to_owned(), source))?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("ca-") && name.ends_with(".pem")
+            })
+            .collect();
+        earlier.sort();
+        // One that cannot be read is of no use, and in nobody's way.
+        all.extend(earlier.into_iter().take(EARLIER).filter_map(|path| {
+            let text = fs::read_to_string(&path).ok()?;
+            Self::read(path, &text).ok()
+        }));
+        Ok(all)
+    }
+
     /// Makes a certificate for the server with these addresses and names. The key is that of before.
     pub(super) fn issue(&self, addresses: &[IpAddr], names: &[String]) -> Result<Issued, CaError> {
         let path = self.path.with_file_name(SERVER_KEY);
         let text = obtain(&path, || Ok(new_key()?.serialize_pem()))?;
         let key = KeyPair::from_pem(&text).map_err(|_| CaError::Content(path))?;
+        self.sign(&key, addresses, names)
+    }
+
+    /// Makes a certificate for talking to kiln-init, which knows Ed25519. Its key is new, and never on a disk.
+    pub(super) fn issue_for_agents(&self, addresses: &[IpAddr]) -> Result<Issued, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(CaError::Certificate)?;
+        self.sign(&key, addresses, &[])
+    }
+
+    fn sign(
+        &self,
+        key: &KeyPair,
+        addresses: &[IpAddr],
+        names: &[String],
+    ) -> Result<Issued, CaError> {
         let mut own = CertificateParams::new(names.to_vec()).map_err(CaError::Certificate)?;
         own.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
         own.distinguished_name = DistinguishedName::new();
@@ -162,7 +200,7 @@ impl Authority {
         own.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         own.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let issuer = Issuer::new(params(&self.key)?, &self.key);
-        let signed = own.signed_by(&key, &issuer).map_err(CaError::Certificate)?;
+        let signed = own.signed_by(key, &issuer).map_err(CaError::Certificate)?;
         let key = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|_| CaError::Content(self.path.clone()))?;
         Ok(Issued { chain: vec![signed.der().clone(), self.certificate.clone()], key })

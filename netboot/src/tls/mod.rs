@@ -1,5 +1,6 @@
 //! HTTPS: the site's authority, the server's certificate, and how a connection becomes encrypted.
 
+mod agents;
 mod authority;
 mod firmware;
 
@@ -20,6 +21,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use self::agents::Agents;
 use self::authority::Issued;
 pub use self::authority::{Authority, CaError};
 use crate::settings::{HttpsSettings, OwnCertificate};
@@ -66,6 +68,11 @@ pub enum Failure {
         "the machine does not trust the certificate of this server ({0}); enrol the site's CA in its firmware (`kiln ca export`)"
     )]
     Untrusted(String),
+    /// kiln-init was told of another authority when it booted.
+    #[error(
+        "the system of the machine trusts another authority than this site's ({0}); start the machine anew"
+    )]
+    OtherAuthority(String),
     /// The two sides have nothing in common, or the other one is not who may come.
     #[error("the machine and this server cannot agree on encryption: {0}")]
     Incompatible(String),
@@ -77,7 +84,7 @@ pub enum Failure {
 impl Failure {
     /// Returns whether this is worth telling the operator: a machine that wants to boot and cannot.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Untrusted(_) | Self::Incompatible(_))
+        matches!(self, Self::Untrusted(_) | Self::OtherAuthority(_) | Self::Incompatible(_))
     }
 
     /// Reads what became of a handshake after the client has said hello.
@@ -110,8 +117,16 @@ impl Failure {
 /// How connections become encrypted; the certificate changes while it is in use.
 #[derive(Debug)]
 pub struct Tls {
-    config: ArcSwap<ServerConfig>,
+    configs: ArcSwap<Configs>,
     source: Source,
+}
+
+/// What holds until the certificates are made anew.
+#[derive(Debug)]
+struct Configs {
+    /// For firmware, loaders, browsers and whoever else comes.
+    others: Arc<ServerConfig>,
+    agents: Agents,
 }
 
 /// Where the certificate comes from.
@@ -140,7 +155,12 @@ impl Tls {
         let fit = |name: &String| rustls::pki_types::DnsName::try_from(name.clone()).is_ok();
         names.extend(own.filter(fit).filter(|name| !settings.names.contains(name)));
         let source = Source { settings: settings.clone(), keys: keys.clone(), addresses, names };
-        Ok(Self { config: ArcSwap::from_pointee(source.config()?), source })
+        Ok(Self { configs: ArcSwap::from_pointee(source.configs()?), source })
+    }
+
+    /// Returns the certificate (DER) of the site's authority, which signs for talking to kiln-init.
+    pub(crate) fn authority(&self) -> Arc<[u8]> {
+        self.configs.load().agents.authority.clone()
     }
 
     /// Reads or makes the certificate anew from time to time, until told to stop.
@@ -151,8 +171,8 @@ impl Tls {
                 () = tokio::time::sleep(RENEWAL) => {}
             }
             let tls = Arc::clone(&self);
-            match tokio::task::spawn_blocking(move || tls.source.config()).await {
-                Ok(Ok(config)) => self.config.store(Arc::new(config)),
+            match tokio::task::spawn_blocking(move || tls.source.configs()).await {
+                Ok(Ok(configs)) => self.configs.store(Arc::new(configs)),
                 Ok(Err(error)) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, "the certificate is not renewed; the old one stays");
@@ -174,11 +194,23 @@ impl Tls {
     pub async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let start = start.await.map_err(Failure::NotTls)?;
-        start.into_stream(self.config.load_full()).await.map_err(Failure::after_hello)
+        let configs = self.configs.load_full();
+        let is_agent = agents::is_agent(&start.client_hello());
+        let config = if is_agent { &configs.agents.config } else { &configs.others };
+        let accepted = start.into_stream(Arc::clone(config)).await;
+        accepted.map_err(|error| match Failure::after_hello(error) {
+            Failure::Untrusted(why) if is_agent => Failure::OtherAuthority(why),
+            failure => failure,
+        })
     }
 }
 
 impl Source {
+    fn configs(&self) -> Result<Configs, TlsError> {
+        let agents = Agents::new(&self.keys, &self.addresses)?;
+        Ok(Configs { others: Arc::new(self.config()?), agents })
+    }
+
     fn config(&self) -> Result<ServerConfig, TlsError> {
         let crypto = Arc::new(firmware::crypto());
         let Issued { chain, key } = match &self.settings.own {

@@ -202,6 +202,102 @@ async fn only_clients_with_a_certificate_come_in_where_the_settings_ask_for_one(
     server.unwrap();
 }
 
+/// As kiln-init says hello, which knows these authorities.
+fn agent(roots: RootCertStore) -> ClientConfig {
+    let names = roots.subjects();
+    let mut config = modern(roots.clone());
+    config.alpn_protocols = vec![b"kiln-agent".to_vec()];
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider);
+    let verifier = Knows(verifier.build().unwrap(), names);
+    config.dangerous().set_certificate_verifier(Arc::new(verifier));
+    config
+}
+
+/// Tells the server which authorities it knows.
+#[derive(Debug)]
+struct Knows(Arc<rustls::client::WebPkiServerVerifier>, Vec<rustls::DistinguishedName>);
+
+mod knows {
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::pki_types::UnixTime;
+    use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+    use super::*;
+
+    impl ServerCertVerifier for Knows {
+        fn verify_server_cert(
+            &self,
+            certificate: &CertificateDer<'_>,
+            between: &[CertificateDer<'_>],
+            name: &ServerName<'_>,
+            ocsp: &[u8],
+            now: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            self.0.verify_server_cert(certificate, between, name, ocsp, now)
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.0.verify_tls12_signature(message, certificate, signed)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.0.verify_tls13_signature(message, certificate, signed)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            // What kiln-init knows: RSA under certificates, Ed25519 for the rest.
+            vec![SignatureScheme::ED25519, SignatureScheme::RSA_PKCS1_SHA256]
+        }
+
+        fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+            Some(&self.1)
+        }
+    }
+}
+
+#[tokio::test]
+async fn kiln_init_trusts_the_sites_authority_whatever_certificate_others_get() {
+    let site = Site::new();
+    let clients = Site::new();
+    let ca = clients.dir.path().join("clients.pem");
+    std::fs::write(&ca, Authority::open(&clients.keys).unwrap().pem()).unwrap();
+    // Others need a certificate of their own; it has the token of its boot.
+    let asking = HttpsSettings { client_certificates: Some(ca), ..settings() };
+    let tls = site.tls(&asking).unwrap();
+    let (suite, client) = shake(&tls, agent(site.roots()), "127.0.0.1").await;
+    client.unwrap();
+    assert!(suite.unwrap().starts_with("TLS13_"));
+    let (server, client) = shake(&tls, agent(clients.roots()), "127.0.0.1").await;
+    assert!(client.is_err());
+    let failure = server.unwrap_err();
+    assert!(failure.is_refusal() && failure.to_string().contains("start the machine anew"));
+}
+
+#[tokio::test]
+async fn kiln_init_that_knows_an_earlier_authority_is_talked_to_after_a_change() {
+    let site = Site::new();
+    let before = site.roots();
+    let first = site.tls(&settings()).unwrap().authority();
+    Authority::rotate(&site.keys).unwrap();
+    let tls = site.tls(&settings()).unwrap();
+    assert_ne!(first, tls.authority(), "machines that start now are told of the new one");
+    for roots in [before, site.roots()] {
+        shake(&tls, agent(roots), "127.0.0.1").await.1.unwrap();
+    }
+}
+
 #[test]
 fn what_speaks_http_there_is_told_so_with_its_true_length() {
     let text = std::str::from_utf8(NOT_ENCRYPTED).unwrap();

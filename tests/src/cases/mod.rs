@@ -1,6 +1,7 @@
 //! The cases, one file per subject.
 
 mod addresses;
+mod agent;
 mod beside;
 mod boot;
 mod build;
@@ -81,6 +82,7 @@ pub(crate) fn all() -> Vec<Case> {
         leases6::cases(),
         many::cases(),
         tftp::cases(),
+        agent::cases(),
         services::cases(),
         start::cases(),
         userspace::cases(),

@@ -21,7 +21,7 @@ use self::tree::Tree;
 use crate::clock::uptime;
 use crate::config::Machine;
 use crate::console::say;
-use crate::http::{self, Limits, Request};
+use crate::http::{self, Limits, Request, Server};
 use crate::sys::LldpSocket;
 
 /// Switches name themselves every 30 seconds.
@@ -33,15 +33,15 @@ const TRIES: u32 = 8;
 const LARGEST_ANSWER: usize = 4096;
 
 /// Starts the thread. Without a server there is nobody to tell.
-pub(crate) fn tell(machine: Option<&Machine>) {
-    let Some(machine) = machine.cloned() else { return };
+pub(crate) fn tell(server: Option<&Server>, machine: Option<&Machine>) {
+    let (Some(server), Some(machine)) = (server.cloned(), machine.cloned()) else { return };
     let thread = std::thread::Builder::new().name("facts".to_owned()).stack_size(128 * 1024);
     let started = thread.spawn(move || {
         let tree = Tree::new("/");
         // Switches speak seldom: what one says while the rest is collected must not be missed.
         let listener = Listener::open(&tree);
         let mut facts = collect(&tree);
-        if !post(&machine, &facts) {
+        if !post(&server, &machine, &facts) {
             return;
         }
         let ports = listener.map(|listener| listener.hear(LISTEN)).unwrap_or_default();
@@ -51,7 +51,7 @@ pub(crate) fn tell(machine: Option<&Machine>) {
             for nic in &mut facts.nics {
                 nic.switch = ports.get(&nic.name).cloned();
             }
-            post(&machine, &facts.bounded());
+            post(&server, &machine, &facts.bounded());
         }
     });
     if let Err(error) = started {
@@ -76,8 +76,7 @@ fn collect(tree: &Tree) -> Facts {
 }
 
 /// Returns whether the server took them.
-fn post(machine: &Machine, facts: &Facts) -> bool {
-    let Some(server) = http::address_of(&machine.server) else { return false };
+fn post(server: &Server, machine: &Machine, facts: &Facts) -> bool {
     let Ok(body) = serde_json::to_vec(facts) else { return false };
     let path = format!("/agent/{}/facts", machine.boot);
     let request = Request::post(&path, &machine.token, &body);

@@ -15,6 +15,10 @@ pub(super) struct Head {
     /// The server's clock, in seconds since 1970.
     pub(super) date: Option<u64>,
     pub(super) chunked: bool,
+    /// In how many seconds the server wants to be asked again.
+    pub(super) retry_after: Option<u64>,
+    /// Of a part: its first byte, where it goes to the end, and the length of the whole.
+    pub(super) part: Option<(u64, u64)>,
 }
 
 /// Returns where the head ends: behind the first empty line.
@@ -48,6 +52,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, HttpError> {
             head.chunked = true;
         } else if name.eq_ignore_ascii_case("date") {
             head.date = date(value);
+        } else if name.eq_ignore_ascii_case("retry-after") {
+            head.retry_after = number(value);
+        } else if name.eq_ignore_ascii_case("content-range") {
+            head.part = part_to_the_end(value);
         }
     }
     if matches!(head.status, 204 | 304) {
@@ -68,6 +76,14 @@ fn status(line: &str) -> Result<u16, HttpError> {
     code.and_then(|code| code.parse().ok())
         .filter(|status| (200..600).contains(status))
         .ok_or(HttpError::Head("it does not begin as an answer of HTTP/1.1"))
+}
+
+/// Reads `bytes FIRST-LAST/LENGTH`, where LAST is the last one of all.
+fn part_to_the_end(text: &str) -> Option<(u64, u64)> {
+    let (range, length) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, length) = (number(first)?, number(last)?, number(length)?);
+    (first <= last && last.checked_add(1) == Some(length)).then_some((first, length))
 }
 
 /// Reads digits and nothing else.
@@ -112,8 +128,28 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-LENGTH: \t12 \r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
         );
         let expected =
-            Head { status: 200, length: Some(12), date: Some(784_111_777), chunked: false };
+            Head { status: 200, length: Some(12), date: Some(784_111_777), ..Head::default() };
         assert_eq!(head.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_part_that_goes_to_the_end_and_a_time_to_come_back_are_read() {
+        let head = parsed("HTTP/1.1 206 P\r\nContent-Range: bytes 5-9/10\r\n\r\n").unwrap();
+        assert_eq!(head.part, Some((5, 10)));
+        for text in [
+            "bytes 5-8/10",
+            "bytes 9-5/6",
+            "bytes */10",
+            "bytes 5-9/*",
+            "5-9/10",
+            "bytes 0-18446744073709551615/0",
+        ] {
+            let head = parsed(&format!("HTTP/1.1 206 P\r\nContent-Range: {text}\r\n\r\n"));
+            assert_eq!(head.unwrap().part, None, "{text}");
+        }
+        let after = |text| parsed(&format!("HTTP/1.1 503 S\r\nRetry-After: {text}\r\n\r\n"));
+        assert_eq!(after("7").unwrap().retry_after, Some(7));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT").unwrap().retry_after, None);
     }
 
     #[test]

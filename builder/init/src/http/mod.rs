@@ -4,17 +4,19 @@
 //! or streamed into a writer, where its length has to be the expected one exactly. A server that is slow, silent, or
 //! says too much costs its time limit and no more.
 
+mod backoff;
+mod connection;
 mod head;
+mod server;
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use self::head::{Head, LARGEST_HEAD, end_of_head};
-use crate::clock::uptime;
-
-/// How much of an answer is read at a time.
-const CHUNK: usize = 32 << 10;
+pub(crate) use self::backoff::Backoff;
+use self::connection::Connection;
+use self::head::Head;
+pub(crate) use self::server::Server;
 
 /// How long a request may take.
 #[derive(Debug, Clone, Copy)]
@@ -46,15 +48,17 @@ pub(crate) struct Request<'a> {
     pub(crate) token: Option<&'a str>,
     /// JSON; there is none in most requests.
     pub(crate) body: &'a [u8],
+    /// The first byte that is wanted; what is before it is here already.
+    pub(crate) from: u64,
 }
 
 impl<'a> Request<'a> {
     pub(crate) const fn get(path: &'a str) -> Self {
-        Self { method: "GET", path, token: None, body: &[] }
+        Self { method: "GET", path, token: None, body: &[], from: 0 }
     }
 
     pub(crate) const fn post(path: &'a str, token: &'a str, body: &'a [u8]) -> Self {
-        Self { method: "POST", path, token: Some(token), body }
+        Self { method: "POST", path, token: Some(token), body, from: 0 }
     }
 }
 
@@ -65,9 +69,14 @@ pub(crate) struct Answer {
     /// Empty where the answer went into a writer.
     pub(crate) body: Vec<u8>,
     date: Option<u64>,
+    retry_after: Option<u64>,
 }
 
 impl Answer {
+    fn new(head: &Head, body: Vec<u8>) -> Self {
+        Self { status: head.status, body, date: head.date, retry_after: head.retry_after }
+    }
+
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -75,6 +84,11 @@ impl Answer {
     /// Returns what the clock of the server showed when it answered, in seconds since 1970.
     pub(crate) const fn date(&self) -> Option<u64> {
         self.date
+    }
+
+    /// Returns in how many seconds the server wants to be asked again.
+    pub(crate) const fn retry_after(&self) -> Option<u64> {
+        self.retry_after
     }
 }
 
@@ -99,23 +113,28 @@ pub(crate) enum HttpError {
     Short,
     #[error("what the server sends cannot be kept")]
     Keep(#[source] io::Error),
+    #[error("this server is not talked to: {0}")]
+    Untrusted(&'static str),
+    #[error("the server sends another part than is wanted")]
+    Part,
 }
 
-/// Reads `http://ADDRESS:PORT`. There is no resolver this early, so the server is told by address.
-pub(crate) fn address_of(server: &str) -> Option<SocketAddr> {
-    let host = server.strip_prefix("http://")?.trim_end_matches('/');
-    host.parse().ok().or_else(|| Some(SocketAddr::new(host.parse().ok()?, 80)))
+impl HttpError {
+    /// Says whether it may go better the next time.
+    pub(crate) const fn is_passing(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Broken(_) | Self::TooSlow | Self::Short)
+    }
 }
 
 /// Asks, and keeps an answer of up to `most` bytes in memory.
 pub(crate) fn ask(
-    server: SocketAddr,
+    server: &Server,
     request: &Request<'_>,
     limits: Limits,
     most: usize,
 ) -> Result<Answer, HttpError> {
     let mut connection = Connection::open(server, limits)?;
-    connection.send(server, request)?;
+    connection.send(&written(server.address(), request)?)?;
     let (head, begun) = connection.head()?;
     let most = most as u64;
     let length = body_length(&head)?;
@@ -123,31 +142,35 @@ pub(crate) fn ask(
         return Err(HttpError::TooLarge(most));
     }
     let mut body = Vec::new();
-    connection.body(length, &begun, &mut body)?;
-    Ok(Answer { status: head.status, body, date: head.date })
+    connection.body(0, length, &begun, &mut body)?;
+    Ok(Answer::new(&head, body))
 }
 
-/// Asks, and writes the answer into `into`. A success has to have exactly `length` bytes; of any other answer only
-/// the status is read.
+/// Asks, and writes the answer into `into`. A success has to have exactly `length` bytes, and what the request says that
+/// is here already is left out of them; of any other answer only the status is read.
 pub(crate) fn fetch(
-    server: SocketAddr,
+    server: &Server,
     request: &Request<'_>,
     limits: Limits,
     length: u64,
     into: &mut dyn Write,
 ) -> Result<Answer, HttpError> {
     let mut connection = Connection::open(server, limits)?;
-    connection.send(server, request)?;
+    connection.send(&written(server.address(), request)?)?;
     let (head, begun) = connection.head()?;
-    let answer = Answer { status: head.status, body: Vec::new(), date: head.date };
-    if answer.status == 200 {
-        let told = body_length(&head)?;
-        if told != length {
-            return Err(HttpError::Length { told, wanted: length });
-        }
-        connection.body(length, &begun, into)?;
+    let (skip, wanted) = match head.status {
+        // A server may send the whole all the same.
+        200 => (request.from, length),
+        206 if head.part != Some((request.from, length)) => return Err(HttpError::Part),
+        206 => (0, length.saturating_sub(request.from)),
+        _ => return Ok(Answer::new(&head, Vec::new())),
+    };
+    let told = body_length(&head)?;
+    if told != wanted {
+        return Err(HttpError::Length { told, wanted });
     }
-    Ok(answer)
+    connection.body(skip, told, &begun, into)?;
+    Ok(Answer::new(&head, Vec::new()))
 }
 
 fn body_length(head: &Head) -> Result<u64, HttpError> {
@@ -158,107 +181,9 @@ fn body_length(head: &Head) -> Result<u64, HttpError> {
     head.length.ok_or(HttpError::Head("it does not tell its length"))
 }
 
-struct Connection {
-    stream: TcpStream,
-    silence: Duration,
-    /// In time since the kernel started.
-    deadline: Duration,
-}
-
-impl Connection {
-    fn open(server: SocketAddr, limits: Limits) -> Result<Self, HttpError> {
-        let deadline = uptime() + limits.total;
-        let stream = TcpStream::connect_timeout(&server, limits.connect.min(limits.total))
-            .map_err(HttpError::Connect)?;
-        let _ = stream.set_nodelay(true);
-        Ok(Self { stream, silence: limits.silence, deadline })
-    }
-
-    /// Returns how long the next step may take.
-    fn patience(&self) -> Result<Duration, HttpError> {
-        let left = self.deadline.saturating_sub(uptime());
-        if left.is_zero() { Err(HttpError::TooSlow) } else { Ok(left.min(self.silence)) }
-    }
-
-    fn send(&mut self, server: SocketAddr, request: &Request<'_>) -> Result<(), HttpError> {
-        let bytes = written(server, request)?;
-        let mut left = bytes.as_slice();
-        while !left.is_empty() {
-            let patience = self.patience()?;
-            self.stream.set_write_timeout(Some(patience)).map_err(HttpError::Broken)?;
-            match self.stream.write(left) {
-                Ok(0) => return Err(HttpError::Short),
-                Ok(count) => left = left.get(count..).unwrap_or_default(),
-                Err(error) => waited(error)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns how many bytes came; none at the end.
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, HttpError> {
-        loop {
-            let patience = self.patience()?;
-            self.stream.set_read_timeout(Some(patience)).map_err(HttpError::Broken)?;
-            match self.stream.read(buffer) {
-                Ok(count) => return Ok(count),
-                Err(error) => waited(error)?,
-            }
-        }
-    }
-
-    /// Returns the head, and what came of the body together with it.
-    fn head(&mut self) -> Result<(Head, Vec<u8>), HttpError> {
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 2048];
-        loop {
-            let count = self.receive(&mut buffer)?;
-            if count == 0 {
-                return Err(HttpError::Short);
-            }
-            bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
-            if let Some(end) = end_of_head(&bytes) {
-                let body = bytes.split_off(end);
-                return Ok((head::parse(&bytes)?, body));
-            }
-            if bytes.len() > LARGEST_HEAD {
-                return Err(HttpError::Head("its headers are too long"));
-            }
-        }
-    }
-
-    /// Moves exactly `length` bytes of the body, the first of which are here already.
-    fn body(&mut self, length: u64, begun: &[u8], into: &mut dyn Write) -> Result<(), HttpError> {
-        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
-        let first = begun.get(..wanted.min(begun.len())).unwrap_or_default();
-        into.write_all(first).map_err(HttpError::Keep)?;
-        let mut left = length.saturating_sub(first.len() as u64);
-        let mut buffer = vec![0; usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
-        while left > 0 {
-            let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            let count = self.receive(buffer.get_mut(..most).unwrap_or_default())?;
-            if count == 0 {
-                return Err(HttpError::Short);
-            }
-            into.write_all(buffer.get(..count).unwrap_or_default()).map_err(HttpError::Keep)?;
-            left = left.saturating_sub(count as u64);
-        }
-        Ok(())
-    }
-}
-
-/// Takes an interruption as nothing, and says which error it was else.
-fn waited(error: io::Error) -> Result<(), HttpError> {
-    match error.kind() {
-        io::ErrorKind::Interrupted => Ok(()),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Err(HttpError::TooSlow),
-        _ => Err(HttpError::Broken(error)),
-    }
-}
-
 /// Writes a request. What could end a line and begin another one is refused.
 fn written(server: SocketAddr, request: &Request<'_>) -> Result<Vec<u8>, HttpError> {
-    let Request { method, path, token, body } = request;
+    let Request { method, path, token, body, from } = request;
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     if !path.starts_with('/') || !plain(path) || !plain(token.unwrap_or_default()) {
         return Err(HttpError::Request);
@@ -271,6 +196,11 @@ fn written(server: SocketAddr, request: &Request<'_>) -> Result<Vec<u8>, HttpErr
         text.push_str("\r\nKiln-Uptime: ");
         text.push_str(&crate::clock::uptime_millis().to_string());
         text.push_str("\r\n");
+    }
+    if *from > 0 {
+        text.push_str("Range: bytes=");
+        text.push_str(&from.to_string());
+        text.push_str("-\r\n");
     }
     if !body.is_empty() || *method != "GET" {
         text.push_str("Content-Type: application/json\r\nContent-Length: ");

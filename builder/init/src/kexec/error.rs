@@ -28,3 +28,14 @@ pub(crate) enum KexecError {
     #[error("the kernel that runs does not take the new one")]
     Load(#[source] nix::Error),
 }
+
+impl KexecError {
+    /// Says whether it may go better the next time: a server with too much to do, or one that is away for a moment.
+    pub(super) const fn is_passing(&self) -> bool {
+        match self {
+            Self::Fetch { source, .. } => source.is_passing(),
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+}

@@ -4,6 +4,7 @@ use ed25519_compact::{PublicKey, Signature};
 use serde::Deserialize;
 
 use super::error::KexecError;
+use crate::hex;
 
 /// The most that a manifest may have.
 pub(super) const LARGEST_MANIFEST: u64 = 4 << 20;
@@ -84,27 +85,12 @@ pub(super) fn check_signature(
         return Ok(());
     }
     let message = format!("kiln-manifest-v1\n{version}\n");
-    let signature = signature.and_then(from_hex::<64>).map(Signature::new);
+    let signature = signature.and_then(hex::array::<64>).map(Signature::new);
     let good = signature.is_some_and(|signature| {
-        let mut known = keys.iter().filter_map(|key| from_hex::<32>(key)).map(PublicKey::new);
+        let mut known = keys.iter().filter_map(|key| hex::array::<32>(key)).map(PublicKey::new);
         known.any(|key| key.verify(&message, &signature).is_ok())
     });
     if good { Ok(()) } else { Err(KexecError::Signature) }
-}
-
-/// Reads exactly this many bytes as hexadecimal digits.
-pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        let digit = |digit: &u8| char::from(*digit).to_digit(16);
-        *byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
-    }
-    Some(bytes)
 }
 
 /// Returns a number of bytes of `/proc/meminfo`.

@@ -15,15 +15,15 @@ mod manifest;
 
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
 
 use serde::Deserialize;
 
 use self::error::KexecError;
-use self::fetch::{Server, memory_file};
+use self::fetch::{Source, memory_file};
 use self::manifest::{Manifest, Part};
 use crate::config::Machine;
 use crate::console::say;
+use crate::http::Server;
 use crate::sys::{self, Piece};
 
 /// What the order names.
@@ -43,11 +43,7 @@ pub(crate) struct Target {
 }
 
 /// Fetches and checks a version, and hands it to the kernel, which starts it when it is told to.
-pub(crate) fn load(
-    server: SocketAddr,
-    machine: &Machine,
-    target: &Target,
-) -> Result<(), KexecError> {
+pub(crate) fn load(server: &Server, machine: &Machine, target: &Target) -> Result<(), KexecError> {
     let by_file = sys::kexec_by_file();
     // Debian's kernels for arm64 take pieces of memory only, which somebody has to place.
     if let Err(error) = by_file
@@ -55,7 +51,7 @@ pub(crate) fn load(
     {
         return Err(KexecError::Unsupported(error));
     }
-    let server = Server { address: server, boot: target.boot };
+    let server = Source::new(server.clone(), target.boot);
     let bytes = server.manifest(&target.version, target.manifest_size)?;
     manifest::check_signature(&target.version, target.signature.as_deref(), &machine.keys)?;
     let manifest = Manifest::read(&bytes)?;
@@ -78,7 +74,7 @@ pub(crate) fn load(
     }
 }
 
-fn fetch_all(server: &Server, segments: &[Part], initrd: &File) -> Result<(), KexecError> {
+fn fetch_all(server: &Source, segments: &[Part], initrd: &File) -> Result<(), KexecError> {
     segments.iter().try_for_each(|segment| {
         let name = format!("{}.cpio.zst", segment.component);
         server.file(&segment.digest, &name, segment.size, initrd)

@@ -5,7 +5,6 @@
 
 mod run;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use crate::clock::uptime;
 use crate::config::Machine;
 use crate::console::say;
 use crate::error::BootError;
-use crate::http::{self, Limits, Request};
+use crate::http::{self, Backoff, Limits, Request, Server};
 use crate::kexec::{self, Target};
 use crate::logs;
 use crate::power::{self, Then};
@@ -30,8 +29,8 @@ const PATIENCE: Limits = Limits {
     silence: Duration::from_secs(70),
     total: Duration::from_secs(80),
 };
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// An answer that comes sooner was not waited for.
+const QUICK: Duration = Duration::from_secs(1);
 /// The largest list of orders that is read.
 const LARGEST_LIST: usize = 256 << 10;
 /// The most that an answer has; of a longer one the end is sent.
@@ -69,11 +68,14 @@ enum Outcome {
 }
 
 /// Starts the thread that asks for orders, where a server told the machine who it is.
-pub(crate) fn start(machine: Option<&Machine>, children: &Arc<Children>) -> Result<(), BootError> {
-    let Some(machine) = machine else { return Ok(()) };
-    // The phone has complained already where this is wrong.
-    let Some(server) = http::address_of(&machine.server) else { return Ok(()) };
-    let agent = Agent { server, machine: machine.clone(), children: Arc::clone(children) };
+pub(crate) fn start(
+    server: Option<&Server>,
+    machine: Option<&Machine>,
+    children: &Arc<Children>,
+) -> Result<(), BootError> {
+    let (Some(server), Some(machine)) = (server, machine) else { return Ok(()) };
+    let agent =
+        Agent { server: server.clone(), machine: machine.clone(), children: Arc::clone(children) };
     std::thread::Builder::new()
         .name("orders".to_owned())
         .stack_size(256 * 1024)
@@ -83,7 +85,7 @@ pub(crate) fn start(machine: Option<&Machine>, children: &Arc<Children>) -> Resu
 }
 
 struct Agent {
-    server: SocketAddr,
+    server: Server,
     machine: Machine,
     children: Arc<Children>,
 }
@@ -97,7 +99,7 @@ impl Agent {
             match self.poll(known) {
                 Some(orders) => {
                     // A server that says at once that there is nothing is asked as seldom as one that is away.
-                    let quick = uptime().saturating_sub(start) < FIRST_RETRY;
+                    let quick = uptime().saturating_sub(start) < QUICK;
                     if !quick || !orders.is_empty() {
                         backoff = Backoff::default();
                     }
@@ -121,7 +123,7 @@ impl Agent {
     fn poll(&self, known: i64) -> Option<Vec<Order>> {
         let path = format!("/agent/{}/orders?after={known}&wait={WAIT}", self.machine.boot);
         let request = Request { token: Some(&self.machine.token), ..Request::get(&path) };
-        let answer = http::ask(self.server, &request, PATIENCE, LARGEST_LIST).ok()?;
+        let answer = http::ask(&self.server, &request, PATIENCE, LARGEST_LIST).ok()?;
         match answer.status {
             204 => Some(Vec::new()),
             200 => serde_json::from_slice(&answer.body)
@@ -154,7 +156,7 @@ impl Agent {
         match order.kind.as_str() {
             "reboot" => Outcome::Stop(Then::Reboot, "stops and starts anew".to_owned()),
             "power-off" => Outcome::Stop(Then::PowerOff, "stops and switches off".to_owned()),
-            "kexec" => match kexec::load(self.server, &self.machine, &order.target) {
+            "kexec" => match kexec::load(&self.server, &self.machine, &order.target) {
                 Ok(()) => Outcome::Stop(Then::Kexec, "stops and starts the version".to_owned()),
                 Err(error) => Outcome::Failed(crate::error::chain(&error)),
             },
@@ -174,7 +176,7 @@ impl Agent {
         let request = Request::post(&path, &self.machine.token, &body);
         let mut backoff = Backoff::default();
         for _ in 0..tries {
-            match http::ask(self.server, &request, Limits::SHORT, 4096).map(|a| a.status) {
+            match http::ask(&self.server, &request, Limits::SHORT, 4096).map(|a| a.status) {
                 Ok(status) if (200..500).contains(&status) && !matches!(status, 408 | 429) => {
                     return;
                 }
@@ -193,20 +195,6 @@ fn end_of(text: String) -> String {
     let end = text.as_bytes().get(from..).unwrap_or_default();
     let line = end.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     String::from_utf8_lossy(end.get(line..).unwrap_or_default()).into_owned()
-}
-
-/// Longer and longer pauses, never all machines of a rack at the same moment.
-#[derive(Default)]
-struct Backoff(u32);
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let pause = FIRST_RETRY.saturating_mul(1 << self.0.min(6)).min(LONGEST_RETRY);
-        self.0 = self.0.saturating_add(1);
-        // The low digits of the clock are as good as a die here.
-        let part = u32::from(uptime().subsec_nanos().to_le_bytes()[1]);
-        pause * 3 / 4 + pause / 2 * part / 255
-    }
 }
 
 #[cfg(test)]
@@ -233,14 +221,5 @@ mod tests {
         let end = end_of(text);
         assert!(end.len() <= LARGEST_ANSWER && end.starts_with("line\n"));
         assert_eq!(end_of("short".to_owned()), "short");
-    }
-
-    #[test]
-    fn pauses_grow_to_a_minute_and_stay_there() {
-        let mut backoff = Backoff::default();
-        let pauses: Vec<Duration> = (0..40).map(|_| backoff.next()).collect();
-        assert!(pauses[0] <= FIRST_RETRY * 5 / 4 && pauses[0] >= FIRST_RETRY * 3 / 4);
-        assert!(pauses[20..].iter().all(|p| *p >= LONGEST_RETRY * 3 / 4));
-        assert!(pauses.iter().all(|p| *p <= LONGEST_RETRY * 5 / 4));
     }
 }
