@@ -159,6 +159,8 @@ pub enum Phase {
     Kernel,
     /// One segment of the initrd was fetched.
     Segment,
+    /// Something that may keep the machine from coming up; the detail says what.
+    Warning,
     /// kiln-init runs as process 1.
     Init,
     /// Something that this Kiln has no word for.
@@ -171,10 +173,14 @@ pub enum Phase {
     Network,
     /// Volumes, or the state partition, are ready.
     Volumes,
+    /// The program of a container begins: the detail is `onboot NAME` or `service NAME`.
+    Start,
     /// One `onboot` container ended well.
     Onboot,
     /// One service was started.
     Service,
+    /// The program of a service that had ended begins again.
+    Restart,
     /// Everything the image starts is up.
     Healthy,
     /// Something failed; the detail says what.
@@ -182,21 +188,24 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 19] = [
         Self::Dhcp,
         Self::Loader,
         Self::Script,
         Self::Kexec,
         Self::Kernel,
         Self::Segment,
+        Self::Warning,
         Self::Init,
         Self::Other,
         Self::Modules,
         Self::Link,
         Self::Network,
         Self::Volumes,
+        Self::Start,
         Self::Onboot,
         Self::Service,
+        Self::Restart,
         Self::Healthy,
         Self::Failed,
     ];
@@ -210,14 +219,17 @@ impl Phase {
             Self::Kexec => "kexec",
             Self::Kernel => "kernel",
             Self::Segment => "segment",
+            Self::Warning => "warning",
             Self::Init => "init",
             Self::Other => "other",
             Self::Modules => "modules",
             Self::Link => "link",
             Self::Network => "network",
             Self::Volumes => "volumes",
+            Self::Start => "start",
             Self::Onboot => "onboot",
             Self::Service => "service",
+            Self::Restart => "restart",
             Self::Healthy => "healthy",
             Self::Failed => "failed",
         }

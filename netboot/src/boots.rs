@@ -166,6 +166,11 @@ enum Message {
         fresh: bool,
         address: Option<IpAddr>,
     },
+    Warn {
+        at: i64,
+        boot: BootId,
+        detail: String,
+    },
     Loader {
         at: i64,
         peer: IpAddr,
@@ -361,6 +366,12 @@ impl Boots {
         let message = Message::Identity { peer, boot, key: key.to_owned(), reply };
         self.queue.send(message).await.map_err(|_| BootsError::Stopping)?;
         answer.await.unwrap_or(Err(BootsError::Stopping))
+    }
+
+    /// Notes something that may be wrong with a boot, once.
+    pub async fn warn(&self, boot: BootId, detail: String) {
+        // A server that stops has no more use for it.
+        let _ = self.queue.send(Message::Warn { at: now_ms(), boot, detail }).await;
     }
 
     /// Takes what a booted system reports. `at` is when it arrived.

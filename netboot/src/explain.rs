@@ -35,6 +35,9 @@ pub struct Step {
     /// Image and version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Digest of the version alone.
+    #[serde(skip)]
+    pub digest: Option<Digest>,
     /// Files that would be fetched, the kernel first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<StepFile>,
@@ -153,6 +156,7 @@ fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {
         reasons: decision.reasons.iter().map(ToString::to_string).collect(),
         boot_file,
         version: boot.map(|b| format!("{} {} {}", b.image, b.arch, b.version)),
+        digest: boot.map(|b| b.version),
         files: boot.map_or_else(Vec::new, |b| {
             [&b.kernel]
                 .into_iter()

@@ -23,6 +23,7 @@ pub mod http;
 pub mod lab;
 pub mod loaders;
 pub mod made;
+mod memory;
 pub mod metadata;
 pub mod net;
 pub mod orders;

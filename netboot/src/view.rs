@@ -51,6 +51,8 @@ pub(crate) struct ServedVersion {
     pub(crate) image: String,
     pub(crate) arch: Arch,
     pub(crate) manifest_size: u64,
+    /// The least memory of a machine that boots it, in bytes.
+    pub(crate) min_ram: u64,
     /// The signature of its manifest, in hexadecimal digits.
     pub(crate) signature: Option<String>,
 }
@@ -111,6 +113,11 @@ impl View {
     /// Returns the certificate of the authority (DER) that systems that boot are to trust.
     pub(crate) fn authority(&self) -> Option<Arc<[u8]>> {
         self.tls.get().map(|tls| tls.authority())
+    }
+
+    /// Returns the inventory that it shows.
+    pub(crate) const fn inventory(&self) -> &Store {
+        &self.inventory
     }
 
     /// Returns the snapshot that decisions are made from.

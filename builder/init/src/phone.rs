@@ -29,8 +29,10 @@ pub(crate) enum Phase {
     Link,
     Network,
     Volumes,
+    Start,
     Onboot,
     Service,
+    Restart,
     Healthy,
     Failed,
 }

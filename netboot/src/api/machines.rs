@@ -16,6 +16,7 @@ use super::route::{Route, delete, get, post, put};
 use super::{Control, Fault};
 use crate::explain::{Explanation, Told, explain};
 use crate::facts::ToldFacts;
+use crate::memory;
 
 type Shared = State<Arc<Control>>;
 
@@ -137,7 +138,15 @@ async fn explain_one(
     if ways.is_empty() {
         return Err(Fault::not_found("subnet for", &key));
     }
-    Ok(Json(explain(&snapshot, mac, told, &ways)))
+    let mut explanation = explain(&snapshot, mac, told, &ways);
+    if let Some(machine) = snapshot.machine_by_mac(mac) {
+        for step in &mut explanation.steps {
+            let Some(version) = step.digest else { continue };
+            let short = memory::look_up(&control.view, machine.id, &version).await?;
+            step.reasons.extend(short.map(|text| format!("warning: {text}")));
+        }
+    }
+    Ok(Json(explanation))
 }
 
 /// Returns what the programs behind an interface said of their firmware when they were seen last.

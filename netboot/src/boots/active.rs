@@ -29,6 +29,8 @@ pub(super) struct Active {
     /// Which programs of the machine asked for an address, each told once.
     pub(super) askers: HashSet<Asker>,
     pub(super) events: usize,
+    /// Whether something was noted that may be wrong.
+    pub(super) warned: bool,
     /// How often it told something besides its timeline.
     pub(super) told: usize,
     /// The order by which it was started, where it was.
@@ -59,6 +61,7 @@ impl Active {
             refused: false,
             askers: HashSet::new(),
             events: 0,
+            warned: false,
             told: 0,
             order: None,
         }

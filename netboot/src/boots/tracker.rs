@@ -114,6 +114,7 @@ impl Tracker {
                     self.seen(at, &sighting, &decision, fresh, address).await?;
                 }
             }
+            Message::Warn { at, boot, detail } => self.warn(at, boot, detail),
             Message::Loader { at, peer, transfer } => {
                 let machine = self.by_address.get(&peer);
                 let active = machine.and_then(|machine| self.active.get(machine));
@@ -397,6 +398,13 @@ impl Tracker {
             address: active.boot.address,
             started: active.boot.started,
         })
+    }
+
+    fn warn(&mut self, at: i64, boot: BootId, detail: String) {
+        let Some(active) = self.find(boot).filter(|active| !active.warned) else { return };
+        active.warned = true;
+        tracing::warn!(boot = boot.0, machine = active.boot.machine_name, "{detail}");
+        self.event(boot, BootEvent::new(at, Phase::Warning, detail));
     }
 
     fn reports(&mut self, at: i64, boot: BootId, Reports { uptime, reports }: Reports) {

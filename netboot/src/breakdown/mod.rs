@@ -75,8 +75,11 @@ impl Breakdown {
         let mut steps = Steps::new(&clock);
         steps.seen_by_server(&events);
         steps.reported(boot, &events);
-        let rest = if boot.outcome == Outcome::Healthy { "init" } else { "silence" };
-        steps.until(rest, total);
+        if boot.outcome == Outcome::Healthy {
+            steps.until("init", total);
+        } else {
+            steps.silence(total);
+        }
         Self { total, steps: steps.in_order(), later: later.len(), usual: None }
     }
 

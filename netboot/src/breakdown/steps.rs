@@ -63,6 +63,12 @@ impl<'a> Steps<'a> {
                     self.until(running, end);
                     self.add(Step { detail: event.detail.clone(), ..step("script", end, end) });
                 }
+                // A word about what may come, which takes no time.
+                Phase::Warning => {
+                    let detail = event.detail.clone();
+                    self.steps.push(Step { detail, ..step("warning", end, end) });
+                    continue;
+                }
                 phase => {
                     let took = event.millis.unwrap_or(0);
                     let from = end.saturating_sub(took).max(self.done.min(end));
@@ -119,7 +125,12 @@ impl<'a> Steps<'a> {
         let services = reported.iter().filter_map(turn).min().unwrap_or(u64::MAX);
         for event in &reported {
             match event.phase {
-                Phase::Init | Phase::Service | Phase::Healthy => {}
+                Phase::Init | Phase::Start | Phase::Service | Phase::Healthy => {}
+                // A moment beside the others.
+                Phase::Restart => {
+                    let (at, detail) = (self.clock.end(event), event.detail.clone());
+                    self.steps.push(Step { detail, ..step("restart", at, at) });
+                }
                 // Such as the address of another network card: no service waited for it.
                 _ if event.took.is_some() && self.clock.end(event) > services => {
                     let (from, to) = (self.begin(event), self.clock.end(event));
@@ -141,12 +152,44 @@ impl<'a> Steps<'a> {
         for index in &chain {
             if let Some(Span { name, from, to }) = spans.get(*index) {
                 self.until("init", *from);
-                self.add(step(&format!("service {name}"), *from, *to));
+                let detail = self.set_up(&reported, name, *from, *to);
+                self.add(Step { detail, ..step(&format!("service {name}"), *from, *to) });
             }
         }
         for (index, Span { name, from, to }) in spans.iter().enumerate() {
             if !chain.contains(&index) {
-                self.steps.push(step(&format!("service {name}"), *from, *to));
+                let detail = self.set_up(&reported, name, *from, *to);
+                self.steps.push(Step { detail, ..step(&format!("service {name}"), *from, *to) });
+            }
+        }
+        self.unfinished(&reported);
+    }
+
+    /// Says when in the time of a service its program began.
+    fn set_up(&self, reported: &[&BootEvent], name: &str, from: u64, to: u64) -> String {
+        let began = started(reported).find(|(kind, of, _)| *kind == "service" && *of == name);
+        let began = began.map(|(.., event)| self.clock.end(event));
+        let Some(began) = began.filter(|began| (from..=to).contains(began)) else {
+            return String::new();
+        };
+        let after = began - from;
+        format!("its program began after {}.{:03} s", after / 1000, after % 1000)
+    }
+
+    /// Names what has begun and is not over: it is what a boot that hangs waits for.
+    fn unfinished(&mut self, reported: &[&BootEvent]) {
+        for (kind, name, event) in started(reported) {
+            let over = reported.iter().any(|other| match (kind, other.phase) {
+                ("onboot", Phase::Onboot) | ("service", Phase::Service) => other.detail == name,
+                ("onboot", Phase::Failed) => {
+                    other.detail.strip_prefix("onboot ").is_some_and(|rest| rest.starts_with(name))
+                }
+                _ => false,
+            });
+            if !over {
+                let at = self.clock.end(event);
+                let detail = "has begun and is not over".to_owned();
+                self.steps.push(Step { detail, ..step(&format!("{kind} {name}"), at, at) });
             }
         }
     }
@@ -176,10 +219,32 @@ impl<'a> Steps<'a> {
         }
     }
 
+    /// Gives the time up to the end to silence, which a warning may explain.
+    pub(super) fn silence(&mut self, total: u64) {
+        self.until("silence", total);
+        let warning = self.steps.iter().find(|step| step.name == "warning");
+        let warning = warning.map(|step| step.detail.clone());
+        if let (Some(detail), Some(last)) = (warning, self.steps.last_mut())
+            && last.name == "silence"
+        {
+            last.detail = detail;
+        }
+    }
+
     pub(super) fn in_order(mut self) -> Vec<Step> {
         self.steps.sort_by_key(|step| step.from);
         self.steps
     }
+}
+
+/// Returns the containers whose programs began: their kind, their name and the event.
+fn started<'a>(
+    reported: &'a [&BootEvent],
+) -> impl Iterator<Item = (&'a str, &'a str, &'a BootEvent)> {
+    reported.iter().filter(|event| event.phase == Phase::Start).filter_map(|event| {
+        let (kind, name) = event.detail.split_once(' ')?;
+        Some((kind, name, *event))
+    })
 }
 
 /// Returns bytes a second. Faster than the clock can tell is no rate.

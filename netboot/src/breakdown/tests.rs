@@ -167,6 +167,45 @@ fn an_onboot_container_that_failed_has_the_time_it_took() {
 }
 
 #[test]
+fn a_service_is_told_apart_from_what_its_container_took_and_what_hangs_is_named() {
+    let mut events = loading();
+    events.extend([
+        told(3_400, 800, Phase::Init, "web", None),
+        told(3_400, 805, Phase::Start, "onboot hello", None),
+        told(3_400, 1_000, Phase::Onboot, "hello", Some(200)),
+        told(3_400, 1_420, Phase::Start, "service web", None),
+        told(3_400, 1_430, Phase::Start, "service db", None),
+        told(3_400, 1_900, Phase::Restart, "db", None),
+        told(3_400, 2_800, Phase::Service, "web", Some(1_800)),
+    ]);
+    let breakdown = Breakdown::of(&boot(Outcome::Abandoned, Some(9_000), Some(3_400)), &events);
+    adds_up(&breakdown);
+    let detail = |name: &str| {
+        let mut found = breakdown.steps.iter().filter(|step| step.name == name);
+        let step = found.next().unwrap();
+        assert!(found.next().is_none(), "{name} is there twice");
+        step.detail.as_str()
+    };
+    assert_eq!(detail("service web"), "its program began after 0.420 s");
+    assert_eq!(detail("service db"), "has begun and is not over");
+    assert_eq!(detail("onboot hello"), "");
+    assert_eq!(detail("restart"), "db");
+    assert_eq!(detail("silence"), "");
+}
+
+#[test]
+fn a_warning_takes_no_time_and_explains_the_silence_after_it() {
+    let mut events = loading();
+    let text = "the machine has 64 MiB of memory";
+    events.insert(5, seen(2_010, Phase::Warning, text, None));
+    let breakdown = Breakdown::of(&boot(Outcome::Abandoned, Some(60_000), None), &events);
+    adds_up(&breakdown);
+    let told: Vec<_> = breakdown.steps.iter().filter(|step| step.detail == text).collect();
+    assert_eq!(told.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["warning", "silence"]);
+    assert_eq!((told[0].took(), told[1].from), (0, 3_020));
+}
+
+#[test]
 fn times_that_make_no_sense_still_add_up() {
     let mut events = loading();
     events.extend([

@@ -244,7 +244,8 @@ fn print_explanation(explanation: &Explanation) {
     if !explanation.seen {
         println!("not seen yet, so its firmware is assumed; --firmware says another");
     }
-    for Step { asker, plan, reasons, boot_file, version, files, cmdline } in &explanation.steps {
+    for Step { asker, plan, reasons, boot_file, version, files, cmdline, .. } in &explanation.steps
+    {
         println!("\n{asker}: {plan}");
         for reason in reasons {
             println!("  because    {reason}");

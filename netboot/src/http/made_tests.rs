@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use kiln_inventory::{Asker, Firmware, Phase, Sighting};
+use kiln_inventory::{Asker, BootId, Firmware, Phase, Sighting, StoredFacts};
 
 use super::tests::{KERNEL, Rig};
 
@@ -117,4 +117,32 @@ async fn an_ipxe_that_is_too_old_for_uefi_is_sent_to_ours_where_that_is_newer() 
         assert_eq!(text.contains(chain), sent, "{firmware} {agent:?}: {text}");
         assert_eq!(text.contains("/loader/ipxe-arm64.efi"), sent, "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_machine_that_told_of_too_little_memory_is_warned_of_once_a_boot() {
+    let rig = Rig::start().await;
+    let machine = rig.plane.view.snapshot().machines().first().unwrap().id;
+    for (total, warned) in [(31_u64 << 20, true), (32 << 20, false)] {
+        let facts = format!("{{\"memory\":{{\"total\":{total}}}}}");
+        let facts = StoredFacts { boot: BootId(1), at: 1, facts };
+        rig.inventory.set_facts(machine, &facts).await.unwrap();
+        let version = rig.version;
+        let told = crate::memory::look_up(&rig.plane.view, machine, &version).await.unwrap();
+        assert_eq!(told.is_some(), warned, "{told:?}");
+    }
+    let facts = "{\"memory\":{\"total\":1048576}}".to_owned();
+    let facts = StoredFacts { boot: BootId(1), at: 1, facts };
+    rig.inventory.set_facts(machine, &facts).await.unwrap();
+    let script = rig.get("/script/52-54-00-00-00-01.ipxe?firmware=bios").await;
+    let folder = folder(str::from_utf8(script.body()).unwrap());
+    for _ in 0..3 {
+        assert_eq!(rig.get(&format!("{folder}/initrd")).await.status(), 200);
+    }
+    let (inventory, _dir) = rig.stop().await;
+    let boot = inventory.boots(1).await.unwrap().remove(0);
+    let (_, events) = inventory.boot(boot.id).await.unwrap().unwrap();
+    let warnings: Vec<_> = events.iter().filter(|e| e.phase == Phase::Warning).collect();
+    assert_eq!(warnings.len(), 1, "{events:?}");
+    assert!(warnings[0].detail.contains("65 MiB of memory, and this version needs 96 MiB"));
 }

@@ -19,6 +19,7 @@ use super::listen::Caller;
 use super::{Plane, machine, metadata, orders, told};
 use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
 use crate::made::{self, Made};
+use crate::memory;
 
 /// The largest report that is read.
 const MAX_REPORT: usize = 64 << 10;
@@ -258,6 +259,7 @@ async fn machine_segment(
         Ok(identity) => identity,
         Err(error) => return refused(peer, boot, error),
     };
+    memory::warn(&plane.view, &plane.boots, &identity).await;
     match machine::machine_segment(&plane.view, &identity, at) {
         Ok(bytes) => {
             let (boots, started, detail) =

@@ -21,6 +21,7 @@ use crate::bake::Baker;
 use crate::boots::{Boots, Identity, now_ms};
 use crate::http::machine_segment;
 use crate::loaders::{self, Loaders};
+use crate::memory;
 use crate::view::View;
 
 /// What files are made of.
@@ -238,6 +239,7 @@ impl Made<'_> {
         };
         let ticket = self.boots.ticket(peer, sighting, decision).await?;
         let identity = self.boots.identity(peer, ticket.boot, &ticket.machine_key).await.ok()?;
+        memory::warn(self.view, self.boots, &identity).await;
         let segment = self.segment(&identity)?;
         let store = self.view.artifacts().clone();
         let signer = self.loaders.signer();
@@ -265,6 +267,7 @@ impl Made<'_> {
 
     async fn initrd(&self, peer: IpAddr, boot: BootId, key: &str) -> Option<MadeFile> {
         let identity = self.boots.identity(peer, boot, key).await.ok()?;
+        memory::warn(self.view, self.boots, &identity).await;
         let segment = self.segment(&identity)?;
         let manifest = self.view.artifacts().manifest(&identity.version).ok()?;
         let plan = all_segments(&manifest, segment);

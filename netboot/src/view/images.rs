@@ -173,6 +173,7 @@ fn served_version(
     Some(ServedVersion {
         image: manifest.image.clone(),
         arch: manifest.arch,
+        min_ram: manifest.min_ram,
         manifest_size: std::fs::metadata(artifacts.artifact(&version.digest)).ok()?.len(),
         signature,
     })

@@ -43,6 +43,8 @@ pub(super) struct Keeper {
     pub(super) words: Receiver<Word>,
     /// When its turn came.
     pub(super) begun: Cell<Duration>,
+    /// How often its program began.
+    pub(super) starts: Cell<u32>,
 }
 
 /// How one run of a service was over.

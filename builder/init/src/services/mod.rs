@@ -73,6 +73,7 @@ pub(crate) fn start(
             inbox,
             words,
             begun: Cell::default(),
+            starts: Cell::default(),
         };
         std::thread::Builder::new()
             .name(format!("keep {name}"))

@@ -34,6 +34,8 @@ pub(crate) fn run_onboot(
         let name = name_of(&bundle);
         say(&format!("onboot {name}"));
         let start = uptime();
+        // One that never ends is told of, too.
+        phone.tell(Phase::Start, format!("onboot {name}"));
         let (told, end) = channel();
         let bundle = format!("{ONBOOT}/{bundle}");
         let result = children.start(&bundle, name, told);

@@ -29,6 +29,8 @@ const GRACE: Duration = Duration::from_secs(60);
 const CHECK_SLACK: Duration = Duration::from_secs(5);
 /// How long one that was killed may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
+/// Of so many starts of one service the server is told, each time the machine boots.
+const MOST_TOLD: u32 = 32;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Keeper {
@@ -78,6 +80,7 @@ impl Keeper {
                 Ok(Word::Restart) => return self.end(pid, Run::Again),
                 Ok(Word::Runs(run)) if run == start => {
                     watch.ran = Some(uptime());
+                    self.tell_start(backoff);
                     if self.service.health.is_none() {
                         watch.is_up = true;
                         self.tell_up(State::Up);
@@ -218,6 +221,17 @@ impl Keeper {
     fn clean_up(&self, end: End) {
         if let End::Signal(_) = end {
             container::sweep(Path::new(&format!("{SERVICES}/{}", self.name)), &self.name);
+        }
+    }
+
+    /// Tells that the program runs. Of one that ends again and again it is told a few times only.
+    fn tell_start(&self, backoff: &Backoff) {
+        let starts = self.starts.get();
+        self.starts.set(starts.saturating_add(1));
+        if starts == 0 {
+            self.phone.tell(Phase::Start, format!("service {}", self.name));
+        } else if starts <= MOST_TOLD && !backoff.is_silent() {
+            self.phone.tell(Phase::Restart, self.name.as_str());
         }
     }
 
