@@ -90,14 +90,14 @@ pub(super) fn cases() -> Vec<Case> {
         };
         add("services_are_kept_and_do_what_they_are_told", kept);
         add("a_failure_of_onboot_stops_the_machine_if_the_image_says_so", failure_halts);
+        add("a_failure_of_onboot_starts_the_machine_anew_if_the_image_says_so", failure_reboots);
         if arch == Arch::X86_64 {
-            add(
-                "a_failure_of_onboot_starts_the_machine_anew_if_the_image_says_so",
-                failure_reboots,
-            );
             add("ill_services_start_anew_and_a_hanging_machine_is_reset", ill);
             add("a_screen_shows_the_state_and_ctrl_alt_del_starts_anew", screen);
             add("a_thousand_restarts_leave_nothing_behind", restarts);
+        } else {
+            // The emulated processor of another kind is slow: a thousand would take minutes.
+            add("two_hundred_restarts_leave_nothing_behind", restarts);
         }
     }
     cases
@@ -271,7 +271,11 @@ const COUNTED: [(&str, u64); 7] = [
 
 fn restarts(arch: Arch) -> anyhow::Result<()> {
     let folder = scratch()?;
-    let out = build(folder.path(), "restarts", arch)?;
+    let text = fs::read_to_string(format!("{FOLDER}/restarts.yml"))?;
+    let wanted = if arch == Arch::Arm64 { "-lt 260" } else { "-lt 1040" };
+    let spec = folder.path().join("restarts.yml");
+    fs::write(&spec, text.replace("-lt 1040", wanted))?;
+    let out = build_file(folder.path(), &spec, arch)?;
     let mut machine =
         Direct::start(arch, &out, 768, "", None, &["-smp".to_owned(), "2".to_owned()])?;
     machine.allow(Duration::from_secs(10 * 60));

@@ -178,7 +178,7 @@ fn broken(arch: Arch) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("broken-").tempdir_in(work_folder())?;
     let out = build(folder.path(), "broken", BROKEN, arch, &[])?;
     let line = "kiln.hostname=given kiln.network-wait=1 kiln.colour=red";
-    let old: Vec<_> = ["-rtc", "base=2000-01-01"].map(str::to_owned).into();
+    let old: Vec<_> = ["-rtc", "base=1970-01-01"].map(str::to_owned).into();
     let mut machine = Direct::start(arch, &out, 512, line, None, &old)?;
     for text in [
         "kiln-init: understand /etc/kiln/image.json: EOF while parsing",
