@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Context as _, ensure};
-use kiln::lab::{FirmwareKind, Machine, MachineKind};
+use kiln::lab::{FirmwareKind, Machine, MachineKind, Site};
+use kiln::settings::HttpsSettings;
 use kiln_inventory::{Firmware, Order, OrderState, Outcome, Phase};
 use kiln_types::{Arch, Mac};
 use tokio::time::Instant;
@@ -74,73 +75,97 @@ async fn runs_on(scene: &Scene, machine: &mut Machine) -> anyhow::Result<()> {
 fn changes(kind: MachineKind) -> anyhow::Result<()> {
     let image = image(kind.arch())?;
     build(kind.arch())?;
-    Scene::play(vec![Scene::machine("n1", MAC, &image)], async |mut scene| {
-        let (code, text) = machine(&scene, &["reboot", "n1", "--yes"])?;
-        ensure!(code == Some(5) && text.contains("is not up"), "{code:?} {text}");
-        let mut box_ = scene.power_on(kind, MAC)?;
-        let (first, _) = scene.healthy(&mut box_, MAC).await?;
+    // One of them by TLS, which its firmware need not know of, and one without.
+    let encrypted = kind.arch() == Arch::X86_64;
+    let https = HttpsSettings {
+        port: 8443,
+        urls: None,
+        own: None,
+        client_certificates: None,
+        names: Vec::new(),
+    };
+    let server = |site: Site| if encrypted { site.with_https(https) } else { site };
+    let machines = vec![Scene::machine("n1", MAC, &image)];
+    Scene::play_among(
+        |_| Ok(()),
+        server,
+        machines,
+        async |mut scene| {
+            let (code, text) = machine(&scene, &["reboot", "n1", "--yes"])?;
+            ensure!(code == Some(5) && text.contains("is not up"), "{code:?} {text}");
+            let mut box_ = scene.power_on(kind, MAC)?;
+            let (first, _) = scene.healthy(&mut box_, MAC).await?;
+            let how = if encrypted { ":8443, encrypted" } else { ":8080, not encrypted" };
+            let console = box_.console().text();
+            ensure!(console.contains(how), "no `{how}` on the console:\n{console}");
 
-        ensure!(hello(&scene)?.contains("Linux"), "the first version says {}", hello(&scene)?);
-        for (arguments, expected, words) in [
-            (&["run", "n1", "--", "/init"][..], Some(1), "run = true"),
-            (&["logs", "n1", "nobody"], Some(1), "no `nobody` has printed anything"),
-            (&["kexec", "n1", "--to", "nothing:here", "--yes"], Some(4), "no version"),
-            (&["reboot", "n1"], Some(2), "n1 will start anew. Go on? Say so with --yes"),
-        ] {
-            let (code, text) = machine(&scene, arguments)?;
-            ensure!(code == expected && text.contains(words), "{arguments:?}: {code:?} {text}");
-        }
-        runs_on(&scene, &mut box_).await?;
+            ensure!(hello(&scene)?.contains("Linux"), "the first version says {}", hello(&scene)?);
+            for (arguments, expected, words) in [
+                (&["run", "n1", "--", "/init"][..], Some(1), "run = true"),
+                (&["logs", "n1", "nobody"], Some(1), "no `nobody` has printed anything"),
+                (&["kexec", "n1", "--to", "nothing:here", "--yes"], Some(4), "no version"),
+                (&["reboot", "n1"], Some(2), "n1 will start anew. Go on? Say so with --yes"),
+            ] {
+                let (code, text) = machine(&scene, arguments)?;
+                ensure!(code == expected && text.contains(words), "{arguments:?}: {code:?} {text}");
+            }
+            runs_on(&scene, &mut box_).await?;
 
-        let arguments = ["kexec", "n1", "--to", NEXT, "--yes", "--wait"];
-        let begin = Instant::now();
-        let (code, text) = machine(&scene, &arguments)?;
-        let by_kexec = begin.elapsed();
-        let console = || box_.console().tail(40);
-        ensure!(code == Some(0), "kexec: {code:?} {text}\nthe console:\n{}", console());
-        ensure!(text.contains("and is healthy"), "kexec says {text}");
-        runs_on(&scene, &mut box_).await?;
-        let newest = scene.inventory().boots(1).await?.remove(0);
-        let (boot, events) =
-            scene.inventory().boot(newest.id).await?.context("the boot is gone")?;
-        ensure!(boot.id > first.id && boot.firmware == Some(Firmware::Kexec), "{boot:?}");
-        ensure!(boot.version != first.version, "it runs the same version");
-        let phases: Vec<Phase> = events.iter().map(|event| event.phase).collect();
-        ensure!(phases.first() == Some(&Phase::Kexec), "the timeline is {phases:?}");
-        for phase in [Phase::Kernel, Phase::Segment, Phase::Init, Phase::Healthy] {
-            ensure!(phases.contains(&phase), "no {phase} in {phases:?}");
-        }
-        let loaders = [Phase::Loader, Phase::Script];
-        ensure!(!phases.iter().any(|p| loaders.contains(p)), "the firmware ran: {phases:?}");
-        ensure!(hello(&scene)?.contains("two"), "the next version says {}", hello(&scene)?);
+            let arguments = ["kexec", "n1", "--to", NEXT, "--yes", "--wait"];
+            let begin = Instant::now();
+            let (code, text) = machine(&scene, &arguments)?;
+            let by_kexec = begin.elapsed();
+            let console = || box_.console().tail(40);
+            ensure!(code == Some(0), "kexec: {code:?} {text}\nthe console:\n{}", console());
+            ensure!(text.contains("and is healthy"), "kexec says {text}");
+            runs_on(&scene, &mut box_).await?;
+            let newest = scene.inventory().boots(1).await?.remove(0);
+            let (boot, events) =
+                scene.inventory().boot(newest.id).await?.context("the boot is gone")?;
+            ensure!(boot.id > first.id && boot.firmware == Some(Firmware::Kexec), "{boot:?}");
+            ensure!(boot.version != first.version, "it runs the same version");
+            let phases: Vec<Phase> = events.iter().map(|event| event.phase).collect();
+            ensure!(phases.first() == Some(&Phase::Kexec), "the timeline is {phases:?}");
+            for phase in [Phase::Kernel, Phase::Segment, Phase::Init, Phase::Healthy] {
+                ensure!(phases.contains(&phase), "no {phase} in {phases:?}");
+            }
+            let loaders = [Phase::Loader, Phase::Script];
+            ensure!(!phases.iter().any(|p| loaders.contains(p)), "the firmware ran: {phases:?}");
+            ensure!(hello(&scene)?.contains("two"), "the next version says {}", hello(&scene)?);
 
-        // The tokens of machines that are up outlive the server.
-        let mut scene = scene.restart_server().await?;
-        ensure!(hello(&scene)?.contains("two"), "nothing is heard after a restart");
-        let begin = Instant::now();
-        let (code, text) = machine(&scene, &["reboot", "n1", "--yes"])?;
-        ensure!(code == Some(0), "reboot: {code:?} {text}");
-        until(Scene::deadline(), async || Ok(box_.ended().map(drop))).await?;
-        let orders = machine(&scene, &["orders", "n1", "-o", "json"])?.1;
-        let orders: Vec<Order> = serde_json::from_str(&orders).with_context(|| orders.clone())?;
-        let last = &orders[0];
-        ensure!(last.state == OrderState::Done, "the last order is {last:?}");
-        if std::env::var_os("KILN_BENCH_ROUNDS").is_some() {
-            // The machine of this case ends where another would start anew.
-            let mut again = scene.power_on(kind, MAC)?;
-            until(Scene::deadline(), async || {
-                ensure!(again.ended().is_none(), "qemu has ended: {}", again.console().tail(30));
-                let newest = scene.inventory().boots(1).await?;
-                let up = newest.first().is_some_and(|newest| {
-                    newest.id > boot.id && newest.outcome == Outcome::Healthy
-                });
-                Ok(up.then_some(()))
-            })
-            .await?;
-            compare(kind.arch(), by_kexec.as_secs_f64(), begin.elapsed().as_secs_f64());
-        }
-        Ok(scene)
-    })
+            // The tokens of machines that are up outlive the server.
+            let mut scene = scene.restart_server().await?;
+            ensure!(hello(&scene)?.contains("two"), "nothing is heard after a restart");
+            let begin = Instant::now();
+            let (code, text) = machine(&scene, &["reboot", "n1", "--yes"])?;
+            ensure!(code == Some(0), "reboot: {code:?} {text}");
+            until(Scene::deadline(), async || Ok(box_.ended().map(drop))).await?;
+            let orders = machine(&scene, &["orders", "n1", "-o", "json"])?.1;
+            let orders: Vec<Order> =
+                serde_json::from_str(&orders).with_context(|| orders.clone())?;
+            let last = &orders[0];
+            ensure!(last.state == OrderState::Done, "the last order is {last:?}");
+            if std::env::var_os("KILN_BENCH_ROUNDS").is_some() {
+                // The machine of this case ends where another would start anew.
+                let mut again = scene.power_on(kind, MAC)?;
+                until(Scene::deadline(), async || {
+                    ensure!(
+                        again.ended().is_none(),
+                        "qemu has ended: {}",
+                        again.console().tail(30)
+                    );
+                    let newest = scene.inventory().boots(1).await?;
+                    let up = newest.first().is_some_and(|newest| {
+                        newest.id > boot.id && newest.outcome == Outcome::Healthy
+                    });
+                    Ok(up.then_some(()))
+                })
+                .await?;
+                compare(kind.arch(), by_kexec.as_secs_f64(), begin.elapsed().as_secs_f64());
+            }
+            Ok(scene)
+        },
+    )
 }
 
 /// Prints what `docs/benchmarks.md` quotes.
