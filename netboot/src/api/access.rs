@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// What a route is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Noun {
+pub(super) enum Noun {
     /// Machines and what is known of them.
     Machine,
     /// Groups of machines.
@@ -36,7 +36,7 @@ pub enum Noun {
 
 impl Noun {
     /// Every noun.
-    pub const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Machine,
         Self::Group,
         Self::Discovery,
@@ -53,7 +53,7 @@ impl Noun {
     ];
 
     /// Returns its word.
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Machine => "machine",
             Self::Group => "group",
@@ -70,16 +70,6 @@ impl Noun {
             Self::Audit => "audit",
         }
     }
-
-    /// Returns whether it is about who may do what, which only administrators may see or change.
-    pub const fn is_guarded(self) -> bool {
-        matches!(self, Self::Token | Self::User | Self::Webhook | Self::Audit)
-    }
-
-    /// Returns whether each of it belongs to a machine, so that a selector can tell who may have it.
-    pub const fn is_of_machines(self) -> bool {
-        matches!(self, Self::Machine | Self::Boot | Self::Lease | Self::Order | Self::Event)
-    }
 }
 
 impl fmt::Display for Noun {
@@ -91,7 +81,7 @@ impl fmt::Display for Noun {
 /// No noun has this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such noun")]
-pub struct ParseNounError;
+pub(super) struct ParseNounError;
 
 impl FromStr for Noun {
     type Err = ParseNounError;

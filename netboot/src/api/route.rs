@@ -95,12 +95,6 @@ impl Route {
         self
     }
 
-    /// Its body may be longer than others.
-    pub(super) const fn up_to(mut self, bytes: usize) -> Self {
-        self.most_bytes = bytes;
-        self
-    }
-
     /// It answers with this.
     pub(super) fn gives<T: ToSchema>(mut self) -> Self {
         self.answer = Some(Shape::of::<T>());
@@ -123,11 +117,6 @@ impl Route {
     pub(super) const fn with(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
-    }
-
-    /// Returns whether it can change anything.
-    pub(super) fn is_change(&self) -> bool {
-        self.method != "get"
     }
 }
 
@@ -156,8 +145,6 @@ methods! {
     post, POST;
     /// A route that replaces something.
     put, PUT;
-    /// A route that changes a part of something.
-    patch, PATCH;
     /// A route that removes something.
     delete, DELETE;
 }

@@ -49,6 +49,7 @@ fn becomes_healthy(kind: MachineKind, seen: Firmware) -> anyhow::Result<()> {
             Phase::Link,
             Phase::Network,
             Phase::Volumes,
+            Phase::Start,
             Phase::Onboot,
             Phase::Service,
             Phase::Healthy,

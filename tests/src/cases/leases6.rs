@@ -122,8 +122,11 @@ fn compare(seen: &[(Ipv6Addr, Vec<u8>)], known: &[Lease6], kills: u32) -> anyhow
     Ok(())
 }
 
+/// Addresses, each with the DUID that was told of it.
+type Told = Vec<(Ipv6Addr, Vec<u8>)>;
+
 /// Reads what the server tells, on the network, apart from all that it says of itself, and by another's reader.
-struct Witness(std::thread::JoinHandle<anyhow::Result<Vec<(Ipv6Addr, Vec<u8>)>>>);
+struct Witness(std::thread::JoinHandle<anyhow::Result<Told>>);
 
 impl Witness {
     fn start(ended: Arc<AtomicBool>) -> anyhow::Result<Self> {
@@ -145,7 +148,7 @@ impl Witness {
         })))
     }
 
-    fn join(self) -> anyhow::Result<Vec<(Ipv6Addr, Vec<u8>)>> {
+    fn join(self) -> anyhow::Result<Told> {
         self.0.join().map_err(|_| anyhow::anyhow!("the witness panicked"))?
     }
 }
