@@ -51,10 +51,8 @@ struct Play<'a> {
 
 impl Play<'_> {
     fn all(&self) -> anyhow::Result<()> {
-        let hpa = |name: &str| {
-            let get = format!("get {name} got");
-            self.run("tftp", &["-m", "binary", "10.77.0.1", "-c", &get])
-        };
+        let hpa =
+            |name: &str| self.run("tftp", &["-m", "binary", "10.77.0.1", "-c", "get", name, "got"]);
         // Blocks of 512 bytes and no options.
         hpa("ipxe/ipxe-amd64.efi")?;
         self.is_whole("tftp-hpa")?;
