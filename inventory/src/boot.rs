@@ -6,27 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Firmware, MachineId};
 
-/// Number of a boot, counted up in one server.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(transparent)]
-pub struct BootId(pub i64);
-
-impl fmt::Display for BootId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0.to_string())
-    }
+number! {
+    /// Number of a boot, counted up in one server.
+    BootId
 }
 
 /// A boot that begins: a [`Boot`] that has no number yet.

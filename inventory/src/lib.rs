@@ -9,6 +9,9 @@
 //! [`decide`] is the only place where it is settled what a machine gets. DHCP, TFTP and HTTP call it and so
 //! does `kiln machine explain`, so that they cannot disagree.
 
+#[macro_use]
+mod number;
+
 mod bake;
 mod boot;
 mod decide;

@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kiln_types::{Arch, ImageRef, Mac};
@@ -7,27 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BootFrom, Identifier, LoaderChoice, OptionValue, StateDisk};
 
-/// Our own name for one physical box. It stays when network cards or the name of the machine change.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(transparent)]
-pub struct MachineId(pub i64);
-
-impl fmt::Display for MachineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+number! {
+    /// Our own name for one physical box. It stays when network cards or the name of the machine change.
+    MachineId
 }
 
 /// One physical box, as the inventory knows it.

@@ -1,31 +1,11 @@
-use std::fmt;
-
 use kiln_types::{Digest, ImageRef};
 use serde::{Deserialize, Serialize};
 
 use crate::{BootId, MachineId};
 
-/// Number of an order, counted up in one server.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
-#[serde(transparent)]
-pub struct OrderId(pub i64);
-
-impl fmt::Display for OrderId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0.to_string())
-    }
+number! {
+    /// Number of an order, counted up in one server.
+    OrderId
 }
 
 /// What a running machine is told to do.

@@ -1,17 +1,12 @@
 //! What may be asked for: every route names a noun and whether it reads or writes.
 
 use std::fmt;
-use std::str::FromStr;
 
 /// What a route is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Noun {
     /// Machines and what is known of them.
     Machine,
-    /// Groups of machines.
-    Group,
-    /// Machines that nobody has added, and rules for them.
-    Discovery,
     /// Boots.
     Boot,
     /// Leases.
@@ -22,52 +17,18 @@ pub(super) enum Noun {
     Image,
     /// Builds of the server.
     Build,
-    /// What happens.
-    Event,
-    /// Who may come.
-    Token,
-    /// Users.
-    User,
-    /// Who is told what happens.
-    Webhook,
-    /// Who did what.
-    Audit,
 }
 
 impl Noun {
-    /// Every noun.
-    pub(super) const ALL: [Self; 13] = [
-        Self::Machine,
-        Self::Group,
-        Self::Discovery,
-        Self::Boot,
-        Self::Lease,
-        Self::Order,
-        Self::Image,
-        Self::Build,
-        Self::Event,
-        Self::Token,
-        Self::User,
-        Self::Webhook,
-        Self::Audit,
-    ];
-
     /// Returns its word.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Machine => "machine",
-            Self::Group => "group",
-            Self::Discovery => "discovery",
             Self::Boot => "boot",
             Self::Lease => "lease",
             Self::Order => "order",
             Self::Image => "image",
             Self::Build => "build",
-            Self::Event => "event",
-            Self::Token => "token",
-            Self::User => "user",
-            Self::Webhook => "webhook",
-            Self::Audit => "audit",
         }
     }
 }
@@ -75,19 +36,6 @@ impl Noun {
 impl fmt::Display for Noun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-/// No noun has this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such noun")]
-pub(super) struct ParseNounError;
-
-impl FromStr for Noun {
-    type Err = ParseNounError;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|noun| noun.as_str() == word).ok_or(ParseNounError)
     }
 }
 

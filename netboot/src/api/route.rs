@@ -13,7 +13,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Control;
 use super::access::Access;
-use super::extract::MOST_BYTES;
 
 /// A type in the document: how it is written there, and the types that it needs.
 #[derive(Clone)]
@@ -45,7 +44,6 @@ pub(super) struct Route {
     pub(super) summary: &'static str,
     pub(super) params: Vec<Value>,
     pub(super) body: Option<Shape>,
-    pub(super) most_bytes: usize,
     pub(super) status: StatusCode,
     pub(super) answer: Option<Shape>,
     pub(super) handler: MethodRouter<Arc<Control>>,
@@ -70,7 +68,6 @@ impl Route {
             summary,
             params: Vec::new(),
             body: None,
-            most_bytes: MOST_BYTES,
             status: StatusCode::OK,
             answer: None,
             handler: on(filter, handler),

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::access::Access;
+use super::extract::MOST_BYTES;
 use super::peer::Caller;
 use super::problem::Fault;
 use super::route::{Route, get};
@@ -45,7 +46,7 @@ pub(super) fn router(control: Control) -> Router {
         };
         let handler = route
             .handler
-            .route_layer(DefaultBodyLimit::max(route.most_bytes))
+            .route_layer(DefaultBodyLimit::max(MOST_BYTES))
             .route_layer(from_fn_with_state(Arc::new(rule), check));
         router = router.route(route.path, handler);
     }

@@ -22,11 +22,17 @@ const PI_PACKAGE: &str = "raspi-firmware";
 /// Where that has the files.
 const PI_PATH: &str = "usr/lib/raspi-firmware/";
 
+/// Returns the archive that every loader is from, and where what comes from it is kept.
+fn archive(settings: &Settings) -> ArchiveConfig {
+    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
+    config.mirror.clone_from(&settings.mirror);
+    config
+}
+
 /// Fetches the firmware of Raspberry Pis through the signed chain. The folder appears whole or not at all.
 pub(super) async fn pi_firmware(settings: &Settings, dir: &Path) -> Result<(), BoxError> {
     tracing::info!("fetching the firmware of Raspberry Pis from Debian");
-    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
-    config.mirror.clone_from(&settings.mirror);
+    let mut config = archive(settings);
     config.components.push("non-free-firmware".to_owned());
     let fetcher = Fetcher::new(&Silent);
     let archive = Archive::open(config, &fetcher).await?;
@@ -61,10 +67,8 @@ pub(super) async fn efi_files(
     dir: &Path,
 ) -> Result<(), BoxError> {
     tracing::info!("fetching stubs and loaders of UEFI from Debian");
-    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
-    config.mirror.clone_from(&settings.mirror);
     let fetcher = Fetcher::new(&Silent);
-    let archive = Archive::open(config, &fetcher).await?;
+    let archive = Archive::open(archive(settings), &fetcher).await?;
     for arch in [Arch::X86_64, Arch::Arm64] {
         let mut of_arch = wanted.iter().filter(|file| file.arch == arch).peekable();
         if of_arch.peek().is_none() {
@@ -93,9 +97,7 @@ pub(super) async fn efi_files(
 
 pub(super) async fn ipxe(settings: &Settings, dir: PathBuf) -> Result<Loaders, LoadersError> {
     tracing::info!("fetching iPXE from Debian");
-    let mut config = ArchiveConfig::new(settings.store_dir.join("cache"));
-    config.mirror.clone_from(&settings.mirror);
-    let (package, origin) = fetch(config).await.map_err(LoadersError::Package)?;
+    let (package, origin) = fetch(archive(settings)).await.map_err(LoadersError::Package)?;
     let unpacked = tokio::task::spawn_blocking(move || install(&package, &origin, &dir)).await;
     unpacked.map_err(|e| LoadersError::Package(e.into()))?
 }
