@@ -288,9 +288,12 @@ fn restarts(arch: Arch) -> anyhow::Result<()> {
         let value = value.and_then(|value| value.parse().ok());
         value.with_context(|| format!("there is no `{what}` at the {when}; the console:\n{text}"))
     };
+    for line in text.lines().filter(|line| line.starts_with("counter: ")) {
+        eprintln!("{line}");
+    }
     for (what, more) in COUNTED {
         let (start, end) = (count("start", what)?, count("end", what)?);
-        ensure!(end <= start + more, "{what} grew from {start} to {end}; the console:\n{text}");
+        ensure!(end <= start + more, "the console:\n{text}\n{what} grew from {start} to {end}");
     }
     for name in ["one", "two", "three"] {
         ensure!(
