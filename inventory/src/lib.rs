@@ -50,6 +50,7 @@ pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{Claim, ImageVersion, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
-    Change, Database, Document, Edit, ParseDatabaseError, PostgresUrl, Store, StoreError, Stored,
-    StoredFacts, Verb, Verified,
+    BLOCK, BackupError, BackupFile, BackupSummary, Change, Cutoff, Database, Document, Edit,
+    ParseDatabaseError, PostgresUrl, Store, StoreError, Stored, StoredFacts, Verb, Verified,
+    verify_backup,
 };

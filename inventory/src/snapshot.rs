@@ -124,3 +124,38 @@ pub enum UnknownMachines {
     /// An address and a script that shows how to add the machine, and asks again until someone does.
     Hold,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{MachineId, NewMachine};
+
+    #[test]
+    fn one_of_a_hundred_thousand_machines_is_found_by_what_it_tells() {
+        let machine = |number: u32| {
+            let [_, a, b, c] = number.to_be_bytes();
+            let spec = NewMachine {
+                uuid: Some(format!("4C4C4544-0000-1000-8000-{number:012X}")),
+                address: Some(Ipv4Addr::from_bits(0x0a00_0000 + number)),
+                ..NewMachine::new(format!("node-{number}"), [Mac::new([2, 0, 0, a, b, c])])
+            };
+            Arc::new(Machine { id: MachineId(i64::from(number) + 1), revision: 1, spec })
+        };
+        let all = (0..100_000).rev().map(machine).collect();
+        let snapshot = Snapshot::new(all, BTreeMap::new(), UnknownMachines::Ignore);
+        assert_eq!(snapshot.machines().len(), 100_000);
+        for number in [0, 1, 65_535, 99_999] {
+            let wanted = machine(number);
+            let mac = *wanted.spec.macs.first().unwrap();
+            assert_eq!(snapshot.machine_by_mac(mac), Some(&wanted));
+            let uuids = [wanted.spec.uuid.clone().unwrap().to_lowercase()];
+            let claim =
+                Claim { mac: Mac::new([6; 6]), uuids: &uuids, client_id: None, circuit_id: None };
+            assert_eq!(snapshot.claimed_by(&claim), Some(&wanted));
+            assert!(snapshot.is_reserved(wanted.spec.address.unwrap()));
+        }
+        assert!(!snapshot.is_reserved([10, 9, 0, 0].into()));
+    }
+}

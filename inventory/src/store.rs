@@ -2,8 +2,8 @@
 
 use std::fs::{OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +14,21 @@ use sqlx::sqlite::{
 };
 use tokio::sync::watch;
 
+pub use backup::{BackupError, BackupFile, BackupSummary, verify_backup};
 pub use changes::{Change, Verb, Verified};
 pub use database::{Database, ParseDatabaseError, PostgresUrl};
 pub use documents::{Document, Stored};
 pub use edit::Edit;
 pub use error::StoreError;
 pub use facts::StoredFacts;
+pub use prune::Cutoff;
+pub use servers::BLOCK;
 
 use db::{Db, Tx};
 
+mod backup;
+#[cfg(test)]
+mod backup_tests;
 mod boots;
 #[cfg(test)]
 mod change_tests;
@@ -41,7 +47,11 @@ mod migration_tests;
 #[cfg(test)]
 mod order_tests;
 mod orders;
+mod prune;
 mod row;
+#[cfg(test)]
+mod server_tests;
+mod servers;
 mod sightings;
 #[cfg(test)]
 mod test_stores;
@@ -64,6 +74,10 @@ pub struct Store {
     db: Db,
     /// Who makes the changes.
     actor: Arc<str>,
+    /// Which of the servers that share the inventory this is; 0 where there is no other.
+    server: i64,
+    /// The file as it was opened: what is written to one that was moved away would be lost.
+    file: Option<Arc<OpenFile>>,
     /// The number of the newest change that is known here.
     newest: watch::Sender<i64>,
 }
@@ -86,22 +100,23 @@ impl Store {
     /// As [`open`](Self::open), and when the server cannot be reached.
     pub async fn connect(database: &Database) -> Result<Self, StoreError> {
         let failed = |source| StoreError::opening(database, source);
-        let (db, migrated) = match database {
+        let (db, migrated, file) = match database {
             Database::Sqlite(path) => {
                 private_file(path)
                     .map_err(|source| StoreError::Open { database: database.clone(), source })?;
                 let pool = sqlite(path).await.map_err(failed)?;
                 let migrated = SQLITE.run(&pool).await;
-                (Db::Sqlite(pool), migrated)
+                (Db::Sqlite(pool), migrated, OpenFile::new(path))
             }
             Database::Postgres(url) => {
                 let pool = postgres(url).await.map_err(failed)?;
                 let migrated = POSTGRES.run(&pool).await;
-                (Db::Postgres(pool), migrated)
+                (Db::Postgres(pool), migrated, None)
             }
         };
         let database = database.clone();
-        let store = Self { db, actor: "server".into(), newest: watch::Sender::new(0) };
+        let (actor, newest) = ("server".into(), watch::Sender::new(0));
+        let store = Self { db, actor, server: 0, file: file.map(Arc::new), newest };
         let opened = match migrated {
             Ok(()) => store.last_change().await,
             Err(MigrateError::VersionMissing(version)) => {
@@ -151,7 +166,30 @@ impl Store {
 
     /// Starts a transaction that writes.
     async fn write(&self, what: &'static str) -> Result<Tx, StoreError> {
+        if let Some(file) = self.file.as_ref().filter(|file| !file.is_there()) {
+            return Err(StoreError::Gone { database: Database::Sqlite(file.path.clone()) });
+        }
         self.db.begin_write().await.map_err(|source| StoreError::writing(what, source))
+    }
+}
+
+/// Which file was opened under a path.
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl OpenFile {
+    fn new(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Self { path: path.to_owned(), device: meta.dev(), inode: meta.ino() })
+    }
+
+    fn is_there(&self) -> bool {
+        std::fs::metadata(&self.path)
+            .is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode))
     }
 }
 

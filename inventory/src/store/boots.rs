@@ -77,7 +77,7 @@ impl Store {
         let outcome = Outcome::Booting;
         let (id,): (i64,) = query(
             "INSERT INTO boots (machine, machine_name, mac, firmware, image, version, arch, \
-             address, started, outcome) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             address, started, outcome, server) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
              RETURNING id",
         )
         .bind(new.machine.0)
@@ -90,6 +90,7 @@ impl Store {
         .bind(text(new.address.as_ref()))
         .bind(new.started)
         .bind(word(&outcome))
+        .bind(self.server)
         .fetch_one(&self.db)
         .await
         .map_err(|source| StoreError::writing(BOOTS, source))?;
@@ -135,7 +136,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends every boot as abandoned that is under way and whose system cannot prove itself, because it was never
+    /// Ends every boot of this server as abandoned that is under way and whose system cannot prove itself, because it was never
     /// given its token. Returns how many there were.
     ///
     /// # Errors
@@ -144,11 +145,12 @@ impl Store {
     pub async fn abandon_boots(&self, at_ms: i64) -> Result<u64, StoreError> {
         let done = query(
             "UPDATE boots SET outcome = $1, ended = $2 WHERE outcome = $3 \
-             AND id NOT IN (SELECT boot FROM boot_tokens)",
+             AND id NOT IN (SELECT boot FROM boot_tokens) AND server = $4",
         )
         .bind(word(&Outcome::Abandoned))
         .bind(at_ms)
         .bind(word(&Outcome::Booting))
+        .bind(self.server)
         .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(BOOTS, source))?;

@@ -2,7 +2,9 @@
 
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
-use sqlx::{Arguments as _, FromRow, Postgres, Sqlite, Transaction};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, FromRow, Postgres, SqlSafeStr as _, SqlStr, Sqlite, Transaction,
+};
 
 /// The connections to a database of either kind.
 #[derive(Clone, Debug)]
@@ -139,13 +141,18 @@ impl<T> Row for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, 
 /// A query and its values.
 #[derive(Debug)]
 pub(super) struct Query {
-    sql: &'static str,
+    sql: SqlStr,
     args: Vec<Arg>,
 }
 
 /// Begins a query. Values are `$1`, `$2` … in the text, and only there.
-pub(super) const fn query(sql: &'static str) -> Query {
-    Query { sql, args: Vec::new() }
+pub(super) fn query(sql: &'static str) -> Query {
+    Query { sql: sql.into_sql_str(), args: Vec::new() }
+}
+
+/// Begins a query whose text was made of the names of tables and columns, and of nothing from outside.
+pub(super) fn query_made(sql: String) -> Query {
+    Query { sql: AssertSqlSafe(sql).into_sql_str(), args: Vec::new() }
 }
 
 /// Runs the same call of sqlx on whatever the query is to run on.

@@ -20,7 +20,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// SQLite could not open the file.
-    #[error("cannot open the database {database}")]
+    #[error("cannot open the database {database}{}", trouble(source))]
     Connect {
         /// Which one.
         database: Database,
@@ -58,7 +58,7 @@ pub enum StoreError {
         source: MigrateError,
     },
     /// Something could not be read.
-    #[error("cannot read {what} from the database")]
+    #[error("cannot read {what} from the database{}", trouble(source))]
     Read {
         /// What was to be read.
         what: &'static str,
@@ -67,13 +67,22 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     /// Something could not be written.
-    #[error("cannot write {what} to the database")]
+    #[error("cannot write {what} to the database{}", trouble(source))]
     Write {
         /// What was to be written.
         what: &'static str,
         /// Why.
         #[source]
         source: sqlx::Error,
+    },
+    /// The file is not there any more, or another one is in its place.
+    #[error(
+        "the database {database} was moved or removed while it was in use, and what is written would be lost; \
+         put the file back, or start the server anew"
+    )]
+    Gone {
+        /// Which one.
+        database: Database,
     },
     /// A row holds what this program never writes.
     #[error(
@@ -164,6 +173,17 @@ impl StoreError {
         )
     }
 
+    /// Returns whether the same operation may work later: the database is busy, full, or cannot be reached.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Gone { .. } => true,
+            Self::Read { source, .. }
+            | Self::Write { source, .. }
+            | Self::Connect { source, .. } => !trouble(source).is_empty(),
+            _ => false,
+        }
+    }
+
     /// Returns whether the operation was refused because the noun is not what the caller thinks.
     pub const fn is_changed(&self) -> bool {
         matches!(self, Self::Changed { .. })
@@ -236,5 +256,47 @@ impl StoreError {
         } else {
             Self::Connect { database, source }
         }
+    }
+}
+
+/// Says in words what is the matter with the database itself, and what to do; nothing when it is something else.
+fn trouble(error: &sqlx::Error) -> &'static str {
+    const BUSY: &str = ": another program holds it for too long, such as a shell or a backup; end that one, or try again";
+    const FULL: &str = ": there is no room left on its disk; make room";
+    const AWAY: &str = ": it cannot be reached; see whether its server runs";
+    const DISK: &str = ": its disk fails or its folder is gone; see the log of the kernel";
+    let error = match error {
+        sqlx::Error::Database(error) => error,
+        sqlx::Error::PoolTimedOut => {
+            return ": it cannot be reached, or is too busy to answer; see whether its server runs";
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => return AWAY,
+        sqlx::Error::Tls(_) => {
+            return ": TLS with its server fails; see `sslmode` and `sslrootcert` in its address";
+        }
+        _ => return "",
+    };
+    let Some(code) = error.code() else { return "" };
+    match (&*code, code.parse::<u32>()) {
+        // PostgreSQL: five letters, of which the first two are the class.
+        ("53100", _) => FULL,
+        ("53300", _) => ": its server has too many connections; raise `max_connections` there",
+        ("55P03" | "57014", _) => BUSY,
+        ("28000" | "28P01", _) => ": its server refuses the user or the password",
+        ("3D000", _) => ": its server has no database of that name; make it with `createdb`",
+        ("42501", _) => ": its user may not do that; the user has to own the database",
+        (code, _) if code.len() == 5 && (code.starts_with("57P") || code.starts_with("08")) => AWAY,
+        (code, _) if code.len() == 5 && code.starts_with("53") => {
+            ": its server has no resources left"
+        }
+        // SQLite: a number, of which the lowest eight bits are the kind.
+        (code, Ok(number)) if code.len() < 5 => match number & 0xff {
+            5 | 6 => BUSY,
+            13 => FULL,
+            10 | 14 => DISK,
+            8 => ": it may only be read; see its owner and mode",
+            _ => "",
+        },
+        _ => "",
     }
 }

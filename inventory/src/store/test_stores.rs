@@ -48,17 +48,16 @@ impl Home {
 
     async fn postgres() -> Self {
         let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        let server = PgConnectOptions::new_without_pgpass()
-            .socket(&SERVER.socket)
-            .username("kiln")
-            .database("postgres");
-        let mut connection: PgConnection = server.connect().await.unwrap();
-        let create = format!("CREATE DATABASE {name}");
-        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        run_in_server(format!("CREATE DATABASE {name}")).await;
         let socket = SERVER.socket.display();
         let database = format!("postgres:///{name}?host={socket}&user=kiln").parse().unwrap();
         Self { database, _dir: None }
+    }
+
+    /// Takes a database away, whoever uses it.
+    pub(crate) async fn drop_database(&self, name: &str) {
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        run_in_server(drop).await;
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -69,6 +68,16 @@ impl Home {
     pub(crate) async fn open(&self) -> Store {
         Store::connect(&self.database).await.unwrap()
     }
+}
+
+async fn run_in_server(statement: String) {
+    let server = PgConnectOptions::new_without_pgpass()
+        .socket(&SERVER.socket)
+        .username("kiln")
+        .database("postgres");
+    let mut connection: PgConnection = server.connect().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
 }
 
 /// Returns an empty inventory in a file, and one in a database of PostgreSQL.

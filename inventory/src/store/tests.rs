@@ -19,7 +19,7 @@ pub(super) fn machine(name: &str, macs: &[u8]) -> NewMachine {
     NewMachine::new(name, macs.iter().map(|last| mac(*last)))
 }
 
-fn lease(last: u8, who: u8, expires: i64) -> Lease {
+pub(super) fn lease(last: u8, who: u8, expires: i64) -> Lease {
     Lease { address: [10, 0, 0, last].into(), mac: mac(who), expires, hostname: None }
 }
 

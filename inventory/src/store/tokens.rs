@@ -45,7 +45,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the boots whose systems can prove themselves, of machines that are still in the inventory, each with
+    /// Returns the boots of this server whose systems can prove themselves, of machines that are still in the inventory, each with
     /// the hash of its token; forgets the tokens of all others.
     ///
     /// # Errors
@@ -66,13 +66,15 @@ impl Store {
         let rows: Vec<BootRow> = query(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
              started, kernel_start, outcome, ended FROM boots WHERE id IN (SELECT boot FROM boot_tokens) \
-             ORDER BY id",
+             AND server = $1 ORDER BY id",
         )
+        .bind(self.server)
         .fetch_all(&mut tx)
         .await
         .map_err(failed)?;
         let tokens: Vec<(i64, String)> =
-            query("SELECT boot, sha256 FROM boot_tokens ORDER BY boot")
+            query("SELECT boot, sha256 FROM boot_tokens WHERE boot IN (SELECT id FROM boots WHERE server = $1) ORDER BY boot")
+                .bind(self.server)
                 .fetch_all(&mut tx)
                 .await
                 .map_err(failed)?;

@@ -1,0 +1,459 @@
+//! Backups: everything that the database holds as lines of JSON, the same from either kind of database.
+//!
+//! ```text
+//! {"kiln-backup":1,"schema":8,"made":1766000000000}
+//! {"table":"machines","columns":["id","name",…],"last":12}
+//! [1,"n1",…]
+//! {"lease":{…}}                       leases that were not in the database yet
+//! {"file":"site.key","hex":"…"}       where keys were asked for
+//! {"end":4711,"sha256":"…"}           lines before this one, and their hash
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Read as _, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::db::{Arg, Tx, query, query_made};
+use super::row::json;
+use super::{SQLITE, Store, StoreError};
+use crate::Lease;
+
+/// Version of the form.
+const FORM: u32 = 1;
+/// Rows that are read at a time.
+const PAGE: i64 = 1000;
+/// The longest line: facts of a machine and logs of a kernel are far below.
+const LONGEST: u64 = 64 << 20;
+/// Tables that others refer to; they come first.
+const FIRST: [&str; 3] = ["servers", "machines", "boots"];
+/// What an inventory without these is empty of.
+const CONTENT: &str = "SELECT (SELECT count(*) FROM machines) + (SELECT count(*) FROM documents) \
+                       + (SELECT count(*) FROM boots) + (SELECT count(*) FROM changes)";
+
+/// What is in a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BackupSummary {
+    /// When it was made, in milliseconds since 1970.
+    pub made: i64,
+    /// Migration of the tables it was made from.
+    pub schema: i64,
+    /// Rows of each table.
+    pub rows: BTreeMap<String, u64>,
+    /// Leases that were not in the tables.
+    pub leases: u64,
+    /// Files that are in it, which are keys.
+    pub files: Vec<String>,
+}
+
+/// A file in a backup, by its name.
+pub type BackupFile = (String, Vec<u8>);
+
+/// A backup cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The database fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file fails.
+    #[error("cannot {0} the backup")]
+    File(&'static str, #[source] io::Error),
+    /// It is none, or damaged.
+    #[error("line {line}: {what}; this is no whole backup of Kiln")]
+    Damaged {
+        /// Where.
+        line: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// A newer program made it.
+    #[error("a newer Kiln made this backup (it has migration {0}); restore it with that version")]
+    TooNew(i64),
+    /// There is something already.
+    #[error("the inventory is not empty: {0} machines, boots and changes would be replaced")]
+    NotEmpty(i64),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Head {
+        #[serde(rename = "kiln-backup")]
+        form: u32,
+        schema: i64,
+        made: i64,
+    },
+    Table {
+        table: String,
+        columns: Vec<String>,
+        last: Option<i64>,
+    },
+    Row(Vec<Value>),
+    Lease {
+        lease: Lease,
+    },
+    File {
+        file: String,
+        hex: String,
+    },
+    End {
+        end: u64,
+        sha256: String,
+    },
+}
+
+/// The columns of each table, and whether they hold numbers.
+type Catalog = BTreeMap<String, Vec<(String, bool)>>;
+
+/// Writes lines and sums them.
+struct Out<'w> {
+    to: &'w mut (dyn Write + Send),
+    sum: Sha256,
+    lines: u64,
+}
+
+impl Out<'_> {
+    fn line(&mut self, line: &str) -> Result<(), BackupError> {
+        let write = |to: &mut (dyn Write + Send)| {
+            to.write_all(line.as_bytes())?;
+            to.write_all(b"\n")
+        };
+        write(self.to).map_err(|error| BackupError::File("write", error))?;
+        self.sum.update(line.as_bytes());
+        self.sum.update(b"\n");
+        self.lines += 1;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Writes all of the inventory as it is at one moment, while others go on writing it. The leases are those that are
+    /// not in the database yet.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or the backup not be written.
+    pub async fn back_up(
+        &self,
+        to: &mut (dyn Write + Send),
+        leases: &[Lease],
+        files: &[BackupFile],
+    ) -> Result<BackupSummary, BackupError> {
+        const BACKUP: &str = "everything";
+        let mut out = Out { to, sum: Sha256::new(), lines: 0 };
+        let mut summary = BackupSummary { made: now(), schema: schema(), ..Default::default() };
+        out.line(&json(&Line::Head { form: FORM, schema: summary.schema, made: summary.made }))?;
+        let reading = StoreError::reading(BACKUP);
+        let mut tx = self.db.begin_read().await.map_err(&reading)?;
+        for (table, columns) in in_order(catalog(&mut tx).await?) {
+            let names: Vec<String> = columns.into_iter().map(|(name, _)| name).collect();
+            let last = last_id(&mut tx, &table).await?;
+            let line = Line::Table { table: table.clone(), columns: names.clone(), last };
+            out.line(&json(&line))?;
+            let mut rows = 0;
+            let select = select(&tx, &table, &names);
+            let by_id = names.iter().any(|name| name == "id");
+            let mut from = if by_id { i64::MIN } else { 0 };
+            loop {
+                let page: Vec<(i64, String)> = query_made(select.clone())
+                    .bind(from)
+                    .bind(PAGE)
+                    .fetch_all(&mut tx)
+                    .await
+                    .map_err(&reading)?;
+                let Some((id, _)) = page.last() else { break };
+                from = if by_id { *id } else { from + PAGE };
+                for (_, row) in page {
+                    out.line(&row)?;
+                    rows += 1;
+                }
+            }
+            summary.rows.insert(table, rows);
+        }
+        drop(tx);
+        for lease in leases {
+            out.line(&json(&Line::Lease { lease: lease.clone() }))?;
+            summary.leases += 1;
+        }
+        for (file, content) in files {
+            let hex = content.iter().fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
+            out.line(&json(&Line::File { file: file.clone(), hex }))?;
+            summary.files.push(file.clone());
+        }
+        let Out { to, sum, lines } = out;
+        let sha256 = kiln_types::Digest::from_bytes(sum.finalize().into()).hex();
+        let end = json(&Line::End { end: lines, sha256 });
+        let written = writeln!(to, "{end}").and_then(|()| to.flush());
+        written.map_err(|error| BackupError::File("write", error))?;
+        Ok(summary)
+    }
+
+    /// Takes everything from a backup, all or nothing, and returns the files that are in it. Unless told to replace
+    /// what there is, only into an empty inventory. Look at it with [`verify_backup`] first: until its end is read,
+    /// nobody knows whether it is whole.
+    ///
+    /// # Errors
+    ///
+    /// When the backup is damaged, or the database is not empty or cannot be written. Nothing has changed then.
+    pub async fn restore(
+        &self,
+        from: &mut (dyn BufRead + Send),
+        replace: bool,
+    ) -> Result<(BackupSummary, Vec<BackupFile>), BackupError> {
+        const RESTORE: &str = "what was restored";
+        let failed = |source| StoreError::writing(RESTORE, source);
+        let mut tx = self.write(RESTORE).await?;
+        let (content,): (i64,) = query(CONTENT).fetch_one(&mut tx).await.map_err(failed)?;
+        if content > 0 && !replace {
+            return Err(BackupError::NotEmpty(content));
+        }
+        let catalog = catalog(&mut tx).await?;
+        for (table, _) in in_order(catalog.clone()).into_iter().rev() {
+            query_made(format!("DELETE FROM {table}")).execute(&mut tx).await.map_err(failed)?;
+        }
+        let mut lines = Lines::new(from);
+        let mut summary = BackupSummary::default();
+        let mut files = Vec::new();
+        let mut leases = Vec::new();
+        let mut into: Option<(String, Vec<bool>)> = None;
+        while let Some(line) = lines.next(&mut summary)? {
+            match line {
+                Line::Table { table, columns, last } => {
+                    let known =
+                        catalog.get(&table).ok_or_else(|| lines.damaged("an unknown table"))?;
+                    let kind = |name: &String| {
+                        let column = known.iter().find(|(known, _)| known == name);
+                        column.map(|(_, number)| *number)
+                    };
+                    let kinds: Option<Vec<bool>> = columns.iter().map(kind).collect();
+                    let kinds = kinds.ok_or_else(|| lines.damaged("an unknown column"))?;
+                    if let Some(last) = last {
+                        set_last_id(&mut tx, &table, last).await?;
+                    }
+                    let values: Vec<_> = (1..=kinds.len()).map(|n| format!("${n}")).collect();
+                    let (columns, values) = (columns.join(", "), values.join(", "));
+                    into =
+                        Some((format!("INSERT INTO {table} ({columns}) VALUES ({values})"), kinds));
+                }
+                Line::Row(row) => {
+                    let (insert, kinds) =
+                        into.as_ref().ok_or_else(|| lines.damaged("a row without its table"))?;
+                    if row.len() != kinds.len() {
+                        return Err(lines.damaged("a row of another length"));
+                    }
+                    let mut insert = query_made(insert.clone());
+                    for (value, number) in row.into_iter().zip(kinds) {
+                        let value = arg(value, *number);
+                        insert = insert.bind(value.ok_or_else(|| lines.damaged("a wrong value"))?);
+                    }
+                    insert.execute(&mut tx).await.map_err(failed)?;
+                }
+                Line::Lease { lease } => leases.push(lease),
+                Line::File { file, hex } => {
+                    let content =
+                        unhex(&hex).ok_or_else(|| lines.damaged("a file that is none"))?;
+                    files.push((file, content));
+                }
+                Line::Head { .. } | Line::End { .. } => {}
+            }
+        }
+        self.put_leases(&mut tx, &leases).await?;
+        tx.commit().await.map_err(failed)?;
+        Ok((summary, files))
+    }
+}
+
+/// Reads a backup to its end and says what is in it.
+///
+/// # Errors
+///
+/// When it is not whole, or no backup.
+pub fn verify_backup(from: &mut (dyn BufRead + Send)) -> Result<BackupSummary, BackupError> {
+    let mut lines = Lines::new(from);
+    let mut summary = BackupSummary::default();
+    while lines.next(&mut summary)?.is_some() {}
+    Ok(summary)
+}
+
+/// Reads lines, sums them and counts what is in them. The last one is checked and not returned.
+struct Lines<'r> {
+    from: &'r mut (dyn BufRead + Send),
+    sum: Sha256,
+    lines: u64,
+    table: Option<String>,
+}
+
+impl<'r> Lines<'r> {
+    fn new(from: &'r mut (dyn BufRead + Send)) -> Self {
+        Self { from, sum: Sha256::new(), lines: 0, table: None }
+    }
+
+    const fn damaged(&self, what: &'static str) -> BackupError {
+        BackupError::Damaged { line: self.lines, what }
+    }
+
+    fn next(&mut self, summary: &mut BackupSummary) -> Result<Option<Line>, BackupError> {
+        let mut text = Vec::new();
+        let mut from = (&mut *self.from).take(LONGEST);
+        let read = from.read_until(b'\n', &mut text);
+        read.map_err(|error| BackupError::File("read", error))?;
+        self.lines += 1;
+        if text.last() != Some(&b'\n') {
+            return Err(self.damaged("the file ends here"));
+        }
+        let line =
+            serde_json::from_slice(&text).map_err(|_| self.damaged("no line of a backup"))?;
+        if (self.lines == 1) != matches!(line, Line::Head { .. }) {
+            return Err(self.damaged("another first line"));
+        }
+        match &line {
+            Line::Head { form, schema: made_from, made } => {
+                if *form > FORM || *made_from > schema() {
+                    return Err(BackupError::TooNew(*made_from));
+                }
+                (summary.made, summary.schema) = (*made, *made_from);
+            }
+            Line::Table { table, columns, .. } => {
+                let plain = |name: &String| {
+                    name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                };
+                if !plain(table) || !columns.iter().all(plain) || summary.rows.contains_key(table) {
+                    return Err(self.damaged("an unknown table"));
+                }
+                summary.rows.insert(table.clone(), 0);
+                self.table = Some(table.clone());
+            }
+            Line::Row(_) => {
+                let rows = self.table.as_ref().and_then(|table| summary.rows.get_mut(table));
+                match rows {
+                    Some(rows) => *rows += 1,
+                    None => return Err(self.damaged("a row without its table")),
+                }
+            }
+            Line::Lease { .. } => summary.leases += 1,
+            Line::File { file, .. } => summary.files.push(file.clone()),
+            Line::End { end, sha256 } => {
+                let sum = std::mem::take(&mut self.sum);
+                let sum = kiln_types::Digest::from_bytes(sum.finalize().into()).hex();
+                if *end != self.lines - 1 || *sha256 != sum {
+                    return Err(self.damaged("the sum of all lines is another"));
+                }
+                let mut more = [0];
+                return match self.from.read(&mut more) {
+                    Ok(0) => Ok(None),
+                    Ok(_) => Err(self.damaged("there is more behind the end")),
+                    Err(error) => Err(BackupError::File("read", error)),
+                };
+            }
+        }
+        self.sum.update(&text);
+        Ok(Some(line))
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The newest migration of this program; both kinds of database are numbered alike.
+fn schema() -> i64 {
+    SQLITE.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+fn in_order(mut catalog: Catalog) -> Vec<(String, Vec<(String, bool)>)> {
+    let first: Vec<_> = FIRST.iter().filter_map(|name| catalog.remove_entry(*name)).collect();
+    first.into_iter().chain(catalog).collect()
+}
+
+async fn catalog(tx: &mut Tx) -> Result<Catalog, StoreError> {
+    let columns = match tx {
+        Tx::Sqlite(_) => {
+            "SELECT m.name, c.name, lower(c.type) FROM sqlite_schema m, pragma_table_info(m.name) c \
+             WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE '_sqlx%' \
+             ORDER BY m.name, c.cid"
+        }
+        Tx::Postgres(_) => {
+            "SELECT table_name::text, column_name::text, data_type::text \
+             FROM information_schema.columns WHERE table_schema = current_schema() \
+             AND table_name NOT LIKE '\\_sqlx%' ORDER BY table_name, ordinal_position"
+        }
+    };
+    let rows: Vec<(String, String, String)> =
+        query(columns).fetch_all(tx).await.map_err(StoreError::reading("its tables"))?;
+    let mut catalog = Catalog::new();
+    for (table, column, kind) in rows {
+        catalog.entry(table).or_default().push((column, kind != "text"));
+    }
+    Ok(catalog)
+}
+
+/// The rows of a table, each with its place, from a place on.
+fn select(tx: &Tx, table: &str, columns: &[String]) -> String {
+    let all = columns.join(", ");
+    let row = match tx {
+        Tx::Sqlite(_) => format!("json_array({all})"),
+        Tx::Postgres(_) => format!("json_build_array({all})::text"),
+    };
+    if columns.iter().any(|name| name == "id") {
+        format!("SELECT id, {row} FROM {table} WHERE id > $1 ORDER BY id LIMIT $2")
+    } else {
+        format!("SELECT CAST(0 AS BIGINT), {row} FROM {table} ORDER BY {all} LIMIT $2 OFFSET $1")
+    }
+}
+
+/// Returns the last id that a table gave, so that none is given twice.
+async fn last_id(tx: &mut Tx, table: &str) -> Result<Option<i64>, StoreError> {
+    let last = match tx {
+        Tx::Sqlite(_) => "SELECT seq FROM sqlite_sequence WHERE name = $1",
+        Tx::Postgres(_) => {
+            "SELECT pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass) FROM \
+             information_schema.columns WHERE table_schema = current_schema() AND table_name = $1 \
+             AND column_name = 'id' AND is_identity = 'YES'"
+        }
+    };
+    let row: Option<(Option<i64>,)> = query(last)
+        .bind(table)
+        .fetch_optional(tx)
+        .await
+        .map_err(StoreError::reading("the last ids"))?;
+    Ok(row.and_then(|(last,)| last))
+}
+
+async fn set_last_id(tx: &mut Tx, table: &str, last: i64) -> Result<(), StoreError> {
+    let failed = |source| StoreError::writing("the last ids", source);
+    if matches!(tx, Tx::Sqlite(_)) {
+        let forget = "DELETE FROM sqlite_sequence WHERE name = $1";
+        query(forget).bind(table).execute(&mut *tx).await.map_err(failed)?;
+        let set = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
+        query(set).bind(table).bind(last).execute(tx).await.map_err(failed)?;
+    } else {
+        let set = "SELECT setval(pg_get_serial_sequence($1, 'id'), $2) WHERE $2 > 0";
+        query(set).bind(table).bind(last).execute(tx).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn arg(value: Value, number: bool) -> Option<Arg> {
+    Some(match (value, number) {
+        (Value::Null, true) => Arg::Int(None),
+        (Value::Null, false) => Arg::Text(None),
+        (Value::Number(value), true) => Arg::Int(Some(value.as_i64()?)),
+        (Value::String(value), false) => Arg::Text(Some(value)),
+        _ => return None,
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let byte = |[high, low]: &[u8; 2]| u8::try_from(digit(*high)? * 16 + digit(*low)?).ok();
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
