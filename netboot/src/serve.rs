@@ -1,5 +1,6 @@
 //! Starts the server's parts on the addresses that the settings name, and stops them in order.
 
+mod inventory;
 mod ipv6;
 mod sockets;
 
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::inventory::take as take_data;
 use self::sockets::{PlaneSockets, Sockets, WireSockets};
 use crate::bake::{Baker, BakerConfig};
 use crate::boots::Boots;
@@ -228,6 +230,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let database = settings.database();
     let inventory_error = |source| ServeError::OpenInventory(database.clone(), source);
     let inventory = Store::connect(&database).await.map_err(inventory_error)?;
+    let (inventory, identity) = inventory::enter(&settings, inventory, inventory_error).await?;
     let mut leases = inventory.leases().await.map_err(inventory_error)?;
     // What the journal has came after what the database has.
     let (newer, journal, folder) = dhcp::journal::open(data).map_err(ServeError::Journal)?;
@@ -321,6 +324,20 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     running.tasks.push(writer);
     running.tasks.push(tokio::spawn(folder.run(inventory.clone())));
     running.ledger = Some(ledger.clone());
+    if let Some(identity) = identity {
+        let pools = sockets.wires.iter().flat_map(|wire| wire.subnets.iter().cloned()).collect();
+        let place = identity
+            .as_bytes()
+            .iter()
+            .fold(0_usize, |place, byte| (place << 8 | usize::from(*byte)) % 65_521);
+        let claimer = dhcp::Claimer::start(inventory.clone(), ledger.clone(), pools, place);
+        let claimer = claimer.await.map_err(inventory_error)?;
+        running.tasks.push(tokio::spawn(claimer.run(stop.clone())));
+        let follow = inventory::follow(inventory.clone(), view.clone(), stop.clone());
+        running.tasks.push(tokio::spawn(follow));
+    }
+    let prune = inventory::prune(inventory.clone(), settings.inventory.keep, stop.clone());
+    running.tasks.push(tokio::spawn(prune));
     for WireSockets { interface, ports, subnets } in sockets.wires {
         let site = |subnet: dhcp::Subnet| {
             reached_at(subnet.address.into()).map(|endpoints| dhcp::Site { subnet, endpoints })

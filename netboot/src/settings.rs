@@ -29,7 +29,7 @@ use toml::Spanned;
 pub use self::debian::{DebianSettings, debian};
 pub use self::error::{Problem, SettingsError};
 pub use self::https::{HttpsSettings, OwnCertificate};
-pub use self::inventory::InventorySettings;
+pub use self::inventory::{InventorySettings, Keep};
 pub use self::registries::registries;
 pub use self::subnet::{DhcpMode, SubnetSettings};
 pub use self::subnet6::{Advertise, Dhcp6Mode, Subnet6Settings};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "standard output is where answers belong")]
 
+pub mod backup;
 pub mod bakes;
 pub mod boot;
 pub mod build;
@@ -74,6 +75,8 @@ pub enum Command {
     Ca(ca::CaArgs),
     /// Settings: check
     Config(config::ConfigArgs),
+    /// Backups of the inventory: create, verify, restore
+    Backup(backup::BackupArgs),
     /// Say what is wrong with this host and its network, and what to do
     Doctor(doctor::DoctorArgs),
     /// Boot machines that are not there, to see how long many take
@@ -161,6 +164,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Key(args) => key::run(&args),
         Command::Ca(args) => ca::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Backup(args) => backup::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Demo(args) => Ok(crate::demo::run(&args)?),

@@ -48,11 +48,16 @@ pub(super) fn choose(
     let free =
         |address: &Ipv4Addr| subnet.may_give(*address) && leases.is_free_for(*address, mac, now);
     // A reserved address that another card of the machine uses at this moment is not given twice.
-    if let Some(address) = reserved.filter(free) {
+    // One in a pool that another server gives addresses of may be somebody's there.
+    let ours = |address: &Ipv4Addr| !subnet.pool_has(*address) || leases.may_lease(*address);
+    if let Some(address) = reserved.filter(free).filter(ours) {
         return Some(address);
     }
     let open = |address: &Ipv4Addr| {
-        subnet.pool_has(*address) && free(address) && !snapshot.is_reserved(*address)
+        subnet.pool_has(*address)
+            && leases.may_lease(*address)
+            && free(address)
+            && !snapshot.is_reserved(*address)
     };
     let own = leases.of(mac).map(|lease| lease.address).filter(open);
     if let Some(address) = own.or_else(|| leases.held_for(mac, now).filter(open)) {

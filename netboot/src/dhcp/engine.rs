@@ -90,6 +90,8 @@ pub enum Note {
     PoolExhausted,
     /// We know nothing of the address, and another server may.
     NotOurs,
+    /// Another server of the same inventory gives the address, or none does at this time.
+    OtherPool,
 }
 
 impl Note {
@@ -109,6 +111,7 @@ impl Note {
             Self::OtherNetwork => "comes from a network that is not served",
             Self::NotItsAddress => "speaks of an address it does not have",
             Self::PoolExhausted => "every address is taken",
+            Self::OtherPool => "speaks of an address that another server of the inventory gives",
             Self::NotOurs => "speaks of an address that another server may have given",
         }
     }
@@ -160,8 +163,13 @@ fn answer(
         choose(subnet, view.snapshot, view.leases, wish)
     };
     let time = subnet.rules.lease_time(subnet.lease_time, request.lease_time());
+    // Where the pool is shared with other servers, no longer than our claim to the address lasts.
+    let time_of = |address| match view.leases.longest() {
+        Some(longest) if subnet.pool_has(address) => time.min(longest),
+        _ => time,
+    };
     let full = |kind, address: Option<Ipv4Addr>| {
-        let given = Given { owner, lease: address.map(|address| (address, time)) };
+        let given = Given { owner, lease: address.map(|address| (address, time_of(address))) };
         let options = answer::options(request, view, sighting, decision, given);
         reply(request, view, kind, address, options)
     };
@@ -190,6 +198,9 @@ fn answer(
             let Some(address) = request.requested().or(has) else {
                 return silent(Note::NotItsAddress);
             };
+            if subnet.pool_has(address) && !view.leases.may_lease(address) {
+                return silent(Note::OtherPool);
+            }
             let known = reserved.is_some() || view.leases.of(request.mac).is_some();
             if !subnet.rules.authoritative && request.server().is_none() && !known {
                 return silent(Note::NotOurs);
@@ -205,7 +216,7 @@ fn answer(
             let lease = Lease {
                 address,
                 mac: request.mac,
-                expires: now.after(time).0,
+                expires: now.after(time_of(address)).0,
                 hostname: request.hostname(),
             };
             Outcome {

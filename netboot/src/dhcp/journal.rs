@@ -102,6 +102,44 @@ pub fn open(dir: &Path) -> Result<(Vec<Lease>, Journal, Folder), JournalError> {
     Ok((leases, Journal { dir, file, length, fold_at, buffer, fold }, folder))
 }
 
+/// Returns the leases that are in the journals of a server which may be running, the last one of each address.
+///
+/// # Errors
+///
+/// When the files cannot be read.
+pub fn peek(dir: &Path) -> Result<Vec<Lease>, JournalError> {
+    let mut leases = Vec::new();
+    // The older one first: it may become the other one meanwhile, and is then read twice.
+    for path in [full(dir), current(dir), full(dir)] {
+        match fs::read(&path) {
+            Ok(bytes) => leases.extend(read(&bytes).leases),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(JournalError { what: "read", path, source }),
+        }
+    }
+    // Of those that were read out of order, the one that lasts longest.
+    leases.sort_by_key(|lease| lease.expires);
+    Ok(last_of_each(leases))
+}
+
+/// Puts the journals of a server aside, whose database was replaced: they tell of what was before.
+///
+/// # Errors
+///
+/// When they cannot be renamed.
+pub fn set_aside(dir: &Path) -> Result<(), JournalError> {
+    for path in [full(dir), current(dir)] {
+        let mut aside = path.clone().into_os_string();
+        aside.push(".replaced");
+        match fs::rename(&path, aside) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(JournalError { what: "put aside", path, source }),
+        }
+    }
+    Ok(())
+}
+
 fn current(dir: &Path) -> PathBuf {
     dir.join("leases.journal")
 }

@@ -1,9 +1,11 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use kiln_inventory::Lease;
+use kiln_inventory::{BLOCK, Lease};
 use kiln_types::Mac;
+
+use super::claims::Claims;
 
 /// A moment, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +44,8 @@ pub struct LeaseTable {
     quarantine: HashMap<Ipv4Addr, Timestamp>,
     /// Networks in which no address was found, and when.
     full: HashMap<Ipv4Addr, Timestamp>,
+    /// What of the pools is ours, where other servers have the rest.
+    claims: Option<Claims>,
 }
 
 /// An address that was offered.
@@ -87,6 +91,60 @@ impl LeaseTable {
         let held = self.holds.get(&address).is_some_and(|hold| hold.mac != mac && hold.until > now);
         let declined = self.quarantine.get(&address).is_some_and(|until| *until > now);
         !(leased || held || declined)
+    }
+
+    /// Returns whether nobody has the address, was offered it, or was found to use it.
+    pub(super) fn is_idle(&self, address: Ipv4Addr, now: Timestamp) -> bool {
+        // Of no interface.
+        self.is_free_for(address, Mac::new([0; 6]), now)
+    }
+
+    /// Returns whether somebody has or was offered an address of a block.
+    pub(super) fn is_block_used(&self, block: u32, now: Timestamp) -> bool {
+        let first = block.saturating_mul(BLOCK);
+        let mut all = (first..=first.saturating_add(BLOCK - 1)).map(Ipv4Addr::from_bits);
+        all.any(|address| !self.is_idle(address, now))
+    }
+
+    /// Returns whether an address of a pool is ours to give.
+    pub fn may_lease(&self, address: Ipv4Addr) -> bool {
+        self.claims.as_ref().is_none_or(|claims| claims.allow(address))
+    }
+
+    /// Returns how long an address of a pool may be leased at most, where that is bounded.
+    pub fn longest(&self) -> Option<Duration> {
+        self.claims.as_ref().map(|claims| claims.left)
+    }
+
+    pub(super) const fn claims(&self) -> Option<&Claims> {
+        self.claims.as_ref()
+    }
+
+    /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
+    pub(super) fn set_claims(&mut self, blocks: HashSet<u32>) {
+        let claims = self.claims.get_or_insert_default();
+        claims.blocks = blocks;
+        self.full.clear();
+    }
+
+    /// Notes how long the claims last from now on.
+    pub(super) fn set_left(&mut self, left: Duration) {
+        if let Some(claims) = &mut self.claims {
+            claims.left = left;
+        }
+    }
+
+    pub(super) fn claim(&mut self, blocks: &[u32]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.extend(blocks);
+            self.full.clear();
+        }
+    }
+
+    pub(super) fn unclaim(&mut self, blocks: &[u32]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.retain(|block| !blocks.contains(block));
+        }
     }
 
     /// Takes in a lease. An older one of the same hardware address is forgotten, and so is its offer.

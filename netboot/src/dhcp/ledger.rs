@@ -1,5 +1,7 @@
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kiln_inventory::Lease;
 use tokio::sync::mpsc;
@@ -7,6 +9,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::Reply;
+use super::claims::boot_time;
 use super::clock::Clock;
 use super::leases::{LeaseTable, Timestamp};
 use super::transport::Transport;
@@ -47,13 +50,15 @@ pub struct Ledger {
 struct Book {
     table: LeaseTable,
     clock: Clock,
+    /// When the claims of this server end, where it shares its pools: a time since the host was started.
+    until: Option<Duration>,
 }
 
 impl Ledger {
     /// Starts from the leases that were kept. The task writes new ones until the last clone is dropped.
     pub fn start(leases: Vec<Lease>, log: impl LeaseLog) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let book = Book { table: LeaseTable::new(leases), clock: Clock::new() };
+        let book = Book { table: LeaseTable::new(leases), clock: Clock::new(), until: None };
         // A thread of its own: what it does is wait for the disk.
         let writer = tokio::task::spawn_blocking(|| write_leases(waiting, log));
         (Self { book: Arc::new(Mutex::new(book)), queue }, writer)
@@ -63,8 +68,11 @@ impl Ledger {
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable, Timestamp) -> T) -> T {
         // Every change of the table is whole when it is made.
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let Book { table, clock } = &mut *book;
+        let Book { table, clock, until } = &mut *book;
         let (now, set) = clock.read();
+        if let Some(until) = until {
+            table.set_left(until.saturating_sub(boot_time()));
+        }
         if set != 0 {
             let moved = table.shift(set, Timestamp(now.0.saturating_sub(set)));
             let leases = moved.len();
@@ -90,6 +98,18 @@ impl Ledger {
             table.insert(lease);
         }
         sent
+    }
+
+    /// Gives no address of a pool from now on that is not claimed.
+    pub(super) fn share(&self) {
+        self.set_claims(HashSet::new(), Duration::ZERO);
+    }
+
+    /// Takes the blocks that are claimed, and until when: a time since the host was started.
+    pub(super) fn set_claims(&self, blocks: HashSet<u32>, until: Duration) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.until = Some(until);
+        book.table.set_claims(blocks);
     }
 
     /// Returns every lease, also those that have ended, in the order of addresses.

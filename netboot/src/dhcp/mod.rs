@@ -12,6 +12,7 @@ mod address;
 mod answer;
 mod bind;
 mod board;
+mod claims;
 mod classify;
 pub mod client;
 mod clock;
@@ -48,6 +49,7 @@ mod rules_tests;
 
 pub(crate) use bind::make_room;
 pub use bind::{BindError, bind, bind_boot_server};
+pub use claims::Claimer;
 pub use classify::classify;
 pub use encode::{EncodeError, Reply, ReplyKind, ReplyOption};
 pub use engine::{Change, Note, Outcome, View, respond};

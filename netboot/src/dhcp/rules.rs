@@ -53,10 +53,15 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// Returns how long an address is given for at most.
+    pub(super) fn longest_lease(&self, usual: Duration) -> Duration {
+        self.max_lease.unwrap_or(usual).max(usual)
+    }
+
     /// Returns how long an address is given for.
     pub fn lease_time(&self, usual: Duration, asked: Option<u32>) -> Duration {
         let Some(asked) = asked else { return usual };
-        let longest = self.max_lease.unwrap_or(usual).max(usual);
+        let longest = self.longest_lease(usual);
         let shortest = self.min_lease.unwrap_or(usual).min(usual);
         Duration::from_secs(asked.into()).clamp(shortest, longest)
     }

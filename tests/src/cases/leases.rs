@@ -96,17 +96,17 @@ fn compare(seen: &[(Ipv4Addr, Mac)], known: Vec<Lease>, kills: u32) -> anyhow::R
     Ok(())
 }
 
-fn ip(line: &str) -> anyhow::Result<()> {
+pub(super) fn ip(line: &str) -> anyhow::Result<()> {
     let status = Command::new("ip").args(line.split(' ')).stdin(Stdio::null()).status()?;
     ensure!(status.success(), "`ip {line}` failed");
     Ok(())
 }
 
 /// Reads the acknowledgements on the network, apart from all that the server says of itself.
-struct Witness(std::thread::JoinHandle<anyhow::Result<Vec<(Ipv4Addr, Mac)>>>);
+pub(super) struct Witness(std::thread::JoinHandle<anyhow::Result<Vec<(Ipv4Addr, Mac)>>>);
 
 impl Witness {
-    fn start(ended: Arc<AtomicBool>) -> anyhow::Result<Self> {
+    pub(super) fn start(ended: Arc<AtomicBool>) -> anyhow::Result<Self> {
         // Every protocol: only so does a packet socket hear what its own host sends.
         let every = i32::from(0x0003_u16.to_be());
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(every)))?;
@@ -115,7 +115,7 @@ impl Witness {
         Ok(Self(std::thread::spawn(move || watch(&socket, &ended))))
     }
 
-    fn join(self) -> anyhow::Result<Vec<(Ipv4Addr, Mac)>> {
+    pub(super) fn join(self) -> anyhow::Result<Vec<(Ipv4Addr, Mac)>> {
         self.0.join().map_err(|_| anyhow::anyhow!("the witness panicked"))?
     }
 }

@@ -38,6 +38,7 @@ mod refusal;
 mod registry;
 mod reproducible;
 mod services;
+mod shared;
 mod start;
 mod state_disk;
 mod tftp;
@@ -77,6 +78,7 @@ pub(crate) fn all() -> Vec<Case> {
         containers::cases(),
         addresses::cases(),
         leases::cases(),
+        shared::cases(),
         clients::cases(),
         networkd::cases(),
         leases6::cases(),

@@ -23,6 +23,15 @@ pub(crate) struct Serving {
 impl Serving {
     /// Starts it with these lines of a `[[subnet]]`, on what an earlier one has left in the folder.
     pub(crate) fn start(folder: &Path, subnet: &str) -> anyhow::Result<Self> {
+        Self::start_by(Command::new("setpriv"), folder, subnet)
+    }
+
+    /// The same by a command that is `setpriv`, perhaps in another network.
+    pub(crate) fn start_by(
+        mut setpriv: Command,
+        folder: &Path,
+        subnet: &str,
+    ) -> anyhow::Result<Self> {
         let loaders = folder.join("loaders");
         fs::create_dir_all(&loaders)?;
         // No machine boots here; the server wants to have a loader all the same.
@@ -34,7 +43,7 @@ impl Serving {
         );
         let config = folder.join("kiln.toml");
         fs::write(&config, text)?;
-        let child = Command::new("setpriv")
+        let child = setpriv
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program())
             .arg("serve")

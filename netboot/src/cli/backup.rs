@@ -1,0 +1,323 @@
+//! `kiln backup`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+use kiln_inventory::{BackupError, BackupFile, BackupSummary, Store, verify_backup};
+
+use super::{ConfigArg, Failure, Output, print_json};
+use crate::dhcp::journal;
+use crate::serve::take_data;
+use crate::settings::Settings;
+
+/// Backups of the inventory: create, verify, restore
+///
+/// A backup holds machines, boots, leases and the log of changes, as lines of JSON. It is the same from SQLite and from
+/// PostgreSQL, and restores into either. Images are not in it, and the keys of the site only when they are asked for.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    #[command(subcommand)]
+    command: BackupCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupCommand {
+    /// Write everything that the inventory holds to a file, while the server runs
+    Create {
+        /// The file, which may not be there yet
+        file: PathBuf,
+        /// Put the keys of the site into it too: who has the file can then sign what machines boot
+        #[arg(long)]
+        keys: bool,
+        #[command(flatten)]
+        config: ConfigArg,
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Read a backup to its end and say what is in it
+    Verify {
+        /// The file
+        file: PathBuf,
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Take everything from a backup; the server may not run
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// Replace what the inventory holds, and keys that are there
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        config: ConfigArg,
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Output,
+    },
+}
+
+pub(super) async fn run(args: BackupArgs) -> Result<(), Failure> {
+    match args.command {
+        BackupCommand::Create { file, keys, config, output } => {
+            let settings = settings(&config)?;
+            let made = create(&file, keys, &settings).await?;
+            show(output, "written to", &file, &made)
+        }
+        BackupCommand::Verify { file, output } => {
+            let found = verify_backup(&mut open(&file)?).map_err(|error| of(&file, error))?;
+            show(output, "whole:", &file, &found)
+        }
+        BackupCommand::Restore { file, yes, config, output } => {
+            let settings = settings(&config)?;
+            let restored = restore(&file, yes, &settings).await?;
+            show(output, "restored from", &file, &restored)
+        }
+    }
+}
+
+fn settings(config: &ConfigArg) -> Result<Settings, Failure> {
+    Settings::read(&config.config).map_err(|error| Failure::new(Failure::CONFIG, error))
+}
+
+async fn create(file: &Path, keys: bool, settings: &Settings) -> Result<BackupSummary, Failure> {
+    if file.exists() {
+        let error = anyhow!("{} is there already; name another file", file.display());
+        return Err(Failure::new(Failure::CONFLICT, error));
+    }
+    let database = settings.database();
+    if database.file().is_some_and(|path| !path.exists()) {
+        return Err(Failure::new(Failure::NOT_FOUND, anyhow!("there is no inventory {database}")));
+    }
+    // Before the database is read: what is taken into it meanwhile is then in one of the two.
+    let leases = journal::peek(&settings.data_dir)?;
+    let keys = if keys { key_files(settings.trust.keys.path())? } else { Vec::new() };
+    let inventory = Store::connect(&database).await?;
+    // Whole or not there, and nobody else's to read.
+    let part = file.with_extension("part");
+    let written = async {
+        let mut options = OpenOptions::new();
+        let to = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut to = BufWriter::new(to);
+        let made = inventory.back_up(&mut to, &leases, &keys).await?;
+        to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&part, file)?;
+        sync_folder(file)?;
+        anyhow::Ok(made)
+    };
+    let made = written.await.with_context(|| format!("cannot write {}", file.display()));
+    inventory.close().await;
+    if made.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    Ok(made?)
+}
+
+async fn restore(file: &Path, yes: bool, settings: &Settings) -> Result<BackupSummary, Failure> {
+    // Nothing is touched before the whole file is known to be good.
+    verify_backup(&mut open(file)?).map_err(|error| of(file, error))?;
+    let _lock = take_data(&settings.data_dir)?;
+    let inventory = Store::connect(&settings.database()).await?;
+    let restored = inventory.restore(&mut open(file)?, yes).await;
+    inventory.close().await;
+    let (summary, files) = restored.map_err(|error| of(file, error))?;
+    // What it says of leases is of before.
+    journal::set_aside(&settings.data_dir)?;
+    for (name, content) in files {
+        put_key(settings.trust.keys.path(), &name, &content, yes)?;
+    }
+    Ok(summary)
+}
+
+fn open(file: &Path) -> Result<BufReader<File>, Failure> {
+    let opened = File::open(file);
+    Ok(BufReader::new(opened.with_context(|| format!("cannot open {}", file.display()))?))
+}
+
+fn of(file: &Path, error: BackupError) -> Failure {
+    match error {
+        BackupError::NotEmpty(_) => {
+            Failure::new(Failure::CONFLICT, anyhow!("{error}; say --yes to replace them"))
+        }
+        error => anyhow::Error::new(error).context(file.display().to_string()).into(),
+    }
+}
+
+/// Reads the files of a folder of keys, and those in its folders.
+fn key_files(dir: &Path) -> anyhow::Result<Vec<BackupFile>> {
+    let mut files = Vec::new();
+    let mut folders = vec![(PathBuf::new(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let path = dir.join(&folder);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = folder.join(entry.file_name());
+            let kind = entry.file_type()?;
+            if kind.is_dir() && depth < 4 {
+                folders.push((name, depth + 1));
+            } else if kind.is_file() {
+                let content = fs::read(entry.path());
+                let content =
+                    content.with_context(|| format!("cannot read {}", entry.path().display()))?;
+                files.push((name.to_string_lossy().into_owned(), content));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Writes a key of a backup into the folder of keys, and nowhere else.
+fn put_key(dir: &Path, name: &str, content: &[u8], replace: bool) -> Result<(), Failure> {
+    let name = Path::new(name);
+    if name.as_os_str().is_empty()
+        || !name.components().all(|part| matches!(part, Component::Normal(_)))
+    {
+        return Err(anyhow!(
+            "the backup has a key `{}`, which is no name of a key",
+            name.display()
+        )
+        .into());
+    }
+    let path = dir.join(name);
+    if fs::read(&path).is_ok_and(|there| there == content) {
+        return Ok(());
+    }
+    if path.exists() && !replace {
+        let error = anyhow!("there is another key {}; say --yes to replace it", path.display());
+        return Err(Failure::new(Failure::CONFLICT, error));
+    }
+    let write = || {
+        let mut folders = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(folders.recursive(true), 0o700);
+        folders.create(path.parent().unwrap_or(dir))?;
+        let part = path.with_extension("part");
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&part, &path)?;
+        sync_folder(&path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
+
+/// Makes a new name in a folder last.
+fn sync_folder(file: &Path) -> io::Result<()> {
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+fn show(output: Output, what: &str, file: &Path, summary: &BackupSummary) -> Result<(), Failure> {
+    if matches!(output, Output::Json) {
+        return print_json(summary);
+    }
+    println!("{what} {}", file.display());
+    for (table, rows) in summary.rows.iter().filter(|(_, rows)| **rows > 0) {
+        println!("{rows:>9} {}", table.replace('_', " "));
+    }
+    if summary.leases > 0 {
+        println!("{:>9} leases of the journal", summary.leases);
+    }
+    if !summary.files.is_empty() {
+        println!("{:>9} keys", summary.files.len());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_inventory::{Lease, NewMachine};
+    use kiln_types::Mac;
+
+    use super::*;
+    use crate::dhcp::LeaseLog as _;
+
+    fn settings(dir: &Path) -> Settings {
+        let text = format!(
+            "[server]\ndata-dir = \"{}\"\n[[subnet]]\nnetwork = \"10.0.0.0/24\"\n\
+             interface = \"lo\"\naddress = \"10.0.0.1\"\ndhcp = \"off\"\n",
+            dir.display()
+        );
+        Settings::parse(Path::new("kiln.toml"), &text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_empty_server_is_restored_to_what_another_was_with_keys_where_they_were_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let (from, into) = (settings(&at("from")), settings(&at("into")));
+        fs::create_dir_all(from.trust.keys.path().join("trusted")).unwrap();
+        fs::write(from.trust.keys.path().join("site.key"), "geheim").unwrap();
+        fs::write(from.trust.keys.path().join("trusted/a.pub"), "public").unwrap();
+        let store = Store::connect(&from.database()).await.unwrap();
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
+        store.add_machine(&NewMachine::new("n1", [mac])).await.unwrap();
+        // A lease that only the journal has, while the server runs.
+        let lease = Lease { address: [10, 0, 0, 9].into(), mac, expires: 77, hostname: None };
+        let (_, mut journal, _folder) = journal::open(&from.data_dir).unwrap();
+        journal.commit(std::slice::from_ref(&lease)).unwrap();
+        let _running = take_data(&from.data_dir).unwrap();
+
+        create(&at("plain"), false, &from).await.unwrap();
+        assert!(!fs::read_to_string(at("plain")).unwrap().contains("site.key"));
+        let again = create(&at("plain"), false, &from).await.unwrap_err();
+        assert_eq!(again.code(), Failure::CONFLICT);
+        let made = create(&at("full"), true, &from).await.unwrap();
+        assert_eq!(made.files, ["site.key", "trusted/a.pub"]);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(at("full")).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+
+        assert_eq!(restore(&at("full"), false, &into).await.unwrap(), made);
+        let restored = Store::connect(&into.database()).await.unwrap();
+        assert_eq!(restored.machines().await.unwrap(), store.machines().await.unwrap());
+        assert_eq!(
+            restored.changes_since(0, 9).await.unwrap(),
+            store.changes_since(0, 9).await.unwrap()
+        );
+        assert_eq!(restored.leases().await.unwrap(), [lease]);
+        restored.close().await;
+        assert_eq!(fs::read(into.trust.keys.path().join("site.key")).unwrap(), b"geheim");
+
+        let full = restore(&at("full"), false, &into).await.unwrap_err();
+        assert_eq!(full.code(), Failure::CONFLICT);
+        assert!(full.to_string().ends_with("say --yes to replace them"), "{full}");
+        restore(&at("full"), true, &into).await.unwrap();
+        let running = restore(&at("full"), true, &from).await.unwrap_err();
+        assert!(running.to_string().contains("another `kiln serve` uses"), "{running}");
+        fs::write(at("cut"), &fs::read(at("full")).unwrap()[..300]).unwrap();
+        let cut = restore(&at("cut"), true, &into).await.unwrap_err();
+        assert!(cut.to_string().contains("no whole backup"), "{cut}");
+    }
+
+    #[test]
+    fn a_key_of_a_backup_goes_nowhere_but_into_the_folder_of_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        for name in ["", "/etc/passwd", "../out", "a/../../out", "."] {
+            put_key(&keys, name, b"x", true).unwrap_err();
+        }
+        assert!(!dir.path().join("out").exists());
+        put_key(&keys, "trusted/a", b"x", false).unwrap();
+        put_key(&keys, "trusted/a", b"x", false).unwrap();
+        put_key(&keys, "trusted/a", b"y", false).unwrap_err();
+        assert_eq!(fs::read(keys.join("trusted/a")).unwrap(), b"x");
+    }
+}

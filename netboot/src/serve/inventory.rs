@@ -1,0 +1,108 @@
+//! What a server does for its inventory besides asking it: it enters itself, follows the changes of others, and lets go
+//! of what is too old.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kiln_inventory::{Cutoff, Duid, Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use super::ServeError;
+use crate::dhcp::v6;
+use crate::settings::{Keep, Settings};
+use crate::view::View;
+
+/// How often it is seen whether something is too old, and how long others may write in between.
+const PRUNE: Duration = Duration::from_secs(3600);
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long after a failure the inventory is read again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Enters this server where the inventory is shared. Returns the inventory as this server uses it, and its identity.
+pub(super) async fn enter(
+    settings: &Settings,
+    inventory: Store,
+    failed: impl Fn(StoreError) -> ServeError,
+) -> Result<(Store, Option<Duid>), ServeError> {
+    if !inventory.is_shared() {
+        return Ok((inventory, None));
+    }
+    let path = settings.data_dir.join("server-id");
+    let identity = v6::server_id(&path).map_err(|source| ServeError::ServerId(path, source))?;
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let four =
+        settings.subnets.iter().map(|subnet| format!("{}/{}", subnet.network, subnet.prefix));
+    let six =
+        settings.subnets6.iter().map(|subnet| format!("{}/{}", subnet.network, subnet.prefix));
+    let subnets: Vec<String> = four.chain(six).collect();
+    let name = name.to_string_lossy();
+    let entered = inventory.serving(&identity.to_string(), &name, &subnets).await;
+    Ok((entered.map_err(failed)?, Some(identity)))
+}
+
+/// Reads the inventory anew whenever another server has changed it, until told to stop.
+pub(super) async fn follow(inventory: Store, view: Arc<View>, stop: CancellationToken) {
+    let mut news = inventory.watch_changes();
+    news.mark_changed();
+    let refresh = async {
+        while news.changed().await.is_ok() {
+            while let Err(error) = view.refresh().await {
+                let error = crate::cli::chain(&error);
+                tracing::warn!(error, "the inventory cannot be read; what was known stays in use");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = inventory.follow_changes() => {}
+        () = refresh => {}
+    }
+}
+
+/// Removes what is too old, a little at a time, until told to stop.
+pub(super) async fn prune(inventory: Store, keep: Keep, stop: CancellationToken) {
+    let mut turns = tokio::time::interval(PRUNE);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = turns.tick() => {}
+        }
+        let mut gone = 0;
+        loop {
+            match inventory.prune(cutoff(keep)).await {
+                Ok(0) => break,
+                Ok(rows) => gone += rows,
+                Err(error) => {
+                    let error = crate::cli::chain(&error);
+                    tracing::warn!(error, "what is too old stays for now");
+                    break;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+        if gone > 0 {
+            tracing::info!(rows = gone, "what was too old is gone from the inventory");
+        }
+    }
+}
+
+fn cutoff(keep: Keep) -> Cutoff {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let before = |time: Option<Duration>| i64::try_from(now.saturating_sub(time?).as_millis()).ok();
+    Cutoff {
+        boots: before(keep.boots),
+        sightings: before(keep.sightings),
+        changes: before(keep.changes),
+    }
+}
+
+/// Takes the data of a server that does not run, to change what it would read.
+pub(crate) fn take(data: &Path) -> Result<std::fs::File, ServeError> {
+    super::make_dir(data)?;
+    super::lock(data)
+}

@@ -1,0 +1,86 @@
+#!/bin/sh
+# How long `kiln serve` takes from its start until its socket answers, and the memory that it then has, with no machine,
+# 10 000 and 100 000 in a file of SQLite; docs/benchmarks.md quotes it. `./dev bench` runs it, as root. Each number is the
+# median of KILN_BENCH_ROUNDS starts.
+set -eu
+kiln=${KILN_PROGRAM:?run by ./dev bench}
+rounds=${KILN_BENCH_ROUNDS:-5}
+work=$(mktemp -d "${KILN_BENCH_CACHE:-/var/tmp}/inventory.XXXXXX")
+trap 'rm -rf "$work"' EXIT INT TERM
+mkdir "$work/loaders"
+echo none >"$work/loaders/undionly.kpxe"
+cat >"$work/kiln.toml" <<EOF
+[server]
+data-dir = "$work/kiln"
+socket = "$work/kiln.sock"
+[store]
+dir = "$work/store"
+[loaders]
+dir = "$work/loaders"
+[http]
+port = 18080
+[tftp]
+port = 10069
+[[subnet]]
+network = "127.0.0.0/8"
+interface = "lo"
+address = "127.0.0.1"
+dhcp = "off"
+EOF
+python3 - "$kiln" "$work" "$rounds" <<'EOF'
+import json, os, socket, sqlite3, statistics, subprocess, sys, time
+
+kiln, work, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+path = work + "/kiln.sock"
+
+def start():
+    """Starts the server once; returns the milliseconds until it answers, and its memory in MiB."""
+    before = time.monotonic()
+    server = subprocess.Popen([kiln, "serve", "--config", work + "/kiln.toml"],
+                              stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(path)
+                s.sendall(b"GET /api/v1/images HTTP/1.0\r\n\r\n")
+                if s.recv(12).endswith(b"200"):
+                    break
+        except OSError:
+            pass
+        if server.poll() is not None:
+            sys.exit("the server ended")
+        time.sleep(0.001)
+    took = (time.monotonic() - before) * 1000
+    time.sleep(1)
+    memory = {}
+    for line in open(f"/proc/{server.pid}/status"):
+        name, _, value = line.partition(":")
+        memory[name] = value
+    server.terminate()
+    server.wait()
+    return took, int(memory["VmRSS"].split()[0]) / 1024
+
+def fill(count):
+    """Writes machines as an operator would describe them, up to this number."""
+    database = sqlite3.connect(work + "/kiln/inventory.db")
+    (there,) = database.execute("SELECT count(*) FROM machines").fetchone()
+    for number in range(there, count):
+        mac = "02:00:00:%02x:%02x:%02x" % (number >> 16, number >> 8 & 255, number & 255)
+        address = "10.%d.%d.%d" % (number >> 16, number >> 8 & 255, number & 255)
+        spec = {"name": f"node-{number}", "macs": [mac], "uuid": "4c4c4544-0000-1000-8000-%012x" % number,
+                "image": "web:stable", "address": address, "cmdline": "console=ttyS0",
+                "labels": {"rack": str(number // 40), "role": "worker"}}
+        row = database.execute("INSERT INTO machines (name, address, spec) VALUES (?, ?, ?)",
+                               (spec["name"], address, json.dumps(spec)))
+        database.execute("INSERT INTO machine_macs VALUES (?, ?)", (mac, row.lastrowid))
+    database.commit()
+    database.close()
+
+start()
+print(f"{'machines':>9} {'ready':>9} {'memory':>11}")
+for count in (0, 10_000, 100_000):
+    fill(count)
+    runs = [start() for _ in range(rounds)]
+    ready, memory = (statistics.median(column) for column in zip(*runs))
+    print(f"{count:>9} {ready:>6.0f} ms {memory:>7.0f} MiB")
+EOF

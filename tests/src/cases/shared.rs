@@ -1,0 +1,174 @@
+//! Two servers on one PostgreSQL, which share a pool: no address is given twice, whatever becomes of one of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use kiln::lab::{BRIDGE, Lab, Neighbour};
+use kiln_types::Mac;
+use tokio::time::Instant;
+
+use super::leases::{Witness, ip};
+use crate::rig::{Case, Need, Serving, kiln};
+
+/// Exchanges with each server, unless `KILN_EXCHANGES` says otherwise.
+const EXCHANGES: u32 = 800;
+const PATIENCE: Duration = Duration::from_secs(180);
+
+pub(super) fn cases() -> Vec<Case> {
+    let needs = [
+        Need::Root,
+        Need::Program,
+        Need::Tool("perfdhcp", "kea-admin"),
+        Need::Tool("pg_lsclusters", "postgresql"),
+    ];
+    vec![Case::new(
+        "shared::two_servers_on_one_database_give_no_address_twice_when_one_is_killed",
+        &needs,
+        two,
+    )]
+}
+
+fn two() -> anyhow::Result<()> {
+    let exchanges: u32 =
+        std::env::var("KILN_EXCHANGES").ok().and_then(|n| n.parse().ok()).unwrap_or(EXCHANGES);
+    let (database, postgres) = postgres()?;
+    let folder = tempfile::Builder::new().prefix("shared-").tempdir()?;
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let mut lab = Lab::enter(folder.path())?;
+    ip(&format!("addr add 10.80.0.1/16 dev {BRIDGE}"))?;
+    let beside = lab.add_neighbour(&[(BRIDGE, "10.80.0.3/16")])?;
+    let clients = [
+        lab.add_neighbour(&[(BRIDGE, "10.80.0.2/16")])?,
+        lab.add_neighbour(&[(BRIDGE, "10.80.0.4/16")])?,
+    ];
+    let settings = |interface: &str, address: &str| {
+        format!(
+            "network = \"10.80.0.0/16\"\ninterface = \"{interface}\"\naddress = \"{address}\"\n\
+             pool = [\"10.80.1.0-10.80.40.255\"]\nlease-time = \"1h\"\n[inventory]\ndatabase = \"{database}\"\n"
+        )
+    };
+    let first = || Serving::start(&one, &settings(BRIDGE, "10.80.0.1"));
+    let mut server = Some(first()?);
+    let command = beside.command("setpriv");
+    let other = Serving::start_by(command, &two, &settings("p0", "10.80.0.3"))?;
+    server.as_ref().context("no server")?.is_ready()?;
+    other.is_ready()?;
+
+    // What an operator tells one of them, the other one knows.
+    let socket = |folder: &Path| folder.join("kiln.sock").display().to_string();
+    let added =
+        kiln(&["machine", "add", "n1", "--mac", "52:54:00:00:00:01", "--socket", &socket(&one)])?;
+    ensure!(added.code == Some(0), "{}", added.stderr);
+    until("the other server does not hear of the machine", || {
+        let told = kiln(&["machine", "explain", "52:54:00:00:00:01", "--socket", &socket(&two)])?;
+        Ok(told.stdout.contains("n1"))
+    })?;
+
+    let ended = Arc::new(AtomicBool::new(false));
+    let witness = Witness::start(Arc::clone(&ended))?;
+    let log = |name: &str| folder.path().join(name);
+    let mut killed = load(&clients[0], "02:aa", "10.80.0.1", exchanges, &log("load-one"))?;
+    let mut lasting = load(&clients[1], "02:bb", "10.80.0.3", exchanges, &log("load-two"))?;
+    // One dies in the middle of it.
+    until("the first server gives no addresses", || {
+        Ok(server.as_ref().context("no server")?.leases()?.len() > 50)
+    })?;
+    drop(server.take());
+    let before = other.leases()?.len();
+    until("the other server gives no more addresses", || Ok(other.leases()?.len() > before))?;
+    // It comes back with what it knew, and goes on.
+    let again = first()?;
+    again.is_ready()?;
+    let (back, meanwhile) = (again.leases()?.len(), other.leases()?.len());
+    killed.wait()?;
+    lasting.wait()?;
+    let mut third = load(&clients[0], "02:cc", "10.80.0.1", 50, &log("load-three"))?;
+    third.wait()?;
+    ensure!(again.leases()?.len() > back, "the server that came back gives no addresses");
+
+    // Without their database both give what they have claimed.
+    drop(postgres);
+    let (had, theirs) = (again.leases()?.len(), other.leases()?.len());
+    let mut fourth = load(&clients[0], "02:dd", "10.80.0.1", 50, &log("load-four"))?;
+    let mut fifth = load(&clients[1], "02:ee", "10.80.0.3", 50, &log("load-five"))?;
+    fourth.wait()?;
+    fifth.wait()?;
+    let (now, then) = (again.leases()?, other.leases()?);
+    ensure!(now.len() > had && then.len() > theirs, "without a database there are no addresses");
+    ended.store(true, Ordering::Relaxed);
+
+    let mut owner: BTreeMap<Ipv4Addr, BTreeSet<Mac>> = BTreeMap::new();
+    let seen = witness.join()?;
+    for (address, mac) in &seen {
+        owner.entry(*address).or_default().insert(*mac);
+    }
+    let twice: Vec<_> = owner.iter().filter(|(_, macs)| macs.len() > 1).collect();
+    ensure!(twice.is_empty(), "given twice: {twice:?}");
+    let known: BTreeSet<_> =
+        now.iter().chain(&then).map(|lease| (lease.address, lease.mac)).collect();
+    let lost = seen.iter().filter(|lease| !known.contains(lease)).count();
+    ensure!(lost == 0, "{lost} of {} acknowledgements are known to neither", seen.len());
+    let both: BTreeSet<_> = now.iter().map(|lease| lease.address).collect();
+    let shared = then.iter().filter(|lease| both.contains(&lease.address)).count();
+    ensure!(shared == 0, "{shared} addresses are in the leases of both");
+    eprintln!(
+        "{} addresses given by two servers, {} by the first, {} by the other, which had {meanwhile} when it came back",
+        owner.len(),
+        now.len(),
+        then.len()
+    );
+    Ok(())
+}
+
+/// Starts a PostgreSQL, which goes away with the pipe to it.
+fn postgres() -> anyhow::Result<(String, ChildStdin)> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("postgres.sh");
+    let mut child = Command::new(&script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", script.display()))?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let mut line = String::new();
+    BufReader::new(stdout.context("no output")?).read_line(&mut line)?;
+    let socket = line.trim();
+    ensure!(socket.starts_with('/'), "{} failed", script.display());
+    let database = format!("postgres:///postgres?host={socket}&user=kiln");
+    Ok((database, stdin.context("no input")?))
+}
+
+/// Has so many clients ask a server for an address each, by way of a relay.
+fn load(
+    from: &Neighbour,
+    macs: &str,
+    server: &str,
+    count: u32,
+    log: &Path,
+) -> anyhow::Result<Child> {
+    let (count, mac) = (count.to_string(), format!("mac={macs}:00:00:00:00"));
+    from.command("setpriv")
+        .args(["--pdeathsig", "KILL", "--", "perfdhcp", "-4", "-r", "100", "-R"])
+        .args([&count, "-n", &count, "-b", &mac, "-W", "2000000", "-l", "p0", server])
+        .stdin(Stdio::null())
+        .stdout(File::create(log)?)
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot run perfdhcp")
+}
+
+fn until(what: &str, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !done()? {
+        ensure!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
