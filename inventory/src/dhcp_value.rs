@@ -11,7 +11,7 @@ const MAX: usize = 1024;
 
 /// The bytes of one DHCP option, written with their type: `ip:10.0.0.1,10.0.0.2`, `text:…`, `hex:0a0b`, `u8:1`, `u16:1`,
 /// `u32:1`, `bool:true`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OptionValue {
     text: String,

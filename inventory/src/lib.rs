@@ -3,7 +3,9 @@
 //! ```text
 //!  Sighting ──▶ decide(&Snapshot, &Sighting) ──▶ Decision { plan, loader, reasons }
 //!                       ▲                                  pure: no I/O, no clock, no log
-//!  Store (on disk) ─────┘ machines, leases, boots and their events, facts
+//!          effective settings: machine over groups, with who says what
+//!                       ▲
+//!  Store (on disk) ─────┘ machines, groups, leases, boots and their events, facts
 //! ```
 //!
 //! [`decide`] is the only place where it is settled what a machine gets. DHCP, TFTP and HTTP call it and so
@@ -16,16 +18,24 @@ mod bake;
 mod boot;
 mod decide;
 mod dhcp_value;
+mod effective;
+mod flag;
+mod group;
+mod group_index;
 mod hostlist;
+mod identity;
 mod lease;
 mod lease6;
 mod loader;
 mod machine;
+mod merge;
+mod numbered;
 mod order;
 mod plan;
 mod reason;
 mod scan;
 mod selector;
+mod settings;
 mod sighting;
 mod snapshot;
 mod state_disk;
@@ -37,17 +47,22 @@ pub use decide::decide;
 pub use dhcp_value::{
     Identifier, OptionValue, ParseIdentifierError, ParseOptionError, may_set_option,
 };
+pub use effective::{Effective, Origin, Said, SettingRow};
+pub use flag::{Flag, ParseFlagError};
+pub use group::Group;
 pub use hostlist::{ParseHostlistError, expand_hostlist};
+pub use identity::{Clue, Likeness, Recogniser, Traits, other_order, telling_text, telling_uuid};
 pub use lease::Lease;
 pub use lease6::{Duid, Lease6, ParseDuidError};
 pub use loader::{BootFrom, Loader, LoaderChoice, ParseWordError};
-pub use machine::{Machine, MachineId, NewMachine};
+pub use machine::{Locked, Machine, MachineId, NewMachine};
 pub use order::{Command, NewOrder, Order, OrderId, OrderState};
 pub use plan::{Artifact, BootPlan, Decision, Plan};
 pub use reason::Reason;
 pub use selector::{ParseSelectorError, Selector, Term};
+pub use settings::{ParseSettingError, Setting, Settings};
 pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
-pub use snapshot::{Claim, ImageVersion, Snapshot, UnknownMachines};
+pub use snapshot::{Claim, ImageVersion, Kept, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
     BLOCK, BackupError, BackupFile, BackupSummary, Change, Cutoff, Database, Document, Edit,

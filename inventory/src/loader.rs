@@ -36,7 +36,9 @@ impl fmt::Display for Loader {
 }
 
 /// Which loader an operator wants for a machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoaderChoice {
     /// What suits the firmware: iPXE, unless the firmware is a loader itself.
@@ -48,13 +50,6 @@ pub enum LoaderChoice {
     Uki,
     /// shim and GRUB.
     Grub,
-}
-
-impl LoaderChoice {
-    /// Returns whether nothing was said.
-    pub fn is_auto(&self) -> bool {
-        *self == Self::Auto
-    }
 }
 
 impl fmt::Display for LoaderChoice {
@@ -69,7 +64,9 @@ impl fmt::Display for LoaderChoice {
 }
 
 /// Where a machine boots from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootFrom {
     /// The network: its image.
@@ -77,13 +74,6 @@ pub enum BootFrom {
     Net,
     /// Its own disk, although its firmware asks the network first.
     Disk,
-}
-
-impl BootFrom {
-    /// Returns whether it boots from the network.
-    pub fn is_net(&self) -> bool {
-        *self == Self::Net
-    }
 }
 
 impl fmt::Display for BootFrom {

@@ -3,13 +3,15 @@ use std::sync::Arc;
 use kiln_types::{Arch, Digest, ImageRef};
 use serde::Serialize;
 
-use crate::{Loader, Machine, Reason};
+use crate::{Effective, Loader, Machine, Reason};
 
 /// What [`decide`](crate::decide) found: what the machine gets, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Decision {
     /// The machine, where the inventory knows it.
     pub machine: Option<Arc<Machine>>,
+    /// The settings that hold for it, where the inventory knows it.
+    pub settings: Option<Arc<Effective>>,
     /// What it gets.
     pub plan: Plan,
     /// The loader by which firmware gets there.

@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::Serialize;
 
-use crate::{Firmware, Loader, LoaderChoice};
+use crate::{Firmware, Loader, LoaderChoice, Origin, Setting};
 
 /// One step of the way to a decision: what was found, and what to do where something is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -24,6 +26,17 @@ pub enum Reason {
         /// Address seen.
         mac: Mac,
     },
+    /// A machine has the UUID, but not the interface.
+    #[error(
+        "it looks like machine `{machine}` with a new network card; if it is, `kiln machine set {machine} --mac {mac}` \
+         says so"
+    )]
+    LooksLike {
+        /// Address seen.
+        mac: Mac,
+        /// Name of the machine.
+        machine: String,
+    },
     /// The settings say that unknown machines get nothing.
     #[error("unknown machines get no answer (`unknown = \"ignore\"` under `[discovery]`)")]
     UnknownIgnored,
@@ -40,13 +53,77 @@ pub enum Reason {
         /// Name of the machine.
         machine: String,
     },
+    /// A setting comes from a group.
+    #[error("group `{group}` sets {setting} to `{value}`")]
+    SetByGroup {
+        /// Name of the group.
+        group: Arc<str>,
+        /// The setting.
+        setting: Setting,
+        /// Its value.
+        value: String,
+    },
+    /// The machine is out of service.
+    #[error(
+        "machine `{machine}` is retired, so it gets nothing; `kiln machine unretire {machine}` puts it back into service"
+    )]
+    Retired {
+        /// Name of the machine.
+        machine: String,
+    },
+    /// The machine stays at its version.
+    #[error(
+        "machine `{machine}` is cordoned, so it boots what it last ran well; `kiln machine uncordon {machine}` lets it \
+         have the newest"
+    )]
+    Cordoned {
+        /// Name of the machine.
+        machine: String,
+    },
+    /// The machine is to stay at its version, and has none.
+    #[error(
+        "machine `{machine}` is cordoned and has not run any version well yet; `kiln machine uncordon {machine}` lets it \
+         have the newest"
+    )]
+    CordonedNeverRan {
+        /// Name of the machine.
+        machine: String,
+    },
+    /// The version at which the machine is to stay is not served any more.
+    #[error(
+        "machine `{machine}` is cordoned, and the version of image `{image}` that it last ran well is no longer served; \
+         `kiln machine uncordon {machine}` lets it have the newest"
+    )]
+    CordonedGone {
+        /// Name of the machine.
+        machine: String,
+        /// Image that it ran.
+        image: ImageRef,
+    },
+    /// The machine runs its maintenance image.
+    #[error("machine `{machine}` is in maintenance, so it boots its maintenance image `{image}`")]
+    InMaintenance {
+        /// Name of the machine.
+        machine: String,
+        /// The image.
+        image: ImageRef,
+    },
+    /// The machine waits for the end of its maintenance.
+    #[error(
+        "machine `{machine}` is in maintenance and has no maintenance image, so it waits; \
+         `kiln machine maintenance {machine} --off` ends it"
+    )]
+    HeldForMaintenance {
+        /// Name of the machine.
+        machine: String,
+    },
     /// The loader is not the usual one.
-    #[error("it is loaded by {loader}, as {}", whose(*by_choice))]
+    #[error("it is loaded by {loader}, as {}", whose(by.as_ref()))]
     LoadedBy {
         /// The loader.
         loader: Loader,
-        /// Whether the machine's settings say so, and not its firmware.
-        by_choice: bool,
+        /// Who says so, where it is not the firmware.
+        by: Option<Origin>,
     },
     /// The loader that the machine's settings name does not run on its firmware.
     #[error(
@@ -108,7 +185,8 @@ pub enum Reason {
     },
     /// The machine has no image.
     #[error(
-        "machine `{machine}` has no image to run; remove it and add it again with `--image IMAGE`"
+        "machine `{machine}` has no image to run; give it one with `kiln machine set {machine} --image IMAGE`, or give one \
+         to a group of it"
     )]
     NoImage {
         /// Name of the machine.
@@ -216,8 +294,12 @@ pub enum Reason {
     },
 }
 
-const fn whose(by_choice: bool) -> &'static str {
-    if by_choice { "the settings of the machine say" } else { "its firmware wants it" }
+fn whose(by: Option<&Origin>) -> String {
+    match by {
+        None => "its firmware wants it".to_owned(),
+        Some(Origin::Group(group)) => format!("group `{group}` says"),
+        Some(_) => "the settings of the machine say".to_owned(),
+    }
 }
 
 /// Names the types that are met in practice, so that an operator knows which switch of the firmware to look for.

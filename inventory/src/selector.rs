@@ -46,6 +46,10 @@ pub enum Term {
     HasNot(String),
 }
 
+kiln_types::text_schemas! {
+    Selector: "Terms about labels with commas between them, or * for every machine", "role=web,rack in (r1,r2)";
+}
+
 /// The text is no selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("selector, column {column}: {problem}")]

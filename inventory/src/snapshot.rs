@@ -5,12 +5,17 @@ use std::sync::Arc;
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, Bake, Loader, Machine};
+use crate::effective::Resolver;
+use crate::{
+    Artifact, Bake, Effective, Group, Loader, Machine, MachineId, other_order, telling_uuid,
+};
 
 /// Everything that a decision depends on, at one moment. Cheap to share and never changed: a new one replaces it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     machines: Vec<Arc<Machine>>,
+    /// What holds for each of them, in the same order.
+    settings: Vec<Arc<Effective>>,
     by_mac: HashMap<Mac, usize>,
     by_uuid: HashMap<String, usize>,
     by_client_id: HashMap<Vec<u8>, usize>,
@@ -20,6 +25,8 @@ pub struct Snapshot {
     pub images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
     /// What machines get that the inventory does not know.
     pub unknown: UnknownMachines,
+    /// The version that each cordoned machine last ran well, where it is still there.
+    pub kept: HashMap<MachineId, Kept>,
     /// What the server is about to build, by name of the image and architecture.
     pub bakes: BTreeMap<String, BTreeMap<Arch, Bake>>,
     /// The loaders that the server has no files of, by architecture.
@@ -27,21 +34,34 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Indexes the machines. Where two of them claim one address, the older machine has it.
+    /// Indexes the machines, none of which is in a group. Where two of them claim one address, the older machine has it.
     pub fn new(
+        machines: Vec<Arc<Machine>>,
+        images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
+        unknown: UnknownMachines,
+    ) -> Self {
+        Self::with_groups(machines, &[], images, unknown)
+    }
+
+    /// Indexes the machines, and lays their settings over those of their groups.
+    pub fn with_groups(
         mut machines: Vec<Arc<Machine>>,
+        groups: &[Group],
         images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
         unknown: UnknownMachines,
     ) -> Self {
         machines.sort_by_key(|machine| machine.id);
         let mut all = Self { images, unknown, ..Self::default() };
+        let mut shared = HashSet::new();
         for (index, machine) in machines.iter().enumerate() {
             let spec = &machine.spec;
             for mac in &spec.macs {
                 all.by_mac.entry(*mac).or_insert(index);
             }
-            if let Some(uuid) = &spec.uuid {
-                all.by_uuid.entry(uuid.to_ascii_lowercase()).or_insert(index);
+            if let Some(uuid) = spec.uuid.as_deref().and_then(telling_uuid)
+                && all.by_uuid.insert(uuid.clone(), index).is_some()
+            {
+                shared.insert(uuid);
             }
             if let Some(id) = &spec.client_id {
                 all.by_client_id.entry(id.bytes().to_vec()).or_insert(index);
@@ -51,6 +71,11 @@ impl Snapshot {
             }
             all.reserved.extend(spec.address);
         }
+        // One that two machines have names neither.
+        all.by_uuid.retain(|uuid, _| !shared.contains(uuid));
+        let mut resolver = Resolver::new(groups);
+        all.settings = machines.iter().map(|machine| resolver.resolve(machine)).collect();
+        drop(resolver);
         all.machines = machines;
         all
     }
@@ -60,18 +85,37 @@ impl Snapshot {
         self.by_mac.get(&mac).and_then(|index| self.machines.get(*index))
     }
 
+    /// Returns the settings that hold for a machine.
+    pub fn settings_of(&self, id: MachineId) -> Option<&Arc<Effective>> {
+        let index = self.machines.binary_search_by_key(&id, |machine| machine.id).ok()?;
+        self.settings.get(index)
+    }
+
+    /// Returns the machine that has an interface with this hardware address, and the settings that hold for it.
+    pub fn known(&self, mac: Mac) -> Option<(&Arc<Machine>, &Arc<Effective>)> {
+        let index = *self.by_mac.get(&mac)?;
+        Some((self.machines.get(index)?, self.settings.get(index)?))
+    }
+
     /// Returns the machine whose name, address and DHCP options a client gets: the one with its hardware address, else
     /// the one with its UUID, its client identifier, or its port of a switch. What the client boots goes by its hardware
     /// address alone (see [`decide`](crate::decide)), since later requests tell no more.
     pub fn claimed_by(&self, claim: &Claim<'_>) -> Option<&Arc<Machine>> {
-        let by_uuid =
-            || claim.uuids.iter().find_map(|uuid| self.by_uuid.get(&uuid.to_ascii_lowercase()));
+        let by_uuid = || claim.uuids.iter().find_map(|uuid| self.by_uuid.get(&telling_uuid(uuid)?));
         let index = self
             .by_mac
             .get(&claim.mac)
             .or_else(by_uuid)
             .or_else(|| self.by_client_id.get(claim.client_id?))
             .or_else(|| self.by_circuit_id.get(claim.circuit_id?))?;
+        self.machines.get(*index)
+    }
+
+    /// Returns the machine that a UUID names, in whatever order of bytes it is told. One that is void or that two machines
+    /// have names none.
+    pub fn machine_by_uuid(&self, uuid: &str) -> Option<&Arc<Machine>> {
+        let uuid = telling_uuid(uuid)?;
+        let index = self.by_uuid.get(&uuid).or_else(|| self.by_uuid.get(&other_order(&uuid)?))?;
         self.machines.get(*index)
     }
 
@@ -112,6 +156,17 @@ pub struct ImageVersion {
     pub segments: Vec<Artifact>,
     /// Kernel arguments.
     pub cmdline: String,
+}
+
+/// A version that a machine stays at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The image that it ran, by the channel that it came by.
+    pub image: ImageRef,
+    /// What it was built for.
+    pub arch: Arch,
+    /// The version; without one it is no longer in the store.
+    pub version: Option<Arc<ImageVersion>>,
 }
 
 /// What machines get that the inventory does not know.

@@ -42,6 +42,7 @@ mod facts;
 mod leases;
 mod leases6;
 mod machines;
+mod merge;
 #[cfg(test)]
 mod migration_tests;
 #[cfg(test)]

@@ -141,7 +141,8 @@ mod tests {
     fn loaded(plan: Plan, loader: Loader, asker: Asker, firmware: Option<Firmware>) -> String {
         let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
         let sighting = Sighting { mac, asker, firmware, uuid: None };
-        let decision = Decision { machine: None, plan, loader, reasons: Vec::new() };
+        let decision =
+            Decision { machine: None, settings: None, plan, loader, reasons: Vec::new() };
         match boot_file(&decision, &sighting, &at()) {
             BootFile::None => "none".to_owned(),
             BootFile::Tftp { server, path } => format!("{server} {path}"),
@@ -255,7 +256,8 @@ mod tests {
         let at = Endpoints::new("fd77::1".parse::<Ipv6Addr>().unwrap(), 8080);
         let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
         let (plan, loader) = (Plan::Hold, Loader::Ipxe);
-        let decision = Decision { machine: None, plan, loader, reasons: Vec::new() };
+        let decision =
+            Decision { machine: None, settings: None, plan, loader, reasons: Vec::new() };
         for (asker, firmware, expected) in [
             (Asker::Firmware, UefiX64, "tftp://[fd77::1]/ipxe/ipxe-amd64.efi"),
             (Asker::Firmware, UefiArm64Http, "http://[fd77::1]:8080/loader/ipxe-arm64.efi"),

@@ -89,8 +89,8 @@ fn line(out: &mut String, text: &str) {
 fn greet(out: &mut String, decision: &Decision, sighting: &Sighting, what: &str) {
     let name = decision.machine.as_ref().map_or("(not known)", |machine| &machine.spec.name);
     let _ = writeln!(out, "echo Kiln: machine {} ({}) {what}:", words(name), sighting.mac);
-    if let Some(image) = decision.machine.as_ref().and_then(|machine| machine.spec.image.as_ref()) {
-        let _ = writeln!(out, "echo * it is to run image {}", words(&image.to_string()));
+    if let Some(image) = decision.settings.as_ref().and_then(|all| all.image.as_ref()) {
+        let _ = writeln!(out, "echo * it is to run image {}", words(&image.value.to_string()));
     }
     for reason in &decision.reasons {
         // Not `-`: iPXE takes that for an option, does not know it, and ends the script.

@@ -1,6 +1,8 @@
 //! What a machine would get, and why: the same functions that DHCP, TFTP and HTTP answer with, in one place.
 
-use kiln_inventory::{Asker, Decision, Firmware, Loader, Plan, Sighting, Snapshot, decide};
+use kiln_inventory::{
+    Asker, Decision, Firmware, Loader, Plan, SettingRow, Sighting, Snapshot, decide,
+};
 use kiln_ipxe::{Endpoints, boot_file};
 use kiln_types::{Arch, Digest, Mac};
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,12 @@ pub struct Explanation {
     /// What the firmware would get, then what iPXE would get where that is its loader; the same by IPv6 behind, where
     /// that is served too.
     pub steps: Vec<Step>,
+    /// Names of its groups, the strongest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// The settings that hold for it, and who says each of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<SettingRow>,
 }
 
 /// One step.
@@ -85,12 +93,13 @@ impl Told {
 /// Returns what a machine is taken for that has never been seen: UEFI with PXE, of the architecture it is set to or
 /// the only one its image is built for.
 fn assumed(snapshot: &Snapshot, mac: Mac) -> Firmware {
-    let machine = snapshot.machine_by_mac(mac).map(|machine| &machine.spec);
+    let settings = snapshot.known(mac).map(|(_, settings)| settings);
     let only_built = || {
-        let built = snapshot.images.get(machine?.image.as_ref()?)?;
+        let built = snapshot.images.get(&settings?.image.as_ref()?.value)?;
         built.keys().next().copied().filter(|_| built.len() == 1)
     };
-    match machine.and_then(|machine| machine.arch).or_else(only_built) {
+    let said = settings.and_then(|settings| settings.arch.as_ref());
+    match said.map(|said| said.value).or_else(only_built) {
         Some(Arch::Arm64) => Firmware::UefiArm64,
         Some(Arch::X86_64) | None => Firmware::UefiX64,
     }
@@ -101,7 +110,8 @@ fn assumed(snapshot: &Snapshot, mac: Mac) -> Firmware {
 pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, ways: &[&Endpoints]) -> Explanation {
     let seen = told.by_firmware.is_some() || told.by_ipxe.is_some();
     let told = if seen { told } else { Told::alike(Some(assumed(snapshot, mac))) }.or_each_other();
-    let machine = snapshot.machine_by_mac(mac).map(|machine| machine.spec.name.clone());
+    let known = snapshot.known(mac);
+    let machine = known.map(|(machine, _)| machine.spec.name.clone());
     let mut steps = Vec::new();
     for (number, at) in ways.iter().enumerate() {
         for (asker, firmware) in [(Asker::Firmware, told.by_firmware), (Asker::Ipxe, told.by_ipxe)]
@@ -124,7 +134,10 @@ pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, ways: &[&Endpoints]) -
             }
         }
     }
-    Explanation { mac, machine, seen, steps }
+    let groups = known
+        .map_or_else(Vec::new, |(_, all)| all.groups.iter().map(|name| name.to_string()).collect());
+    let settings = known.map_or_else(Vec::new, |(_, all)| all.rows());
+    Explanation { mac, machine, seen, steps, groups, settings }
 }
 
 fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {

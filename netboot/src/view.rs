@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
 use kiln_builder::trust::{KeyDir, TrustError};
-use kiln_inventory::{Bake, Loader, Snapshot, Store, UnknownMachines};
+use kiln_inventory::{Bake, Flag, Group, Kept, Loader, Snapshot, Store, UnknownMachines};
 use kiln_types::{Arch, Digest};
 use tokio_util::sync::CancellationToken;
 
@@ -171,6 +171,13 @@ impl View {
     pub async fn refresh(&self) -> Result<(), ViewError> {
         let mut known = self.refreshing.lock().await;
         let machines = self.inventory.machines().await.map_err(ViewError::Inventory)?;
+        let groups = self.inventory.all::<Group>().await.map_err(ViewError::Inventory)?;
+        let groups: Vec<Group> = groups.into_iter().map(|group| group.document).collect();
+        let mut stays = Vec::new();
+        for machine in machines.iter().filter(|machine| machine.spec.is(Flag::Cordoned)) {
+            let well = self.inventory.last_healthy(machine.id).await;
+            stays.extend(well.map_err(ViewError::Inventory)?.map(|well| (machine.id, well)));
+        }
         let (artifacts, keys, before) =
             (self.artifacts.clone(), self.keys.clone(), Arc::clone(&known));
         let read =
@@ -187,7 +194,13 @@ impl View {
         self.refused.store(Arc::new(images.refused.clone()));
         self.versions.store(Arc::new(images.served.clone()));
         self.public_keys.store(Arc::new(images.keys.clone()));
-        let mut snapshot = Snapshot::new(machines, images.named.clone(), self.unknown);
+        let named = images.named.clone();
+        let mut snapshot = Snapshot::with_groups(machines, &groups, named, self.unknown);
+        let kept = stays.into_iter().map(|(id, (image, version, arch))| {
+            let version = images.by_digest(&version).map(Arc::new);
+            (id, Kept { image, arch, version })
+        });
+        snapshot.kept = kept.collect();
         snapshot.bakes = BTreeMap::clone(&self.bakes.load());
         snapshot.absent = Vec::clone(&self.absent.load());
         self.snapshot.store(Arc::new(snapshot));

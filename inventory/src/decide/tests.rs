@@ -3,8 +3,8 @@ use kiln_types::{Digest, Mac};
 use super::*;
 use crate::{Artifact, MachineId, NewMachine};
 
-const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
-const FIRMWARE: [Option<Firmware>; 10] = [
+pub(super) const MAC: Mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+pub(super) const FIRMWARE: [Option<Firmware>; 10] = [
     None,
     Some(Firmware::Bios),
     Some(Firmware::UefiX64),
@@ -17,7 +17,7 @@ const FIRMWARE: [Option<Firmware>; 10] = [
     Some(Firmware::Other(27)),
 ];
 
-fn version(arch: Arch, efi_stub: bool) -> Arc<ImageVersion> {
+pub(super) fn version(arch: Arch, efi_stub: bool) -> Arc<ImageVersion> {
     let byte = if arch == Arch::X86_64 { 0xaa } else { 0xbb };
     let artifact = |name: &str| Artifact {
         name: name.to_owned(),
@@ -33,7 +33,7 @@ fn version(arch: Arch, efi_stub: bool) -> Arc<ImageVersion> {
     })
 }
 
-fn machine(arch: Option<Arch>, image: Option<&str>) -> Arc<Machine> {
+pub(super) fn machine(arch: Option<Arch>, image: Option<&str>) -> Arc<Machine> {
     Arc::new(Machine {
         id: MachineId(1),
         revision: 1,
@@ -46,7 +46,7 @@ fn machine(arch: Option<Arch>, image: Option<&str>) -> Arc<Machine> {
     })
 }
 
-fn snapshot(
+pub(super) fn snapshot(
     machine: Option<Arc<Machine>>,
     built: &[(&str, Arch, bool)],
     policy: UnknownMachines,
@@ -58,11 +58,11 @@ fn snapshot(
     Snapshot::new(machine.into_iter().collect(), images, policy)
 }
 
-fn sighting(asker: Asker, firmware: Option<Firmware>) -> Sighting {
+pub(super) fn sighting(asker: Asker, firmware: Option<Firmware>) -> Sighting {
     Sighting { mac: MAC, asker, firmware, uuid: None }
 }
 
-fn word(plan: &Plan) -> &'static str {
+pub(super) fn word(plan: &Plan) -> &'static str {
     match plan {
         Plan::Boot(_) => "boot",
         Plan::Address => "address",
@@ -110,8 +110,8 @@ fn every_branch_has_its_plan_and_its_reason() {
                   and UEFI, U-Boot and Raspberry Pi of arm64";
     let not_told = "the firmware does not tell what it is (DHCP option 93), so no loader can be chosen; \
                     switch it to PXE or HTTP Boot of UEFI";
-    let no_image =
-        "machine `n1` has no image to run; remove it and add it again with `--image IMAGE`";
+    let no_image = "machine `n1` has no image to run; give it one with `kiln machine set n1 --image IMAGE`, \
+         or give one to a group of it";
     let no_stub = "the kernel of image `demo` for x86_64 has no EFI stub, so UEFI cannot start it; \
                    use a kernel that is built with CONFIG_EFI_STUB";
     let cases = [
@@ -316,8 +316,8 @@ fn a_build_of_latest_is_no_reason_to_wait_for_another_channel_nor_to_withhold_wh
 
 fn wishing(loader: LoaderChoice, boot: BootFrom) -> Arc<Machine> {
     let mut machine = Machine::clone(&machine(None, Some("demo")));
-    machine.spec.loader = loader;
-    machine.spec.boot = boot;
+    machine.spec.loader = Some(loader);
+    machine.spec.boot = Some(boot);
     Arc::new(machine)
 }
 

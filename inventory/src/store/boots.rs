@@ -1,3 +1,4 @@
+use kiln_types::{Arch, Digest, ImageRef};
 use sqlx::FromRow;
 
 use super::db::query;
@@ -155,6 +156,30 @@ impl Store {
         .await
         .map_err(|source| StoreError::writing(BOOTS, source))?;
         Ok(done)
+    }
+
+    /// Returns what a machine last ran well: the image, the version and the architecture.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn last_healthy(
+        &self,
+        machine: MachineId,
+    ) -> Result<Option<(ImageRef, Digest, Arch)>, StoreError> {
+        let row: Option<(String, String, String)> = query(
+            "SELECT image, version, arch FROM boots WHERE machine = $1 AND outcome = $2 \
+             AND image IS NOT NULL AND version IS NOT NULL AND arch IS NOT NULL \
+             ORDER BY id DESC LIMIT 1",
+        )
+        .bind(machine.0)
+        .bind(word(&Outcome::Healthy))
+        .fetch_optional(&self.db)
+        .await
+        .map_err(StoreError::reading(BOOTS))?;
+        let Some((image, version, arch)) = row else { return Ok(None) };
+        let image = parse("an image", &image)?;
+        Ok(Some((image, parse("a version", &version)?, parse("an architecture", &arch)?)))
     }
 
     /// Appends to the timeline of a boot, all or nothing.

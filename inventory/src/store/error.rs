@@ -116,6 +116,9 @@ pub enum StoreError {
         /// The one that there is.
         name: String,
     },
+    /// The machine is locked.
+    #[error("machine `{0}` is locked; `kiln machine unlock {0}` lets it be changed")]
+    Locked(String),
     /// It is refused; the text says why.
     #[error("{0}")]
     Invalid(String),
@@ -170,6 +173,7 @@ impl StoreError {
                 | Self::MacTaken { .. }
                 | Self::AddressTaken { .. }
                 | Self::Taken { .. }
+                | Self::Locked(_)
         )
     }
 

@@ -6,7 +6,8 @@ use super::db::{Tx, query};
 use super::edit::{Edit, Step};
 use super::row::{damaged, json, text};
 use super::{Store, StoreError};
-use crate::{Machine, MachineId, NewMachine};
+use crate::settings::{check_cmdline, check_metadata};
+use crate::{Flag, Locked, Machine, MachineId, NewMachine};
 
 const MACHINES: &str = "machines";
 const MACHINE: &str = "machine";
@@ -116,6 +117,7 @@ impl Edit<'_> {
         if now.spec == *machine {
             return Ok(Some(now));
         }
+        now.spec.may_become(machine).map_err(|Locked| StoreError::Locked(now.spec.name.clone()))?;
         free(&mut self.tx, machine, Some(id)).await?;
         let revision = now.revision + 1;
         query(
@@ -153,6 +155,9 @@ impl Edit<'_> {
         expected: Option<i64>,
     ) -> Result<Option<Machine>, StoreError> {
         let Some(now) = self.machine(id, expected).await? else { return Ok(None) };
+        if now.spec.is(Flag::Locked) {
+            return Err(StoreError::Locked(now.spec.name));
+        }
         query("DELETE FROM machines WHERE id = $1")
             .bind(id.0)
             .execute(&mut self.tx)
@@ -163,7 +168,7 @@ impl Edit<'_> {
     }
 
     /// Returns a machine, when it is what the caller thinks it is.
-    async fn machine(
+    pub(super) async fn machine(
         &mut self,
         id: MachineId,
         expected: Option<i64>,
@@ -298,44 +303,26 @@ fn check(machine: &NewMachine) -> Result<(), StoreError> {
     if let Some(address) = machine.address6.filter(|address| !can_be_reserved6(*address)) {
         return Err(StoreError::Address(address.into()));
     }
-    let cmdline = &machine.cmdline;
-    let wrong = |what| Err(StoreError::Cmdline(cmdline.escape_debug().take(80).collect(), what));
-    if cmdline.len() > 2048 {
-        return wrong("more than 2048 bytes");
+    if let Err(what) = check_cmdline(&machine.cmdline) {
+        let cmdline = machine.cmdline.escape_debug().take(80).collect();
+        return Err(StoreError::Cmdline(cmdline, what));
     }
-    if cmdline.bytes().any(|b| b.is_ascii_control()) {
-        return wrong("a control character");
-    }
-    if !cmdline.is_ascii() {
-        return wrong("a letter outside ASCII");
-    }
-    // iPXE expands it and has no way to say that it should not.
-    if cmdline.contains("${") {
-        return wrong("`${`");
-    }
-    let wrong = |what| Err(StoreError::Metadata(name.clone(), what));
-    if !machine.metadata.values().all(|value| is_shallow(value, MAX_DEPTH)) {
-        return wrong("is nested more than 16 deep");
-    }
-    let length = serde_json::to_vec(&machine.metadata).map_or(usize::MAX, |json| json.len());
-    if length > MAX_METADATA {
-        return wrong("is longer than 64 KiB; keep large texts in templates");
+    check_metadata(&machine.metadata).map_err(|what| StoreError::Metadata(name.clone(), what))?;
+    let too_long = |text: &String| text.len() > MAX_TEXT || text.chars().any(char::is_control);
+    let labels = machine.labels.iter().flat_map(|(key, value)| [key, value]);
+    let texts = [&machine.uuid, &machine.serial, &machine.asset_tag].into_iter().flatten();
+    if machine.labels.len() > MAX_LABELS || labels.chain(texts).any(too_long) {
+        return Err(StoreError::Invalid(format!(
+            "machine `{name}` has more than {MAX_LABELS} labels, or a label, UUID, serial number or asset tag that is longer \
+             than {MAX_TEXT} bytes or has a control character"
+        )));
     }
     Ok(())
 }
 
-/// Bounds of the metadata of one machine.
-const MAX_METADATA: usize = 64 << 10;
-const MAX_DEPTH: usize = 15;
-
-fn is_shallow(value: &Value, depth: usize) -> bool {
-    let mut inside: Box<dyn Iterator<Item = &Value>> = match value {
-        Value::Array(list) => Box::new(list.iter()),
-        Value::Object(map) => Box::new(map.values()),
-        _ => return true,
-    };
-    depth > 0 && inside.all(|value| is_shallow(value, depth - 1))
-}
+/// Bounds of what is said of one machine.
+const MAX_LABELS: usize = 256;
+const MAX_TEXT: usize = 256;
 
 fn can_be_reserved6(address: Ipv6Addr) -> bool {
     let embeds_ipv4 = address.to_ipv4_mapped().is_some();

@@ -83,7 +83,7 @@ async fn a_database_of_every_earlier_program_arrives_whole() {
             fourth.state_disk = Some("serial:X".parse().unwrap());
         }
         if version >= 5 {
-            fourth.loader = "grub".parse().unwrap();
+            fourth.loader = Some("grub".parse().unwrap());
         }
         if version >= 6 {
             fourth.address6 = Some("fd77::4".parse().unwrap());

@@ -1,7 +1,11 @@
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use kiln_inventory::{Artifact, Asker, Firmware, Loader, Machine, MachineId, NewMachine, Reason};
+use kiln_inventory::{
+    Artifact, Asker, Firmware, Loader, Machine, MachineId, NewMachine, Reason, Snapshot,
+    UnknownMachines,
+};
 use kiln_types::{Arch, Digest, Mac};
 
 use super::*;
@@ -42,7 +46,7 @@ fn plan(cmdline: &str, segment: &str) -> Plan {
 
 fn decision(plan: Plan) -> Decision {
     let reasons = vec![Reason::FoundByMac { mac: MAC, machine: "n1".to_owned() }];
-    Decision { machine: machine("n1"), plan, loader: Loader::Ipxe, reasons }
+    Decision { machine: machine("n1"), settings: None, plan, loader: Loader::Ipxe, reasons }
 }
 
 #[test]
@@ -229,7 +233,10 @@ fn a_machine_that_waits_says_for_which_image() {
     let mut waits = decision(Plan::Hold);
     let mut spec = NewMachine::new("n1", [MAC]);
     spec.image = "web:edge".parse().ok();
-    waits.machine = Some(Arc::new(Machine { id: MachineId(1), revision: 1, spec }));
+    let machine = Arc::new(Machine { id: MachineId(1), revision: 1, spec });
+    let all = Snapshot::new(vec![machine.clone()], BTreeMap::new(), UnknownMachines::Hold);
+    waits.settings = all.settings_of(machine.id).cloned();
+    waits.machine = Some(machine);
     let script = script(&waits, &sighting(), None, None, &AT);
     assert!(script.contains("\necho * it is to run image web:edge\n"), "{script}");
 }

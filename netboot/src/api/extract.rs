@@ -9,7 +9,7 @@ use serde_path_to_error::Segment;
 
 use super::problem::Fault;
 
-/// The longest body that is read.
+/// The longest body that is read, where a route says nothing else.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 
 /// A body in JSON.

@@ -167,7 +167,7 @@ pub(super) async fn find(control: &Control, key: &str) -> Result<Machine, Fault>
     found.next().ok_or_else(|| Fault::not_found("machine", key))
 }
 
-async fn refresh(control: &Control) -> Result<(), Fault> {
+pub(super) async fn refresh(control: &Control) -> Result<(), Fault> {
     let refreshed = control.view.refresh().await;
     refreshed.map_err(|error| Fault::internal(&error))
 }

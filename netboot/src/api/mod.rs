@@ -4,6 +4,8 @@ mod access;
 mod boots;
 mod builds;
 mod extract;
+mod groups;
+mod identity;
 mod images;
 mod leases;
 mod machines;
@@ -24,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use boots::{BootDetail, KernelLog};
 pub use builds::BuildLog;
+pub use groups::{GroupRow, MachineSettings};
+pub use identity::{Merge, Split};
 pub use images::Images;
 pub use leases::LeaseRow;
 pub use orders::Ask;
@@ -75,5 +79,7 @@ pub fn router(control: Control) -> Router {
     routes::router(control)
 }
 
+#[cfg(test)]
+mod groups_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use kiln_inventory::{
-    Asker, Boot, Command, Firmware, Machine, NewOrder, Order, OrderId, Plan, Sighting, decide,
+    Asker, Boot, Command, Firmware, Flag, Machine, NewOrder, Order, OrderId, Plan, Sighting, decide,
 };
 use kiln_types::{Arch, Digest, ImageRef};
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,12 @@ fn choose(
             }
         };
     };
+    let asked = |flag| machine.spec.is(flag);
+    if asked(Flag::Retired) || asked(Flag::Cordoned) {
+        let (name, flag) =
+            (&machine.spec.name, if asked(Flag::Retired) { Flag::Retired } else { Flag::Cordoned });
+        return Err(conflict(format!("machine `{name}` is {flag}, so it gets no new version")));
+    }
     let missing = || {
         let text =
             format!("no version `{to}` for {arch} is served; `kiln image list` shows what is");

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Control;
 use super::access::Access;
+use super::extract::MOST_BYTES;
 
 /// A type in the document: how it is written there, and the types that it needs.
 #[derive(Clone)]
@@ -44,6 +45,7 @@ pub(super) struct Route {
     pub(super) summary: &'static str,
     pub(super) params: Vec<Value>,
     pub(super) body: Option<Shape>,
+    pub(super) most_bytes: usize,
     pub(super) status: StatusCode,
     pub(super) answer: Option<Shape>,
     pub(super) handler: MethodRouter<Arc<Control>>,
@@ -68,6 +70,7 @@ impl Route {
             summary,
             params: Vec::new(),
             body: None,
+            most_bytes: MOST_BYTES,
             status: StatusCode::OK,
             answer: None,
             handler: on(filter, handler),
@@ -89,6 +92,12 @@ impl Route {
     /// It takes a body.
     pub(super) fn takes<T: ToSchema>(mut self) -> Self {
         self.body = Some(Shape::of::<T>());
+        self
+    }
+
+    /// Its body may be longer than others.
+    pub(super) const fn up_to(mut self, bytes: usize) -> Self {
+        self.most_bytes = bytes;
         self
     }
 
@@ -114,6 +123,11 @@ impl Route {
     pub(super) const fn with(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
+    }
+
+    /// Returns whether it can change anything.
+    pub(super) fn is_change(&self) -> bool {
+        self.method != "get"
     }
 }
 
@@ -142,6 +156,8 @@ methods! {
     post, POST;
     /// A route that replaces something.
     put, PUT;
+    /// A route that changes a part of something.
+    patch, PATCH;
     /// A route that removes something.
     delete, DELETE;
 }

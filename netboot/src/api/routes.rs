@@ -10,11 +10,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::access::Access;
-use super::extract::MOST_BYTES;
 use super::peer::Caller;
 use super::problem::Fault;
 use super::route::{Route, get};
-use super::{Control, boots, builds, images, leases, machines, openapi, orders};
+use super::{Control, boots, builds, groups, identity, images, leases, machines, openapi, orders};
 
 /// The document of the API, made once.
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| openapi::document(&routes()).to_string());
@@ -26,6 +25,8 @@ pub(super) fn routes() -> Vec<Route> {
     });
     let mut all = vec![own.answers("application/json", json!({"type": "object"}))];
     all.extend(machines::routes());
+    all.extend(groups::routes());
+    all.extend(identity::routes());
     all.extend(orders::routes());
     all.extend(boots::routes());
     all.extend(leases::routes());
@@ -46,7 +47,7 @@ pub(super) fn router(control: Control) -> Router {
         };
         let handler = route
             .handler
-            .route_layer(DefaultBodyLimit::max(MOST_BYTES))
+            .route_layer(DefaultBodyLimit::max(route.most_bytes))
             .route_layer(from_fn_with_state(Arc::new(rule), check));
         router = router.route(route.path, handler);
     }

@@ -21,7 +21,7 @@ use crate::settings::SubnetSettings;
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const MACHINES: &str = "/api/v1/machines";
 
-struct Rig {
+pub(super) struct Rig {
     _dir: TempDir,
     socket: PathBuf,
     inventory: Store,
@@ -32,7 +32,7 @@ struct Rig {
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
@@ -71,7 +71,7 @@ impl Rig {
         Self { _dir: dir, socket, inventory, boots, orders, stop, task }
     }
 
-    async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+    pub(super) async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -85,17 +85,17 @@ impl Rig {
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
-    async fn get(&self, path: &str) -> (u16, Value) {
+    pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         self.send(Method::GET, path, &Value::Null).await
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
 }
 
-fn machine(name: &str, mac: &str, address: Option<&str>) -> Value {
+pub(super) fn machine(name: &str, mac: &str, address: Option<&str>) -> Value {
     json!({"name": name, "macs": [mac], "uuid": null, "arch": null, "image": "web",
         "address": address, "cmdline": "", "labels": {}})
 }
@@ -247,6 +247,7 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
     let sighting = Sighting { mac, asker, firmware: Some(Firmware::Bios), uuid: None };
     let known = kiln_inventory::Decision {
         machine: Some(known.into()),
+        settings: None,
         plan,
         loader: kiln_inventory::Loader::Ipxe,
         reasons: Vec::new(),

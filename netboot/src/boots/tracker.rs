@@ -9,6 +9,7 @@ use kiln_inventory::{
     Store, StoreError, StoredFacts,
 };
 use kiln_ipxe::BootTicket;
+use kiln_types::ImageRef;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -244,7 +245,7 @@ impl Tracker {
                 machine_name: machine.spec.name.clone(),
                 mac: sighting.mac,
                 firmware: sighting.firmware,
-                image: plan.map(|p| p.image.clone()).or_else(|| machine.spec.image.clone()),
+                image: plan.map(|p| p.image.clone()).or_else(|| wanted_image(decision)),
                 version: plan.map(|p| p.version),
                 arch: plan.map(|p| p.arch),
                 address,
@@ -493,4 +494,9 @@ impl Tracker {
         active.phase = active.phase.max(event.phase);
         self.pending.event(active.boot.id, event);
     }
+}
+
+/// Returns the image that a machine is to run although it boots nothing now.
+fn wanted_image(decision: &Decision) -> Option<ImageRef> {
+    decision.settings.as_ref()?.image.as_ref().map(|said| said.value.clone())
 }

@@ -1,14 +1,16 @@
 //! `kiln machine`.
 
 use clap::{Args, Subcommand};
-use kiln_inventory::{Machine, NewMachine};
+use kiln_inventory::{Machine, NewMachine, SettingRow};
 use kiln_types::Mac;
 
 use super::client::{Client, path_part};
 use super::machine_spec::SpecArgs;
+use super::machine_state::{StateCommand, states};
 use super::order::{self, OrderCommand};
 use super::table::{size, table, text};
-use super::{ClientArgs, Failure, Output, facts, print_json};
+use super::{ClientArgs, Failure, Output, facts, machine_state, print_json};
+use crate::api::{MachineSettings, Merge, Split};
 use crate::explain::{Explanation, Step};
 use crate::facts::ToldFacts;
 
@@ -59,6 +61,32 @@ enum MachineCommand {
         client: ClientArgs,
     },
     #[command(flatten)]
+    State(StateCommand),
+    /// Make one machine of two that are the same box
+    ///
+    /// The first keeps its name and what it says, gets the interfaces and boots of the second and whatever else only that
+    /// one has, but for the right to write to a disk; the second is gone.
+    Merge {
+        /// Name or hardware address of the machine that stays
+        machine: String,
+        /// Name or hardware address of the machine that goes
+        from: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Make a machine of its own of some interfaces of a machine; it boots nothing yet
+    Split {
+        /// Name or hardware address
+        machine: String,
+        /// Name of the new machine
+        name: String,
+        /// Hardware address of an interface that goes; can be given several times
+        #[arg(long, required = true, value_name = "MAC")]
+        mac: Vec<Mac>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    #[command(flatten)]
     Order(OrderCommand),
     /// Forget a machine; its boots stay as history
     #[command(alias = "rm")]
@@ -77,12 +105,6 @@ struct AddArgs {
     /// Hardware address of a network interface; can be given several times
     #[arg(long, required = true, value_name = "MAC")]
     mac: Vec<Mac>,
-    /// SMBIOS UUID
-    #[arg(long)]
-    uuid: Option<String>,
-    /// KEY=VALUE; can be given several times
-    #[arg(short, long, value_parser = label)]
-    label: Vec<(String, String)>,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
@@ -93,16 +115,16 @@ struct AddArgs {
 struct SetArgs {
     /// Name or hardware address
     machine: String,
+    /// Hardware address of one more network interface; can be given several times
+    #[arg(long, value_name = "MAC")]
+    mac: Vec<Mac>,
+    /// Hardware address of an interface that it has no longer; can be given several times
+    #[arg(long, value_name = "MAC")]
+    no_mac: Vec<Mac>,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
     client: ClientArgs,
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
-    let (key, value) = pair.ok_or("write it as KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
@@ -110,11 +132,7 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
         MachineCommand::Add(add) => {
             let client = Client::new(&add.client);
             let output = add.client.output;
-            let mut machine = NewMachine {
-                uuid: add.uuid,
-                labels: add.label.into_iter().collect(),
-                ..NewMachine::new(add.name, add.mac)
-            };
+            let mut machine = NewMachine::new(add.name, add.mac);
             add.spec.apply(&mut machine);
             let body = serde_json::to_vec(&machine)?;
             let machine: Machine = client.post("/api/v1/machines", body).await?;
@@ -123,12 +141,14 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
         MachineCommand::Set(set) => {
             let (client, output) = (Client::new(&set.client), set.client.output);
             let path = path(&set.machine);
-            if set.spec == SpecArgs::default() {
+            if set.spec == SpecArgs::default() && set.mac.is_empty() && set.no_mac.is_empty() {
                 let help = "say what to change; `kiln machine set --help` lists it";
                 return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
             }
             let Machine { mut spec, .. } = client.get(&path).await?;
             set.spec.apply(&mut spec);
+            spec.macs.retain(|mac| !set.no_mac.contains(mac));
+            spec.macs.extend(set.mac);
             let machine: Machine = client.put(&path, serde_json::to_vec(&spec)?).await?;
             print(output, &[machine])
         }
@@ -143,6 +163,7 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
                 Output::Json => print_json(&machine)?,
                 Output::Table => {
                     show(&machine);
+                    show_settings(&server.get(&format!("{}/settings", path(&name))).await?);
                     match server.get::<ToldFacts>(&format!("{}/facts", path(&name))).await {
                         Ok(told) => row("hardware", &facts::summary(&told.facts)),
                         // One that never booted, or a server that knows nothing of it.
@@ -175,6 +196,18 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
             }
             Ok(())
         }
+        MachineCommand::Merge { machine, from, client } => {
+            let path = format!("{}/merge", path(&machine));
+            let body = serde_json::to_vec(&Merge { from })?;
+            print(client.output, &[Client::new(&client).post(&path, body).await?])
+        }
+        MachineCommand::Split { machine, name, mac, client } => {
+            let path = format!("{}/split", path(&machine));
+            let body = serde_json::to_vec(&Split { name, macs: mac.into_iter().collect() })?;
+            let both: Vec<Machine> = Client::new(&client).post(&path, body).await?;
+            print(client.output, &both)
+        }
+        MachineCommand::State(state) => machine_state::run(state).await,
         MachineCommand::Order(order) => order::run(order).await,
         MachineCommand::Remove { machine, client } => {
             Client::new(&client).delete(&path(&machine)).await
@@ -219,19 +252,30 @@ fn show(machine: &Machine) {
     for (key, value) in [
         ("name", spec.name.clone()),
         ("mac", macs(machine)),
-        ("image", or_dash(spec.image.as_ref())),
-        ("arch", or_dash(spec.arch.as_ref())),
         ("address", or_dash(spec.address.as_ref())),
         ("address6", or_dash(spec.address6.as_ref())),
         ("uuid", or_dash(spec.uuid.as_ref())),
-        ("cmdline", spec.cmdline.clone()),
-        ("loader", spec.loader.to_string()),
-        ("boot", spec.boot.to_string()),
-        ("disk", or_dash(spec.state_disk.as_ref())),
+        ("serial", or_dash(spec.serial.as_ref())),
+        ("asset", or_dash(spec.asset_tag.as_ref())),
         ("labels", labels),
+        ("state", states(machine)),
     ] {
         row(key, &value);
     }
+}
+
+/// Prints what holds for a machine, and who says each of it.
+fn show_settings(all: &MachineSettings) {
+    row("groups", &all.groups.join(" "));
+    print_settings(&all.settings);
+}
+
+pub(super) fn print_settings(settings: &[SettingRow]) {
+    let mut rows = table(&["setting", "value", "from"]);
+    for SettingRow { setting, value, from } in settings {
+        rows.add_row([setting, value, from]);
+    }
+    println!("\n{}", text(&rows));
 }
 
 fn row(key: &str, value: &str) {
@@ -259,6 +303,14 @@ fn print_explanation(explanation: &Explanation) {
         for file in files {
             println!("  fetches    {} ({})", file.name, size(file.size));
         }
+    }
+    if !explanation.settings.is_empty() {
+        let groups = explanation.groups.join(" ");
+        println!(
+            "\ngroups, the strongest first: {}",
+            if groups.is_empty() { "none" } else { &groups }
+        );
+        print_settings(&explanation.settings);
     }
 }
 

@@ -14,14 +14,17 @@ pub mod doctor;
 mod efi;
 mod export;
 mod facts;
+pub mod group;
 pub mod image;
 pub mod key;
 pub mod lease;
 pub mod machine;
 mod machine_spec;
+mod machine_state;
 mod order;
 pub mod secure_boot;
 pub mod serve;
+mod settings_args;
 mod sign;
 pub mod simulate;
 mod table;
@@ -61,8 +64,10 @@ pub enum Command {
     Build(build::BuildArgs),
     /// Serve DHCP, TFTP and HTTP until told to stop
     Serve(serve::ServeArgs),
-    /// Machines: add, list, show, explain, remove; reboot, power-off, kexec, logs, run, orders
+    /// Machines: add, set, list, show, explain, remove; lock, cordon, maintenance, retire; reboot, power-off, kexec, logs, run, orders
     Machine(machine::MachineArgs),
+    /// Groups of machines: add, list, show, set, remove
+    Group(group::GroupArgs),
     /// Boots: list, show
     Boot(boot::BootArgs),
     /// Leases: list, show, release
@@ -158,6 +163,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Build(args) => build::run(args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Machine(args) => machine::run(args).await,
+        Command::Group(args) => group::run(args).await,
         Command::Boot(args) => boot::run(args).await,
         Command::Lease(args) => lease::run(args).await,
         Command::Image(args) => image::run(&args).await,

@@ -81,7 +81,9 @@ pub(super) fn options(
         options.push(ReplyOption::new(option::HOST_NAME, name));
     }
     told(subnet, options);
-    let own = given.owner.into_iter().flat_map(|machine| &machine.spec.dhcp_options);
+    let settings = given.owner.and_then(|machine| view.snapshot.settings_of(machine.id));
+    let own = settings.into_iter().flat_map(|settings| &settings.dhcp_options);
+    let own = own.map(|(code, said)| (code, &said.value));
     for (code, value) in subnet.rules.options.iter().chain(own) {
         // The inventory may hold others, from a time when they were not refused.
         if may_set_option(*code) {

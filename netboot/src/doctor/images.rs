@@ -1,7 +1,12 @@
 //! Images that machines cannot start with the firmware they have.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use kiln_builder::store::Store as Artifacts;
-use kiln_inventory::{Asker, Firmware, Machine, Store};
+use kiln_inventory::{
+    Asker, Effective, Firmware, Group, Machine, Snapshot, Store, UnknownMachines,
+};
 use kiln_types::Arch;
 
 use super::Finding;
@@ -27,8 +32,14 @@ pub(super) async fn examine(settings: &Settings) -> Vec<Finding> {
         let inventory = Store::connect(&database).await?;
         let artifacts = Artifacts::open(&settings.store_dir)?;
         let mut wants = Vec::new();
-        for machine in inventory.machines().await? {
-            wants.extend(want(&inventory, &artifacts, &machine).await?);
+        let groups = inventory.all::<Group>().await?;
+        let groups: Vec<Group> = groups.into_iter().map(|group| group.document).collect();
+        let machines = inventory.machines().await?.into_iter().map(Arc::new).collect();
+        let unknown = UnknownMachines::default();
+        let all = Snapshot::with_groups(machines, &groups, BTreeMap::new(), unknown);
+        for machine in all.machines() {
+            let Some(holds) = all.settings_of(machine.id) else { continue };
+            wants.extend(want(&inventory, &artifacts, machine, holds).await?);
         }
         inventory.close().await;
         Ok::<_, anyhow::Error>(wants)
@@ -47,14 +58,16 @@ async fn want(
     inventory: &Store,
     artifacts: &Artifacts,
     machine: &Machine,
+    holds: &Effective,
 ) -> anyhow::Result<Option<Want>> {
-    let Some(image) = &machine.spec.image else { return Ok(None) };
+    let Some(image) = holds.image.as_ref().map(|said| &said.value) else { return Ok(None) };
     let mut firmware = None;
     for mac in &machine.spec.macs {
         firmware = firmware.or(inventory.firmware_told_by(*mac, Asker::Firmware).await?);
     }
     let Some(firmware) = firmware else { return Ok(None) };
-    let arch = machine.spec.arch.or_else(|| firmware.arch()).unwrap_or(Arch::X86_64);
+    let wanted = holds.arch.as_ref().map(|said| said.value);
+    let arch = wanted.or_else(|| firmware.arch()).unwrap_or(Arch::X86_64);
     let stub = match artifacts.find(&image.to_string(), arch) {
         Ok(version) => Some(artifacts.manifest(&version.digest)?.kernel.efi_stub),
         Err(_) => None,

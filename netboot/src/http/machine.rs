@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use kiln_builder::cpio;
 use kiln_builder::tree::{Node, Tree, TreePath};
-use kiln_inventory::StateDisk;
+use kiln_inventory::{Flag, Snapshot, StateDisk};
 use kiln_ipxe::Endpoints;
+use kiln_types::Mac;
 use serde::Serialize;
 
 use crate::boots::Identity;
@@ -62,13 +63,19 @@ pub(crate) fn machine_segment(
     at: &Endpoints,
 ) -> io::Result<Vec<u8>> {
     let keys = view.keys();
-    // Only a machine of the inventory has a disk that may be written to; one that was removed meanwhile has none.
     let snapshot = view.snapshot();
-    let known = snapshot.machine_by_mac(identity.mac);
-    let disk = known.and_then(|machine| machine.spec.state_disk.as_ref());
     let authority = view.authority();
     let secure = authority.and_then(|authority| Secure::new(identity, at, &authority));
+    let disk = state_disk(&snapshot, identity.mac);
     segment(identity, at.for_system(), &keys, disk, secure)
+}
+
+/// Returns the disk on which a machine may make a state partition. Only a machine of the inventory has one, so that one
+/// that was removed meanwhile has none, and what runs for maintenance has no state of its own.
+fn state_disk(snapshot: &Snapshot, mac: Mac) -> Option<&StateDisk> {
+    let (machine, settings) = snapshot.known(mac)?;
+    let works = !machine.spec.is(Flag::Maintenance) && !machine.spec.is(Flag::Retired);
+    settings.state_disk.as_ref().map(|said| &said.value).filter(|_| works)
 }
 
 /// Makes the segment. The same identity gives the same bytes.
@@ -112,7 +119,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use kiln_inventory::BootId;
-    use kiln_types::{Digest, Mac};
+    use kiln_types::Digest;
 
     use super::*;
 

@@ -44,8 +44,9 @@ pub(super) async fn answer(
         (mac.and_then(|mac| snapshot.machine_by_mac(mac)), mac, false)
     };
     let (Some(machine), Some(mac)) = (machine, mac) else { return not_found() };
+    let Some(settings) = snapshot.settings_of(machine.id) else { return not_found() };
     let server = caller.at.for_system().to_string();
-    let asker = Asker { machine, mac, proven, server: &server };
+    let asker = Asker { machine, settings, mac, proven, server: &server };
     let document = match kind {
         "metadata" => {
             let value = metadata::value(&asker, parts);

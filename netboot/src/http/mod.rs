@@ -55,4 +55,6 @@ mod metadata_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]
+mod state_tests;
+#[cfg(test)]
 mod tests;

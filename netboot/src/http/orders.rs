@@ -103,13 +103,12 @@ async fn next(plane: &Plane, machine: MachineId, order: &Order) -> Result<Option
     let ticket = plane.boots.next(machine, plan, order.id).await;
     let ticket = ticket.ok_or_else(|| "the server could not open a boot".to_owned())?;
     let snapshot = plane.view.snapshot();
-    let known = snapshot.machines().iter().find(|known| known.id == machine);
     Ok(Some(Next {
         boot: ticket.boot,
         segment: format!("/machine/{}/{}.cpio", ticket.boot, ticket.machine_key),
         manifest_size: served.manifest_size,
         signature: served.signature,
-        cmdline: known.map(|known| known.spec.cmdline.clone()).unwrap_or_default(),
+        cmdline: snapshot.settings_of(machine).map(|all| all.arguments()).unwrap_or_default(),
     }))
 }
 

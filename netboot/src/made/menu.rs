@@ -181,7 +181,7 @@ mod tests {
 
     fn decision(plan: Plan) -> Decision {
         let reasons = vec![Reason::NoImage { machine: "n'1\n$x".to_owned() }];
-        Decision { machine: None, plan, loader: Loader::UBoot, reasons }
+        Decision { machine: None, settings: None, plan, loader: Loader::UBoot, reasons }
     }
 
     fn ticket() -> BootTicket {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use kiln_inventory::NewMachine;
+use kiln_types::ImageRef;
 
 use super::Document;
 
@@ -54,11 +54,11 @@ pub enum TemplateError {
 pub(super) fn template(
     dir: &Path,
     document: Document,
-    machine: &NewMachine,
+    machine: &str,
+    image: Option<&ImageRef>,
 ) -> Result<Option<(String, String)>, TemplateError> {
     let name = document.template();
-    let own = Path::new("machines").join(&machine.name).join(name);
-    let image = machine.image.as_ref();
+    let own = Path::new("machines").join(machine).join(name);
     let image = image.map(|image| Path::new("images").join(image.name()).join(name));
     for path in [Some(own), image, Some(name.into())].into_iter().flatten() {
         if let Some(text) = read(&dir.join(&path))? {

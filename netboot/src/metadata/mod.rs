@@ -9,7 +9,7 @@ mod render;
 
 use std::path::Path;
 
-use kiln_inventory::Machine;
+use kiln_inventory::{Effective, Machine};
 use kiln_types::Mac;
 use serde_json::{Map, Value, json};
 
@@ -74,6 +74,8 @@ impl Document {
 pub struct Asker<'a> {
     /// The machine.
     pub machine: &'a Machine,
+    /// What holds for it.
+    pub settings: &'a Effective,
     /// The interface that was named, or that it boots from.
     pub mac: Mac,
     /// Whether it has proved to be the machine.
@@ -85,7 +87,7 @@ pub struct Asker<'a> {
 impl Asker<'_> {
     /// Returns what may be told: the metadata without its secrets, and these apart.
     fn metadata(&self) -> (Value, Option<Value>) {
-        let mut open: Map<String, Value> = self.machine.spec.metadata.clone();
+        let mut open: Map<String, Value> = self.settings.metadata.clone();
         let secrets = open.remove(SECRETS).unwrap_or_else(|| json!({}));
         (open.into(), self.proven.then_some(secrets))
     }
@@ -93,6 +95,7 @@ impl Asker<'_> {
     /// Returns what templates are filled with.
     fn context(&self) -> Value {
         let spec = &self.machine.spec;
+        let image = self.settings.image.as_ref().map(|said| &said.value);
         let (metadata, secrets) = self.metadata();
         let mut context = json!({
             "machine": {
@@ -100,9 +103,9 @@ impl Asker<'_> {
                 "name": spec.name,
                 "macs": spec.macs,
                 "uuid": spec.uuid,
-                "arch": spec.arch,
+                "arch": self.settings.arch.as_ref().map(|said| said.value),
                 "address": spec.address,
-                "image": spec.image,
+                "image": image,
                 "labels": spec.labels,
             },
             "mac": self.mac,
@@ -111,7 +114,7 @@ impl Asker<'_> {
             "instance_id": format!(
                 "{}-{}",
                 spec.name,
-                spec.image.as_ref().map_or("none", kiln_types::ImageRef::name)
+                image.map_or("none", kiln_types::ImageRef::name)
             ),
             "metadata": metadata,
         });
@@ -133,7 +136,10 @@ pub fn document(
     asker: &Asker<'_>,
 ) -> Result<Option<String>, TemplateError> {
     let found = match dir {
-        Some(dir) => find::template(dir, document, &asker.machine.spec)?,
+        Some(dir) => {
+            let image = asker.settings.image.as_ref().map(|said| &said.value);
+            find::template(dir, document, &asker.machine.spec.name, image)?
+        }
         None => None,
     };
     let (name, text) = match (found, document.default_template()) {
@@ -155,7 +161,7 @@ pub fn document(
 pub fn value<'a>(asker: &Asker<'_>, path: impl Iterator<Item = &'a str>) -> Option<String> {
     let (mut at, secrets) = asker.metadata();
     if let (Some(secrets), Some(map)) = (secrets, at.as_object_mut())
-        && asker.machine.spec.metadata.contains_key(SECRETS)
+        && asker.settings.metadata.contains_key(SECRETS)
     {
         map.insert(SECRETS.to_owned(), secrets);
     }

@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 
-use kiln_inventory::{MachineId, NewMachine};
+use kiln_inventory::{MachineId, NewMachine, Snapshot, UnknownMachines};
 
 use super::*;
 
@@ -14,23 +16,32 @@ fn machine(metadata: Value) -> Machine {
     Machine { id: MachineId(7), revision: 1, spec }
 }
 
-fn asker(machine: &Machine, proven: bool) -> Asker<'_> {
+/// A machine with what holds for it.
+fn known(metadata: Value) -> (Machine, Arc<Effective>) {
+    let machine = machine(metadata);
+    let all =
+        Snapshot::new(vec![Arc::new(machine.clone())], BTreeMap::new(), UnknownMachines::Hold);
+    let settings = all.settings_of(machine.id).unwrap().clone();
+    (machine, settings)
+}
+
+fn asker((machine, settings): &(Machine, Arc<Effective>), proven: bool) -> Asker<'_> {
     let mac = *machine.spec.macs.first().unwrap();
-    Asker { machine, mac, proven, server: "http://10.0.0.1:8080" }
+    Asker { machine, settings, mac, proven, server: "http://10.0.0.1:8080" }
 }
 
 /// Fills one template in.
 fn filled(text: &str, metadata: Value, proven: bool) -> Result<String, String> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("user-data"), text).unwrap();
-    let machine = machine(metadata);
+    let machine = known(metadata);
     let made = document(Some(dir.path()), Document::UserData, &asker(&machine, proven));
     made.map(Option::unwrap).map_err(|error| error.to_string())
 }
 
 #[test]
 fn without_templates_cloud_init_gets_what_it_cannot_go_on_without() {
-    let machine = machine(json!({}));
+    let machine = known(json!({}));
     let told = |what| document(None, what, &asker(&machine, false)).unwrap();
     assert_eq!(
         told(Document::MetaData).as_deref(),
@@ -44,7 +55,7 @@ fn without_templates_cloud_init_gets_what_it_cannot_go_on_without() {
 #[test]
 fn the_template_of_the_machine_goes_before_that_of_its_image_and_that_before_the_one_of_all() {
     let dir = tempfile::tempdir().unwrap();
-    let machine = machine(json!({}));
+    let machine = known(json!({}));
     let told = || document(Some(dir.path()), Document::UserData, &asker(&machine, false)).unwrap();
     for (folder, text) in [("", "all"), ("images/web", "image"), ("machines/n1", "own")] {
         fs::create_dir_all(dir.path().join(folder)).unwrap();
@@ -113,7 +124,7 @@ fn a_template_cannot_reach_another_file() {
 #[test]
 fn ignition_has_to_be_json() {
     let dir = tempfile::tempdir().unwrap();
-    let machine = machine(json!({"name": "a\"b"}));
+    let machine = known(json!({"name": "a\"b"}));
     let told = |text: &str| {
         fs::write(dir.path().join("config.ign"), text).unwrap();
         document(Some(dir.path()), Document::Ignition, &asker(&machine, false))
@@ -126,7 +137,7 @@ fn ignition_has_to_be_json() {
 
 #[test]
 fn values_are_found_by_the_names_on_the_way_to_them() {
-    let machine = machine(json!({
+    let machine = known(json!({
         "role": "db", "disks": [{"size": 7}, true], "secrets": {"password": "geheim"},
     }));
     let get = |path: &str, proven| value(&asker(&machine, proven), path.split('/'));

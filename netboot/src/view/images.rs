@@ -146,6 +146,11 @@ impl Images {
         candidates.find_map(|digest| Some(image_version(digest, self.versions.get(&digest)?)))
     }
 
+    /// Returns a version that may be served, whether a channel names it or not.
+    pub(super) fn by_digest(&self, version: &Digest) -> Option<ImageVersion> {
+        Some(image_version(*version, self.versions.get(version)?))
+    }
+
     fn version(&self, image: &ImageRef, arch: Arch) -> Option<Digest> {
         Some(self.named.get(image)?.get(&arch)?.version)
     }

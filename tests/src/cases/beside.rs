@@ -102,7 +102,7 @@ fn boots_one_file(way: Way, kinds: [MachineKind; 2]) -> anyhow::Result<()> {
     let mut machines = Vec::new();
     for (kind, mac) in kinds.into_iter().zip(macs) {
         let spec = Scene::machine(&format!("n{}", machines.len()), mac, &image(kind.arch())?);
-        machines.push(NewMachine { loader: LoaderChoice::Uki, ..spec });
+        machines.push(NewMachine { loader: Some(LoaderChoice::Uki), ..spec });
     }
     let network = |lab: &mut Lab| neighbourhood(way, lab);
     let site = |site: Site| site.with_subnets(subnets(way));

@@ -85,7 +85,7 @@ fn by_shim(kind: MachineKind) -> anyhow::Result<()> {
     let image = image(kind.arch())?;
     secure_loaders()?;
     let own = NewMachine {
-        loader: LoaderChoice::Grub,
+        loader: Some(LoaderChoice::Grub),
         cmdline: "kiln.case=grub".to_owned(),
         ..Scene::machine("n1", MACS[0], &image)
     };
@@ -167,7 +167,7 @@ fn by_signed_uki(kind: MachineKind) -> anyhow::Result<()> {
     let variables = enrolled(kind.arch(), &certificate, folder.path())?;
     let signing = Signing::Key { key: private, certificate };
     let spec = Scene::machine("n1", MACS[0], &image);
-    let own = NewMachine { loader: LoaderChoice::Uki, ..spec };
+    let own = NewMachine { loader: Some(LoaderChoice::Uki), ..spec };
     Scene::play_among(
         |_| Ok(()),
         |site| site.with_signing(signing),

@@ -145,7 +145,7 @@ fn by_uboot(kind: MachineKind) -> anyhow::Result<()> {
 fn one_file(kind: MachineKind, seen: Firmware) -> anyhow::Result<()> {
     let image = image(kind.arch())?;
     let own = NewMachine {
-        loader: LoaderChoice::Uki,
+        loader: Some(LoaderChoice::Uki),
         cmdline: "kiln.case=uki".to_owned(),
         ..Scene::machine("n1", MAC, &image)
     };

@@ -50,9 +50,7 @@ pub(super) fn mac(request: &Request, source: Ipv6Addr) -> Option<Mac> {
 }
 
 fn machine_by_uuid(snapshot: &Snapshot, uuid: &str) -> Option<Mac> {
-    let is = |own: &String| own.eq_ignore_ascii_case(uuid);
-    let machine = snapshot.machines().iter().find(|m| m.spec.uuid.as_ref().is_some_and(is))?;
-    machine.spec.macs.first().copied()
+    snapshot.machine_by_uuid(uuid)?.spec.macs.first().copied()
 }
 
 /// Returns the SMBIOS UUID in a DUID-UUID (RFC 6355). EDK2 copies it as SMBIOS has it, with its first three groups

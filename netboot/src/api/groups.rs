@@ -1,0 +1,139 @@
+//! Groups: list, add, show, change, remove; and what holds for a machine by itself and by its groups.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use kiln_inventory::{Group, SettingRow, Stored};
+use serde::{Deserialize, Serialize};
+
+use super::access::{Access, Noun};
+use super::extract::{Body, Key};
+use super::machines::{find, refresh};
+use super::peer::Caller;
+use super::route::{Route, delete, get, post, put};
+use super::{Control, Fault};
+
+type Shared = State<Arc<Control>>;
+
+/// A group, and how many machines are in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct GroupRow {
+    /// Our own id.
+    pub id: i64,
+    /// 1 at first, and one more with every change.
+    pub revision: i64,
+    /// How many machines the selector means now.
+    pub machines: usize,
+    /// What an operator says.
+    pub group: Group,
+}
+
+/// What holds for a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MachineSettings {
+    /// Names of its groups, the strongest first.
+    pub groups: Vec<String>,
+    /// Every setting that is there, and who says it.
+    pub settings: Vec<SettingRow>,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    let (read, write) = (Access::Read(Noun::Group), Access::Write(Noun::Group));
+    let machine = Access::Read(Noun::Machine);
+    vec![
+        get("/api/v1/groups", read, "List groups, the strongest first", list).lists::<GroupRow>(),
+        post("/api/v1/groups", write, "Add a group", add)
+            .takes::<Group>()
+            .with(StatusCode::CREATED)
+            .gives::<GroupRow>(),
+        get("/api/v1/groups/{key}", read, "Show a group", show).gives::<GroupRow>(),
+        put("/api/v1/groups/{key}", write, "Change what a group is to be", change)
+            .takes::<Group>()
+            .gives::<GroupRow>(),
+        delete("/api/v1/groups/{key}", write, "Remove a group; its machines stay", remove)
+            .with(StatusCode::NO_CONTENT),
+        get(
+            "/api/v1/machines/{key}/settings",
+            machine,
+            "Say what holds for a machine",
+            settings_of,
+        )
+        .gives::<MachineSettings>(),
+    ]
+}
+
+async fn list(State(control): Shared) -> Result<Json<Vec<GroupRow>>, Fault> {
+    let mut groups = control.inventory.all::<Group>().await?;
+    groups.sort_by(|a, b| a.document.by_strength(&b.document));
+    Ok(Json(groups.into_iter().map(|group| row(&control, group)).collect()))
+}
+
+async fn add(
+    State(control): Shared,
+    caller: Caller,
+    Body(group): Body<Group>,
+) -> Result<(StatusCode, Json<GroupRow>), Fault> {
+    let group = control.inventory.acting(&caller.name).add(&group).await?;
+    refresh(&control).await?;
+    tracing::info!(group = group.document.name, "group added");
+    Ok((StatusCode::CREATED, Json(row(&control, group))))
+}
+
+async fn show(State(control): Shared, Key(key): Key) -> Result<Json<GroupRow>, Fault> {
+    let group = named(&control, &key).await?;
+    Ok(Json(row(&control, group)))
+}
+
+async fn change(
+    State(control): Shared,
+    Key(key): Key,
+    caller: Caller,
+    Body(group): Body<Group>,
+) -> Result<Json<GroupRow>, Fault> {
+    let id = named(&control, &key).await?.id;
+    let changed = control.inventory.acting(&caller.name).change(id, &group, None).await?;
+    let changed = changed.ok_or_else(|| Fault::not_found("group", &key))?;
+    refresh(&control).await?;
+    tracing::info!(group = group.name, "group changed");
+    Ok(Json(row(&control, changed)))
+}
+
+async fn remove(
+    State(control): Shared,
+    Key(key): Key,
+    caller: Caller,
+) -> Result<StatusCode, Fault> {
+    let id = named(&control, &key).await?.id;
+    control.inventory.acting(&caller.name).remove::<Group>(id, None).await?;
+    refresh(&control).await?;
+    tracing::info!(group = key, "group removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn named(control: &Control, name: &str) -> Result<Stored<Group>, Fault> {
+    let group = control.inventory.named::<Group>(name).await?;
+    group.ok_or_else(|| Fault::not_found("group", name))
+}
+
+fn row(control: &Control, group: Stored<Group>) -> GroupRow {
+    let snapshot = control.view.snapshot();
+    let selector = &group.document.selector;
+    let machines = snapshot.machines().iter();
+    let machines = machines.filter(|machine| selector.matches(&machine.spec.labels)).count();
+    GroupRow { id: group.id, revision: group.revision, machines, group: group.document }
+}
+
+/// Says what holds for a machine, as decisions see it.
+async fn settings_of(
+    State(control): Shared,
+    Key(key): Key,
+) -> Result<Json<MachineSettings>, Fault> {
+    let machine = find(&control, &key).await?;
+    let snapshot = control.view.snapshot();
+    let all = snapshot.settings_of(machine.id);
+    let all = all.ok_or_else(|| Fault::not_found("machine", &key))?;
+    let groups = all.groups.iter().map(ToString::to_string).collect();
+    Ok(Json(MachineSettings { groups, settings: all.rows() }))
+}
