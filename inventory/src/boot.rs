@@ -129,6 +129,10 @@ impl BootEvent {
 )]
 #[serde(rename_all = "kebab-case", from = "String")]
 pub enum Phase {
+    /// Something was asked for that is not there; the detail says what. The boot is no further by it.
+    Absent,
+    /// A transfer broke off; the detail says which and why. The boot is no further by it.
+    Broken,
     /// The firmware or the loader asked for an address.
     Dhcp,
     /// The loader was fetched.
@@ -159,6 +163,8 @@ pub enum Phase {
     Start,
     /// One `onboot` container ended well.
     Onboot,
+    /// The check of a service that was never up is not well; the detail says which and why.
+    Waiting,
     /// One service was started.
     Service,
     /// The program of a service that had ended begins again.
@@ -170,7 +176,9 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 22] = [
+        Self::Absent,
+        Self::Broken,
         Self::Dhcp,
         Self::Loader,
         Self::Script,
@@ -186,6 +194,7 @@ impl Phase {
         Self::Volumes,
         Self::Start,
         Self::Onboot,
+        Self::Waiting,
         Self::Service,
         Self::Restart,
         Self::Healthy,
@@ -195,6 +204,8 @@ impl Phase {
     /// Returns the word that listings show.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Absent => "absent",
+            Self::Broken => "broken",
             Self::Dhcp => "dhcp",
             Self::Loader => "loader",
             Self::Script => "script",
@@ -210,6 +221,7 @@ impl Phase {
             Self::Volumes => "volumes",
             Self::Start => "start",
             Self::Onboot => "onboot",
+            Self::Waiting => "waiting",
             Self::Service => "service",
             Self::Restart => "restart",
             Self::Healthy => "healthy",

@@ -31,6 +31,7 @@ pub(crate) enum Phase {
     Volumes,
     Start,
     Onboot,
+    Waiting,
     Service,
     Restart,
     Healthy,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -12,6 +13,7 @@ use crate::clock::uptime;
 use crate::config::OnFailure;
 use crate::console::say;
 use crate::container;
+use crate::logs;
 use crate::phone::{Phase, Phone};
 use crate::power::Then;
 use crate::process::{Children, End};
@@ -20,6 +22,11 @@ const ONBOOT: &str = "/containers/onboot";
 const ONSHUTDOWN: &str = "/containers/onshutdown";
 /// How long all `onshutdown` containers together may take: a machine that is asked to stop stops.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the last words of one that has failed may take to arrive.
+const AFTERWORDS: Duration = Duration::from_millis(50);
+/// How much of them is told to the server.
+const LAST_LINES: usize = 3;
+const MOST_WORDS: usize = 240;
 /// How long one that took too long has to give up.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
 
@@ -49,7 +56,8 @@ pub(crate) fn run_onboot(
             None => phone.tell_since(start, Phase::Onboot, name),
             Some(failure) => {
                 say(&format!("onboot {name} {failure}"));
-                phone.tell_since(start, Phase::Failed, format!("onboot {name} {failure}"));
+                let said = last_words(name);
+                phone.tell_since(start, Phase::Failed, format!("onboot {name} {failure}{said}"));
                 match settings.get(name) {
                     None | Some(OnFailure::Continue) => {}
                     Some(OnFailure::Halt) => return Some(Then::PowerOff),
@@ -96,6 +104,21 @@ fn what_ended(bundle: &str, end: End) -> String {
     let directory = bundle.file_name().unwrap_or_default().to_string_lossy();
     container::take_reason(&container::id(bundle, name_of(&directory)))
         .unwrap_or_else(|| end.to_string())
+}
+
+/// Returns the last lines of a container that has ended, for whoever cannot look at the console.
+fn last_words(name: &str) -> String {
+    // Its output comes by another way than its end, and may be a moment later.
+    sleep(AFTERWORDS);
+    let Some((lines, _)) = logs::last(name, LAST_LINES) else { return String::new() };
+    let lines: Vec<&str> = lines.iter().map(|line| line.text.trim()).collect();
+    let text = lines.join(" | ");
+    if text.is_empty() {
+        return String::new();
+    }
+    // The end says most.
+    let skip = text.chars().count().saturating_sub(MOST_WORDS);
+    format!("; it said last: {}", text.chars().skip(skip).collect::<String>())
 }
 
 /// The number in front says the order.

@@ -25,6 +25,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 const RUN_AGAIN: Duration = Duration::from_secs(1);
 /// How long a service that was up before may take to be well again; the first time, as long as it likes.
 const GRACE: Duration = Duration::from_secs(60);
+/// After so long one that was never well is told of, once in a run: the machine waits for it.
+const LATE: Duration = Duration::from_secs(5);
 /// How much longer than its own limit a check may take until it counts as failed.
 const CHECK_SLACK: Duration = Duration::from_secs(5);
 /// How long one that was killed may take to be gone.
@@ -165,6 +167,11 @@ impl Keeper {
         let was_up = self.table.get(&self.name).is_some_and(|status| status.was_up);
         // One that takes its time to come up is not ill yet.
         if !watch.is_up && (!was_up || ran_for < GRACE) {
+            if !was_up && ran_for >= LATE && !watch.late_is_told {
+                watch.late_is_told = true;
+                say(&format!("{} is not well yet: {what}", self.name));
+                self.phone.tell(Phase::Waiting, format!("{}: {what}", self.name));
+            }
             return Ok(());
         }
         watch.failures += 1;
@@ -267,6 +274,7 @@ struct Watch {
     checked: Duration,
     /// Failed checks one after the other.
     failures: u32,
+    late_is_told: bool,
 }
 
 impl Watch {
