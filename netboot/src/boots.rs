@@ -12,6 +12,7 @@ mod secret;
 mod tracker;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use kiln_inventory::{Boot, BootId, Decision, MachineId, OrderId, Phase, Sighting, Store};
 use kiln_ipxe::BootTicket;
@@ -21,9 +22,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::tracker::Tracker;
+use crate::observe::COUNTS;
 
 /// Messages that may wait for the writer.
 const QUEUE: usize = 4096;
+/// How long the task may take to answer whether it is there.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The way to the task that follows boots. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Boots {
@@ -76,17 +80,44 @@ pub struct Reports {
     pub reports: Vec<Report>,
 }
 
-/// One file that was sent to its end.
+/// One file that was asked for, and what became of it.
 #[derive(Clone, Debug)]
 pub struct Transfer {
-    /// Which part of the boot it is.
+    /// Which part of the boot it is; [`Phase::Broken`] and [`Phase::Absent`] for what did not arrive.
     pub phase: Phase,
-    /// Its name.
+    /// Its name; after that and a colon, why it did not arrive.
     pub detail: String,
-    /// Its length.
+    /// What was sent of it.
     pub bytes: u64,
     /// How long it took.
     pub millis: u64,
+}
+
+impl Transfer {
+    /// Something that was asked for and cannot be had.
+    pub fn absent(name: &str, why: &str) -> Self {
+        Self { phase: Phase::Absent, detail: format!("{name}: {why}"), bytes: 0, millis: 0 }
+    }
+
+    /// A file of so many bytes of which these were sent.
+    pub fn of(phase: Phase, name: String, bytes: u64, total: u64, millis: u64) -> Self {
+        if bytes == total {
+            return Self { phase, detail: name, bytes, millis };
+        }
+        let detail = format!("{name}: broke off after {bytes} of {total} bytes");
+        Self { phase: Phase::Broken, detail, bytes, millis }
+    }
+}
+
+/// One packet of DHCP and its answer, in the words of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// What the machine sent.
+    pub asked: &'static str,
+    /// What it was answered with.
+    pub answer: Option<&'static str>,
+    /// Why.
+    pub note: &'static str,
 }
 
 /// What the machine's own segment tells the system that boots.
@@ -165,6 +196,7 @@ enum Message {
         decision: Option<Decision>,
         fresh: bool,
         address: Option<IpAddr>,
+        exchange: Option<Exchange>,
     },
     Warn {
         at: i64,
@@ -192,6 +224,10 @@ enum Message {
     Who {
         peer: IpAddr,
         reply: oneshot::Sender<Option<Sighting>>,
+    },
+    At {
+        peer: IpAddr,
+        reply: oneshot::Sender<Option<BootId>>,
     },
     Transfer {
         at: i64,
@@ -272,11 +308,23 @@ impl Boots {
         fresh: bool,
         address: Option<IpAddr>,
     ) {
-        let (sighting, decision) = (sighting.clone(), decision.cloned());
-        self.offer(Message::Seen { at: now_ms(), sighting, decision, fresh, address });
+        self.exchanged(sighting, decision, fresh, address, None);
     }
 
-    /// Notes that a loader was sent to an address. Never waits.
+    /// The same, with the packets as the timeline tells them.
+    pub fn exchanged(
+        &self,
+        sighting: &Sighting,
+        decision: Option<&Decision>,
+        fresh: bool,
+        address: Option<IpAddr>,
+        exchange: Option<Exchange>,
+    ) {
+        let (sighting, decision) = (sighting.clone(), decision.cloned());
+        self.offer(Message::Seen { at: now_ms(), sighting, decision, fresh, address, exchange });
+    }
+
+    /// Notes what became of a file that an address asked for before it has a script. Never waits.
     pub fn loader(&self, peer: IpAddr, transfer: Transfer) {
         self.offer(Message::Loader { at: now_ms(), peer, transfer });
     }
@@ -286,7 +334,7 @@ impl Boots {
         self.offer(Message::Untrusted { at: now_ms(), peer, detail });
     }
 
-    /// Notes that a file of a boot was sent to an address. Never waits.
+    /// Notes what became of a file of a boot that an address asked for. Never waits.
     pub fn transfer(&self, peer: IpAddr, boot: BootId, transfer: Transfer) {
         self.offer(Message::Transfer { at: now_ms(), peer, boot, transfer });
     }
@@ -482,8 +530,32 @@ impl Boots {
         let _ = self.queue.send(Message::NextFailed { at: now_ms(), machine, detail }).await;
     }
 
+    /// Returns the last boot of the machine that has an address.
+    pub async fn boot_at(&self, peer: IpAddr) -> Option<BootId> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::At { peer, reply }).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Returns whether the task answers within some seconds: a live server always does.
+    pub async fn answers(&self) -> bool {
+        let nobody = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.queue.send(Message::Who { peer: nobody, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.is_ok_and(|answer| answer.is_some())
+    }
+
+    /// Returns how many messages wait to be taken in.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     fn offer(&self, message: Message) {
         if self.queue.try_send(message).is_err() {
+            COUNTS.lost.add(1);
             tracing::debug!("the queue of the boot tracker is full, an event is lost");
         }
     }

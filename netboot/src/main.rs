@@ -7,7 +7,7 @@ use kiln::cli::{self, Cli, Command, Failure};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    cli::init_logging(matches!(cli.command, Command::Serve(_)));
+    cli::init_logging(&cli.command);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -23,8 +23,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::inventory::take as take_data;
 use self::sockets::{PlaneSockets, Sockets, WireSockets};
 use crate::bake::{Baker, BakerConfig};
-use crate::boots::Boots;
+use crate::boots::{Boots, Exchange};
+use crate::hear::{self, Book};
 use crate::loaders::{LoadersError, OverTftp};
+use crate::notify::Notify;
+use crate::observe::{self, Observed};
 use crate::orders::Orders;
 use crate::settings::Settings;
 use crate::tls::{Tls, TlsError};
@@ -142,6 +145,7 @@ pub struct Running {
     https: Vec<http::Server>,
     tftp: Vec<tftp::Server>,
     socket: PathBuf,
+    metrics: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     tracker: JoinHandle<()>,
@@ -169,6 +173,11 @@ impl Running {
     /// Returns the unix socket of the control plane.
     pub fn socket_path(&self) -> &Path {
         &self.socket
+    }
+
+    /// Returns where metrics are served.
+    pub const fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Returns every lease, also those that have ended.
@@ -262,6 +271,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         https: Vec::new(),
         tftp: Vec::new(),
         socket: settings.socket.clone(),
+        metrics: None,
         stop: stop.clone(),
         tasks: Vec::new(),
         tracker,
@@ -380,6 +390,31 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     };
     running.tasks.push(tokio::spawn(watch));
     let agent = settings.agent;
+    let heard = Book::new(settings.data_dir.join("heard"));
+    if !sockets.heard.is_empty() {
+        running.tasks.push(tokio::spawn(hear::keep(heard.clone(), stop.clone())));
+    }
+    for (source, socket) in sockets.heard {
+        let (heard, boots, stop) = (heard.clone(), boots.clone(), stop.clone());
+        running.tasks.push(tokio::spawn(hear::listen(socket, source, heard, boots, stop)));
+    }
+    let observed = Observed {
+        inventory: inventory.clone(),
+        view: view.clone(),
+        boots: boots.clone(),
+        leases: ledger.clone(),
+        baker: baker.clone(),
+        tftp: running.tftp.iter().map(tftp::Server::stats).collect(),
+        transfers,
+        subnets: settings.subnets.clone(),
+    };
+    let shown = observe::router(observed);
+    if let Some(listener) = sockets.metrics {
+        let (shown, stop) = (shown.clone(), stop.clone());
+        running.metrics = listener.local_addr().ok();
+        running.tasks.push(tokio::spawn(observe::serve(listener, shown, stop)));
+    }
+    running.tasks.extend(Notify::from_env().feed(boots.clone(), stop.clone()));
     let state = api::Control {
         inventory,
         view,
@@ -387,11 +422,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         endpoints6,
         baker,
         boots,
+        heard,
         orders,
         agent,
         leases: ledger,
     };
-    running.tasks.push(tokio::spawn(api::serve(control, state, stop)));
+    running.tasks.push(tokio::spawn(api::serve(control, state, shown, stop)));
     Ok(running)
 }
 
@@ -450,7 +486,10 @@ impl dhcp::Observer for Watcher {
         let fresh = event.kind == Some(dhcp::ReplyKind::Offer);
         // Without a machine there is no boot that it could be about.
         let decision = decision.filter(|decision| decision.machine.is_some());
-        self.0.seen(sighting, decision, fresh, event.address.map(Into::into));
+        let answer = event.kind.map(dhcp::ReplyKind::as_str);
+        let exchange = Exchange { asked: event.asked.as_str(), answer, note: event.note.as_str() };
+        let address = event.address.map(Into::into);
+        self.0.exchanged(sighting, decision, fresh, address, Some(exchange));
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod debian;
 mod error;
+mod hear;
 mod https;
 mod images;
 mod inventory;
 mod loaders;
+mod metrics;
 mod registries;
 mod rules;
 mod subnet;
@@ -14,7 +16,7 @@ mod tftp;
 mod transfers;
 mod trust;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -28,8 +30,10 @@ use toml::Spanned;
 
 pub use self::debian::{DebianSettings, debian};
 pub use self::error::{Problem, SettingsError};
+pub use self::hear::HearSettings;
 pub use self::https::{HttpsSettings, OwnCertificate};
 pub use self::inventory::{InventorySettings, Keep};
+pub use self::metrics::{LogFormat, LogSettings};
 pub use self::registries::registries;
 pub use self::subnet::{DhcpMode, SubnetSettings};
 pub use self::subnet6::{Advertise, Dhcp6Mode, Subnet6Settings};
@@ -89,6 +93,12 @@ pub struct Settings {
     pub https: Option<HttpsSettings>,
     /// How many files are sent at a time, and how fast.
     pub transfers: TransferSettings,
+    /// Where metrics and health are served, where they are.
+    pub metrics: Option<SocketAddr>,
+    /// Where what machines say is heard.
+    pub hear: HearSettings,
+    /// What the log looks like.
+    pub log: LogSettings,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
     /// The networks of IPv6 that are served.
@@ -184,6 +194,14 @@ struct Wire {
     #[serde(default)]
     transfers: transfers::WireTransfers,
     #[serde(default)]
+    metrics: metrics::WireMetrics,
+    #[serde(default)]
+    syslog: hear::WireHear,
+    #[serde(default)]
+    netconsole: hear::WireHear,
+    #[serde(default)]
+    log: LogSettings,
+    #[serde(default)]
     registry: Vec<Spanned<RegistrySettings>>,
     #[serde(default)]
     subnet: Vec<Spanned<subnet::WireSubnet>>,
@@ -268,6 +286,9 @@ impl Wire {
             agent: self.agent,
             https: self.https.check(problems),
             transfers: self.transfers.check(problems),
+            metrics: self.metrics.check(problems),
+            hear: hear::check(self.syslog, self.netconsole),
+            log: self.log,
             subnets,
             subnets6,
         }

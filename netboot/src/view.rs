@@ -53,6 +53,8 @@ pub(crate) struct ServedVersion {
     pub(crate) manifest_size: u64,
     /// The least memory of a machine that boots it, in bytes.
     pub(crate) min_ram: u64,
+    /// How many segments its initrd has, without that of the machine.
+    pub(crate) segments: usize,
     /// The signature of its manifest, in hexadecimal digits.
     pub(crate) signature: Option<String>,
 }
@@ -134,6 +136,17 @@ impl View {
     pub fn blob(&self, digest: &Digest) -> Option<(PathBuf, u64)> {
         let size = *self.blobs.load().get(digest)?;
         Some((self.artifacts.artifact(digest), size))
+    }
+
+    /// Returns files of versions that are served and that are not in the artifact store, or have another length there:
+    /// the beginnings of their digests, at most so many. It asks the disk for each.
+    pub(crate) fn damaged(&self, most: usize) -> Vec<String> {
+        let blobs = self.blobs.load();
+        let gone = blobs.iter().filter(|(digest, size)| {
+            let there = std::fs::metadata(self.artifacts.artifact(digest));
+            there.map(|file| file.len()).ok() != Some(**size)
+        });
+        gone.take(most).map(|(digest, _)| digest.short()).collect()
     }
 
     /// Returns a version that is served.

@@ -1,10 +1,11 @@
 //! Boots: list, show.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use kiln_inventory::{Boot, BootEvent, BootId};
+use kiln_inventory::{Boot, BootEvent, BootId, MachineId};
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -12,12 +13,17 @@ use super::access::{Access, Noun};
 use super::extract::{Key, Params};
 use super::route::{Route, get};
 use super::{Control, Fault};
+use crate::boots::now_ms;
 use crate::breakdown::Breakdown;
+use crate::hear::{self, HeardLine, Source};
+use crate::verdict::{Story, Verdict};
 
 /// The most boots in one answer.
 const MAX_LIST: u32 = 1000;
 /// Earlier healthy boots that a boot is compared with.
 const COMPARED: u32 = 9;
+/// The latest orders of a machine among which one is looked for that ended a boot.
+const COMPARED_ORDERS: u32 = 200;
 
 /// A boot and its timeline.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -30,6 +36,20 @@ pub struct BootDetail {
     /// Where its time went.
     #[serde(default)]
     pub breakdown: Breakdown,
+    /// What became of it.
+    #[serde(default)]
+    pub verdict: Verdict,
+}
+
+/// A boot in a list.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BootRow {
+    /// The boot.
+    #[serde(flatten)]
+    pub boot: Boot,
+    /// What became of it.
+    #[serde(default)]
+    pub verdict: Verdict,
 }
 
 /// The last words of the kernel of a boot that failed.
@@ -44,10 +64,12 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/boots", read, "List boots, the newest first", list)
             .query::<ListQuery>()
-            .lists::<Boot>(),
+            .lists::<BootRow>(),
         get("/api/v1/boots/{id}", read, "Show a boot and its timeline", show).gives::<BootDetail>(),
         get("/api/v1/boots/{id}/kernel-log", read, "Show what the kernel said last", kernel_log)
             .gives::<KernelLog>(),
+        get("/api/v1/boots/{id}/log", read, "Show all that was heard of a boot", log)
+            .lists::<HeardLine>(),
     ]
 }
 
@@ -55,14 +77,57 @@ pub(super) fn routes() -> Vec<Route> {
 struct ListQuery {
     /// The most boots in the answer: 50 unless said, 1000 at most.
     limit: Option<u32>,
+    /// Whether to say what became of each, which reads their timelines. Yes, unless it is `false`.
+    verdict: Option<bool>,
 }
 
 async fn list(
     State(control): State<Arc<Control>>,
     Params(query): Params<ListQuery>,
-) -> Result<Json<Vec<Boot>>, Fault> {
+) -> Result<Json<Vec<BootRow>>, Fault> {
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
-    Ok(Json(control.inventory.boots(limit).await?))
+    let boots = control.inventory.boots(limit).await?;
+    // The newest come first, so that the boot after each is among those before it.
+    let mut newer: HashMap<MachineId, Boot> = HashMap::new();
+    let mut rows = Vec::with_capacity(boots.len());
+    for boot in boots {
+        if query.verdict == Some(false) {
+            rows.push(BootRow { boot, verdict: Verdict::default() });
+            continue;
+        }
+        let events = control.inventory.boot(boot.id).await?.map_or_else(Vec::new, |(_, e)| e);
+        let verdict = judge(&control, &boot, &events, newer.get(&boot.machine)).await?;
+        newer.insert(boot.machine, boot.clone());
+        rows.push(BootRow { boot, verdict });
+    }
+    Ok(Json(rows))
+}
+
+/// Finds what became of a boot.
+async fn judge(
+    control: &Control,
+    boot: &Boot,
+    events: &[BootEvent],
+    next: Option<&Boot>,
+) -> Result<Verdict, Fault> {
+    // An order can only have ended a boot that came to have a system.
+    let orders = match boot.kernel_start {
+        Some(_) => control.inventory.orders(boot.machine, COMPARED_ORDERS).await?,
+        None => Vec::new(),
+    };
+    let heard = control.heard.lines(boot.id);
+    let by_kernel = heard.iter().filter(|line| line.source == Source::Netconsole);
+    let console: Vec<&str> = by_kernel.map(|line| line.text.as_str()).collect();
+    let version = boot.version.and_then(|version| control.view.version(&version));
+    Ok(Verdict::of(&Story {
+        boot,
+        events,
+        next,
+        orders: &orders,
+        segments: version.map(|version| version.segments),
+        console: &console.join("\n"),
+        now: now_ms(),
+    }))
 }
 
 async fn show(
@@ -80,7 +145,27 @@ async fn show(
     }
     let mut breakdown = Breakdown::of(&boot, &events);
     breakdown.compare(&earlier);
-    Ok(Json(BootDetail { boot, events, breakdown }))
+    let boots = control.inventory.boots(MAX_LIST).await?;
+    let next = boots.iter().rev().find(|next| next.machine == boot.machine && next.id > boot.id);
+    let verdict = judge(&control, &boot, &events, next).await?;
+    Ok(Json(BootDetail { boot, events, breakdown, verdict }))
+}
+
+/// All that was heard of a boot: syslog, netconsole, and the log that a system sends of a boot that failed.
+async fn log(
+    State(control): State<Arc<Control>>,
+    Key(key): Key,
+) -> Result<Json<Vec<HeardLine>>, Fault> {
+    let missing = || Fault::not_found("boot", &key);
+    let id = key.parse().map(BootId).map_err(|_| missing())?;
+    let (boot, _) = control.inventory.boot(id).await?.ok_or_else(missing)?;
+    let log = control.inventory.kernel_log(id).await?.unwrap_or_default();
+    let end = boot.ended.unwrap_or(boot.started);
+    let lines = hear::merge(control.heard.lines(id), &log, boot.kernel_start, end);
+    if lines.is_empty() {
+        return Err(Fault::not_found("log of boot", &key));
+    }
+    Ok(Json(lines))
 }
 
 async fn kernel_log(

@@ -24,7 +24,7 @@ use kiln_ipxe::Endpoints;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-pub use boots::{BootDetail, KernelLog};
+pub use boots::{BootDetail, BootRow, KernelLog};
 pub use builds::BuildLog;
 pub use groups::{GroupRow, MachineSettings};
 pub use identity::{Merge, Split};
@@ -38,6 +38,7 @@ pub(crate) use problem::Fault;
 use crate::bake::Baker;
 use crate::boots::Boots;
 use crate::dhcp::Ledger;
+use crate::hear::Book;
 use crate::orders::Orders;
 use crate::settings::{AgentSettings, Subnet6Settings, SubnetSettings};
 use crate::view::View;
@@ -57,6 +58,8 @@ pub struct Control {
     pub baker: Baker,
     /// Who knows the boots that are under way.
     pub boots: Boots,
+    /// What machines have said.
+    pub heard: Book,
     /// What running machines are told to do.
     pub orders: Orders,
     /// What machines may be told.
@@ -65,9 +68,15 @@ pub struct Control {
     pub leases: Ledger,
 }
 
-/// Serves until told to stop.
-pub async fn serve(listener: UnixListener, control: Control, stop: CancellationToken) {
-    let router = router(control).into_make_service_with_connect_info::<peer::Peer>();
+/// Serves until told to stop, with more routes beside those of the API.
+pub async fn serve(
+    listener: UnixListener,
+    control: Control,
+    more: Router,
+    stop: CancellationToken,
+) {
+    let router = router(control).merge(more);
+    let router = router.into_make_service_with_connect_info::<peer::Peer>();
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(error = &error as &dyn std::error::Error, "the control plane died");

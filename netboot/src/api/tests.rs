@@ -63,11 +63,12 @@ impl Rig {
             endpoints6: Vec::new(),
             baker,
             boots: boots.clone(),
+            heard: Book::new(dir.path().join("heard")),
             orders: orders.clone(),
             agent,
             leases: Ledger::start(vec![lease], journal).0,
         };
-        let task = tokio::spawn(serve(listener, control, stop.clone()));
+        let task = tokio::spawn(serve(listener, control, Router::new(), stop.clone()));
         Self { _dir: dir, socket, inventory, boots, orders, stop, task }
     }
 

@@ -1,6 +1,6 @@
 //! One boot under way, as the tracker knows it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use kiln_builder::hash::sha256;
@@ -11,6 +11,11 @@ use super::secret::{same, secret};
 
 /// A machine that is refused asks again and again; this long it counts as the same attempt.
 const REFUSED_MS: i64 = 60_000;
+
+/// Firmware that has asked for nothing for so long has begun anew, however little it had got before.
+const FORGOTTEN_MS: i64 = 600_000;
+/// Packets of DHCP of one program that are told of one boot.
+const MOST_PACKETS: usize = 8;
 
 /// A boot under way.
 pub(super) struct Active {
@@ -26,11 +31,13 @@ pub(super) struct Active {
     pub(super) loading: i64,
     /// Whether it was refused, so that nothing more is expected of it.
     pub(super) refused: bool,
-    /// Which programs of the machine asked for an address, each told once.
-    pub(super) askers: HashSet<Asker>,
+    /// How often each program of the machine asked for an address, as far as that is told.
+    pub(super) askers: HashMap<Asker, usize>,
     pub(super) events: usize,
     /// Whether something was noted that may be wrong.
     pub(super) warned: bool,
+    /// Those among them that did not bring it further.
+    pub(super) vain: usize,
     /// How often it told something besides its timeline.
     pub(super) told: usize,
     /// The order by which it was started, where it was.
@@ -59,9 +66,10 @@ impl Active {
             phase: Phase::Dhcp,
             loading,
             refused: false,
-            askers: HashSet::new(),
+            askers: HashMap::new(),
             events: 0,
             warned: false,
+            vain: 0,
             told: 0,
             order: None,
         }
@@ -74,7 +82,7 @@ impl Active {
             Outcome::Failed => Phase::Failed,
             Outcome::Booting | Outcome::Abandoned => Phase::Segment,
         };
-        let askers = HashSet::from([Asker::System]);
+        let askers = HashMap::from([(Asker::System, MOST_PACKETS)]);
         Self { secrets: None, token_hash, phase, askers, ..Self::new(boot) }
     }
 
@@ -83,6 +91,15 @@ impl Active {
         // A loader that gave up has no system.
         let given = self.secrets.as_ref().is_none_or(|secrets| secrets.given);
         given && self.phase >= Phase::Init
+    }
+
+    /// Counts a packet of DHCP, and returns whether it is told: each where it is known what it was, else the first.
+    pub(super) fn tells_of(&mut self, asker: Asker, in_detail: bool) -> bool {
+        let told = self.askers.entry(asker).or_default();
+        let most = if in_detail { MOST_PACKETS } else { 1 };
+        let tells = *told < most;
+        *told += usize::from(tells);
+        tells
     }
 
     pub(super) fn knows(&self, token: &str) -> bool {
@@ -135,7 +152,10 @@ pub(super) fn begins_anew(active: &Active, at: i64, asker: Asker, fresh: bool) -
         return false;
     }
     match asker {
-        Asker::Firmware => fresh && active.phase > Phase::Dhcp,
+        // One that got no loader tries again and again; that is one boot.
+        Asker::Firmware => {
+            fresh && (active.phase > Phase::Dhcp || at - active.loading > FORGOTTEN_MS)
+        }
         // iPXE in the ROM of the network card asks first and alone; after a loader it asks once more.
         Asker::Ipxe => fresh && (active.phase >= Phase::Kernel || active.boot.ended.is_some()),
         Asker::System => false,

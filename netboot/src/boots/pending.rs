@@ -2,11 +2,14 @@
 //! not cost a boot its timeline.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kiln_inventory::{Asker, Boot, BootEvent, BootId, Sighting, Store, StoreError};
 use kiln_types::Mac;
 use tokio::time::Instant;
+
+use crate::observe::COUNTS;
 
 /// Events that may wait; more are lost, and how many is told.
 const MOST_EVENTS: usize = 20_000;
@@ -60,6 +63,7 @@ impl Pending {
     pub(super) fn event(&mut self, boot: BootId, event: BootEvent) {
         if self.waiting >= MOST_EVENTS {
             self.lost += 1;
+            COUNTS.lost.add(1);
             return;
         }
         self.waiting += 1;
@@ -81,7 +85,11 @@ impl Pending {
         if self.again.is_some_and(|again| Instant::now() < again) {
             return;
         }
-        match self.try_to_write(store).await {
+        let begin = Instant::now();
+        let written = self.try_to_write(store).await;
+        COUNTS.store.observe(begin.elapsed());
+        COUNTS.backlog.store(i64::try_from(self.waiting).unwrap_or(i64::MAX), Ordering::Relaxed);
+        match written {
             Ok(()) => {
                 if self.again.take().is_some() {
                     tracing::info!(lost = self.lost, "the timelines of boots are written again");
@@ -89,6 +97,7 @@ impl Pending {
                 (self.retry, self.lost) = (FIRST_RETRY, 0);
             }
             Err(error) => {
+                COUNTS.store_failures.add(1);
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     events = self.waiting,

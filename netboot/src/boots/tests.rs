@@ -381,3 +381,62 @@ async fn only_the_machine_tells_about_itself_and_not_without_end() {
     assert_eq!(last, Err(BootsError::TooOften));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn packets_of_dhcp_are_told_one_by_one_and_not_without_end() {
+    let rig = Rig::start(None).await;
+    let sighting = Sighting {
+        mac: rig.mac,
+        asker: Asker::Firmware,
+        firmware: Some(Firmware::UefiX64),
+        uuid: None,
+    };
+    let decision = decide(&rig.snapshot, &sighting);
+    let packet = |asked, answer, note| {
+        let exchange = Some(Exchange { asked, answer, note });
+        let fresh = asked == "DISCOVER";
+        rig.boots.exchanged(&sighting, Some(&decision), fresh, Some(MACHINE), exchange);
+    };
+    for _ in 0..20 {
+        packet("DISCOVER", Some("OFFER"), "address offered");
+    }
+    let (store, _dir) = (rig.store.clone(), rig.dir.clone());
+    assert_eq!(rig.stop().await.len(), 1);
+    let boot = store.boots(1).await.unwrap().remove(0);
+    let events = store.boot(boot.id).await.unwrap().unwrap().1;
+    assert_eq!(events.len(), 8);
+    assert!(events.iter().all(|event| event.detail == "firmware DISCOVER, OFFER 10.0.0.100"));
+}
+
+#[tokio::test]
+async fn firmware_that_gets_no_loader_and_tries_again_has_one_boot() {
+    let rig = Rig::start(None).await;
+    use Phase::{Absent, Broken, Dhcp, Loader};
+    for _ in 0..3 {
+        rig.dhcp(Asker::Firmware, true);
+        rig.boots.loader(MACHINE, Transfer::absent("ipxe-amd64.efi", "there is no such file"));
+        let broken = Transfer::of(Loader, "ipxe-amd64.efi".to_owned(), 5, 9, 100);
+        rig.boots.loader(MACHINE, broken);
+    }
+    rig.loader();
+    let (store, _dir) = (rig.store.clone(), rig.dir.clone());
+    let boots = rig.stop().await;
+    assert_eq!(boots.len(), 1);
+    assert_eq!(boots[0].1, [Dhcp, Absent, Broken, Absent, Broken, Absent, Broken, Loader]);
+    let events = store.boot(boots[0].0.id).await.unwrap().unwrap().1;
+    assert_eq!(events[1].detail, "ipxe-amd64.efi: there is no such file");
+    assert_eq!(events[2].detail, "ipxe-amd64.efi: broke off after 5 of 9 bytes");
+    assert_eq!((events[2].bytes, events[2].millis), (Some(5), Some(100)));
+}
+
+#[tokio::test]
+async fn files_that_are_asked_for_in_vain_do_not_use_up_the_timeline() {
+    let rig = Rig::start(None).await;
+    rig.dhcp(Asker::Firmware, true);
+    for _ in 0..1_000 {
+        rig.boots.loader(MACHINE, Transfer::absent("x", "there is no such file"));
+    }
+    rig.loader();
+    let events = rig.stop().await.remove(0).1;
+    assert_eq!((events.len(), events.last()), (42, Some(&Phase::Loader)));
+}

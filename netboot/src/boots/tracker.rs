@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use kiln_inventory::{
     Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Outcome, Phase, Plan, Sighting,
@@ -17,12 +18,17 @@ use super::active::{Active, begins_anew};
 use super::align;
 use super::pending::Pending;
 use super::secret::same;
-use super::{BootsError, Identity, Message, Report, Reports, ScriptBy, Told, Transfer};
+use super::{BootsError, Exchange, Identity, Message, Report, Reports, ScriptBy, Told, Transfer};
+use crate::observe::COUNTS;
 
 /// Messages that are written in one go.
 const BATCH: usize = 256;
 /// Events kept of one boot, so that a machine in a loop does not fill the disk.
 const MAX_EVENTS: usize = 400;
+/// Those among them of files that were asked for in vain.
+const MAX_VAIN: usize = 40;
+/// Characters of what a system says in one event.
+const MAX_DETAIL: usize = 512;
 /// Times that one boot may tell something besides its timeline.
 const MAX_TOLD: usize = 32;
 /// Addresses of which is known who has them; in a network of another server anyone may claim any.
@@ -106,13 +112,13 @@ impl Tracker {
 
     async fn take(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
-            Message::Seen { at, sighting, decision, fresh, address } => {
+            Message::Seen { at, sighting, decision, fresh, address, exchange } => {
                 self.pending.sighting(sighting.clone(), at);
                 if let Some(address) = address {
                     self.note_who(address, &sighting);
                 }
                 if let Some(decision) = decision {
-                    self.seen(at, &sighting, &decision, fresh, address).await?;
+                    self.seen(at, &sighting, &decision, fresh, address, exchange).await?;
                 }
             }
             Message::Warn { at, boot, detail } => self.warn(at, boot, detail),
@@ -126,6 +132,11 @@ impl Tracker {
             Message::Untrusted { at, peer, detail } => self.untrusted(at, peer, detail),
             Message::Who { peer, reply } => {
                 let _ = reply.send(self.who.get(&peer).cloned());
+            }
+            Message::At { peer, reply } => {
+                let active = self.by_address.get(&peer).and_then(|it| self.active.get(it));
+                let boot = active.filter(|active| active.is_from(peer)).map(|it| it.boot.id);
+                let _ = reply.send(boot);
             }
             Message::Script { at, peer, sighting, decision, by, reply } => {
                 let ticket = self.script(at, peer, &sighting, &decision, by).await;
@@ -181,6 +192,7 @@ impl Tracker {
         decision: &Decision,
         fresh: bool,
         address: Option<IpAddr>,
+        exchange: Option<Exchange>,
     ) -> Result<(), StoreError> {
         let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
         let id = machine.id;
@@ -201,20 +213,15 @@ impl Tracker {
             active.boot.firmware = sighting.firmware;
             self.pending.boot(&active.boot);
         }
-        if active.boot.ended.is_none() && active.askers.insert(sighting.asker) {
-            let asker = match sighting.asker {
-                Asker::Firmware => "firmware",
-                Asker::Ipxe => "ipxe",
-                Asker::System => "system",
-            };
-            let detail = match address {
-                Some(address) => format!("{asker} gets {address}"),
-                None => asker.to_owned(),
-            };
-            if sighting.asker != Asker::System {
-                active.loading = active.loading.max(at);
-            }
+        if active.boot.ended.is_some() {
+            return Ok(());
+        }
+        if sighting.asker != Asker::System {
+            active.loading = active.loading.max(at);
+        }
+        if active.tells_of(sighting.asker, exchange.is_some()) {
             let boot = active.boot.id;
+            let detail = in_words(sighting.asker, exchange, address);
             self.event(boot, BootEvent::new(at, Phase::Dhcp, detail));
         }
         Ok(())
@@ -253,6 +260,7 @@ impl Tracker {
             })
             .await?;
         tracing::info!(boot = boot.id.0, machine = boot.machine_name, mac = %boot.mac, "boot begins");
+        COUNTS.boot_begins();
         let id = boot.id;
         self.by_boot.insert(id, machine.id);
         self.active.insert(machine.id, Active { refused: plan.is_none(), ..Active::new(boot) });
@@ -270,6 +278,7 @@ impl Tracker {
     pub(super) fn give_up(&mut self, at: i64, mut boot: Boot) {
         if boot.ended.is_none() {
             boot.outcome = Outcome::Abandoned;
+            COUNTS.boot_ends(boot.outcome);
             boot.ended = Some(at);
             self.pending.boot(&boot);
         }
@@ -290,7 +299,7 @@ impl Tracker {
         }
         let Plan::Boot(plan) = &decision.plan else {
             // A refusal that DHCP did not tell, because another server gives the addresses.
-            self.seen(at, sighting, decision, false, Some(peer)).await?;
+            self.seen(at, sighting, decision, false, Some(peer), None).await?;
             return Ok(None);
         };
         let current = self.active.get(&machine.id);
@@ -343,12 +352,17 @@ impl Tracker {
         if let Some(active) = self.find(boot) {
             active.loading = active.loading.max(at);
         }
+        let event = BootEvent::new(at, phase, detail);
         let (bytes, millis) = (Some(bytes), Some(millis));
-        self.event(boot, BootEvent { bytes, millis, ..BootEvent::new(at, phase, detail) });
+        self.event(
+            boot,
+            match phase {
+                Phase::Absent => event,
+                _ => BootEvent { bytes, millis, ..event },
+            },
+        );
     }
 
-    /// Ends a boot that its loader gave up. Once the system has reported, no loader runs there any more, and nothing
-    /// on the machine may end the boot without its token.
     /// Ends the boot of an address whose firmware has got no loader yet.
     fn untrusted(&mut self, at: i64, peer: IpAddr, detail: String) {
         let machine = self.by_address.get(&peer);
@@ -358,6 +372,8 @@ impl Tracker {
         }
     }
 
+    /// Ends a boot that its loader gave up. Once the system has reported, no loader runs there any more, and nothing
+    /// on the machine may end the boot without its token.
     fn loader_failed(&mut self, at: i64, peer: IpAddr, boot: BootId, detail: String) {
         let Some(active) = self.find(boot) else { return };
         if active.is_from(peer) && active.boot.ended.is_none() && active.phase < Phase::Init {
@@ -427,7 +443,7 @@ impl Tracker {
         // What the server sees for itself is not the machine's to say.
         for report in reports.into_iter().filter(|report| report.phase >= Phase::Init) {
             let detail: String =
-                report.detail.chars().filter(|c| !c.is_control()).take(300).collect();
+                report.detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
             let Report { phase, millis, took, .. } = report;
             let at = start.zip(millis).map_or(at, |(start, m)| align::place(start, m, at));
             self.event(boot, BootEvent { millis, took, ..BootEvent::new(at, phase, detail) });
@@ -472,6 +488,12 @@ impl Tracker {
             (Phase::Healthy, Outcome::Booting | Outcome::Failed)
                 | (Phase::Failed, Outcome::Booting)
         );
+        if event.phase < Phase::Dhcp {
+            active.vain += 1;
+            if active.vain > MAX_VAIN {
+                return;
+            }
+        }
         active.events += 1;
         if active.events > MAX_EVENTS && !ends {
             return;
@@ -488,6 +510,11 @@ impl Tracker {
             active.boot.outcome = Outcome::Failed;
         }
         if ends {
+            COUNTS.boot_ends(active.boot.outcome);
+            if active.boot.outcome == Outcome::Healthy {
+                let took = u64::try_from(event.at - active.boot.started).unwrap_or(0);
+                COUNTS.healthy.observe(Duration::from_millis(took));
+            }
             active.boot.ended = Some(event.at);
             self.pending.boot(&active.boot);
         }
@@ -499,4 +526,24 @@ impl Tracker {
 /// Returns the image that a machine is to run although it boots nothing now.
 fn wanted_image(decision: &Decision) -> Option<ImageRef> {
     decision.settings.as_ref()?.image.as_ref().map(|said| said.value.clone())
+}
+
+/// Says what a program of the machine asked by DHCP, and what it got.
+fn in_words(asker: Asker, exchange: Option<Exchange>, address: Option<IpAddr>) -> String {
+    let asker = match asker {
+        Asker::Firmware => "firmware",
+        Asker::Ipxe => "ipxe",
+        Asker::System => "system",
+    };
+    match (exchange, address) {
+        (None, Some(address)) => format!("{asker} gets {address}"),
+        (None, None) => asker.to_owned(),
+        (Some(Exchange { asked, answer: Some(answer), .. }), Some(address)) => {
+            format!("{asker} {asked}, {answer} {address}")
+        }
+        (Some(Exchange { asked, answer: Some(answer), note }), None) => {
+            format!("{asker} {asked}, {answer}: {note}")
+        }
+        (Some(Exchange { asked, answer: None, note }), _) => format!("{asker} {asked}: {note}"),
+    }
 }

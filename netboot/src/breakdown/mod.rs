@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use self::steps::Steps;
 
+/// A step that takes this much longer than usual, and twice as long, is worth a word.
+const SLOW_MS: u64 = 1_000;
+
 /// One step of a boot. Times are milliseconds since the first packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = BreakdownStep)]
@@ -87,19 +90,32 @@ impl Breakdown {
     pub fn compare(&mut self, earlier: &[Self]) {
         self.usual = median(earlier.iter().map(|boot| boot.total).collect());
         for index in 0..self.steps.len() {
-            let once = |boot: &Self, name: &str| {
-                let mut found = boot.steps.iter().filter(|step| step.name == name);
-                found.next().filter(|_| found.next().is_none()).map(Step::took)
-            };
             let Some(name) = self.steps.get(index).map(|step| step.name.clone()) else { continue };
-            // What comes several times, as `init` between other steps, compares with nothing.
-            let usual = once(self, &name).and_then(|_| {
-                median(earlier.iter().filter_map(|boot| once(boot, &name)).collect())
-            });
+            let called = |step: &&Step| step.name == name;
+            // What comes several times, as `init` between other steps, compares with the one in the same place, where
+            // there are as many.
+            let count = self.steps.iter().filter(called).count();
+            let place = self.steps.iter().take(index).filter(called).count();
+            let same = |boot: &Self| {
+                let found: Vec<&Step> = boot.steps.iter().filter(called).collect();
+                (found.len() == count).then(|| found.get(place).map(|step| step.took())).flatten()
+            };
+            let usual = median(earlier.iter().filter_map(same).collect());
             if let Some(step) = self.steps.get_mut(index) {
                 step.usual = usual;
             }
         }
+    }
+
+    /// Returns the steps that took much longer than they usually do on this machine, the worst first.
+    pub fn slower(&self) -> Vec<&Step> {
+        let excess = |step: &Step| step.took().saturating_sub(step.usual.unwrap_or(u64::MAX));
+        let is_slow = |step: &&Step| {
+            step.usual.is_some_and(|usual| excess(step) >= SLOW_MS && step.took() / 2 >= usual)
+        };
+        let mut steps: Vec<&Step> = self.steps.iter().filter(is_slow).collect();
+        steps.sort_by_key(|step| std::cmp::Reverse(excess(step)));
+        steps
     }
 
     /// Returns the steps that make up most of the boot, the longest first.

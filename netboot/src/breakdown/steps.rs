@@ -57,6 +57,11 @@ impl<'a> Steps<'a> {
                         running = "loader";
                     }
                     self.until(running, end);
+                    // Only one whose packets are known is worth a row.
+                    if event.detail.contains(", ") || event.detail.contains(": ") {
+                        let detail = event.detail.clone();
+                        self.add(Step { detail, ..step("dhcp", end, end) });
+                    }
                 }
                 Phase::Script => {
                     running = "loader";
@@ -69,6 +74,13 @@ impl<'a> Steps<'a> {
                     self.steps.push(Step { detail, ..step("warning", end, end) });
                     continue;
                 }
+                // Asked in vain: the time is that of who asked.
+                Phase::Absent => {
+                    let waits = if running == "firmware" { running } else { "loader" };
+                    self.until(waits, end);
+                    let detail = event.detail.clone();
+                    self.add(Step { detail, ..step("absent", end, end) });
+                }
                 phase => {
                     let took = event.millis.unwrap_or(0);
                     let from = end.saturating_sub(took).max(self.done.min(end));
@@ -76,15 +88,21 @@ impl<'a> Steps<'a> {
                         Some(index) => self.extend(index, from),
                         None => self.until(running, from),
                     }
-                    let name = match phase {
-                        Phase::Kernel => "fetch kernel".to_owned(),
-                        _ => format!("fetch {}", event.detail),
+                    // What broke off is fetched again, most times; the firmware goes on as what it was.
+                    let broken = phase == Phase::Broken;
+                    let (name, detail) = match event.detail.split_once(": ") {
+                        Some((name, why)) if broken => (name, why),
+                        _ => (event.detail.as_str(), ""),
                     };
-                    let fetch = Step { bytes: event.bytes, ..step(&name, from, end) };
+                    let name = format!("fetch {name}");
+                    let detail = detail.to_owned();
+                    let fetch = Step { bytes: event.bytes, detail, ..step(&name, from, end) };
                     self.add(Step { rate: rate(&fetch), ..fetch });
-                    running = "loader";
-                    fetched = (phase != Phase::Loader).then(|| self.steps.len() - 1);
-                    continue;
+                    if !broken {
+                        running = "loader";
+                        fetched = (phase != Phase::Loader).then(|| self.steps.len() - 1);
+                        continue;
+                    }
                 }
             }
             fetched = None;
@@ -125,7 +143,7 @@ impl<'a> Steps<'a> {
         let services = reported.iter().filter_map(turn).min().unwrap_or(u64::MAX);
         for event in &reported {
             match event.phase {
-                Phase::Init | Phase::Start | Phase::Service | Phase::Healthy => {}
+                Phase::Init | Phase::Start | Phase::Waiting | Phase::Service | Phase::Healthy => {}
                 // A moment beside the others.
                 Phase::Restart => {
                     let (at, detail) = (self.clock.end(event), event.detail.clone());

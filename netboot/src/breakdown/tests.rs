@@ -245,3 +245,42 @@ fn steps_are_compared_with_the_median_of_earlier_boots() {
     breakdown.compare(&[]);
     assert_eq!((breakdown.usual, breakdown.steps[0].usual), (None, None));
 }
+
+#[test]
+fn what_did_not_arrive_is_told_and_still_adds_up() {
+    let events = [
+        seen(0, Phase::Dhcp, "firmware DISCOVER, OFFER 10.0.0.9", None),
+        seen(900, Phase::Broken, "ipxe.efi: broke off after 5 of 9 bytes", Some((5, 400))),
+        seen(1_000, Phase::Absent, "ipxe.efi: there is no such file", None),
+        seen(2_000, Phase::Loader, "ipxe.efi", Some((9, 100))),
+    ];
+    let breakdown = Breakdown::of(&boot(Outcome::Abandoned, Some(3_000), None), &events);
+    adds_up(&breakdown);
+    let expected = [
+        ("dhcp", 0, 0, 0),
+        ("firmware", 0, 500, 500),
+        ("fetch ipxe.efi", 500, 900, 400),
+        ("firmware", 900, 1_000, 100),
+        ("absent", 1_000, 1_000, 0),
+        ("firmware", 1_000, 1_900, 900),
+        ("fetch ipxe.efi", 1_900, 2_000, 100),
+        ("silence", 2_000, 3_000, 1_000),
+    ];
+    assert_eq!(named(&breakdown), expected);
+    assert_eq!(breakdown.steps[2].detail, "broke off after 5 of 9 bytes");
+}
+
+#[test]
+fn steps_that_took_much_longer_than_usual_are_named_the_worst_first() {
+    let mut breakdown = Breakdown::of(&boot(Outcome::Booting, None, None), &loading());
+    for step in &mut breakdown.steps {
+        step.usual = Some(step.took());
+    }
+    assert!(breakdown.slower().is_empty());
+    breakdown.steps[0].to += 1_600;
+    breakdown.steps[2].to += 9_000;
+    // Twice as long, and no second longer.
+    breakdown.steps[1].to += 500;
+    let slower: Vec<&str> = breakdown.slower().iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(slower, ["loader", "firmware"]);
+}

@@ -6,10 +6,14 @@ use kiln_inventory::{Boot, Outcome};
 use super::client::{Client, path_part};
 use super::table::{ago, plain, seconds, size, table, text};
 use super::{ClientArgs, Failure, Output, print_json};
-use crate::api::{BootDetail, KernelLog};
+use crate::api::{BootDetail, BootRow};
 use crate::boots::now_ms;
 use crate::breakdown::{Breakdown, Step};
+use crate::hear::{HeardLine, Source};
+use crate::verdict::Verdict;
 
+/// Characters of a reason in a list.
+const REASON: usize = 90;
 /// Width of the bars of a timeline.
 const WIDTH: u128 = 32;
 
@@ -41,10 +45,10 @@ enum BootCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Show what the kernel wrote before a boot failed
+    /// Show what was heard of a boot: syslog, netconsole, and the kernel's log of one that failed
     ///
     /// A machine that says that something failed sends the last 64 KiB of its kernel's log, once per boot. It is kept for
-    /// the last 5 such boots of each machine.
+    /// the last 5 such boots of each machine. Syslog and netconsole are heard where the settings say so.
     Log {
         /// Number of the boot, as `kiln boot list` shows it
         boot: String,
@@ -57,7 +61,7 @@ pub(super) async fn run(args: BootArgs) -> Result<(), Failure> {
     match args.command {
         BootCommand::List { limit, client } => {
             let path = format!("/api/v1/boots?limit={limit}");
-            let boots: Vec<Boot> = Client::new(&client).get(&path).await?;
+            let boots: Vec<BootRow> = Client::new(&client).get(&path).await?;
             match client.output {
                 Output::Json => print_json(&boots)?,
                 Output::Table => list(&boots),
@@ -68,23 +72,26 @@ pub(super) async fn run(args: BootArgs) -> Result<(), Failure> {
             let detail: BootDetail = Client::new(&client).get(&path).await?;
             match client.output {
                 Output::Json => print_json(&detail)?,
-                Output::Table => println!("{}", breakdown(&detail.boot, &detail.breakdown)),
+                Output::Table => {
+                    println!("{}", breakdown(&detail.boot, &detail.breakdown, &detail.verdict));
+                }
             }
         }
         BootCommand::Log { boot, client } => {
-            let path = format!("/api/v1/boots/{}/kernel-log", path_part(&boot));
-            let log: KernelLog = Client::new(&client).get(&path).await?;
+            let path = format!("/api/v1/boots/{}/log", path_part(&boot));
+            let lines: Vec<HeardLine> = Client::new(&client).get(&path).await?;
             match client.output {
-                Output::Json => print_json(&log)?,
-                Output::Table => log.log.lines().for_each(|line| println!("{}", plain(line))),
+                Output::Json => print_json(&lines)?,
+                Output::Table => lines.iter().for_each(|line| println!("{}", said(line, &lines))),
             }
         }
     }
     Ok(())
 }
 
-const fn outcome(outcome: Outcome) -> &'static str {
+fn outcome(outcome: Outcome, verdict: &Verdict) -> &'static str {
     match outcome {
+        Outcome::Booting if verdict.is_stuck(outcome) => "stuck",
         Outcome::Booting => "booting",
         Outcome::Healthy => "healthy",
         Outcome::Failed => "failed",
@@ -92,11 +99,32 @@ const fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
-fn list(boots: &[Boot]) {
+/// Writes a line of a log. Those of the kernel have their own times, which are enough where they are alone.
+fn said(line: &HeardLine, all: &[HeardLine]) -> String {
+    let text = plain(&line.text);
+    if all.iter().all(|line| line.source == Source::Kernel) {
+        return text;
+    }
+    let at = jiff::Timestamp::from_millisecond(line.at).unwrap_or_default();
+    format!("{at:.3} {:<10} {text}", line.source.as_str())
+}
+
+/// Returns the reason in the width of a column.
+fn reason(verdict: &Verdict) -> String {
+    let text = plain(&verdict.reason);
+    if text.chars().count() <= REASON {
+        return text;
+    }
+    let short: String = text.chars().take(REASON - 1).collect();
+    format!("{short}…")
+}
+
+fn list(boots: &[BootRow]) {
     let now = now_ms();
-    let headers = ["boot", "machine", "firmware", "image", "version", "outcome", "took", "started"];
+    let headers =
+        ["boot", "machine", "firmware", "image", "version", "outcome", "took", "started", "reason"];
     let mut rows = table(&headers);
-    for boot in boots {
+    for BootRow { boot, verdict } in boots {
         let dash = || "-".to_owned();
         rows.add_row([
             boot.id.to_string(),
@@ -104,16 +132,17 @@ fn list(boots: &[Boot]) {
             boot.firmware.map_or_else(dash, |f| f.to_string()),
             boot.image.as_ref().map_or_else(dash, ToString::to_string),
             boot.version.map_or_else(dash, |v| v.short()),
-            outcome(boot.outcome).to_owned(),
+            outcome(boot.outcome, verdict).to_owned(),
             boot.ended.map_or_else(dash, |ended| seconds(ended - boot.started)),
             ago(boot.started, now),
+            reason(verdict),
         ]);
     }
     println!("{}", text(&rows));
 }
 
 /// Draws where the time went: a row for each step, with its bar. Steps that made nobody wait have a pale one.
-fn breakdown(boot: &Boot, breakdown: &Breakdown) -> String {
+fn breakdown(boot: &Boot, breakdown: &Breakdown, verdict: &Verdict) -> String {
     let firmware = boot.firmware.map_or_else(|| "unknown firmware".to_owned(), |f| f.to_string());
     let image = boot.image.as_ref().map_or_else(|| "no image".to_owned(), ToString::to_string);
     let mut head = format!(
@@ -121,7 +150,7 @@ fn breakdown(boot: &Boot, breakdown: &Breakdown) -> String {
         boot.id,
         boot.machine_name,
         boot.mac,
-        outcome(boot.outcome),
+        outcome(boot.outcome, verdict),
         time(breakdown.total)
     );
     if let Some(usual) = breakdown.usual {
@@ -159,8 +188,27 @@ fn breakdown(boot: &Boot, breakdown: &Breakdown) -> String {
     if !longest.is_empty() {
         out.push_str(&format!("\n\nlongest: {}", longest.join(", ")));
     }
+    let slower: Vec<String> = breakdown
+        .slower()
+        .into_iter()
+        .filter_map(|step| {
+            Some(format!(
+                "{} {}, usually {}",
+                plain(&step.name),
+                time(step.took()),
+                time(step.usual?)
+            ))
+        })
+        .collect();
+    if !slower.is_empty() {
+        out.push_str(&format!("\nslower than usual: {}", slower.join("; ")));
+    }
     if breakdown.later > 0 {
         out.push_str(&format!("\nlater: {} more events; `-o json` has them", breakdown.later));
+    }
+    out.push_str(&format!("\n\nverdict: {}\n{}", verdict.cause, plain(&verdict.reason)));
+    if !verdict.advice.is_empty() {
+        out.push_str(&format!("\nwhat to do: {}", plain(&verdict.advice)));
     }
     out
 }

@@ -38,7 +38,7 @@ use kiln_builder::trust::KeyDir;
 use serde::Serialize;
 
 use crate::demo::DemoArgs;
-use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, DEFAULT_STORE};
+use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, DEFAULT_STORE, LogFormat};
 
 /// Bakes operating-system images and boots machines into them over the network
 ///
@@ -177,9 +177,12 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Starts the log on standard error. `RUST_LOG` chooses what it holds.
-pub fn init_logging(server: bool) {
-    let default = if server { "info" } else { "warn" };
+/// Starts the log on standard error, that of the server as its settings say. `RUST_LOG` chooses what it holds.
+pub fn init_logging(command: &Command) {
+    let (default, format) = match command {
+        Command::Serve(args) => ("info", args.log()),
+        _ => ("warn", LogFormat::Text),
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -188,8 +191,10 @@ pub fn init_logging(server: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .with_target(false);
-    // The journal has its own times.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
+    // The journal has its own times. What programs read has one form, wherever it goes.
+    if format == LogFormat::Json {
+        log.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    } else if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init();
     } else {
         log.init();

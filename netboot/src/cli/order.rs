@@ -252,7 +252,7 @@ async fn follow(client: &Client, order: &mut Order, deadline: Instant) -> Result
         return Ok(());
     }
     loop {
-        let boots: Vec<Boot> = client.get("/api/v1/boots?limit=1000").await?;
+        let boots: Vec<Boot> = client.get("/api/v1/boots?limit=1000&verdict=false").await?;
         let next = boots.iter().find(|boot| boot.machine == order.machine && boot.id > order.boot);
         match next.map(|boot| (boot.outcome, boot.id)) {
             Some((Outcome::Healthy, _)) => return Ok(()),

@@ -5,8 +5,9 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArg, Failure};
+use crate::notify::Notify;
 use crate::serve;
-use crate::settings::Settings;
+use crate::settings::{LogFormat, LogSettings, Settings};
 
 /// Exit code of a part that died.
 const DIED: u8 = 70;
@@ -21,6 +22,14 @@ pub struct ServeArgs {
     config: ConfigArg,
 }
 
+impl ServeArgs {
+    /// Returns what the log is to look like, which is wanted before the settings are understood.
+    pub fn log(&self) -> LogFormat {
+        let text = std::fs::read_to_string(&self.config.config).unwrap_or_default();
+        LogSettings::peek(&text).format
+    }
+}
+
 pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let settings = Settings::read(&args.config.config)
         .map_err(|error| Failure::new(Failure::CONFIG, error))?;
@@ -32,14 +41,20 @@ pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
         _ = interrupt.recv() => return Ok(()),
     };
     if let Some(address) = running.http_addr() {
+        if let Some(address) = running.metrics_addr() {
+            tracing::info!(metrics = %address, "serving metrics and health");
+        }
         tracing::info!(http = %address, socket = %running.socket_path().display(), "serving");
     }
+    let notify = Notify::from_env();
+    notify.say("READY=1");
     let died = tokio::select! {
         what = running.failed() => Some(what),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
     tracing::info!("stopping");
+    notify.say("STOPPING=1");
     running.shutdown().await;
     died.map_or(Ok(()), |what| Err(Failure::new(DIED, anyhow!(what))))
 }

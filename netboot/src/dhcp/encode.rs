@@ -18,6 +18,16 @@ pub enum ReplyKind {
 }
 
 impl ReplyKind {
+    /// Returns the word of the protocol.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offer => "OFFER",
+            Self::Ack => "ACK",
+            Self::Nak => "NAK",
+            Self::Bootp => "BOOTREPLY",
+        }
+    }
+
     /// Returns the value of option 53.
     const fn message_type(self) -> Option<u8> {
         match self {

@@ -20,12 +20,14 @@ const TRIES: u8 = 4;
 pub(super) struct Waiting {
     pub(super) request: Request,
     pub(super) from: SocketAddrV4,
+    /// When it came.
+    pub(super) since: Instant,
     tries: u8,
 }
 
 impl Waiting {
     pub(super) fn new(request: Request, from: SocketAddrV4) -> Self {
-        Self { request, from, tries: 0 }
+        Self { request, from, since: Instant::now(), tries: 0 }
     }
 
     /// Counts an address that was in use, and returns whether another one may be tried.

@@ -19,9 +19,10 @@ use super::seldom::Seldom;
 use super::select::{Known, Site, select};
 use super::subnet::{Role, Subnet};
 use super::transport::Transport;
-use super::wire::Request;
+use super::wire::{Kind, Request};
 use super::{Reply, ReplyKind};
 use crate::net::{ArpSocket, Heard};
+use crate::observe::COUNTS;
 
 /// Hears of every request. Must not block: it is called between two packets.
 pub trait Observer: Send + Sync + 'static {
@@ -32,6 +33,8 @@ pub trait Observer: Send + Sync + 'static {
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DhcpEvent {
+    /// What was asked.
+    pub asked: Kind,
     /// What is sent, if anything.
     pub kind: Option<ReplyKind>,
     /// Address that the machine gets or has.
@@ -171,6 +174,7 @@ impl<O: Observer> Wire<'_, O> {
             let request = match Request::decode(buffer.get(..length).unwrap_or_default()) {
                 Ok(request) => request,
                 Err(error) => {
+                    COUNTS.dhcp_malformed.add(1);
                     debug!(%from, %error, "packet dropped");
                     continue;
                 }
@@ -178,6 +182,7 @@ impl<O: Observer> Wire<'_, O> {
             if flood.admits(request.mac, Timestamp::now()) {
                 self.answer(Waiting::new(request, from), true);
             } else {
+                COUNTS.dhcp_flood.add(1);
                 debug!(mac = %request.mac, "packet dropped: more than {FLOOD} in a second");
             }
         }
@@ -207,6 +212,9 @@ impl<O: Observer> Wire<'_, O> {
     fn send(&self, waiting: &Waiting, outcome: &Settled) {
         if let Some(reply) = &outcome.reply {
             self.transport.send(reply);
+            if reply.kind == ReplyKind::Offer {
+                COUNTS.offer.observe(waiting.since.elapsed());
+            }
         }
         self.service.note(&waiting.request, outcome);
     }
@@ -332,7 +340,13 @@ impl<O: Observer> Service<O> {
         let given = yiaddr.and_then(told).or_else(|| told(request.ciaddr));
         // Who takes another server's address says which one it is about to have.
         let taken = || request.requested().filter(|_| outcome.note == Note::OtherServer);
-        let event = DhcpEvent { kind, address: given.or_else(taken), note: outcome.note };
+        let event = DhcpEvent {
+            asked: request.kind,
+            kind,
+            address: given.or_else(taken),
+            note: outcome.note,
+        };
+        COUNTS.packet(&event);
         debug!(mac = %request.mac, xid = request.xid, kind = ?request.kind, reply = ?event.kind,
             address = ?event.address, "{}", event.note);
         if outcome.note == Note::PoolExhausted {

@@ -33,6 +33,20 @@ pub enum Kind {
     Bootp,
 }
 
+impl Kind {
+    /// Returns the word of the protocol.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Discover => "DISCOVER",
+            Self::Request => "REQUEST",
+            Self::Decline => "DECLINE",
+            Self::Release => "RELEASE",
+            Self::Inform => "INFORM",
+            Self::Bootp => "BOOTREQUEST",
+        }
+    }
+}
+
 /// A DHCPv4 request whose fixed fields make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {

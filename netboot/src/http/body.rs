@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -15,13 +16,21 @@ use tokio::time::Sleep;
 use super::disk;
 use super::transfers::Pace;
 use super::wire::{self, Pieces};
+use crate::observe::{COUNTS, Route};
 use crate::pieces::Pieces as Planned;
 
 /// How much of a file is read at a time where it has to be encrypted. Each transfer holds this much memory.
 const READ: usize = 64 << 10;
 
-/// Called once, with the number of bytes, when a body was handed to the connection to its end.
-pub(super) type Done = Box<dyn FnOnce(u64) + Send + Sync>;
+/// How much of a body was handed to the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) bytes: u64,
+    pub(super) total: u64,
+}
+
+/// Called once, when a body was handed to the connection to its end, or broke off.
+pub(super) type Done = Box<dyn FnOnce(Sent) + Send + Sync>;
 
 /// The body of an answer. Its length is always known.
 pub(super) struct Body {
@@ -33,6 +42,8 @@ pub(super) struct Body {
     pace: Option<Pace>,
     /// The next part, when it has to wait for its turn.
     held: Option<(Pin<Box<Sleep>>, Bytes)>,
+    /// Where what is sent is counted.
+    route: Option<Route>,
 }
 
 enum Source {
@@ -56,20 +67,26 @@ impl Body {
         let bytes = bytes.into();
         let left = bytes.len() as u64;
         let source = Source::Memory(bytes);
-        Self { source, left, total: left, done: None, pace: None, held: None }
+        Self { source, left, total: left, done: None, pace: None, held: None, route: None }
     }
 
     /// Sends `len` bytes of a file, by the kernel alone where the connection can.
     pub(super) fn file(file: File, offset: u64, len: u64, pieces: Option<Pieces>) -> Self {
         let file = Arc::new(file);
         let source = Source::File(FilePart { file, offset, pieces, reading: None });
-        Self { source, left: len, total: len, done: None, pace: None, held: None }
+        Self { source, left: len, total: len, done: None, pace: None, held: None, route: None }
     }
 
     /// Sends a planned file of this length.
     pub(super) fn planned(file: Planned, len: u64) -> Self {
         let source = Source::Planned(file);
-        Self { source, left: len, total: len, done: None, pace: None, held: None }
+        Self { source, left: len, total: len, done: None, pace: None, held: None, route: None }
+    }
+
+    /// Counts what is sent under a route.
+    pub(super) fn count(&mut self, route: Route) {
+        self.route = Some(route);
+        COUNTS.http_now.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn when_done(mut self, done: Done) -> Self {
@@ -206,8 +223,14 @@ impl hyper::body::Body for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let (0, None, Some(done)) = (self.left, &self.held, self.done.take()) {
-            done(self.total);
+        let held = self.held.as_ref().map_or(0, |(_, chunk)| chunk.len() as u64);
+        let bytes = self.total.saturating_sub(self.left).saturating_sub(held);
+        if let Some(route) = self.route {
+            COUNTS.sent(route, bytes);
+            COUNTS.http_now.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(done) = self.done.take() {
+            done(Sent { bytes, total: self.total });
         }
     }
 }

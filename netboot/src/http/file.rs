@@ -85,7 +85,8 @@ impl Answer {
         self.body.map(|(_, len)| len)
     }
 
-    /// Puts the bytes to it. `done` is called when the last byte of the file was sent.
+    /// Puts the bytes to it. `done` is called when the last byte of the file was
+    /// sent, or not sent.
     ///
     /// # Errors
     ///

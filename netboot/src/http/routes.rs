@@ -13,13 +13,14 @@ use kiln_ipxe::{Endpoints, is_old, renewed_by, script};
 use kiln_types::{Digest, Mac};
 use tokio::time::Instant;
 
-use super::body::{Body, Done};
+use super::body::{Body, Done, Sent};
 use super::file::{Answer, Ask, Content};
 use super::listen::Caller;
 use super::{Plane, machine, metadata, orders, told};
 use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
 use crate::made::{self, Made};
 use crate::memory;
+use crate::observe::{COUNTS, Route};
 
 /// The largest report that is read.
 const MAX_REPORT: usize = 64 << 10;
@@ -42,7 +43,10 @@ pub(super) async fn answer(
     let peer = caller.peer;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let response = route(plane, caller, request).await;
+    let mut response = route(plane, caller, request).await;
+    let kind = Route::of(&path);
+    COUNTS.answer(kind, response.status().as_u16());
+    response.body_mut().count(kind);
     tracing::debug!(%peer, %method, path, status = response.status().as_u16(), "http");
     response
 }
@@ -112,11 +116,9 @@ async fn made_file(plane: &Plane, caller: &Caller, request: &Request<Incoming>) 
     let made = Made { view, boots, loaders, baker, at: &caller.at };
     let Some(file) = made.file(peer, path).await else { return not_found() };
     let done = made::event(path, peer).map(|(phase, detail)| {
-        let (boots, started, detail) = (boots.clone(), Instant::now(), detail.to_owned());
-        let done: Done = Box::new(move |bytes| {
-            let millis = millis(started);
-            boots.loader(peer, Transfer { phase, detail, bytes, millis });
-        });
+        let (boots, started) = (boots.clone(), Instant::now());
+        let done: Done =
+            Box::new(move |sent| boots.loader(peer, told_of(phase, detail, sent, started)));
         done
     });
     let kind = if file.is_efi { EFI } else { BINARY };
@@ -144,13 +146,14 @@ async fn loader(
     name: &str,
 ) -> Response<Body> {
     let peer = caller.peer;
-    let Some((bytes, digest)) = plane.loaders.get(name) else { return not_found() };
+    let Some((bytes, digest)) = plane.loaders.get(name) else {
+        plane.boots.loader(peer, Transfer::absent(&component(name), "there is no such loader"));
+        return not_found();
+    };
     let kind = if name.ends_with(".efi") { EFI } else { BINARY };
     let (boots, detail, started) = (plane.boots.clone(), name.to_owned(), Instant::now());
-    let done: Done = Box::new(move |bytes| {
-        let millis = millis(started);
-        boots.loader(peer, Transfer { phase: Phase::Loader, detail, bytes, millis });
-    });
+    let done: Done =
+        Box::new(move |sent| boots.loader(peer, told_of(Phase::Loader, detail, sent, started)));
     let ask = Ask { method: request.method(), headers: request.headers() };
     let answer = Answer::new(&ask, bytes.len() as u64, &digest, kind);
     answer.with(Content::Memory(bytes), Some(done)).await.unwrap_or_else(|_| internal())
@@ -165,18 +168,24 @@ async fn blob(
 ) -> Response<Body> {
     let peer = caller.peer;
     let Ok(digest) = digest.parse::<Digest>() else { return not_found() };
-    let Some((path, size)) = plane.view.blob(&digest) else { return not_found() };
     let boot = query(request, "boot").and_then(|id| id.parse().ok()).map(BootId);
+    let (phase, detail) = match name {
+        "vmlinuz" => (Phase::Kernel, "kernel".to_owned()),
+        other => (Phase::Segment, component(other)),
+    };
+    let absent = |why: &str| {
+        if let Some(boot) = boot {
+            plane.boots.transfer(peer, boot, Transfer::absent(&detail, why));
+        }
+    };
+    let Some((path, size)) = plane.view.blob(&digest) else {
+        absent("404, no version that is served has it");
+        return not_found();
+    };
     let done = boot.map(|boot| {
-        let (phase, detail) = match name {
-            "vmlinuz" => (Phase::Kernel, "kernel".to_owned()),
-            other => (Phase::Segment, component(other)),
-        };
-        let (boots, started) = (plane.boots.clone(), Instant::now());
-        let done: Done = Box::new(move |bytes| {
-            let millis = millis(started);
-            boots.transfer(peer, boot, Transfer { phase, detail, bytes, millis });
-        });
+        let (boots, started, detail) = (plane.boots.clone(), Instant::now(), detail.clone());
+        let done: Done =
+            Box::new(move |sent| boots.transfer(peer, boot, told_of(phase, detail, sent, started)));
         done
     });
     let ask = Ask { method: request.method(), headers: request.headers() };
@@ -198,6 +207,7 @@ async fn blob(
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, path = %path.display(), "artifact cannot be read");
+            absent("500, the server cannot read it");
             internal()
         }
     }
@@ -264,9 +274,8 @@ async fn machine_segment(
         Ok(bytes) => {
             let (boots, started, detail) =
                 (plane.boots.clone(), Instant::now(), "machine".to_owned());
-            let body = Body::bytes(bytes).when_done(Box::new(move |bytes| {
-                let (phase, millis) = (Phase::Segment, millis(started));
-                boots.transfer(peer, boot, Transfer { phase, detail, bytes, millis });
+            let body = Body::bytes(bytes).when_done(Box::new(move |sent| {
+                boots.transfer(peer, boot, told_of(Phase::Segment, detail, sent, started));
             }));
             let mut response = Response::new(body);
             let headers = response.headers_mut();
@@ -337,6 +346,9 @@ pub(super) fn bearer(request: &Request<Incoming>) -> Option<String> {
 
 pub(super) fn refused(peer: IpAddr, boot: BootId, error: BootsError) -> Response<Body> {
     tracing::warn!(%peer, boot = boot.0, error = &error as &dyn std::error::Error, "refused");
+    if error == BootsError::Forbidden {
+        COUNTS.refused.add(1);
+    }
     let status = match error {
         BootsError::Unknown => StatusCode::NOT_FOUND,
         BootsError::Forbidden => StatusCode::FORBIDDEN,
@@ -430,6 +442,11 @@ fn failure(what: Option<&str>, error: Option<&str>) -> String {
         text.push(')');
     }
     text
+}
+
+/// Returns what a timeline tells of a file that was sent, or that broke off.
+fn told_of(phase: Phase, name: impl Into<String>, sent: Sent, started: Instant) -> Transfer {
+    Transfer::of(phase, name.into(), sent.bytes, sent.total, millis(started))
 }
 
 fn millis(started: Instant) -> u64 {

@@ -61,6 +61,11 @@ impl Transfers {
         self.turns.as_ref().is_some_and(|turns| turns.available_permits() == 0)
     }
 
+    /// Returns how many requests wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits for the turn of a transfer, in the order of the requests, and returns what paces it; nothing when it has
     /// to come back later.
     pub(super) async fn turn(self: &Arc<Self>, peer: IpAddr, len: u64) -> Option<Pace> {

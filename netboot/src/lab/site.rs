@@ -16,8 +16,8 @@ use crate::dhcp::Rules;
 use crate::loaders;
 use crate::serve::{self, Running};
 use crate::settings::{
-    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, HttpsSettings, InventorySettings, Settings,
-    Subnet6Settings, SubnetSettings, TransferSettings, TrustSettings,
+    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, HearSettings, HttpsSettings, InventorySettings,
+    LogSettings, Settings, Subnet6Settings, SubnetSettings, TransferSettings, TrustSettings,
 };
 
 /// What is given on the bridge.
@@ -161,6 +161,9 @@ impl Site {
             agent: AgentSettings::default(),
             https: self.https.clone(),
             transfers: TransferSettings::default(),
+            metrics: None,
+            hear: HearSettings { syslog: Some(514), netconsole: Some(6666) },
+            log: LogSettings::default(),
             subnets: self.subnets.clone(),
             subnets6: self.subnets6.clone(),
         }

@@ -33,7 +33,14 @@ impl tftp::Files for OverTftp {
             return Some(bytes.into());
         }
         let Self { view, at, loaders, boots, baker } = self;
-        let file = Made { view, boots, loaders, baker, at }.file(peer, path).await?;
+        let Some(file) = Made { view, boots, loaders, baker, at }.file(peer, path).await else {
+            // Firmware looks for many files that there need not be; a loader that it was named is none of these.
+            if ["ipxe/", "grub/", "uki/"].iter().any(|folder| path.starts_with(folder)) {
+                let name: String = loader_name(path).chars().take(64).collect();
+                boots.loader(peer, Transfer::absent(&name, "there is no such file"));
+            }
+            return None;
+        };
         let reader = Pieces::new(view.artifacts().clone(), &file.plan);
         Some(tftp::File::streamed(file.plan.len(), reader))
     }
@@ -49,6 +56,7 @@ impl tftp::Files for OverTftp {
             },
         };
         let Some(detail) = transfer.told(name) else { return };
+        let phase = if transfer.end == tftp::End::Done { phase } else { Phase::Broken };
         let millis = u64::try_from(transfer.took.as_millis()).unwrap_or(u64::MAX);
         self.boots.loader(peer, Transfer { phase, detail, bytes, millis });
     }

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use super::ServeError;
 use super::ipv6::{self, Link};
 use crate::dhcp;
+use crate::hear::{self, Source};
 use crate::settings::{DhcpMode, Settings, SubnetSettings};
 
 /// Every port of the server, opened before anything else is done.
@@ -18,6 +19,10 @@ pub(super) struct Sockets {
     pub(super) wires: Vec<WireSockets>,
     /// DHCPv6 and router advertisements, one for each interface.
     pub(super) links: Vec<Link>,
+    /// Where machines are heard.
+    pub(super) heard: Vec<(Source, tokio::net::UdpSocket)>,
+    /// Metrics and health, where they are served.
+    pub(super) metrics: Option<TcpListener>,
 }
 
 /// The ports of one of our addresses.
@@ -50,8 +55,10 @@ impl Sockets {
             prefix: subnet.prefix,
             interface: &subnet.interface,
         });
+        let mut heard = Vec::new();
         for own in four.chain(six) {
             if planes.iter().all(|plane| plane.address != own.address) {
+                heard.extend(bind_heard(settings, &own)?);
                 planes.push(PlaneSockets::bind(settings, own).await?);
             }
         }
@@ -75,7 +82,14 @@ impl Sockets {
             }
         }
         let links = ipv6::bind(settings)?;
-        Ok(Self { planes, wires, links })
+        let metrics = match settings.metrics {
+            Some(address) => {
+                let fail = |source| ServeError::Bind { what: "metrics", address, source };
+                Some(TcpListener::bind(address).await.map_err(fail)?)
+            }
+            None => None,
+        };
+        Ok(Self { planes, wires, links, heard, metrics })
     }
 }
 
@@ -85,6 +99,26 @@ struct Own<'a> {
     address: IpAddr,
     prefix: u8,
     interface: &'a str,
+}
+
+/// Opens the ports at which machines are heard at one of our addresses.
+fn bind_heard(
+    settings: &Settings,
+    own: &Own<'_>,
+) -> Result<Vec<(Source, tokio::net::UdpSocket)>, ServeError> {
+    let wanted = [
+        ("syslog", Source::Syslog, settings.hear.syslog),
+        ("netconsole", Source::Netconsole, settings.hear.netconsole),
+    ];
+    let mut heard = Vec::new();
+    for (what, source, port) in wanted {
+        let Some(port) = port else { continue };
+        let address = SocketAddr::new(own.address, port);
+        let socket = hear::bind(address, own.interface);
+        let socket = socket.map_err(|source| ServeError::Bind { what, address, source })?;
+        heard.push((source, socket));
+    }
+    Ok(heard)
 }
 
 impl PlaneSockets {

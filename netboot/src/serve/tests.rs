@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use std::net::{Ipv4Addr, UdpSocket};
 
 use super::*;
-use crate::settings::{AgentSettings, SubnetSettings, TransferSettings};
+use crate::settings::{AgentSettings, HearSettings, LogSettings, SubnetSettings, TransferSettings};
 
 /// Settings that need no rights: loopback, ports that the kernel chooses, no DHCP, a loader in a folder.
 fn settings(dir: &TempDir) -> Settings {
@@ -16,6 +16,9 @@ fn settings(dir: &TempDir) -> Settings {
         agent: AgentSettings::default(),
         https: None,
         transfers: TransferSettings::default(),
+        metrics: None,
+        hear: HearSettings::default(),
+        log: LogSettings::default(),
         trust: crate::settings::TrustSettings::beside(&data_dir.join("store")),
         socket: dir.path().join("run/kiln.sock"),
         store_dir: data_dir.join("store"),
@@ -117,4 +120,36 @@ async fn a_folder_without_loaders_is_named() {
     let text = refusal(Settings { loaders_dir: Some(empty.clone()), ..settings(&dir) }).await;
     let begin = format!("no loaders to serve: {} has none of undionly.kpxe, ", empty.display());
     assert!(text.starts_with(&begin), "{text}");
+}
+
+/// Asks a path over plain TCP, as Prometheus does.
+async fn fetch(address: SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: kiln\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_on_a_listener_of_their_own_and_nothing_else_is() {
+    let dir = TempDir::new().unwrap();
+    let metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
+    let running = start(Settings { metrics, ..settings(&dir) }).await.unwrap();
+    let address = running.metrics_addr().unwrap();
+    let page = fetch(address, "/metrics").await;
+    assert!(
+        page.starts_with("HTTP/1.1 200") && page.contains("text/plain; version=0.0.4"),
+        "{page}"
+    );
+    assert!(page.contains("\nkiln_ready 1\n"), "{page}");
+    assert!(fetch(address, "/livez").await.ends_with("ok\n"));
+    let ready = fetch(address, "/readyz?verbose").await;
+    assert!(ready.contains("[+] store\n") && ready.ends_with("ready\n"), "{ready}");
+    assert!(fetch(address, "/api/v1/machines").await.starts_with("HTTP/1.1 404"));
+
+    // A kernel that is gone from the store is what a machine would run into.
+    running.shutdown().await;
 }

@@ -179,6 +179,7 @@ fn served_version(
         image: manifest.image.clone(),
         arch: manifest.arch,
         min_ram: manifest.min_ram,
+        segments: manifest.segments.len(),
         manifest_size: std::fs::metadata(artifacts.artifact(&version.digest)).ok()?.len(),
         signature,
     })

@@ -1,0 +1,282 @@
+//! What the server counts while it works: one atomic addition each.
+//!
+//! There is one set for the process, as there is one server in it. What another part knows anyway, such as leases or
+//! transfers by TFTP, is not counted here again but asked for when somebody looks.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kiln_inventory::Outcome;
+
+use crate::dhcp;
+
+/// The counters of this process.
+pub static COUNTS: Counts = Counts::new();
+
+/// A number that only grows.
+#[derive(Debug)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Adds to it.
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Returns it.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long things took, by bounds in seconds.
+#[derive(Debug)]
+pub struct Histogram<const N: usize> {
+    bounds: [f64; N],
+    /// How many took at most as long as the bound, and longer than the one before.
+    counts: [Counter; N],
+    more: Counter,
+    micros: Counter,
+}
+
+impl<const N: usize> Histogram<N> {
+    const fn new(bounds: [f64; N]) -> Self {
+        let counts = [const { Counter::new() }; N];
+        Self { bounds, counts, more: Counter::new(), micros: Counter::new() }
+    }
+
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let at = self.bounds.iter().position(|bound| seconds <= *bound);
+        at.and_then(|at| self.counts.get(at)).unwrap_or(&self.more).add(1);
+        self.micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Returns bounds with how many took no longer, how many there are, and their sum in seconds.
+    pub fn read(&self) -> (Vec<(f64, u64)>, u64, f64) {
+        let mut count = 0;
+        let mut buckets = Vec::with_capacity(N);
+        for (bound, counter) in self.bounds.iter().zip(&self.counts) {
+            count += counter.get();
+            buckets.push((*bound, count));
+        }
+        (buckets, count + self.more.get(), self.micros.get() as f64 / 1e6)
+    }
+}
+
+/// What a path of the boot plane is about. Paths themselves have no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Loaders.
+    Loader,
+    /// Kernels and segments.
+    Blob,
+    /// Boot scripts.
+    Script,
+    /// Segments of machines.
+    Machine,
+    /// Reports of systems.
+    PhoneHome,
+    /// Orders, facts and logs.
+    Agent,
+    /// NoCloud, Ignition and the like.
+    Metadata,
+    /// Files that are made for one machine, and what there is not.
+    Other,
+}
+
+impl Route {
+    /// Each with the word of its label.
+    pub const ALL: [(Self, &'static str); 8] = [
+        (Self::Loader, "loader"),
+        (Self::Blob, "blob"),
+        (Self::Script, "script"),
+        (Self::Machine, "machine"),
+        (Self::PhoneHome, "phone-home"),
+        (Self::Agent, "agent"),
+        (Self::Metadata, "metadata"),
+        (Self::Other, "other"),
+    ];
+
+    /// Returns what a path is about.
+    pub fn of(path: &str) -> Self {
+        match path.trim_start_matches('/').split('/').next() {
+            Some("loader" | "grub") => Self::Loader,
+            Some("blob") => Self::Blob,
+            Some("script") => Self::Script,
+            Some("machine") => Self::Machine,
+            Some("phone-home" | "failed") => Self::PhoneHome,
+            Some("agent") => Self::Agent,
+            Some("nocloud" | "ignition" | "metadata") => Self::Metadata,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The words for what DHCP clients ask, in the order of the counters.
+pub const ASKED: [&str; 6] = ["discover", "request", "decline", "release", "inform", "bootp"];
+/// The words for what they get.
+pub const RESULTS: [&str; 6] = ["offer", "ack", "nak", "bootreply", "silent", "other-server"];
+/// The classes of answers over HTTP.
+pub const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+/// The words for how boots end, and for those that begin.
+pub const BOOTS: [&str; 4] = ["started", "healthy", "failed", "abandoned"];
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Counts {
+    /// DHCP packets by what was asked and what came of it.
+    pub dhcp: [[Counter; RESULTS.len()]; ASKED.len()],
+    /// Packets that make no sense.
+    pub dhcp_malformed: Counter,
+    /// Packets of clients that send too many.
+    pub dhcp_flood: Counter,
+    /// From a DISCOVER to its OFFER, the look whether the address is free among it.
+    pub offer: Histogram<10>,
+    /// Answers over HTTP by route and class.
+    pub http: [[Counter; CLASSES.len()]; Route::ALL.len()],
+    /// Bytes of their bodies.
+    pub http_bytes: [Counter; Route::ALL.len()],
+    /// Answers on their way.
+    pub http_now: AtomicI64,
+    /// Boots.
+    pub boots: [Counter; BOOTS.len()],
+    /// From the first packet to healthy.
+    pub healthy: Histogram<12>,
+    /// Writes of timelines.
+    pub store: Histogram<10>,
+    /// Those that failed.
+    pub store_failures: Counter,
+    /// Events that wait to be written.
+    pub backlog: AtomicI64,
+    /// Events that were lost.
+    pub lost: Counter,
+    /// Requests with a wrong secret of a boot.
+    pub refused: Counter,
+}
+
+impl Counts {
+    const fn new() -> Self {
+        const QUICK: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
+        Self {
+            dhcp: [const { [const { Counter::new() }; RESULTS.len()] }; ASKED.len()],
+            dhcp_malformed: Counter::new(),
+            dhcp_flood: Counter::new(),
+            offer: Histogram::new(QUICK),
+            http: [const { [const { Counter::new() }; CLASSES.len()] }; Route::ALL.len()],
+            http_bytes: [const { Counter::new() }; Route::ALL.len()],
+            http_now: AtomicI64::new(0),
+            boots: [const { Counter::new() }; BOOTS.len()],
+            healthy: Histogram::new([
+                5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0,
+            ]),
+            store: Histogram::new(QUICK),
+            store_failures: Counter::new(),
+            backlog: AtomicI64::new(0),
+            lost: Counter::new(),
+            refused: Counter::new(),
+        }
+    }
+
+    /// Counts a DHCP packet.
+    pub fn packet(&self, event: &dhcp::DhcpEvent) {
+        let asked = match event.asked {
+            dhcp::Kind::Discover => 0,
+            dhcp::Kind::Request => 1,
+            dhcp::Kind::Decline => 2,
+            dhcp::Kind::Release => 3,
+            dhcp::Kind::Inform => 4,
+            dhcp::Kind::Bootp => 5,
+        };
+        let result = match event.kind {
+            Some(dhcp::ReplyKind::Offer) => 0,
+            Some(dhcp::ReplyKind::Ack) => 1,
+            Some(dhcp::ReplyKind::Nak) => 2,
+            Some(dhcp::ReplyKind::Bootp) => 3,
+            None if event.note == dhcp::Note::OtherServer => 5,
+            None => 4,
+        };
+        if let Some(counter) = self.dhcp.get(asked).and_then(|results| results.get(result)) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts an answer over HTTP.
+    pub fn answer(&self, route: Route, status: u16) {
+        let class = match status {
+            ..300 => 0,
+            300..400 => 1,
+            400..500 => 2,
+            500.. => 3,
+        };
+        if let Some(counter) = self.http.get(route as usize).and_then(|classes| classes.get(class))
+        {
+            counter.add(1);
+        }
+    }
+
+    /// Counts what was sent of the body of an answer.
+    pub fn sent(&self, route: Route, bytes: u64) {
+        if let Some(counter) = self.http_bytes.get(route as usize) {
+            counter.add(bytes);
+        }
+    }
+
+    /// Counts a boot that begins.
+    pub fn boot_begins(&self) {
+        if let Some(counter) = self.boots.first() {
+            counter.add(1);
+        }
+    }
+
+    /// Counts how a boot came out.
+    pub fn boot_ends(&self, outcome: Outcome) {
+        let at = match outcome {
+            Outcome::Booting => return,
+            Outcome::Healthy => 1,
+            Outcome::Failed => 2,
+            Outcome::Abandoned => 3,
+        };
+        if let Some(counter) = self.boots.get(at) {
+            counter.add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_what_took_no_longer_than_each_bound() {
+        let histogram = Histogram::new([0.001, 0.1, 1.0]);
+        for micros in [500, 1_000, 1_001, 50_000, 2_000_000] {
+            histogram.observe(Duration::from_micros(micros));
+        }
+        let (buckets, count, sum) = histogram.read();
+        assert_eq!(buckets, [(0.001, 2), (0.1, 4), (1.0, 4)]);
+        assert_eq!(count, 5);
+        assert!((sum - 2.052_501).abs() < 1e-9, "{sum}");
+    }
+
+    #[test]
+    fn a_path_of_any_kind_is_one_of_a_few_routes() {
+        for (path, route) in [
+            ("/blob/abc/vmlinuz", Route::Blob),
+            ("//blob", Route::Blob),
+            ("/failed/3", Route::PhoneHome),
+            ("/52-54-00-77-00-01/kernel", Route::Other),
+            ("", Route::Other),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+        for (at, (route, _)) in Route::ALL.iter().enumerate() {
+            assert_eq!(*route as usize, at);
+        }
+    }
+}

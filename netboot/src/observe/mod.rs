@@ -1,0 +1,103 @@
+//! What the server shows of itself: metrics in the text format of Prometheus, whether it lives, whether it is ready.
+//!
+//! The metrics are written by hand: they are two dozen families whose labels are fixed words, and most are not counted
+//! but asked of who knows them. That is less code than a library's registry would take to be filled.
+
+pub mod count;
+mod health;
+mod page;
+mod process;
+mod text;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use kiln_inventory::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::count::{COUNTS, Histogram, Route};
+pub use self::health::{Check, Health};
+use crate::bake::Baker;
+use crate::boots::Boots;
+use crate::dhcp::Ledger;
+use crate::http::Transfers;
+use crate::settings::SubnetSettings;
+use crate::tftp;
+use crate::view::View;
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Machines and boots.
+    pub inventory: Store,
+    /// What is served.
+    pub view: Arc<View>,
+    /// Who follows boots.
+    pub boots: Boots,
+    /// Who has which address.
+    pub leases: Ledger,
+    /// Who builds images.
+    pub baker: Baker,
+    /// What TFTP counts, one for each of our addresses.
+    pub tftp: Vec<Arc<tftp::Stats>>,
+    /// The large transfers.
+    pub transfers: Arc<Transfers>,
+    /// The networks that are served.
+    pub subnets: Vec<SubnetSettings>,
+}
+
+/// Returns the routes. Nothing is changed by them, and no machine is named but in the words of `/readyz?verbose`.
+pub fn router(observed: Observed) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(Arc::new(observed))
+}
+
+/// Serves the routes on a listener of their own until told to stop.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "metrics are not served any more"
+        );
+    }
+}
+
+async fn metrics(State(observed): State<Arc<Observed>>) -> Response {
+    let page = observed.page().await;
+    ([(CONTENT_TYPE, text::CONTENT_TYPE)], page).into_response()
+}
+
+/// That it answers shows that the event loop turns; that the task answers which all boots go through, that it does too.
+async fn livez(State(observed): State<Arc<Observed>>) -> Response {
+    if observed.boots.answers().await {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        let text = "the task that follows boots does not answer\n";
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+async fn readyz(State(observed): State<Arc<Observed>>, RawQuery(query): RawQuery) -> Response {
+    let health = observed.health().await;
+    let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let verbose = query.is_some_and(|query| query.split('&').any(|it| it.starts_with("verbose")));
+    let text = match (verbose, health.is_ready()) {
+        (true, _) => health.to_string(),
+        (false, true) => "ok\n".to_owned(),
+        (false, false) => "not ready; ask for /readyz?verbose\n".to_owned(),
+    };
+    (status, text).into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Every metric there is, on one page.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
+
+use super::Observed;
+use super::count::{ASKED, BOOTS, CLASSES, COUNTS, RESULTS, Route};
+use super::process::Process;
+use super::text::Page;
+use crate::bake::Status;
+use crate::boots::now_ms;
+use crate::settings::SubnetSettings;
+
+impl Observed {
+    /// Writes the page.
+    pub(super) async fn page(&self) -> String {
+        let mut page = Page::default();
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        page.gauge("build_info", "The version of the server.").sample(&version, 1_u64);
+        let health = self.health().await;
+        page.gauge("ready", "Whether the server can do all its work (/readyz).")
+            .sample(&[], health.is_ready());
+        page.gauge("check_ok", "Each thing that has to be so for the server to be ready.");
+        for check in &health.0 {
+            page.sample(&[("check", check.name)], check.fault.is_none());
+        }
+        self.dhcp(&mut page);
+        self.tftp(&mut page);
+        self.http(&mut page);
+        self.boots(&mut page);
+        process(&mut page);
+        page.finish()
+    }
+
+    fn dhcp(&self, page: &mut Page) {
+        page.counter(
+            "dhcp_packets_total",
+            "DHCP packets by what was asked and what it was answered with.",
+        );
+        for (asked, results) in ASKED.iter().zip(&COUNTS.dhcp) {
+            for (result, counter) in RESULTS.iter().zip(results) {
+                page.sample(&[("type", *asked), ("result", *result)], counter.get());
+            }
+        }
+        page.counter("dhcp_dropped_total", "DHCP packets that were not looked at.")
+            .sample(&[("reason", "malformed")], COUNTS.dhcp_malformed.get())
+            .sample(&[("reason", "flood")], COUNTS.dhcp_flood.get());
+        let help = "From a DISCOVER to its OFFER, the look whether the address is free among it.";
+        page.histogram("dhcp_offer_seconds", help, &COUNTS.offer);
+        let now = now_ms() / 1000;
+        let used: Vec<Ipv4Addr> = self
+            .leases
+            .leases()
+            .into_iter()
+            .filter(|lease| lease.expires > now)
+            .map(|lease| lease.address)
+            .collect();
+        page.gauge("dhcp_leases", "Leases that run, by subnet.");
+        for subnet in &self.subnets {
+            let count = used.iter().filter(|address| subnet.contains(**address)).count();
+            page.sample(&[("subnet", &name(subnet))], count);
+        }
+        page.gauge(
+            "pool_addresses",
+            "Addresses of the pools, by subnet and whether they are leased.",
+        );
+        for subnet in &self.subnets {
+            let size: usize = subnet.pool.iter().map(size).sum();
+            let in_pool = |address: &&Ipv4Addr| subnet.pool.iter().any(|it| it.contains(*address));
+            let leased = used.iter().filter(in_pool).count();
+            let name = name(subnet);
+            page.sample(&[("subnet", &name), ("state", "leased")], leased);
+            page.sample(&[("subnet", &name), ("state", "free")], size.saturating_sub(leased));
+        }
+    }
+
+    fn tftp(&self, page: &mut Page) {
+        let counts: Vec<_> = self.tftp.iter().map(|stats| stats.counts()).collect();
+        let sum = |of: fn(&crate::tftp::Counts) -> u64| counts.iter().map(of).sum::<u64>();
+        page.counter("tftp_requests_total", "Requests by TFTP.")
+            .sample(&[("result", "taken")], sum(|it| it.requests))
+            .sample(&[("result", "malformed")], sum(|it| it.malformed))
+            .sample(&[("result", "not-found")], sum(|it| it.not_found))
+            .sample(&[("result", "refused")], sum(|it| it.refused));
+        page.counter("tftp_transfers_total", "Transfers by TFTP and how they ended.")
+            .sample(&[("result", "done")], sum(|it| it.done))
+            .sample(&[("result", "probe")], sum(|it| it.probes))
+            .sample(&[("result", "broken")], sum(|it| it.broken));
+        page.gauge("tftp_transfers", "Transfers by TFTP under way.")
+            .sample(&[], sum(|it| it.active));
+        page.counter("tftp_bytes_total", "Bytes by TFTP that clients have acknowledged.")
+            .sample(&[], sum(|it| it.bytes));
+        page.counter("tftp_retransmits_total", "Blocks by TFTP that were sent more than once.")
+            .sample(&[], sum(|it| it.resent));
+    }
+
+    fn http(&self, page: &mut Page) {
+        page.counter("http_requests_total", "Answers of the boot plane by route and class.");
+        for ((_, route), classes) in Route::ALL.iter().zip(&COUNTS.http) {
+            for (class, counter) in CLASSES.iter().zip(classes) {
+                page.sample(&[("route", *route), ("class", *class)], counter.get());
+            }
+        }
+        page.counter("http_bytes_total", "Bytes of answers of the boot plane by route.");
+        for ((_, route), counter) in Route::ALL.iter().zip(&COUNTS.http_bytes) {
+            page.sample(&[("route", *route)], counter.get());
+        }
+        page.gauge("http_in_flight", "Answers of the boot plane on their way.")
+            .sample(&[], COUNTS.http_now.load(Ordering::Relaxed));
+        page.gauge("http_queue", "Requests for large files that wait for their turn.")
+            .sample(&[], self.transfers.waiting());
+    }
+
+    fn boots(&self, page: &mut Page) {
+        page.counter("boots_total", "Boots by outcome; `started` counts all that began.");
+        for (outcome, counter) in BOOTS.iter().zip(&COUNTS.boots) {
+            page.sample(&[("outcome", *outcome)], counter.get());
+        }
+        let help = "From the first packet of a boot until everything is up.";
+        page.histogram("boot_healthy_seconds", help, &COUNTS.healthy);
+        page.gauge("machines", "Machines of the inventory.")
+            .sample(&[], self.view.snapshot().machines().len());
+        let mut builds: HashMap<&str, u64> = HashMap::new();
+        for state in self.baker.states().iter().flat_map(|image| image.arches.values()) {
+            *builds.entry(word(state.status)).or_default() += 1;
+        }
+        page.gauge("builds", "Images that the server builds, one for each architecture, by state.");
+        for state in ["idle", "waiting", "building", "built", "failed"] {
+            page.sample(&[("state", state)], builds.get(state).copied().unwrap_or(0));
+        }
+        page.gauge(
+            "versions_refused",
+            "Versions that are not served, as no trusted key has signed them.",
+        )
+        .sample(&[], self.view.refused().len());
+        page.histogram("store_write_seconds", "Writes of timelines.", &COUNTS.store);
+        page.counter(
+            "store_write_failures_total",
+            "Writes of timelines that failed, and are tried again.",
+        )
+        .sample(&[], COUNTS.store_failures.get());
+        page.gauge(
+            "events_waiting",
+            "Events of boots that wait to be taken in, and to be written.",
+        )
+        .sample(&[("where", "queue")], self.boots.waiting())
+        .sample(&[("where", "store")], COUNTS.backlog.load(Ordering::Relaxed));
+        page.counter("events_lost_total", "Events of boots that there was no room for.")
+            .sample(&[], COUNTS.lost.get());
+        page.counter(
+            "secrets_refused_total",
+            "Requests with a secret of a boot that is wrong, used up, or another's.",
+        )
+        .sample(&[], COUNTS.refused.get());
+    }
+}
+
+fn process(page: &mut Page) {
+    let process = Process::read();
+    if let Some(bytes) = process.resident {
+        page.gauge("process_resident_memory_bytes", "Memory of the server.").sample(&[], bytes);
+    }
+    if let Some(fds) = process.fds {
+        page.gauge("process_open_fds", "Open files and sockets.").sample(&[], fds);
+    }
+    if let Some(most) = process.most_fds {
+        page.gauge("process_max_fds", "How many there may be.").sample(&[], most);
+    }
+    if let Some(threads) = process.threads {
+        page.gauge("process_threads", "Threads.").sample(&[], threads);
+    }
+}
+
+const fn word(status: Status) -> &'static str {
+    match status {
+        Status::Idle => "idle",
+        Status::Waiting => "waiting",
+        Status::Building => "building",
+        Status::Built => "built",
+        Status::Failed => "failed",
+    }
+}
+
+fn name(subnet: &SubnetSettings) -> String {
+    format!("{}/{}", subnet.network, subnet.prefix)
+}
+
+fn size(range: &std::ops::RangeInclusive<Ipv4Addr>) -> usize {
+    let (first, last) = (range.start().to_bits(), range.end().to_bits());
+    usize::try_from(last.saturating_sub(first)).unwrap_or(usize::MAX).saturating_add(1)
+}

@@ -1,0 +1,190 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use kiln_builder::store::Store as Artifacts;
+use kiln_inventory::{NewMachine, Outcome, UnknownMachines};
+
+use super::*;
+use crate::bake::BakerConfig;
+use crate::settings::TransferSettings;
+
+async fn observed(dir: &std::path::Path) -> Observed {
+    let inventory = Store::open(&dir.join("inventory.db")).await.unwrap();
+    let machine = NewMachine {
+        image: Some("web".parse().unwrap()),
+        ..NewMachine::new("n1", [MAC.parse().unwrap()])
+    };
+    inventory.add_machine(&machine).await.unwrap();
+    let artifacts = Artifacts::open(dir.join("store")).unwrap();
+    let view = View::load(inventory.clone(), artifacts, UnknownMachines::Hold, None).await.unwrap();
+    let view = Arc::new(view);
+    let (boots, _) = Boots::start(inventory.clone());
+    let stop = CancellationToken::new();
+    let (baker, _) = Baker::start(BakerConfig::idle(dir), view.clone(), stop);
+    let (_, journal, _) = crate::dhcp::journal::open(dir).unwrap();
+    let lease = kiln_inventory::Lease {
+        address: [10, 0, 0, 7].into(),
+        mac: MAC.parse().unwrap(),
+        expires: i64::MAX / 1000,
+        hostname: None,
+    };
+    let (leases, _) = Ledger::start(vec![lease], journal);
+    let network = Ipv4Addr::new(10, 0, 0, 0);
+    let address = Ipv4Addr::new(10, 0, 0, 1);
+    let mut subnet = SubnetSettings::without_dhcp(network, 24, "br0", address);
+    subnet.pool = vec![Ipv4Addr::new(10, 0, 0, 5)..=Ipv4Addr::new(10, 0, 0, 14)];
+    Observed {
+        inventory,
+        view,
+        boots,
+        leases,
+        baker,
+        tftp: vec![Arc::default(), Arc::default()],
+        transfers: Transfers::new(&TransferSettings::default()),
+        subnets: vec![subnet],
+    }
+}
+
+const MAC: &str = "52:54:00:00:00:07";
+
+/// What a page says: the type of each family, and its samples by name and labels.
+#[derive(Default)]
+struct Parsed {
+    kinds: BTreeMap<String, String>,
+    samples: BTreeMap<String, f64>,
+}
+
+/// Reads a page as strictly as the format is described: families are whole and come once, names and labels are made of
+/// what they may be made of, each sample comes once and is a number.
+fn parse(page: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    let mut family = String::new();
+    assert!(page.ends_with('\n'));
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(!help.is_empty(), "{line}");
+            name.clone_into(&mut family);
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(name, family, "a type without its help");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            let before = parsed.kinds.insert(name.to_owned(), kind.to_owned());
+            assert!(before.is_none(), "{name} comes twice");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = match series.split_once('{') {
+            Some((name, rest)) => (name, rest.strip_suffix('}').unwrap()),
+            None => (series, ""),
+        };
+        assert!(name.starts_with("kiln_"), "{line}");
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+        let histogram = parsed.kinds.get(&family).is_some_and(|kind| kind == "histogram");
+        let suffix = name.strip_prefix(family.as_str()).unwrap_or("not of the family");
+        let fits = if histogram {
+            ["_bucket", "_sum", "_count"].contains(&suffix)
+        } else {
+            suffix.is_empty()
+        };
+        assert!(fits, "{line} is not of {family}");
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let (name, value) = label.split_once('=').unwrap();
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase()), "{line}");
+            assert!(value.starts_with('"') && value.ends_with('"') && value.len() < 64, "{line}");
+        }
+        let value: f64 = value.parse().unwrap();
+        assert!(parsed.samples.insert(series.to_owned(), value).is_none(), "{line} comes twice");
+    }
+    parsed
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let observed = observed(dir.path()).await;
+    COUNTS.offer.observe(Duration::from_millis(3));
+    COUNTS.boot_ends(Outcome::Healthy);
+    let page = observed.page().await;
+    let parsed = parse(&page);
+    let value = |series: &str| parsed.samples.get(series).copied();
+    assert_eq!(value("kiln_machines"), Some(1.0));
+    assert_eq!(value("kiln_dhcp_leases{subnet=\"10.0.0.0/24\"}"), Some(1.0));
+    assert_eq!(value("kiln_pool_addresses{subnet=\"10.0.0.0/24\",state=\"leased\"}"), Some(1.0));
+    assert_eq!(value("kiln_pool_addresses{subnet=\"10.0.0.0/24\",state=\"free\"}"), Some(9.0));
+    assert!(value("kiln_boots_total{outcome=\"healthy\"}").is_some_and(|count| count >= 1.0));
+    assert!(value("kiln_process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6));
+    let buckets: Vec<f64> = page
+        .lines()
+        .filter(|line| line.starts_with("kiln_dhcp_offer_seconds_bucket"))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+        .collect();
+    assert!(buckets.is_sorted(), "{buckets:?}");
+    assert_eq!(buckets.last().copied(), value("kiln_dhcp_offer_seconds_count"));
+    for of_machine in [MAC, "n1\"", "10.0.0.7"] {
+        assert!(!page.contains(of_machine), "{of_machine} is in the page");
+    }
+}
+
+/// Returns the names of metrics in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let words = text.split(|c: char| !is_part(c));
+    words.filter(|word| word.starts_with("kiln_")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_dashboard_and_the_alert_rules_name_metrics_that_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let kinds = parse(&observed(dir.path()).await.page().await).kinds;
+    let exists = |name: &str| {
+        let of_histogram = ["_bucket", "_sum", "_count"]
+            .iter()
+            .filter_map(|suffix| name.strip_suffix(suffix))
+            .any(|family| kinds.get(family).is_some_and(|kind| kind == "histogram"));
+        of_histogram || kinds.get(name).is_some_and(|kind| kind != "histogram")
+    };
+    let dashboard = include_str!("../../../config/grafana/kiln.json");
+    let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let mut shown = BTreeSet::new();
+    for panel in parsed["panels"].as_array().unwrap() {
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{panel}");
+        for target in targets {
+            shown.extend(names(target["expr"].as_str().unwrap()));
+        }
+    }
+    let rules = include_str!("../../../config/prometheus/kiln.rules.yml");
+    let parsed: serde_json::Value = serde_saphyr::from_str(rules).unwrap();
+    let mut watched = BTreeSet::new();
+    for rule in parsed["groups"][0]["rules"].as_array().unwrap() {
+        let expr = names(rule["expr"].as_str().unwrap());
+        assert!(!expr.is_empty() && rule["annotations"]["summary"].is_string(), "{rule}");
+        watched.extend(expr);
+    }
+    for name in shown.iter().chain(&watched) {
+        assert!(exists(name), "there is no metric {name}");
+    }
+    // What nobody looks at need not be counted.
+    for family in kinds.keys().filter(|name| *name != "kiln_build_info") {
+        let seen = shown.iter().chain(&watched).any(|name| name.starts_with(family.as_str()));
+        assert!(seen, "{family} is neither in the dashboard nor in an alert");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_what_its_machines_boot_is_not_ready_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let health = observed(dir.path()).await.health().await;
+    let fault = |name: &str| {
+        let check = health.0.iter().find(|check| check.name == name).unwrap();
+        check.fault.clone().unwrap_or_default()
+    };
+    assert!(!health.is_ready());
+    assert_eq!(fault("images"), "no version is served of web");
+    assert_eq!((fault("store"), fault("boots"), fault("artifacts")), Default::default());
+}
