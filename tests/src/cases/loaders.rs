@@ -81,7 +81,7 @@ fn fetched_again(kind: MachineKind) -> anyhow::Result<()> {
 }
 
 /// Makes a store of links to what is in the shared one, with its keys beside it.
-fn shadow(folder: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn shadow(folder: &Path) -> anyhow::Result<PathBuf> {
     let (from, to) = (store(), folder.join("store"));
     let (blobs, links) = (from.join("blobs/sha256"), to.join("blobs/sha256"));
     std::fs::create_dir_all(&links)?;

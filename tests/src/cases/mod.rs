@@ -4,6 +4,7 @@ mod addresses;
 mod agent;
 mod beside;
 mod boot;
+mod broken;
 mod build;
 mod cards;
 mod carry;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         orders::cases(),
         https::cases(),
         uki::cases(),
+        broken::cases(),
         explain::cases(),
         facts::cases(),
         fresh::cases(),
