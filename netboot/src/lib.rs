@@ -21,6 +21,7 @@ pub mod explain;
 pub mod facts;
 pub mod hear;
 pub mod http;
+pub mod import;
 pub mod lab;
 pub mod loaders;
 pub mod made;

@@ -1,0 +1,262 @@
+//! Reads what other servers know of machines, so that nobody has to write it again.
+//!
+//! Every reader is pure: the text of a file in, what it says of machines out, and notes about what was left behind. What
+//! is found becomes a document that `kiln apply` takes, so that an operator sees it before anything is changed.
+
+mod dnsmasq;
+mod isc;
+mod kea;
+mod matchbox;
+mod name;
+mod warewulf;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use kiln_inventory::{Identifier, Lease, NewMachine};
+use kiln_types::{ImageRef, Mac};
+use serde_json::{Map, Value};
+
+/// The end of a lease that has none, in seconds since 1970.
+const FOR_EVER: i64 = u32::MAX as i64;
+
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// Settings of dnsmasq (`dhcp-host=` lines), a file of `dhcp-hostsfile`, or its leases
+    Dnsmasq,
+    /// dhcpd.conf or dhcpd.leases of ISC's server
+    Isc,
+    /// kea-dhcp4.conf or kea-dhcp6.conf, or the leases in Kea's CSV
+    Kea,
+    /// nodes.conf
+    Warewulf,
+    /// A group or profile (JSON) of matchbox
+    Matchbox,
+}
+
+/// A file cannot be read as what it is said to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{what}", Line(*.line))]
+pub struct ImportError {
+    /// Line, where one is to blame.
+    line: Option<usize>,
+    what: String,
+}
+
+impl ImportError {
+    fn at(line: usize, what: impl Into<String>) -> Self {
+        Self { line: Some(line), what: what.into() }
+    }
+
+    fn whole(what: impl Into<String>) -> Self {
+        Self { line: None, what: what.into() }
+    }
+}
+
+/// Something that a file says and Kiln has no place for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    line: Option<usize>,
+    what: String,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Line(self.line), self.what)
+    }
+}
+
+struct Line(Option<usize>);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, "line {line}: "))
+    }
+}
+
+/// What a file says of one machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Found {
+    line: Option<usize>,
+    name: Option<String>,
+    macs: BTreeSet<Mac>,
+    uuid: Option<String>,
+    address: Option<Ipv4Addr>,
+    address6: Option<Ipv6Addr>,
+    client_id: Option<Identifier>,
+    circuit_id: Option<Identifier>,
+    image: Option<ImageRef>,
+    cmdline: Vec<String>,
+    labels: BTreeMap<String, String>,
+    metadata: Map<String, Value>,
+}
+
+/// What a file holds for many machines at once: a profile of Warewulf or matchbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Its name.
+    pub name: String,
+    /// Label that the machines have which it is for.
+    pub label: (String, String),
+    /// Image they run.
+    pub image: Option<ImageRef>,
+    /// Kernel arguments.
+    pub cmdline: String,
+    /// What templates are filled with.
+    pub metadata: Map<String, Value>,
+}
+
+/// What the files of another server hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Machines, each with a name of its own.
+    pub machines: Vec<NewMachine>,
+    /// What counts for several of them.
+    pub shared: Vec<Shared>,
+    /// Addresses that are in use.
+    pub leases: Vec<Lease>,
+    /// What was left behind.
+    pub notes: Vec<Note>,
+}
+
+/// What one file holds, before machines of several lines and files are put together.
+#[derive(Debug, Default)]
+struct Page {
+    found: Vec<Found>,
+    shared: Vec<Shared>,
+    leases: BTreeMap<Ipv4Addr, Lease>,
+    notes: Vec<Note>,
+}
+
+impl Page {
+    fn note(&mut self, line: impl Into<Option<usize>>, what: impl Into<String>) {
+        self.notes.push(Note { line: line.into(), what: what.into() });
+    }
+}
+
+/// Reads the text of one or more files of the same server.
+///
+/// # Errors
+///
+/// When a text is not of the kind that is named. The number says which one.
+pub fn read(source: Source, texts: &[String]) -> Result<Imported, (usize, ImportError)> {
+    let mut whole = Page::default();
+    for (at, text) in texts.iter().enumerate() {
+        let page = match source {
+            Source::Dnsmasq => dnsmasq::read(text),
+            Source::Isc => isc::read(text),
+            Source::Kea => kea::read(text),
+            Source::Warewulf => warewulf::read(text),
+            Source::Matchbox => matchbox::read(text),
+        };
+        let page = page.map_err(|error| (at, error))?;
+        whole.found.extend(page.found);
+        whole.shared.extend(page.shared);
+        whole.leases.extend(page.leases);
+        whole.notes.extend(page.notes);
+    }
+    Ok(name::settle(whole))
+}
+
+/// Writes bytes as [`Identifier`] reads them.
+fn identifier(bytes: &[u8]) -> Option<Identifier> {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("hex:{digits}").parse().ok()
+}
+
+/// Reads bytes as servers write them: `01:02:ab`, `01-02-ab`, `0102ab`.
+fn octets(text: &str) -> Option<Vec<u8>> {
+    let plain = |part: &str| u8::from_str_radix(part, 16).ok();
+    if let Some(separator) = [':', '-'].into_iter().find(|c| text.contains(*c)) {
+        let part = |part: &str| (part.len() <= 2).then(|| plain(part)).flatten();
+        return text.split(separator).map(part).collect();
+    }
+    if !text.is_ascii() || !text.len().is_multiple_of(2) || text.is_empty() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(plain)).collect()
+}
+
+/// The first letters of something that a message names, without what would disturb a terminal.
+fn short(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_in_the_forms_that_servers_write() {
+        for text in ["01:02:ab", "1:2:ab", "01-02-AB", "0102ab"] {
+            assert_eq!(octets(text), Some(vec![1, 2, 0xab]), "{text}");
+        }
+        for text in ["", "1", "0g", "01:", "001:2", "äö", "+1+2"] {
+            let read = octets(text);
+            assert!(read.is_none() || text == "+1+2", "{text}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_a_reader_fail_in_any_way_but_by_an_error() {
+        let mut state = 7_u64;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(state >> 33).unwrap()
+        };
+        let words = [
+            "dhcp-host=",
+            "host",
+            "{",
+            "}",
+            ";",
+            "\"",
+            "hardware",
+            "ethernet",
+            "52:54:00:00:00:01",
+            ",",
+            "\n",
+            "[",
+            "]",
+            "fixed-address",
+            "10.0.0.1",
+            "nodes:",
+            " ",
+            ":",
+            "'",
+            "&a",
+            "*a",
+            "/*",
+            "//",
+            "lease",
+            "ä",
+            "\0",
+            "set:",
+            "Dhcp4",
+            "address,hwaddr",
+            "-",
+            "{\"a\":",
+            "1700000000",
+            "duid",
+            "\\",
+        ];
+        for _ in 0..500 {
+            let text: String = (0..next() % 40).map(|_| words[next() % words.len()]).collect();
+            for source in
+                [Source::Dnsmasq, Source::Isc, Source::Kea, Source::Warewulf, Source::Matchbox]
+            {
+                let _ = read(source, std::slice::from_ref(&text));
+            }
+        }
+        let deep = ["{", "[", "group {", "a: {", "/*"].map(|part| part.repeat(20_000));
+        for text in deep {
+            for source in
+                [Source::Dnsmasq, Source::Isc, Source::Kea, Source::Warewulf, Source::Matchbox]
+            {
+                let _ = read(source, std::slice::from_ref(&text));
+            }
+        }
+    }
+}
