@@ -59,13 +59,13 @@ pub use machine::{Locked, Machine, MachineId, NewMachine};
 pub use order::{Command, NewOrder, Order, OrderId, OrderState};
 pub use plan::{Artifact, BootPlan, Decision, Plan};
 pub use reason::Reason;
-pub use selector::{ParseSelectorError, Selector, Term};
+pub use selector::{ParseSelectorError, Selector, Term, is_label};
 pub use settings::{ParseSettingError, Setting, Settings};
 pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{Claim, ImageVersion, Kept, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
     BLOCK, BackupError, BackupFile, BackupSummary, Change, Cutoff, Database, Document, Edit,
-    ParseDatabaseError, PostgresUrl, Store, StoreError, Stored, StoredFacts, Verb, Verified,
-    verify_backup,
+    FeedEvent, ParseDatabaseError, PostgresUrl, Store, StoreError, Stored, StoredFacts, Verb,
+    Verified, verify_backup,
 };

@@ -92,6 +92,11 @@ const fn is_plain(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | '/' | ':' | '+' | '@')
 }
 
+/// Returns whether a label can have this name: selectors write it without quotes.
+pub fn is_label(text: &str) -> bool {
+    is_word(text)
+}
+
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_plain)
 }

@@ -21,6 +21,7 @@ pub use documents::{Document, Stored};
 pub use edit::Edit;
 pub use error::StoreError;
 pub use facts::StoredFacts;
+pub use feed::FeedEvent;
 pub use prune::Cutoff;
 pub use servers::BLOCK;
 
@@ -39,6 +40,7 @@ mod documents;
 mod edit;
 mod error;
 mod facts;
+mod feed;
 mod leases;
 mod leases6;
 mod machines;

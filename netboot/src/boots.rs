@@ -8,7 +8,7 @@ mod active;
 mod align;
 mod next;
 mod pending;
-mod secret;
+pub(crate) mod secret;
 mod tracker;
 
 use std::net::IpAddr;

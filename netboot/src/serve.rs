@@ -29,7 +29,7 @@ use crate::loaders::{LoadersError, OverTftp};
 use crate::notify::Notify;
 use crate::observe::{self, Observed};
 use crate::orders::Orders;
-use crate::settings::Settings;
+use crate::settings::{HttpsSettings, Settings};
 use crate::tls::{Tls, TlsError};
 use crate::view::{View, ViewError};
 use crate::{api, dhcp, http, loaders, router, tftp};
@@ -144,6 +144,7 @@ pub struct Running {
     http: Vec<http::Server>,
     https: Vec<http::Server>,
     tftp: Vec<tftp::Server>,
+    api: Option<SocketAddr>,
     socket: PathBuf,
     metrics: Option<SocketAddr>,
     stop: CancellationToken,
@@ -168,6 +169,11 @@ impl Running {
     /// Returns where TFTP of the first subnet listens.
     pub fn tftp_addr(&self) -> Option<SocketAddr> {
         self.tftp.first().map(tftp::Server::local_addr)
+    }
+
+    /// Returns where the control plane listens on the network.
+    pub const fn api_addr(&self) -> Option<SocketAddr> {
+        self.api
     }
 
     /// Returns the unix socket of the control plane.
@@ -270,6 +276,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         http: Vec::new(),
         https: Vec::new(),
         tftp: Vec::new(),
+        api: None,
         socket: settings.socket.clone(),
         metrics: None,
         stop: stop.clone(),
@@ -426,8 +433,18 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         orders,
         agent,
         leases: ledger,
+        gate: api::Gate::default(),
+        stop: stop.clone(),
     };
-    running.tasks.push(tokio::spawn(api::serve(control, state, shown, stop)));
+    let router = api::router(state);
+    if let (Some(listener), Some((_, tls))) = (sockets.api, &settings.api.listen) {
+        let tls = start_api_tls(&settings, tls, &planes)?;
+        running.api = listener.local_addr().ok();
+        running.tasks.push(tokio::spawn(tls.clone().renew(stop.clone())));
+        let served = api::serve_encrypted(listener, tls, router.clone(), stop.clone());
+        running.tasks.push(tokio::spawn(served));
+    }
+    running.tasks.push(tokio::spawn(api::serve(control, router.merge(shown), stop)));
     Ok(running)
 }
 
@@ -437,6 +454,19 @@ fn start_tls(settings: &Settings, sockets: &Sockets) -> Result<Option<Arc<Tls>>,
     let addresses = sockets.planes.iter().map(|plane| plane.address).collect();
     let tls = Tls::new(https, &settings.trust.keys, addresses).map_err(ServeError::Tls)?;
     Ok(Some(Arc::new(tls)))
+}
+
+/// Prepares the certificate of the control plane: it is for the address where it listens, and for all others of ours.
+fn start_api_tls(
+    settings: &Settings,
+    tls: &HttpsSettings,
+    planes: &[Endpoints],
+) -> Result<Arc<Tls>, ServeError> {
+    let mut addresses: Vec<IpAddr> = planes.iter().map(|plane| plane.address).collect();
+    let own = settings.api.listen.as_ref().map(|(address, _)| address.ip());
+    addresses.extend(own.filter(|own| !own.is_unspecified() && !addresses.contains(own)));
+    let tls = Tls::new(tls, &settings.trust.keys, addresses).map_err(ServeError::Tls)?;
+    Ok(Arc::new(tls))
 }
 
 fn make_dir(dir: &Path) -> Result<(), ServeError> {

@@ -1,5 +1,6 @@
 //! `kiln.toml`: what is written there, and the checked [`Settings`] it becomes.
 
+mod api;
 mod debian;
 mod error;
 mod hear;
@@ -28,6 +29,7 @@ use kiln_inventory::UnknownMachines;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use self::api::ApiSettings;
 pub use self::debian::{DebianSettings, debian};
 pub use self::error::{Problem, SettingsError};
 pub use self::hear::HearSettings;
@@ -89,6 +91,8 @@ pub struct Settings {
     pub trust: TrustSettings,
     /// What running machines may be told.
     pub agent: AgentSettings,
+    /// The control plane on the network.
+    pub api: ApiSettings,
     /// The boot plane with encryption, where there is one.
     pub https: Option<HttpsSettings>,
     /// How many files are sent at a time, and how fast.
@@ -190,6 +194,8 @@ struct Wire {
     #[serde(default)]
     agent: AgentSettings,
     #[serde(default)]
+    api: api::WireApi,
+    #[serde(default)]
     https: https::WireHttps,
     #[serde(default)]
     transfers: transfers::WireTransfers,
@@ -284,6 +290,7 @@ impl Wire {
             bake,
             trust,
             agent: self.agent,
+            api: self.api.check(problems),
             https: self.https.check(problems),
             transfers: self.transfers.check(problems),
             metrics: self.metrics.check(problems),

@@ -28,6 +28,8 @@ pub enum Verb {
     Change,
     /// It is gone.
     Remove,
+    /// Somebody was refused.
+    Deny,
 }
 
 /// One change of a noun. Secrets are in neither of its documents.
@@ -226,6 +228,23 @@ impl Change {
 }
 
 impl Store {
+    /// Writes down that the actor was refused, and what he had asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn record_denial(
+        &self,
+        noun: &'static str,
+        name: &str,
+        asked: Value,
+    ) -> Result<(), StoreError> {
+        let mut edit = self.edit().await?;
+        edit.deny(noun, name, &asked).await?;
+        edit.commit().await?;
+        Ok(())
+    }
+
     /// Returns the changes after that with this number, oldest first, at most as many as asked for. From 0 on, all that
     /// are kept.
     ///

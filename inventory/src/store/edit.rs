@@ -70,13 +70,27 @@ impl Edit<'_> {
             (_, None) => Verb::Remove,
             _ => Verb::Change,
         };
-        let change = self.last.next(
-            self.at,
-            &self.store.actor,
-            verb,
-            (step.noun, step.subject, step.name),
-            (step.before.as_ref().map(json), step.after.as_ref().map(json)),
-        );
+        let documents = (step.before.as_ref().map(json), step.after.as_ref().map(json));
+        self.write(verb, (step.noun, step.subject, step.name), documents).await
+    }
+
+    /// Writes down what was asked for in vain.
+    pub(super) async fn deny(
+        &mut self,
+        noun: &str,
+        name: &str,
+        asked: &Value,
+    ) -> Result<(), StoreError> {
+        self.write(Verb::Deny, (noun, 0, name), (None, Some(json(asked)))).await
+    }
+
+    async fn write(
+        &mut self,
+        verb: Verb,
+        noun: (&str, i64, &str),
+        documents: (Option<String>, Option<String>),
+    ) -> Result<(), StoreError> {
+        let change = self.last.next(self.at, &self.store.actor, verb, noun, documents);
         change.write(&mut self.tx).await?;
         self.last = change;
         Ok(())

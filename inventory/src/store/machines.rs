@@ -7,7 +7,7 @@ use super::edit::{Edit, Step};
 use super::row::{damaged, json, text};
 use super::{Store, StoreError};
 use crate::settings::{check_cmdline, check_metadata};
-use crate::{Flag, Locked, Machine, MachineId, NewMachine};
+use crate::{Flag, Locked, Machine, MachineId, NewMachine, is_label};
 
 const MACHINES: &str = "machines";
 const MACHINE: &str = "machine";
@@ -309,6 +309,12 @@ fn check(machine: &NewMachine) -> Result<(), StoreError> {
     }
     check_metadata(&machine.metadata).map_err(|what| StoreError::Metadata(name.clone(), what))?;
     let too_long = |text: &String| text.len() > MAX_TEXT || text.chars().any(char::is_control);
+    if let Some(key) = machine.labels.keys().find(|key| !is_label(key)) {
+        let key: String = key.escape_debug().take(MAX_TEXT).collect();
+        return Err(StoreError::Invalid(format!(
+            "machine `{name}`: `{key}` cannot be the name of a label; use letters, digits and - _ . / : + @"
+        )));
+    }
     let labels = machine.labels.iter().flat_map(|(key, value)| [key, value]);
     let texts = [&machine.uuid, &machine.serial, &machine.asset_tag].into_iter().flatten();
     if machine.labels.len() > MAX_LABELS || labels.chain(texts).any(too_long) {

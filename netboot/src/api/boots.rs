@@ -1,6 +1,6 @@
 //! Boots: list, show.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::extract::{Key, Params};
+use super::peer::Caller;
 use super::route::{Route, get};
 use super::{Control, Fault};
 use crate::boots::now_ms;
@@ -73,6 +74,28 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
+/// Returns the machines that the caller may see; nothing where he may see all, also those that are gone.
+pub(super) async fn visible(
+    control: &Control,
+    caller: &Caller,
+) -> Result<Option<HashSet<MachineId>>, Fault> {
+    if caller.rights.sees_all() {
+        return Ok(None);
+    }
+    let machines = control.inventory.machines().await?;
+    let seen = machines.iter().filter(|machine| caller.rights.sees(&machine.spec.labels));
+    Ok(Some(seen.map(|machine| machine.id).collect()))
+}
+
+/// Returns whether the caller may see what belongs to a machine.
+pub(super) async fn may_see(
+    control: &Control,
+    caller: &Caller,
+    machine: MachineId,
+) -> Result<bool, Fault> {
+    Ok(visible(control, caller).await?.is_none_or(|machines| machines.contains(&machine)))
+}
+
 #[derive(Deserialize, IntoParams)]
 struct ListQuery {
     /// The most boots in the answer: 50 unless said, 1000 at most.
@@ -83,10 +106,14 @@ struct ListQuery {
 
 async fn list(
     State(control): State<Arc<Control>>,
+    caller: Caller,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Vec<BootRow>>, Fault> {
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
-    let boots = control.inventory.boots(limit).await?;
+    let mut boots = control.inventory.boots(limit).await?;
+    if let Some(machines) = visible(&control, &caller).await? {
+        boots.retain(|boot| machines.contains(&boot.machine));
+    }
     // The newest come first, so that the boot after each is among those before it.
     let mut newer: HashMap<MachineId, Boot> = HashMap::new();
     let mut rows = Vec::with_capacity(boots.len());
@@ -132,11 +159,13 @@ async fn judge(
 
 async fn show(
     State(control): State<Arc<Control>>,
+    caller: Caller,
     Key(key): Key,
 ) -> Result<Json<BootDetail>, Fault> {
     let missing = || Fault::not_found("boot", &key);
     let id = key.parse().map(BootId).map_err(|_| missing())?;
     let (boot, events) = control.inventory.boot(id).await?.ok_or_else(missing)?;
+    may_see(&control, &caller, boot.machine).await?.then_some(()).ok_or_else(missing)?;
     let mut earlier = Vec::new();
     for id in control.inventory.healthy_boots_before(boot.machine, id, COMPARED).await? {
         if let Some((boot, events)) = control.inventory.boot(id).await? {
@@ -154,11 +183,13 @@ async fn show(
 /// All that was heard of a boot: syslog, netconsole, and the log that a system sends of a boot that failed.
 async fn log(
     State(control): State<Arc<Control>>,
+    caller: Caller,
     Key(key): Key,
 ) -> Result<Json<Vec<HeardLine>>, Fault> {
     let missing = || Fault::not_found("boot", &key);
     let id = key.parse().map(BootId).map_err(|_| missing())?;
     let (boot, _) = control.inventory.boot(id).await?.ok_or_else(missing)?;
+    may_see(&control, &caller, boot.machine).await?.then_some(()).ok_or_else(missing)?;
     let log = control.inventory.kernel_log(id).await?.unwrap_or_default();
     let end = boot.ended.unwrap_or(boot.started);
     let lines = hear::merge(control.heard.lines(id), &log, boot.kernel_start, end);
@@ -170,12 +201,14 @@ async fn log(
 
 async fn kernel_log(
     State(control): State<Arc<Control>>,
+    caller: Caller,
     Key(key): Key,
 ) -> Result<Json<KernelLog>, Fault> {
     let missing = || Fault::not_found("boot", &key);
     let id = key.parse().map(BootId).map_err(|_| missing())?;
+    let (boot, _) = control.inventory.boot(id).await?.ok_or_else(missing)?;
+    may_see(&control, &caller, boot.machine).await?.then_some(()).ok_or_else(missing)?;
     let Some(log) = control.inventory.kernel_log(id).await? else {
-        control.inventory.boot(id).await?.ok_or_else(missing)?;
         return Err(Fault::not_found("kernel log of boot", &key));
     };
     Ok(Json(KernelLog { log }))

@@ -4,9 +4,12 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_path_to_error::Segment;
 
+use super::merge::merge;
 use super::problem::Fault;
 
 /// The longest body that is read, where a route says nothing else.
@@ -75,6 +78,17 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     Ok(value)
 }
 
+/// Lays the fields of a patch over what is there, and reads what comes of it.
+pub(super) fn merged<T: Serialize + DeserializeOwned>(now: &T, patch: Value) -> Result<T, Fault> {
+    if !patch.is_object() {
+        return Err(Fault::invalid("a patch is an object with the fields that change"));
+    }
+    let mut whole = serde_json::to_value(now).map_err(|error| Fault::internal(&error))?;
+    merge(&mut whole, patch);
+    serde_path_to_error::deserialize(whole)
+        .map_err(|error| Fault::invalid(error.inner().to_string()).at(pointer(error.path())))
+}
+
 /// Writes a place in a body as a JSON pointer.
 fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter().fold(String::new(), |text, segment| match segment {
@@ -108,7 +122,7 @@ mod tests {
         for (open, close) in [("[", "]"), ("{\"metadata\":", "}")] {
             let deep = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
             assert_eq!(problem(deep.as_bytes()).status, 400);
-            let value = read::<serde_json::Value>(deep.as_bytes()).unwrap_err().into_problem();
+            let value = read::<Value>(deep.as_bytes()).unwrap_err().into_problem();
             assert!(value.detail.contains("recursion limit"), "{value:?}");
         }
     }

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Group, SettingRow, Stored};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::access::{Access, Noun};
-use super::extract::{Body, Key};
+use super::change::{Dry, IfMatch, Preview, Tagged};
+use super::extract::{Body, Key, Params, merged};
 use super::machines::{find, refresh};
 use super::peer::Caller;
-use super::route::{Route, delete, get, post, put};
+use super::route::{Route, delete, get, patch, post, put};
 use super::{Control, Fault};
 
 type Shared = State<Arc<Control>>;
@@ -45,14 +48,21 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/groups", read, "List groups, the strongest first", list).lists::<GroupRow>(),
         post("/api/v1/groups", write, "Add a group", add)
+            .query::<Dry>()
             .takes::<Group>()
             .with(StatusCode::CREATED)
             .gives::<GroupRow>(),
         get("/api/v1/groups/{key}", read, "Show a group", show).gives::<GroupRow>(),
         put("/api/v1/groups/{key}", write, "Change what a group is to be", change)
+            .query::<Dry>()
             .takes::<Group>()
             .gives::<GroupRow>(),
+        patch("/api/v1/groups/{key}", write, "Change some fields of a group", patch_one)
+            .query::<Dry>()
+            .merges::<Group>()
+            .gives::<GroupRow>(),
         delete("/api/v1/groups/{key}", write, "Remove a group; its machines stay", remove)
+            .query::<Dry>()
             .with(StatusCode::NO_CONTENT),
         get(
             "/api/v1/machines/{key}/settings",
@@ -73,48 +83,102 @@ async fn list(State(control): Shared) -> Result<Json<Vec<GroupRow>>, Fault> {
 async fn add(
     State(control): Shared,
     caller: Caller,
+    Params(dry): Params<Dry>,
     Body(group): Body<Group>,
-) -> Result<(StatusCode, Json<GroupRow>), Fault> {
-    let group = control.inventory.acting(&caller.name).add(&group).await?;
+) -> Result<Response, Fault> {
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let added = edit.add(&group).await?;
+    if dry.dry_run {
+        return Ok(Preview::of(None::<&Group>, Some(&group)).into_response());
+    }
+    edit.commit().await?;
     refresh(&control).await?;
-    tracing::info!(group = group.document.name, "group added");
-    Ok((StatusCode::CREATED, Json(row(&control, group))))
+    tracing::info!(group = group.name, "group added");
+    Ok((StatusCode::CREATED, tagged(&control, added)).into_response())
 }
 
-async fn show(State(control): Shared, Key(key): Key) -> Result<Json<GroupRow>, Fault> {
+async fn show(State(control): Shared, Key(key): Key) -> Result<Response, Fault> {
     let group = named(&control, &key).await?;
-    Ok(Json(row(&control, group)))
+    Ok(tagged(&control, group).into_response())
 }
 
 async fn change(
     State(control): Shared,
     Key(key): Key,
     caller: Caller,
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
     Body(group): Body<Group>,
-) -> Result<Json<GroupRow>, Fault> {
-    let id = named(&control, &key).await?.id;
-    let changed = control.inventory.acting(&caller.name).change(id, &group, None).await?;
-    let changed = changed.ok_or_else(|| Fault::not_found("group", &key))?;
-    refresh(&control).await?;
+) -> Result<Response, Fault> {
+    let now = named(&control, &key).await?;
+    let expected = condition.expected("the group", now.revision)?;
+    make(&control, &caller, now, &group, expected, dry).await
+}
+
+/// Changes some fields of a group.
+async fn patch_one(
+    State(control): Shared,
+    Key(key): Key,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
+    Body(patch): Body<Value>,
+) -> Result<Response, Fault> {
+    let now = named(&control, &key).await?;
+    condition.expected("the group", now.revision)?;
+    let group: Group = merged(&now.document, patch)?;
+    // What was merged with has to be there still.
+    let expected = Some(now.revision);
+    make(&control, &caller, now, &group, expected, dry).await
+}
+
+async fn make(
+    control: &Control,
+    caller: &Caller,
+    now: Stored<Group>,
+    group: &Group,
+    expected: Option<i64>,
+    dry: Dry,
+) -> Result<Response, Fault> {
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let changed = edit.change(now.id, group, expected).await?;
+    let changed = changed.ok_or_else(|| Fault::not_found("group", &now.document.name))?;
+    if dry.dry_run {
+        return Ok(Preview::of(Some(&now.document), Some(group)).into_response());
+    }
+    edit.commit().await?;
+    refresh(control).await?;
     tracing::info!(group = group.name, "group changed");
-    Ok(Json(row(&control, changed)))
+    Ok(tagged(control, changed).into_response())
 }
 
 async fn remove(
     State(control): Shared,
     Key(key): Key,
     caller: Caller,
-) -> Result<StatusCode, Fault> {
-    let id = named(&control, &key).await?.id;
-    control.inventory.acting(&caller.name).remove::<Group>(id, None).await?;
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
+) -> Result<Response, Fault> {
+    let group = named(&control, &key).await?;
+    let expected = condition.expected("the group", group.revision)?;
+    if dry.dry_run {
+        return Ok(Preview::of(Some(&group.document), None::<&Group>).into_response());
+    }
+    control.inventory.acting(&caller.name).remove::<Group>(group.id, expected).await?;
     refresh(&control).await?;
     tracing::info!(group = key, "group removed");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn named(control: &Control, name: &str) -> Result<Stored<Group>, Fault> {
     let group = control.inventory.named::<Group>(name).await?;
     group.ok_or_else(|| Fault::not_found("group", name))
+}
+
+fn tagged(control: &Control, group: Stored<Group>) -> Tagged<Json<GroupRow>> {
+    Tagged(group.revision, Json(row(control, group)))
 }
 
 fn row(control: &Control, group: Stored<Group>) -> GroupRow {
@@ -128,9 +192,10 @@ fn row(control: &Control, group: Stored<Group>) -> GroupRow {
 /// Says what holds for a machine, as decisions see it.
 async fn settings_of(
     State(control): Shared,
+    caller: Caller,
     Key(key): Key,
 ) -> Result<Json<MachineSettings>, Fault> {
-    let machine = find(&control, &key).await?;
+    let machine = find(&control, &caller, &key).await?;
     let snapshot = control.view.snapshot();
     let all = snapshot.settings_of(machine.id);
     let all = all.ok_or_else(|| Fault::not_found("machine", &key))?;

@@ -54,7 +54,7 @@ async fn merge(
     caller: Caller,
     Body(merge): Body<Merge>,
 ) -> Result<Json<Machine>, Fault> {
-    let (into, from) = (find(&control, &key).await?, find(&control, &merge.from).await?);
+    let (into, from) = (find(&control, &caller, &key).await?, find(&control, &caller, &merge.from).await?);
     let store = control.inventory.acting(&caller.name);
     let merged = store.merge_machines(into.id, from.id).await?;
     let merged = merged.ok_or_else(|| Fault::not_found("machine", &key))?;
@@ -69,7 +69,7 @@ async fn split(
     caller: Caller,
     Body(split): Body<Split>,
 ) -> Result<Json<Vec<Machine>>, Fault> {
-    let machine = find(&control, &key).await?;
+    let machine = find(&control, &caller, &key).await?;
     let store = control.inventory.acting(&caller.name);
     let both = store.split_machine(machine.id, &split.name, &split.macs).await?;
     let (rest, new) = both.ok_or_else(|| Fault::not_found("machine", &key))?;

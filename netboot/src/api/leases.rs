@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
 use super::extract::Key;
+use super::peer::Caller;
 use super::route::{Route, delete, get};
 use super::{Control, Fault};
 
@@ -33,39 +34,51 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn list(State(control): State<Arc<Control>>) -> Json<Vec<LeaseRow>> {
-    Json(rows(&control))
+async fn list(State(control): State<Arc<Control>>, caller: Caller) -> Json<Vec<LeaseRow>> {
+    Json(rows(&control, &caller))
 }
 
-async fn show(State(control): State<Arc<Control>>, Key(key): Key) -> Result<Json<LeaseRow>, Fault> {
-    Ok(Json(find(&control, &key)?))
+async fn show(
+    State(control): State<Arc<Control>>,
+    caller: Caller,
+    Key(key): Key,
+) -> Result<Json<LeaseRow>, Fault> {
+    Ok(Json(find(&control, &caller, &key)?))
 }
 
 /// Ends a lease. Whose it was may go on using the address until it comes to renew it; then it gets it again, unless
 /// someone else has it by now.
-async fn release(State(control): State<Arc<Control>>, Key(key): Key) -> Result<StatusCode, Fault> {
-    let row = find(&control, &key)?;
+async fn release(
+    State(control): State<Arc<Control>>,
+    caller: Caller,
+    Key(key): Key,
+) -> Result<StatusCode, Fault> {
+    let row = find(&control, &caller, &key)?;
     let address = row.lease.address;
     control.leases.release(address).map(|_| StatusCode::NO_CONTENT).ok_or_else(|| {
         Fault::new(StatusCode::CONFLICT, format!("the lease of {address} has ended already"))
     })
 }
 
-fn rows(control: &Control) -> Vec<LeaseRow> {
+/// Returns the leases that the caller may see. One of no machine is for those who may see all.
+fn rows(control: &Control, caller: &Caller) -> Vec<LeaseRow> {
     let snapshot = control.view.snapshot();
     let row = |lease: Lease| {
-        let machine = snapshot.machine_by_mac(lease.mac).map(|machine| machine.spec.name.clone());
-        LeaseRow { lease, machine }
+        let machine = snapshot.machine_by_mac(lease.mac).map(|machine| &machine.spec);
+        let seen = machine.is_some_and(|machine| caller.rights.sees(&machine.labels));
+        let machine = machine.map(|machine| machine.name.clone());
+        (seen || caller.rights.sees_all()).then_some(LeaseRow { lease, machine })
     };
-    control.leases.leases().into_iter().map(row).collect()
+    control.leases.leases().into_iter().filter_map(row).collect()
 }
 
 /// Finds a lease by its address, its hardware address, or the name of the machine.
-fn find(control: &Control, key: &str) -> Result<LeaseRow, Fault> {
+fn find(control: &Control, caller: &Caller, key: &str) -> Result<LeaseRow, Fault> {
     let is = |row: &LeaseRow| {
         key.parse() == Ok(row.lease.address)
             || key.parse().is_ok_and(|mac| row.lease.mac == mac)
             || row.machine.as_deref() == Some(key)
     };
-    rows(control).into_iter().rev().find(is).ok_or_else(|| Fault::not_found("lease", key))
+    let found = rows(control, caller).into_iter().rev().find(is);
+    found.ok_or_else(|| Fault::not_found("lease", key))
 }

@@ -4,15 +4,20 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Asker, Machine, NewMachine};
 use kiln_types::Mac;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
-use super::extract::{Body, Key, Params};
-use super::route::{Route, delete, get, post, put};
+use super::change::{Dry, IfMatch, Preview, Tagged};
+use super::extract::{Body, Key, Params, merged};
+use super::page::{self, Page, Which};
+use super::peer::Caller;
+use super::route::{Route, delete, get, patch, post, put};
 use super::{Control, Fault};
 use crate::explain::{Explanation, Told, explain};
 use crate::facts::ToldFacts;
@@ -23,16 +28,26 @@ type Shared = State<Arc<Control>>;
 pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Machine), Access::Write(Noun::Machine));
     vec![
-        get("/api/v1/machines", read, "List machines", list).lists::<Machine>(),
+        get("/api/v1/machines", read, "List machines", list)
+            .query::<Page>()
+            .query::<Which>()
+            .lists::<Machine>(),
         post("/api/v1/machines", write, "Add a machine", add)
+            .query::<Dry>()
             .takes::<NewMachine>()
             .with(StatusCode::CREATED)
             .gives::<Machine>(),
         get("/api/v1/machines/{key}", read, "Show a machine", show).gives::<Machine>(),
         put("/api/v1/machines/{key}", write, "Change what a machine is to be", change)
+            .query::<Dry>()
             .takes::<NewMachine>()
             .gives::<Machine>(),
+        patch("/api/v1/machines/{key}", write, "Change some fields of a machine", patch_one)
+            .query::<Dry>()
+            .merges::<NewMachine>()
+            .gives::<Machine>(),
         delete("/api/v1/machines/{key}", write, "Forget a machine; its boots stay", remove)
+            .query::<Dry>()
             .with(StatusCode::NO_CONTENT),
         get("/api/v1/machines/{key}/explain", read, "Say what a machine would get", explain_one)
             .query::<ExplainQuery>()
@@ -42,40 +57,109 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn list(State(control): Shared) -> Result<Json<Vec<Machine>>, Fault> {
-    Ok(Json(control.inventory.machines().await?))
+async fn list(
+    State(control): Shared,
+    caller: Caller,
+    uri: Uri,
+    Params(page): Params<Page>,
+    Params(which): Params<Which>,
+) -> Result<Response, Fault> {
+    let wanted = which.read()?;
+    let machines = control.inventory.machines().await?;
+    let shown = machines.iter().filter(|machine| {
+        let Machine { spec, .. } = machine;
+        caller.rights.sees(&spec.labels) && wanted.is(&spec.name, &spec.labels)
+    });
+    page::answer(&page, &uri, shown.map(|machine| (machine.id.0, machine)))
 }
 
 async fn add(
     State(control): Shared,
-    Body(machine): Body<NewMachine>,
-) -> Result<(StatusCode, Json<Machine>), Fault> {
-    let machine = control.inventory.add_machine(&machine).await?;
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    Body(spec): Body<NewMachine>,
+) -> Result<Response, Fault> {
+    caller.may_make(&spec)?;
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let machine = edit.add_machine(&spec).await?;
+    if dry.dry_run {
+        return Ok(Preview::of(None::<&NewMachine>, Some(&spec)).into_response());
+    }
+    edit.commit().await?;
     refresh(&control).await?;
     tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine added");
-    Ok((StatusCode::CREATED, Json(machine)))
+    Ok((StatusCode::CREATED, Tagged(machine.revision, Json(machine))).into_response())
 }
 
 /// Changes a machine to what the body says.
 async fn change(
     State(control): Shared,
+    caller: Caller,
     Key(key): Key,
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
     Body(spec): Body<NewMachine>,
-) -> Result<Json<Machine>, Fault> {
-    let Machine { id, .. } = find(&control, &key).await?;
-    let changed = control.inventory.change_machine(id, &spec, None).await?;
-    let changed = changed.ok_or_else(|| Fault::not_found("machine", &key))?;
-    refresh(&control).await?;
-    tracing::info!(machine = spec.name, id = id.0, "machine changed");
-    Ok(Json(changed))
+) -> Result<Response, Fault> {
+    let now = find(&control, &caller, &key).await?;
+    let expected = condition.expected("the machine", now.revision)?;
+    make(&control, &caller, now, &spec, expected, dry).await
 }
 
-async fn show(State(control): Shared, Key(key): Key) -> Result<Json<Machine>, Fault> {
-    find(&control, &key).await.map(Json)
+/// Changes some fields of a machine. Its id and its revision are none of them.
+async fn patch_one(
+    State(control): Shared,
+    caller: Caller,
+    Key(key): Key,
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
+    Body(patch): Body<Value>,
+) -> Result<Response, Fault> {
+    let now = find(&control, &caller, &key).await?;
+    condition.expected("the machine", now.revision)?;
+    let spec: NewMachine = merged(&now.spec, patch)?;
+    // What was merged with has to be there still.
+    let expected = Some(now.revision);
+    make(&control, &caller, now, &spec, expected, dry).await
 }
 
-async fn facts(State(control): Shared, Key(key): Key) -> Result<Json<ToldFacts>, Fault> {
-    let machine = find(&control, &key).await?;
+async fn make(
+    control: &Control,
+    caller: &Caller,
+    now: Machine,
+    spec: &NewMachine,
+    expected: Option<i64>,
+    dry: Dry,
+) -> Result<Response, Fault> {
+    caller.may_make(spec)?;
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let changed = edit.change_machine(now.id, spec, expected).await?;
+    let changed = changed.ok_or_else(|| Fault::not_found("machine", &now.spec.name))?;
+    if dry.dry_run {
+        return Ok(Preview::of(Some(&now.spec), Some(spec)).into_response());
+    }
+    edit.commit().await?;
+    refresh(control).await?;
+    tracing::info!(machine = spec.name, id = changed.id.0, "machine changed");
+    Ok(Tagged(changed.revision, Json(changed)).into_response())
+}
+
+async fn show(
+    State(control): Shared,
+    caller: Caller,
+    Key(key): Key,
+) -> Result<Tagged<Json<Machine>>, Fault> {
+    let machine = find(&control, &caller, &key).await?;
+    Ok(Tagged(machine.revision, Json(machine)))
+}
+
+async fn facts(
+    State(control): Shared,
+    caller: Caller,
+    Key(key): Key,
+) -> Result<Json<ToldFacts>, Fault> {
+    let machine = find(&control, &caller, &key).await?;
     let told = control.inventory.facts(machine.id).await?;
     let told =
         told.ok_or_else(|| Fault::not_found("description of its hardware by machine", &key))?;
@@ -86,12 +170,23 @@ async fn facts(State(control): Shared, Key(key): Key) -> Result<Json<ToldFacts>,
     Ok(Json(ToldFacts { boot: told.boot.0, at: told.at, facts }))
 }
 
-async fn remove(State(control): Shared, Key(key): Key) -> Result<StatusCode, Fault> {
-    let machine = find(&control, &key).await?;
-    control.inventory.remove_machine(machine.id, None).await?;
+async fn remove(
+    State(control): Shared,
+    caller: Caller,
+    Key(key): Key,
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
+) -> Result<Response, Fault> {
+    let machine = find(&control, &caller, &key).await?;
+    let expected = condition.expected("the machine", machine.revision)?;
+    if dry.dry_run {
+        return Ok(Preview::of(Some(&machine.spec), None::<&NewMachine>).into_response());
+    }
+    let store = control.inventory.acting(&caller.name);
+    store.remove_machine(machine.id, expected).await?;
     refresh(&control).await?;
     tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine removed");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -102,13 +197,19 @@ struct ExplainQuery {
 
 async fn explain_one(
     State(control): Shared,
+    caller: Caller,
     Key(key): Key,
     Params(query): Params<ExplainQuery>,
 ) -> Result<Json<Explanation>, Fault> {
     let mac = match key.parse::<Mac>() {
-        Ok(mac) => mac,
+        Ok(mac) => {
+            if !caller.rights.sees_all() {
+                find(&control, &caller, &key).await?;
+            }
+            mac
+        }
         Err(_) => {
-            let machine = find(&control, &key).await?;
+            let machine = find(&control, &caller, &key).await?;
             let mac = machine.spec.macs.first().copied();
             mac.ok_or_else(|| Fault::not_found("hardware address of machine", &key))?
         }
@@ -157,14 +258,15 @@ async fn remembered(control: &Control, mac: Mac) -> Result<Told, Fault> {
     })
 }
 
-/// Finds a machine by name or hardware address.
-pub(super) async fn find(control: &Control, key: &str) -> Result<Machine, Fault> {
+/// Finds a machine by name or hardware address. One that the caller may not see is not there.
+pub(super) async fn find(control: &Control, caller: &Caller, key: &str) -> Result<Machine, Fault> {
     let machines = control.inventory.machines().await?;
     let mac = key.parse::<Mac>().ok();
     let mut found = machines.into_iter().filter(|machine| {
         machine.spec.name == key || mac.is_some_and(|mac| machine.spec.macs.contains(&mac))
     });
-    found.next().ok_or_else(|| Fault::not_found("machine", key))
+    let found = found.next().filter(|machine| caller.rights.sees(&machine.spec.labels));
+    found.ok_or_else(|| Fault::not_found("machine", key))
 }
 
 pub(super) async fn refresh(control: &Control) -> Result<(), Fault> {

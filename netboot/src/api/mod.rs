@@ -1,20 +1,35 @@
-//! The control plane: REST on a unix socket, for the command line. Who may open the socket may do everything.
+//! The control plane: REST on a unix socket, where who may open it may do everything, and encrypted on TCP for those
+//! who have a token.
 
 mod access;
+mod audit;
 mod boots;
 mod builds;
+mod change;
+mod events;
+mod exports;
 mod extract;
+mod feed;
+mod gate;
 mod groups;
+mod idempotency;
 mod identity;
 mod images;
 mod leases;
+mod listen;
 mod machines;
+mod merge;
+mod netbox;
 mod openapi;
 mod orders;
+mod page;
 mod peer;
 mod problem;
 mod route;
 mod routes;
+mod scope;
+mod tokens;
+mod users;
 
 use std::sync::Arc;
 
@@ -24,14 +39,26 @@ use kiln_ipxe::Endpoints;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
+pub use access::{Noun, ParseNounError};
+pub use audit::{AuditRow, Verification};
 pub use boots::{BootDetail, BootRow, KernelLog};
 pub use builds::BuildLog;
+pub use change::Preview;
+pub use exports::Targets;
+pub use feed::Event;
+pub use gate::Gate;
 pub use groups::{GroupRow, MachineSettings};
 pub use identity::{Merge, Split};
 pub use images::Images;
 pub use leases::LeaseRow;
+pub use listen::serve_encrypted;
+pub use merge::FieldChange;
+pub use netbox::{Import, ImportChange, Skipped};
 pub use orders::Ask;
 pub use problem::Problem;
+pub use scope::{ParseScopeError, Scope};
+pub use tokens::{CreatedToken, NewToken, TokenRow};
+pub use users::{Login, NewPassword, NewUser, Session, UserRow};
 
 pub(crate) use problem::Fault;
 
@@ -66,16 +93,14 @@ pub struct Control {
     pub agent: AgentSettings,
     /// Who has which address.
     pub leases: Ledger,
+    /// Who may come in.
+    pub gate: Gate,
+    /// Ends what would never end by itself.
+    pub stop: CancellationToken,
 }
 
-/// Serves until told to stop, with more routes beside those of the API.
-pub async fn serve(
-    listener: UnixListener,
-    control: Control,
-    more: Router,
-    stop: CancellationToken,
-) {
-    let router = router(control).merge(more);
+/// Serves until told to stop.
+pub async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) {
     let router = router.into_make_service_with_connect_info::<peer::Peer>();
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
@@ -89,6 +114,10 @@ pub fn router(control: Control) -> Router {
 }
 
 #[cfg(test)]
+mod access_tests;
+#[cfg(test)]
 mod groups_tests;
+#[cfg(test)]
+mod noun_tests;
 #[cfg(test)]
 mod tests;

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_type_that_is_named_is_described_and_every_operation_has_its_own_name() {
-        let document = document(&routes());
+        let mut document = document(&routes());
         let mut ids = std::collections::BTreeSet::new();
         let mut stack = vec![&document];
         while let Some(value) = stack.pop() {
@@ -183,6 +183,16 @@ mod tests {
         let machine = document.pointer("/components/schemas/Machine").unwrap();
         assert!(machine["properties"]["id"].is_object(), "{machine}");
         assert!(machine["properties"]["macs"].is_object(), "{machine}");
+        // A schema that allows any value has no type, which utoipa writes and does not read.
+        for schema in document["components"]["schemas"].as_object_mut().unwrap().values_mut() {
+            let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
+            for field in fields.into_iter().flat_map(|fields| fields.values_mut()) {
+                let field = field.as_object_mut().unwrap();
+                if field.keys().all(|key| key == "description") {
+                    field.insert("type".to_owned(), "object".into());
+                }
+            }
+        }
         serde_json::from_value::<utoipa::openapi::OpenApi>(document).unwrap();
     }
 }

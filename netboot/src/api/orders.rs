@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
+use super::boots::may_see;
 use super::extract::{Body, Key, Params};
 use super::machines::find;
 use super::peer::Caller;
@@ -84,7 +85,7 @@ async fn give(
     Key(key): Key,
     Body(ask): Body<Ask>,
 ) -> Result<(StatusCode, Json<Order>), Fault> {
-    let machine = find(&control, &key).await?;
+    let machine = find(&control, &caller, &key).await?;
     let name = &machine.spec.name;
     let boot = control.boots.running(machine.id).await.ok_or_else(|| {
         let text = format!("machine `{name}` is not up, as far as this server knows");
@@ -128,10 +129,11 @@ struct ListQuery {
 
 async fn list(
     State(control): Shared,
+    caller: Caller,
     Key(key): Key,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<Vec<Order>>, Fault> {
-    let machine = find(&control, &key).await?;
+    let machine = find(&control, &caller, &key).await?;
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
     Ok(Json(control.orders.list(machine.id, limit).await?))
 }
@@ -145,12 +147,16 @@ struct ShowQuery {
 
 async fn show(
     State(control): Shared,
+    caller: Caller,
     Key(key): Key,
     Params(query): Params<ShowQuery>,
 ) -> Result<Json<Order>, Fault> {
     let missing = || Fault::not_found("order", &key);
     let id = key.parse().map(OrderId).map_err(|_| missing())?;
     let patience = Duration::from_secs(query.wait.min(PATIENCE));
+    // Whose order it is comes first, so that nobody waits for what he may not see.
+    let order = control.orders.show(id, Duration::ZERO).await?.ok_or_else(missing)?;
+    may_see(&control, &caller, order.machine).await?.then_some(()).ok_or_else(missing)?;
     control.orders.show(id, patience).await?.map(Json).ok_or_else(missing)
 }
 

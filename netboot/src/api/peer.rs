@@ -1,19 +1,26 @@
-//! Who is at the other end of a connection.
+//! Who is at the other end of a connection, and who that makes him.
 
+use std::net::IpAddr;
+
+use axum::extract::FromRequestParts;
 use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{FromRequestParts, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::serve::IncomingStream;
+use kiln_inventory::NewMachine;
 use nix::unistd::{Uid, User};
 use tokio::net::UnixListener;
 
 use super::problem::Fault;
+use super::scope::Rights;
 
 /// The other end of a connection, as the kernel tells it. Nothing that is in a request counts.
 #[derive(Clone, Debug)]
 pub(super) enum Peer {
     /// A program on this host, by its user.
     Local(String),
+    /// Somebody on the network.
+    Remote(IpAddr),
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
@@ -30,20 +37,50 @@ fn named(uid: Uid) -> String {
     }
 }
 
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(name) => f.pad(name),
+            Self::Remote(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The peer of a request.
+#[derive(Clone, Debug)]
+pub(super) struct PeerOf(pub(super) Peer);
+
+impl<S: Send + Sync> FromRequestParts<S> for PeerOf {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
+        peer.map(|ConnectInfo(peer)| Self(peer.clone())).ok_or_else(stray)
+    }
+}
+
 /// Who asks, and what he may.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     /// As the log of changes names him.
     pub(super) name: String,
+    pub(super) rights: Rights,
 }
 
 impl Caller {
-    /// Finds out who asks.
-    pub(super) fn of(request: &Request) -> Option<Self> {
-        let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<Peer>>()?;
-        match peer {
-            Peer::Local(name) => Some(Self { name: name.clone() }),
+    /// Returns somebody who may do what anyone may.
+    pub(super) fn nobody() -> Self {
+        let scopes = [].as_slice().into();
+        Self { name: "nobody".to_owned(), rights: Rights::Some { scopes, machines: None } }
+    }
+
+    /// Refuses a machine that he could not see afterwards: with other labels it would be out of, or within, his reach.
+    pub(super) fn may_make(&self, machine: &NewMachine) -> Result<(), Fault> {
+        if self.rights.sees(&machine.labels) {
+            return Ok(());
         }
+        let text = "with these labels the machine would not be one of those that you may change";
+        Err(Fault::new(StatusCode::FORBIDDEN, text).at("/labels".to_owned()))
     }
 }
 
@@ -51,8 +88,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
-        let text = "this request went past the rules of access";
-        let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| Fault::new(status, text))
+        parts.extensions.get::<Self>().cloned().ok_or_else(stray)
     }
+}
+
+fn stray() -> Fault {
+    let text = "this request went past the rules of access";
+    Fault::new(StatusCode::INTERNAL_SERVER_ERROR, text)
 }

@@ -31,11 +31,12 @@ pub(crate) struct Fault {
     status: StatusCode,
     detail: String,
     pointer: Option<String>,
+    retry_after: Option<u64>,
 }
 
 impl Fault {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), pointer: None }
+        Self { status, detail: detail.into(), pointer: None, retry_after: None }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -55,6 +56,20 @@ impl Fault {
     pub(super) fn at(mut self, pointer: String) -> Self {
         self.pointer = Some(pointer).filter(|pointer| !pointer.is_empty());
         self
+    }
+
+    /// Says when to come again, in seconds.
+    pub(super) const fn again_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub(super) fn into_problem(self) -> Problem {
@@ -92,7 +107,7 @@ const fn kind(status: StatusCode) -> (&'static str, &'static str) {
 impl From<kiln_inventory::StoreError> for Fault {
     fn from(error: kiln_inventory::StoreError) -> Self {
         let status = match &error {
-            error if error.is_changed() => StatusCode::PRECONDITION_FAILED,
+            kiln_inventory::StoreError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
             error if error.is_conflict() => StatusCode::CONFLICT,
             error if error.is_invalid() => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -121,13 +136,16 @@ impl From<BytesRejection> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let (status, retry_after) = (self.status, self.retry_after);
         let body = serde_json::to_vec(&self.into_problem()).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

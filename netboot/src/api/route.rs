@@ -95,6 +95,15 @@ impl Route {
         self
     }
 
+    /// It takes a part of a type as a JSON merge patch.
+    pub(super) fn merges<T: ToSchema>(mut self) -> Self {
+        let whole = Shape::of::<T>();
+        let schema =
+            json!({"type": "object", "description": "The fields that change; `null` removes one"});
+        self.body = Some(Shape { media: "application/merge-patch+json", schema, ..whole });
+        self
+    }
+
     /// Its body may be longer than others.
     pub(super) const fn up_to(mut self, bytes: usize) -> Self {
         self.most_bytes = bytes;
@@ -119,15 +128,18 @@ impl Route {
         self
     }
 
+    /// A type that its answer is made of, beside those that its schema names.
+    pub(super) fn names<T: ToSchema>(mut self) -> Self {
+        if let Some(answer) = &mut self.answer {
+            answer.named.extend(Shape::of::<T>().named);
+        }
+        self
+    }
+
     /// The status of its answer when all went well.
     pub(super) const fn with(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
-    }
-
-    /// Returns whether it can change anything.
-    pub(super) fn is_change(&self) -> bool {
-        self.method != "get"
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -10,10 +11,15 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::access::Access;
-use super::peer::Caller;
+use super::peer::{Caller, Peer};
 use super::problem::Fault;
 use super::route::{Route, get};
-use super::{Control, boots, builds, groups, identity, images, leases, machines, openapi, orders};
+use super::scope::Denied;
+use super::{
+    Control, audit, boots, builds, events, exports, groups, identity, images, leases, machines,
+    netbox, openapi, orders, tokens, users,
+};
+use crate::boots::now_ms;
 
 /// The document of the API, made once.
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| openapi::document(&routes()).to_string());
@@ -32,6 +38,12 @@ pub(super) fn routes() -> Vec<Route> {
     all.extend(leases::routes());
     all.extend(images::routes());
     all.extend(builds::routes());
+    all.extend(tokens::routes());
+    all.extend(users::routes());
+    all.extend(audit::routes());
+    all.extend(events::routes());
+    all.extend(exports::routes());
+    all.extend(netbox::routes());
     all
 }
 
@@ -44,6 +56,7 @@ pub(super) fn router(control: Control) -> Router {
             control: control.clone(),
             access: route.access,
             queries: route.queries().map(str::to_owned).collect(),
+            most_bytes: route.most_bytes,
         };
         let handler = route
             .handler
@@ -62,27 +75,68 @@ struct Rule {
     control: Arc<Control>,
     access: Access,
     queries: Vec<String>,
+    most_bytes: usize,
 }
 
-async fn check(State(rule): State<Arc<Rule>>, mut request: Request, next: Next) -> Response {
-    let Some(caller) = Caller::of(&request) else {
-        let text = format!("nobody knows who asks, and this needs {}", rule.access);
-        return Fault::new(StatusCode::UNAUTHORIZED, text).into_response();
+async fn check(State(rule): State<Arc<Rule>>, request: Request, next: Next) -> Response {
+    let mut response = match admit(&rule, request).await {
+        Ok((caller, request)) if request.method() == Method::POST => {
+            let answers = rule.control.gate.answers();
+            answers.once(&caller.name, rule.most_bytes, request, next).await
+        }
+        Ok((_, request)) => next.run(request).await,
+        Err(fault) => fault.into_response(),
     };
-    if let Err(fault) = known_queries(request.uri().query().unwrap_or(""), &rule.queries) {
-        return fault.into_response();
-    }
-    tracing::debug!(
-        caller = caller.name, method = %request.method(), path = request.uri().path(),
-        endpoints = rule.control.endpoints.len(), "asked"
-    );
-    request.extensions_mut().insert(caller);
-    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     // What machines say of themselves is in many answers; no browser is to take it for anything but data.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert_with(|| HeaderValue::from_static("no-store"));
     response
+}
+
+/// Finds out who asks and whether he may. Only the connection and the token count; headers that a proxy in front of
+/// other servers would set mean nothing here.
+async fn admit(rule: &Rule, mut request: Request) -> Result<(Caller, Request), Fault> {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let Some(ConnectInfo(peer)) = peer.cloned() else {
+        return Err(Fault::new(StatusCode::UNAUTHORIZED, "nobody knows where this comes from"));
+    };
+    let control = &rule.control;
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let caller = if rule.access == Access::Anyone {
+        Caller::nobody()
+    } else {
+        let known =
+            control.gate.caller(&control.inventory, &peer, request.headers(), now_ms()).await;
+        match known {
+            Ok(caller) => caller,
+            Err(fault) => {
+                if fault.status() == StatusCode::UNAUTHORIZED {
+                    audit::denied(control, &peer.to_string(), &method, &path, fault.detail()).await;
+                }
+                return Err(fault);
+            }
+        }
+    };
+    if let Err(denied) = caller.rights.check(rule.access) {
+        let needed = rule.access;
+        let text = match denied {
+            Denied::Scope => {
+                format!("this needs the scope `{needed}`, which `{}` has not", caller.name)
+            }
+            Denied::Selector => {
+                format!(
+                    "`{}` is for some machines only, and this is not about machines",
+                    caller.name
+                )
+            }
+        };
+        audit::denied(control, &caller.name, &method, &path, &text).await;
+        return Err(Fault::new(StatusCode::FORBIDDEN, text));
+    }
+    known_queries(request.uri().query().unwrap_or(""), &rule.queries)?;
+    request.extensions_mut().insert(caller.clone());
+    Ok((caller, request))
 }
 
 /// Refuses words behind the path that mean nothing there: a limit that is misspelt would be none.

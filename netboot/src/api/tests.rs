@@ -11,6 +11,7 @@ use kiln_inventory::{Asker, Firmware, NewBoot, Sighting, UnknownMachines};
 use kiln_types::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -19,12 +20,13 @@ use crate::bake::BakerConfig;
 use crate::settings::SubnetSettings;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const MACHINES: &str = "/api/v1/machines";
+pub(super) const MACHINES: &str = "/api/v1/machines";
 
 pub(super) struct Rig {
     _dir: TempDir,
     socket: PathBuf,
-    inventory: Store,
+    pub(super) router: Router,
+    pub(super) inventory: Store,
     boots: Boots,
     orders: Orders,
     stop: CancellationToken,
@@ -67,23 +69,59 @@ impl Rig {
             orders: orders.clone(),
             agent,
             leases: Ledger::start(vec![lease], journal).0,
+            gate: Gate::default(),
+            stop: stop.clone(),
         };
-        let task = tokio::spawn(serve(listener, control, Router::new(), stop.clone()));
-        Self { _dir: dir, socket, inventory, boots, orders, stop, task }
+        let router = router(control);
+        let task = tokio::spawn(serve(listener, router.clone(), stop.clone()));
+        Self { _dir: dir, socket, router, inventory, boots, orders, stop, task }
     }
 
     pub(super) async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+        let (status, body, _) = self.full(method, path, &[], body).await;
+        (status, body)
+    }
+
+    pub(super) async fn full(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> (u16, Value, hyper::HeaderMap) {
+        self.raw(method, path, headers, body.to_string()).await
+    }
+
+    pub(super) async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> (u16, Value, hyper::HeaderMap) {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
-        let body = Full::new(bytes::Bytes::from(body.to_string()));
-        let request = Request::builder().method(method).uri(path).header("host", "kiln");
+        let body = Full::new(bytes::Bytes::from(body));
+        let mut request = Request::builder().method(method).uri(path).header("host", "kiln");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
         connection.abort();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        (parts.status.as_u16(), body, parts.headers)
+    }
+
+    /// Opens the stream of events.
+    pub(super) async fn follow(&self, query: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        let request = format!("GET /api/v1/events{query} HTTP/1.1\r\nHost: kiln\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
     }
 
     pub(super) async fn get(&self, path: &str) -> (u16, Value) {

@@ -72,8 +72,7 @@ fn label(text: &str) -> Result<(String, Option<String>), String> {
         (None, Some(key)) => (key, None),
         (None, None) => return Err("write it as KEY=VALUE, or KEY- to take it away".to_owned()),
     };
-    // A selector reads it as one word.
-    if format!("!{key}").parse::<kiln_inventory::Selector>().is_err() {
+    if !kiln_inventory::is_label(key) {
         return Err(format!("`{key}` cannot be a label; use letters, digits and - _ . / : + @"));
     }
     Ok((key.to_owned(), value))

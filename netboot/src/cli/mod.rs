@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "standard output is where answers belong")]
 
+pub mod audit;
 pub mod backup;
 pub mod bakes;
 pub mod boot;
@@ -22,12 +23,15 @@ pub mod machine;
 mod machine_spec;
 mod machine_state;
 mod order;
+mod remote;
 pub mod secure_boot;
 pub mod serve;
 mod settings_args;
 mod sign;
 pub mod simulate;
 mod table;
+pub mod token;
+pub mod user;
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -74,6 +78,12 @@ pub enum Command {
     Lease(lease::LeaseArgs),
     /// Images: list
     Image(image::ImageArgs),
+    /// Tokens for the API: create, list, revoke
+    Token(token::TokenArgs),
+    /// Users of the API: add, list, passwd, remove
+    User(user::UserArgs),
+    /// Log of changes: list, verify
+    Audit(audit::AuditArgs),
     /// Keys: show, export, list, rotate, trust, distrust, secure-boot
     Key(key::KeyArgs),
     /// Certificate authority for HTTPS: show, export, rotate
@@ -96,6 +106,15 @@ pub struct ClientArgs {
     /// Socket of the running server
     #[arg(long, env = "KILN_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
+    /// Another server instead, as https://kiln.example:8444
+    #[arg(long, env = "KILN_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// File with the token for that server
+    #[arg(long, env = "KILN_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Certificate authority of that server (`kiln ca export`); without one, those of this system
+    #[arg(long, env = "KILN_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
@@ -167,6 +186,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Boot(args) => boot::run(args).await,
         Command::Lease(args) => lease::run(args).await,
         Command::Image(args) => image::run(&args).await,
+        Command::Token(args) => token::run(args).await,
+        Command::User(args) => user::run(args).await,
+        Command::Audit(args) => audit::run(args).await,
         Command::Key(args) => key::run(&args),
         Command::Ca(args) => ca::run(&args),
         Command::Config(args) => config::run(&args),

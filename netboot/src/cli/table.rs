@@ -47,6 +47,12 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// Writes a time, given in milliseconds since 1970, in UTC.
+pub(super) fn moment(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis)
+        .map_or_else(|_| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
 /// Writes milliseconds as seconds: `1.234 s`.
 pub(super) fn seconds(millis: i64) -> String {
     format!("{}.{:03} s", millis / 1000, millis.rem_euclid(1000))

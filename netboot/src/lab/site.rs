@@ -159,6 +159,7 @@ impl Site {
             bake: self.bake.clone(),
             trust: TrustSettings::beside(&self.store),
             agent: AgentSettings::default(),
+            api: crate::settings::ApiSettings::default(),
             https: self.https.clone(),
             transfers: TransferSettings::default(),
             metrics: None,

@@ -17,6 +17,8 @@ pub(super) struct Sockets {
     pub(super) planes: Vec<PlaneSockets>,
     /// DHCP, one for each interface.
     pub(super) wires: Vec<WireSockets>,
+    /// The control plane on the network.
+    pub(super) api: Option<TcpListener>,
     /// DHCPv6 and router advertisements, one for each interface.
     pub(super) links: Vec<Link>,
     /// Where machines are heard.
@@ -89,8 +91,21 @@ impl Sockets {
             }
             None => None,
         };
-        Ok(Self { planes, wires, links, heard, metrics })
+        let api = match &settings.api.listen {
+            Some((address, _)) => Some(bind_api(*address).await?),
+            None => None,
+        };
+        Ok(Self { planes, wires, api, links, heard, metrics })
     }
+}
+
+async fn bind_api(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let what = "api";
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ServeError::InUse { what, address },
+        io::ErrorKind::PermissionDenied => ServeError::NotAllowed { what, address },
+        _ => ServeError::Bind { what, address, source },
+    })
 }
 
 /// One of our addresses.

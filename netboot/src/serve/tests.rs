@@ -14,6 +14,7 @@ fn settings(dir: &TempDir) -> Settings {
     let data_dir = dir.path().join("data");
     Settings {
         agent: AgentSettings::default(),
+        api: crate::settings::ApiSettings::default(),
         https: None,
         transfers: TransferSettings::default(),
         metrics: None,

@@ -71,7 +71,13 @@ fn signature(store: &Store, version: &VersionEntry, keys: &KeyDir) -> Result<Str
 
 /// Asks a server, if one runs, how its own builds of an image went.
 async fn bakes(args: &ShowArgs) -> Option<ImageState> {
-    let client = ClientArgs { socket: args.socket.clone(), output: args.output };
+    let client = ClientArgs {
+        socket: args.socket.clone(),
+        server: None,
+        token_file: None,
+        ca: None,
+        output: args.output,
+    };
     let name = args.image.split([':', '@']).next().unwrap_or_default();
     Client::new(&client).get(&format!("/api/v1/builds/{}", path_part(name))).await.ok()
 }

@@ -1,0 +1,157 @@
+//! What changes of nouns have in common: conditions, and what would be.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::IntoParams;
+
+use super::Fault;
+use super::merge::{FieldChange, differences};
+
+/// Whether to do it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+pub(super) struct Dry {
+    /// Only say what would be.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+}
+
+/// What a change would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Preview {
+    /// `add`, `change`, `remove`, or `nothing` where it is like that already.
+    pub would: String,
+    /// What it would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
+    /// Each field that would be another one.
+    pub diff: Vec<FieldChange>,
+}
+
+impl Preview {
+    /// Compares what is there with what would be.
+    pub(super) fn of(before: Option<&impl Serialize>, after: Option<&impl Serialize>) -> Self {
+        let value = |of: Option<Value>| of.unwrap_or(Value::Null);
+        let before = before.and_then(|before| serde_json::to_value(before).ok());
+        let after = after.and_then(|after| serde_json::to_value(after).ok());
+        let would = match (&before, &after) {
+            (None, _) => "add",
+            (_, None) => "remove",
+            (Some(before), Some(after)) if before == after => "nothing",
+            _ => "change",
+        };
+        let diff = differences(&value(before), &value(after.clone()));
+        Self { would: would.to_owned(), after, diff }
+    }
+}
+
+impl IntoResponse for Preview {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+/// What a noun has to be for the request to count (`If-Match`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum IfMatch {
+    /// Anything.
+    Any,
+    /// One of these revisions.
+    Of(Arc<[i64]>),
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        Self::read(&parts.headers)
+    }
+}
+
+impl IfMatch {
+    fn read(headers: &HeaderMap) -> Result<Self, Fault> {
+        let mut revisions = Vec::new();
+        let mut any = true;
+        for value in headers.get_all(header::IF_MATCH) {
+            any = false;
+            let wrong = || Fault::invalid("`If-Match` is `*`, or the ETag of an answer, as \"3\"");
+            for tag in value.to_str().map_err(|_| wrong())?.split(',').map(str::trim) {
+                if tag == "*" {
+                    return Ok(Self::Any);
+                }
+                let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                // A tag that is none of ours matches nothing.
+                revisions.push(inner.ok_or_else(wrong)?.parse().unwrap_or(-1));
+            }
+        }
+        Ok(if any { Self::Any } else { Self::Of(revisions.into()) })
+    }
+
+    /// Returns the revision that has to be there still when the change is made.
+    pub(super) fn expected(&self, what: &str, now: i64) -> Result<Option<i64>, Fault> {
+        match self {
+            Self::Any => Ok(None),
+            Self::Of(all) if all.contains(&now) => Ok(Some(now)),
+            Self::Of(_) => {
+                let text = format!("{what} has revision {now} now; read it anew");
+                Err(Fault::new(StatusCode::PRECONDITION_FAILED, text))
+            }
+        }
+    }
+}
+
+/// An answer with the revision of what it shows as its ETag.
+#[derive(Debug)]
+pub(super) struct Tagged<T>(pub(super) i64, pub(super) T);
+
+impl<T: IntoResponse> IntoResponse for Tagged<T> {
+    fn into_response(self) -> Response {
+        let mut response = self.1.into_response();
+        if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", self.0)) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_names_revisions() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::IF_MATCH, value.parse().unwrap());
+            }
+            IfMatch::read(&headers)
+        };
+        assert_eq!(read(&[]).unwrap(), IfMatch::Any);
+        assert_eq!(read(&["*"]).unwrap(), IfMatch::Any);
+        let some = read(&["\"3\", \"5\"", "\"x\""]).unwrap();
+        assert_eq!(some.expected("it", 5).unwrap(), Some(5));
+        assert_eq!(some.expected("it", 4).unwrap_err().status(), StatusCode::PRECONDITION_FAILED);
+        assert_eq!(IfMatch::Any.expected("it", 4).unwrap(), None);
+        assert!(read(&["3"]).is_err() && read(&["W/\"3\""]).is_err());
+    }
+
+    #[test]
+    fn a_preview_says_what_would_be() {
+        let (a, b) = (json!({"x": 1}), json!({"x": 2}));
+        let nothing: Option<&Value> = None;
+        assert_eq!(Preview::of(nothing, Some(&a)).would, "add");
+        assert_eq!(Preview::of(Some(&a), nothing).would, "remove");
+        assert_eq!(Preview::of(Some(&a), Some(&a)).would, "nothing");
+        let change = Preview::of(Some(&a), Some(&b));
+        assert_eq!((change.would.as_str(), change.diff.len()), ("change", 1));
+    }
+}

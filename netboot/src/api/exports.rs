@@ -1,0 +1,197 @@
+//! The inventory as other programs want it: Ansible's dynamic inventory and Prometheus' service discovery.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use kiln_inventory::Machine;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
+
+use super::access::{Access, Noun};
+use super::extract::Params;
+use super::page::Which;
+use super::peer::Caller;
+use super::route::{Route, get};
+use super::{Control, Fault};
+
+type Shared = State<Arc<Control>>;
+
+pub(super) fn routes() -> Vec<Route> {
+    let read = Access::Read(Noun::Machine);
+    vec![
+        get("/api/v1/inventory/ansible", read, "Machines as Ansible's inventory", ansible_one)
+            .query::<Which>()
+            .answers("application/json", json!({"type": "object"})),
+        get(
+            "/api/v1/inventory/prometheus",
+            read,
+            "Machines as Prometheus' targets",
+            prometheus_one,
+        )
+        .query::<Which>()
+        .query::<Port>()
+        .lists::<Targets>(),
+    ]
+}
+
+/// Where the targets are scraped.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+struct Port {
+    /// The port, of node_exporter unless said.
+    port: Option<u16>,
+}
+
+/// A target of Prometheus (`http_sd_config`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Targets {
+    /// Addresses with ports.
+    pub targets: Vec<String>,
+    /// Labels, all of which begin with `__meta_kiln_`.
+    pub labels: BTreeMap<String, String>,
+}
+
+async fn machines(
+    control: &Control,
+    caller: &Caller,
+    which: &Which,
+) -> Result<Vec<Machine>, Fault> {
+    let wanted = which.read()?;
+    let mut machines = control.inventory.machines().await?;
+    machines.retain(|machine| {
+        let spec = &machine.spec;
+        caller.rights.sees(&spec.labels) && wanted.is(&spec.name, &spec.labels)
+    });
+    Ok(machines)
+}
+
+async fn ansible_one(
+    State(control): Shared,
+    caller: Caller,
+    Params(which): Params<Which>,
+) -> Result<Json<Value>, Fault> {
+    Ok(Json(ansible(&machines(&control, &caller, &which).await?)))
+}
+
+async fn prometheus_one(
+    State(control): Shared,
+    caller: Caller,
+    Params(which): Params<Which>,
+    Params(Port { port }): Params<Port>,
+) -> Result<Json<Vec<Targets>>, Fault> {
+    let machines = machines(&control, &caller, &which).await?;
+    Ok(Json(prometheus(&machines, port.unwrap_or(9100))))
+}
+
+/// A group for each label and value, and what is known of each host.
+fn ansible(machines: &[Machine]) -> Value {
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let (mut hosts, mut vars) = (Vec::new(), Map::new());
+    for Machine { id, spec, .. } in machines {
+        let name = spec.name.as_str();
+        hosts.push(name);
+        for (key, value) in &spec.labels {
+            groups.entry(word(&format!("{key}_{value}"))).or_default().push(name);
+        }
+        if let Some(image) = &spec.image {
+            groups.entry(word(&format!("image_{}", image.name()))).or_default().push(name);
+        }
+        let mut known = json!({
+            "kiln_id": id,
+            "kiln_macs": spec.macs,
+            "kiln_labels": spec.labels,
+        });
+        let address = spec.address.map(|address| address.to_string());
+        let address = address.or_else(|| spec.address6.map(|address| address.to_string()));
+        for (key, value) in [
+            ("ansible_host", address),
+            ("kiln_image", spec.image.as_ref().map(ToString::to_string)),
+            ("kiln_arch", spec.arch.map(|arch| arch.to_string())),
+        ] {
+            if let Some(value) = value {
+                known[key] = value.into();
+            }
+        }
+        vars.insert(name.to_owned(), known);
+    }
+    let mut all = json!({"_meta": {"hostvars": vars}});
+    let children: Vec<&String> = groups.keys().collect();
+    all["all"] = json!({"hosts": hosts, "children": children});
+    for (group, hosts) in groups {
+        // A label cannot take the place of what Ansible itself looks for.
+        let group =
+            if matches!(group.as_str(), "all" | "_meta") { format!("_{group}") } else { group };
+        all[group] = json!({"hosts": hosts});
+    }
+    all
+}
+
+/// Machines without an address are no targets.
+fn prometheus(machines: &[Machine], port: u16) -> Vec<Targets> {
+    let targets = machines.iter().filter_map(|Machine { id, spec, .. }| {
+        let target = match (spec.address, spec.address6) {
+            (Some(address), _) => format!("{address}:{port}"),
+            (None, Some(address)) => format!("[{address}]:{port}"),
+            (None, None) => return None,
+        };
+        let mut labels = BTreeMap::from([
+            ("__meta_kiln_name".to_owned(), spec.name.clone()),
+            ("__meta_kiln_id".to_owned(), id.to_string()),
+        ]);
+        if let Some(image) = &spec.image {
+            labels.insert("__meta_kiln_image".to_owned(), image.to_string());
+        }
+        for (key, value) in &spec.labels {
+            labels.insert(format!("__meta_kiln_label_{}", word(key)), value.clone());
+        }
+        Some(Targets { targets: vec![target], labels })
+    });
+    targets.collect()
+}
+
+/// Writes a text with the letters that names of groups and of labels have.
+fn word(text: &str) -> String {
+    let word: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if word.starts_with(|c: char| c.is_ascii_digit()) { format!("_{word}") } else { word }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_inventory::{MachineId, NewMachine};
+
+    use super::*;
+
+    fn some() -> Vec<Machine> {
+        let machine = |id, name: &str, address: Option<&str>, rack: &str| {
+            let mac = format!("52:54:00:00:00:0{id}").parse().unwrap();
+            let mut spec = NewMachine::new(name, [mac]);
+            spec.address = address.map(|address| address.parse().unwrap());
+            spec.labels = BTreeMap::from([("rack".to_owned(), rack.to_owned())]);
+            spec.image = Some("web:stable".parse().unwrap());
+            Machine { id: MachineId(id), revision: 1, spec }
+        };
+        vec![machine(1, "n1", Some("10.0.0.7"), "r-1"), machine(2, "n2", None, "r-1")]
+    }
+
+    #[test]
+    fn ansible_finds_groups_by_label_and_image_and_how_to_reach_each_host() {
+        let all = ansible(&some());
+        assert_eq!(all["rack_r_1"]["hosts"], json!(["n1", "n2"]));
+        assert_eq!(all["image_web"]["hosts"], json!(["n1", "n2"]));
+        assert_eq!(all["all"]["hosts"], json!(["n1", "n2"]));
+        assert_eq!(all["_meta"]["hostvars"]["n1"]["ansible_host"], "10.0.0.7");
+        assert_eq!(all["_meta"]["hostvars"]["n2"].get("ansible_host"), None);
+    }
+
+    #[test]
+    fn prometheus_scrapes_machines_that_have_an_address() {
+        let all = prometheus(&some(), 9100);
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].targets, ["10.0.0.7:9100"]);
+        assert_eq!(all[0].labels["__meta_kiln_label_rack"], "r-1");
+        assert_eq!(word("1-a/ü"), "_1_a__");
+    }
+}

@@ -1,0 +1,190 @@
+//! Long lists: a part at a time, some of the fields, some of the machines.
+
+use std::collections::{BTreeMap, HashSet};
+
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use kiln_inventory::{Selector, expand_hostlist};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::IntoParams;
+
+use super::problem::Fault;
+
+/// The most fields that can be chosen.
+const MOST_FIELDS: usize = 64;
+
+/// Which part of a list.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+pub(super) struct Page {
+    /// The most items in the answer; all without it. Where there are more, `Link` says where they are.
+    limit: Option<u32>,
+    /// Only items after the one with this id.
+    after: Option<i64>,
+    /// Only these fields, with commas between them; `labels.rack` is a field in a field.
+    fields: Option<String>,
+}
+
+impl Page {
+    /// Returns the id after which it begins.
+    pub(super) fn after(&self) -> i64 {
+        self.after.unwrap_or(i64::MIN)
+    }
+
+    /// Returns how many items it has, which are never more than so many.
+    pub(super) fn most(&self, most: usize) -> usize {
+        self.limit.map_or(most, |limit| usize::try_from(limit).unwrap_or(most).min(most))
+    }
+
+    /// The same page with at most so many items.
+    pub(super) fn at_most(&self, most: usize) -> Self {
+        Self { limit: u32::try_from(self.most(most)).ok(), ..self.clone() }
+    }
+}
+
+/// Which machines.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+pub(super) struct Which {
+    /// Terms about labels: `rack=r1,role in (web,db),!broken`.
+    selector: Option<String>,
+    /// Names, also as ranges: `rack1-n[01-40],web`.
+    name: Option<String>,
+}
+
+/// Which machines, after it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    selector: Option<Selector>,
+    names: Option<HashSet<String>>,
+}
+
+impl Which {
+    pub(super) fn read(&self) -> Result<Wanted, Fault> {
+        let selector = self.selector.as_deref().map(str::parse::<Selector>).transpose();
+        let selector = selector.map_err(|error| Fault::invalid(error.to_string()))?;
+        let names = self.name.as_deref().map(expand_hostlist).transpose();
+        let names = names.map_err(|error| Fault::invalid(error.to_string()))?;
+        Ok(Wanted { selector, names: names.map(|names| names.into_iter().collect()) })
+    }
+}
+
+impl Wanted {
+    pub(super) fn is(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.names.as_ref().is_none_or(|names| names.contains(name))
+            && self.selector.as_ref().is_none_or(|selector| selector.matches(labels))
+    }
+}
+
+/// Answers with a part of a list whose ids go up.
+pub(super) fn answer<T: Serialize>(
+    page: &Page,
+    uri: &Uri,
+    items: impl Iterator<Item = (i64, T)>,
+) -> Result<Response, Fault> {
+    let limit = page.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if limit == 0 {
+        return Err(Fault::invalid("`limit` has to be at least 1"));
+    }
+    let fields: Vec<&str> = page.fields.as_deref().map_or_else(Vec::new, |text| {
+        text.split(',').map(str::trim).filter(|field| !field.is_empty()).collect()
+    });
+    if fields.len() > MOST_FIELDS {
+        return Err(Fault::invalid(format!("at most {MOST_FIELDS} `fields` can be chosen")));
+    }
+    let after = page.after();
+    let (mut body, mut count, mut last, mut more) = (vec![b'['], 0, None, false);
+    for (id, item) in items.filter(|(id, _)| *id > after) {
+        if count == limit {
+            more = true;
+            break;
+        }
+        if count > 0 {
+            body.push(b',');
+        }
+        let written = if fields.is_empty() {
+            serde_json::to_writer(&mut body, &item)
+        } else {
+            serde_json::to_value(&item)
+                .and_then(|item| serde_json::to_writer(&mut body, &pick(&item, &fields)))
+        };
+        written.map_err(|error| Fault::internal(&error))?;
+        (count, last) = (count + 1, Some(id));
+    }
+    body.push(b']');
+    let mut response = (StatusCode::OK, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(link) = last.filter(|_| more).and_then(|last| next(uri, last)) {
+        headers.insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+/// Returns where the next part is.
+fn next(uri: &Uri, last: i64) -> Option<HeaderValue> {
+    let query = uri.query().unwrap_or_default();
+    let kept = query.split('&').filter(|part| !part.is_empty() && !part.starts_with("after="));
+    let after = format!("after={last}");
+    let query: Vec<&str> = kept.chain([after.as_str()]).collect();
+    // What came in a URI can stand in one; brackets would end the link.
+    let query = query.join("&").replace(['<', '>', '"'], "");
+    HeaderValue::from_str(&format!("<{}?{query}>; rel=\"next\"", uri.path())).ok()
+}
+
+/// Returns the chosen fields of an object, in their places.
+fn pick(item: &Value, fields: &[&str]) -> Value {
+    let mut picked = Map::new();
+    for field in fields {
+        let found = field.split('.').try_fold(item, |value, part| value.get(part));
+        let Some(found) = found else { continue };
+        put(&mut picked, field, found);
+    }
+    Value::Object(picked)
+}
+
+/// Puts a value in its place; the parts of the path are objects where it was found, too.
+fn put(into: &mut Map<String, Value>, path: &str, value: &Value) {
+    let Some((first, rest)) = path.split_once('.') else {
+        into.insert(path.to_owned(), value.clone());
+        return;
+    };
+    let inner = into.entry(first).or_insert_with(|| Value::Object(Map::new()));
+    if let Some(inner) = inner.as_object_mut() {
+        put(inner, rest, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_stay_where_they_are() {
+        let item = json!({"id": 1, "labels": {"rack": "r1", "a": "b"}, "name": "n1"});
+        assert_eq!(
+            pick(&item, &["name", "labels.rack"]),
+            json!({"name": "n1", "labels": {"rack": "r1"}})
+        );
+        assert_eq!(pick(&item, &["nothing", "name.x", "id"]), json!({"id": 1}));
+        assert_eq!(
+            pick(&item, &["labels.x.y", "labels"]),
+            json!({"labels": {"rack": "r1", "a": "b"}})
+        );
+    }
+
+    #[test]
+    fn a_part_of_a_list_names_the_next_one() {
+        let uri: Uri = "/api/v1/machines?limit=2&after=1&name=n%5B1-9%5D".parse().unwrap();
+        let page = Page { limit: Some(2), after: Some(1), fields: None };
+        let answer = answer(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
+        let link = answer.headers()[header::LINK].to_str().unwrap();
+        assert_eq!(link, "</api/v1/machines?limit=2&name=n%5B1-9%5D&after=3>; rel=\"next\"");
+        let page = Page { limit: Some(4), after: Some(1), fields: None };
+        let all = super::answer(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
+        assert!(all.headers().get(header::LINK).is_none());
+        let none = Page { limit: Some(0), ..Page::default() };
+        assert!(super::answer(&none, &uri, std::iter::empty::<(i64, i64)>()).is_err());
+    }
+}

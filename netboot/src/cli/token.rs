@@ -1,0 +1,138 @@
+//! `kiln token`.
+
+use clap::{Args, Subcommand};
+use kiln_inventory::Selector;
+
+use super::client::{Client, path_part};
+use super::table::{moment, table, text};
+use super::{ClientArgs, Failure, Output, print_json};
+use crate::api::{CreatedToken, NewToken, Scope, TokenRow};
+
+/// The longest time that a token with an end is good for, in seconds.
+const LONGEST: u64 = 3650 * 24 * 3600;
+
+/// Tokens, with which programs and other computers may use the API
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token, and print it this once
+    Create(CreateArgs),
+    /// List tokens, and when they were used last
+    #[command(alias = "ls")]
+    List {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Let a token be good for nothing, from now on
+    #[command(alias = "rm")]
+    Revoke {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Name, for lists and for the log of changes
+    name: String,
+    /// What it allows: admin, read, write, or NOUN:read and NOUN:write; can be given several times
+    #[arg(long, required = true, value_delimiter = ',')]
+    scope: Vec<Scope>,
+    /// Only for machines with these labels, as `rack=r1`
+    #[arg(short = 'l', long)]
+    selector: Option<Selector>,
+    /// How long it is good for, as 12h or 30d, or `never` where it has no end
+    #[arg(long, default_value = "90d", value_parser = lifetime, value_name = "TIME")]
+    expires: u64,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+fn lifetime(text: &str) -> Result<u64, String> {
+    if text == "never" {
+        return Ok(0);
+    }
+    let wrong = || format!("`{text}` is not a time; write it as 30m, 12h or 30d, or `never`");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match text.get(digits.len()..) {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        Some("d") => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let time = number.checked_mul(factor).filter(|time| (1..=LONGEST).contains(time));
+    time.ok_or_else(|| format!("`{text}` is not between 1s and 3650d"))
+}
+
+pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
+    match args.command {
+        TokenCommand::Create(CreateArgs { name, scope, selector, expires, client }) => {
+            let new = NewToken { name, scopes: scope, selector, lifetime: Some(expires) };
+            let server = Client::new(&client);
+            let made: CreatedToken =
+                server.post("/api/v1/tokens", serde_json::to_vec(&new)?).await?;
+            match client.output {
+                Output::Json => print_json(&made)?,
+                Output::Table => {
+                    eprintln!(
+                        "nobody can show this token again; keep it in a file that only you can read"
+                    );
+                    println!("{}", made.token);
+                }
+            }
+        }
+        TokenCommand::List { client } => {
+            let rows: Vec<TokenRow> = Client::new(&client).get("/api/v1/tokens").await?;
+            match client.output {
+                Output::Json => print_json(&rows)?,
+                Output::Table => print(&rows),
+            }
+        }
+        TokenCommand::Revoke { name, client } => {
+            let path = format!("/api/v1/tokens/{}", path_part(&name));
+            Client::new(&client).delete(&path).await?;
+        }
+    }
+    Ok(())
+}
+
+fn print(tokens: &[TokenRow]) {
+    let mut rows = table(&["name", "scopes", "machines", "expires", "last used", "made by"]);
+    for token in tokens {
+        let scopes: Vec<String> = token.scopes.iter().map(ToString::to_string).collect();
+        let scopes =
+            token.user.as_ref().map_or(scopes.join(","), |user| format!("session of {user}"));
+        rows.add_row([
+            token.name.clone(),
+            scopes,
+            token.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string),
+            token.expires.map_or_else(|| "never".to_owned(), moment),
+            token.last_used.map_or_else(|| "-".to_owned(), moment),
+            token.created_by.clone(),
+        ]);
+    }
+    println!("{}", text(&rows));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_ends_after_a_time_or_never() {
+        assert_eq!(lifetime("30d"), Ok(30 * 24 * 3600));
+        assert_eq!(lifetime("never"), Ok(0));
+        assert_eq!(lifetime("90d"), Ok(90 * 24 * 3600));
+        assert!(lifetime("0s").is_err() && lifetime("99999999999999999999d").is_err());
+        assert!(lifetime("4000d").is_err() && lifetime("soon").is_err());
+    }
+}
