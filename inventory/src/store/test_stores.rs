@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +15,8 @@ use super::{Database, Store};
 /// A PostgreSQL of this process: it goes away when the pipe to it closes, which the end of the process does.
 struct Server {
     socket: PathBuf,
-    _until: ChildStdin,
+    // Its standard input is the pipe.
+    _process: Child,
 }
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
@@ -28,7 +29,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with('/'), "{} failed, see above", script.display());
-    Server { socket: PathBuf::from(line.trim()), _until: child.stdin.take().unwrap() }
+    Server { socket: PathBuf::from(line.trim()), _process: child }
 });
 
 static DATABASES: AtomicU64 = AtomicU64::new(0);

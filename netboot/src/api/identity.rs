@@ -54,7 +54,8 @@ async fn merge(
     caller: Caller,
     Body(merge): Body<Merge>,
 ) -> Result<Json<Machine>, Fault> {
-    let (into, from) = (find(&control, &caller, &key).await?, find(&control, &caller, &merge.from).await?);
+    let (into, from) =
+        (find(&control, &caller, &key).await?, find(&control, &caller, &merge.from).await?);
     let store = control.inventory.acting(&caller.name);
     let merged = store.merge_machines(into.id, from.id).await?;
     let merged = merged.ok_or_else(|| Fault::not_found("machine", &key))?;

@@ -174,7 +174,7 @@ async fn a_request_that_comes_twice_is_done_once() {
 async fn a_hundred_thousand_brackets_and_what_is_no_json_are_refused() {
     let rig = with_n1().await;
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    let (status, problem, _) = rig.raw(Method::POST, MACHINES, &[], deep.into()).await;
+    let (status, problem, _) = rig.raw(Method::POST, MACHINES, &[], deep).await;
     assert_eq!(status, 400, "{problem}");
     let text = [("content-type", "text/html")];
     assert_eq!(rig.raw(Method::POST, MACHINES, &text, "{}".into()).await.0, 415);

@@ -69,7 +69,7 @@ pub enum Command {
     /// Serve DHCP, TFTP and HTTP until told to stop
     Serve(serve::ServeArgs),
     /// Machines: add, set, list, show, explain, remove; lock, cordon, maintenance, retire; reboot, power-off, kexec, logs, run, orders
-    Machine(machine::MachineArgs),
+    Machine(Box<machine::MachineArgs>),
     /// Groups of machines: add, list, show, set, remove
     Group(group::GroupArgs),
     /// Boots: list, show
@@ -181,7 +181,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Build(args) => build::run(args).await,
         Command::Serve(args) => serve::run(args).await,
-        Command::Machine(args) => machine::run(args).await,
+        Command::Machine(args) => machine::run(*args).await,
         Command::Group(args) => group::run(args).await,
         Command::Boot(args) => boot::run(args).await,
         Command::Lease(args) => lease::run(args).await,

@@ -109,8 +109,8 @@ fn print(tokens: &[TokenRow]) {
     let mut rows = table(&["name", "scopes", "machines", "expires", "last used", "made by"]);
     for token in tokens {
         let scopes: Vec<String> = token.scopes.iter().map(ToString::to_string).collect();
-        let scopes =
-            token.user.as_ref().map_or(scopes.join(","), |user| format!("session of {user}"));
+        let session = token.user.as_ref().map(|user| format!("session of {user}"));
+        let scopes = session.unwrap_or_else(|| scopes.join(","));
         rows.add_row([
             token.name.clone(),
             scopes,

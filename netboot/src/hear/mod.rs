@@ -107,14 +107,9 @@ pub async fn keep(book: Book, stop: CancellationToken) {
             () = tokio::time::sleep(SAVE) => false,
         };
         let book = book.clone();
-        match tokio::task::spawn_blocking(move || book.save()).await {
-            Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "what machines say is not kept"
-                );
-            }
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || book.save()).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "what machines say is not kept");
         }
         if stopped {
             return;

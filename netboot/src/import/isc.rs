@@ -67,7 +67,7 @@ struct Block {
 
 #[derive(Debug)]
 enum Kind {
-    Host(Found),
+    Host(Box<Found>),
     Lease {
         address: Ipv4Addr,
         mac: Option<Mac>,
@@ -82,11 +82,11 @@ impl Block {
     fn new(head: &[String], line: usize) -> Self {
         let words: Vec<&str> = head.iter().map(String::as_str).collect();
         let kind = match words[..] {
-            ["host", name] => Kind::Host(Found {
+            ["host", name] => Kind::Host(Box::new(Found {
                 line: Some(line),
                 name: Some(name.to_owned()),
                 ..Found::default()
-            }),
+            })),
             ["lease", address] => address.parse().map_or(Kind::Other, |address| Kind::Lease {
                 address,
                 mac: None,
@@ -128,7 +128,7 @@ impl Block {
 
     fn end(self, page: &mut Page) {
         match self.kind {
-            Kind::Host(found) => page.found.push(found),
+            Kind::Host(found) => page.found.push(*found),
             Kind::Lease { address, mac: Some(mac), expires: Some(expires), name, active: true } => {
                 // The file is a journal: the last entry of an address counts.
                 page.leases.insert(address, Lease { address, mac, expires, hostname: name });

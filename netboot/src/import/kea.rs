@@ -129,7 +129,7 @@ fn without_comments(text: &str) -> Result<String, ImportError> {
         let length = if in_string {
             in_string = c != '"';
             let escaped = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
-            escaped.map_or(c.len_utf8(), |next| 1 + next.len_utf8())
+            escaped.map_or_else(|| c.len_utf8(), |next| 1 + next.len_utf8())
         } else if rest.starts_with('#') || rest.starts_with("//") {
             rest = rest.split_at(rest.find('\n').unwrap_or(rest.len())).1;
             continue;
