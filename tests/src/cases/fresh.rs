@@ -100,6 +100,19 @@ fn edits(kind: MachineKind) -> anyhow::Result<()> {
         let (said, _) = boot(&mut scene, kind, EDITED).await?;
         ensure!(said == "two", "after the edit it says {said}");
 
+        // One word of one container is another one, and no file beside those that say so.
+        let (old, new) = (format!("edited@{first}"), format!("edited@{second}"));
+        let compare = ["image", "diff", &old, &new, "--arch", "x86_64", "--store", &store_text];
+        let diff = kiln(&[&compare[..], &["-o", "json"]].concat())?;
+        let found: Value =
+            serde_json::from_str(&diff.stdout).with_context(|| diff.stderr.clone())?;
+        let files = found["files"].as_array().into_iter().flatten();
+        let paths: Vec<_> = files.filter_map(|file| file["path"].as_str()).collect();
+        let config = "containers/onboot/000-hello/config.json";
+        ensure!(paths == [config, "etc/kiln/image.json"], "it says {paths:?}");
+        let shown = kiln(&compare)?.stdout;
+        ensure!(shown.lines().any(|line| line == format!("~ /{config}")), "it shows {shown}");
+
         let broken = images.join("edited.yml");
         let text = fs::read_to_string(&broken)?.replace("onboot:", "onbot:");
         fs::write(&broken, text)?;
