@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use kiln_inventory::{Boot, BootEvent, BootId, MachineId};
+use kiln_inventory::{Boot, BootEvent, BootId, Machine, MachineId};
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::extract::{Key, Params};
+use super::page::Which;
 use super::peer::Caller;
 use super::route::{Route, get};
 use super::{Control, Fault};
@@ -65,6 +66,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/boots", read, "List boots, the newest first", list)
             .query::<ListQuery>()
+            .query::<Which>()
             .lists::<BootRow>(),
         get("/api/v1/boots/{id}", read, "Show a boot and its timeline", show).gives::<BootDetail>(),
         get("/api/v1/boots/{id}/kernel-log", read, "Show what the kernel said last", kernel_log)
@@ -85,6 +87,17 @@ pub(super) async fn visible(
     let machines = control.inventory.machines().await?;
     let seen = machines.iter().filter(|machine| caller.rights.sees(&machine.spec.labels));
     Ok(Some(seen.map(|machine| machine.id).collect()))
+}
+
+/// Returns the machines that were asked for; nothing where all were.
+async fn chosen(control: &Control, which: &Which) -> Result<Option<HashSet<MachineId>>, Fault> {
+    let wanted = which.read()?;
+    if wanted.is_all() {
+        return Ok(None);
+    }
+    let machines = control.inventory.machines().await?;
+    let is = |machine: &&Machine| wanted.is(&machine.spec.name, &machine.spec.labels);
+    Ok(Some(machines.iter().filter(is).map(|machine| machine.id).collect()))
 }
 
 /// Returns whether the caller may see what belongs to a machine.
@@ -108,12 +121,18 @@ async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
     Params(query): Params<ListQuery>,
+    Params(which): Params<Which>,
 ) -> Result<Json<Vec<BootRow>>, Fault> {
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
-    let mut boots = control.inventory.boots(limit).await?;
-    if let Some(machines) = visible(&control, &caller).await? {
+    let chosen = chosen(&control, &which).await?;
+    let visible = visible(&control, &caller).await?;
+    // Of some machines the latest are looked for among as many as are ever shown.
+    let read = if chosen.is_some() || visible.is_some() { MAX_LIST } else { limit };
+    let mut boots = control.inventory.boots(read).await?;
+    for machines in [visible, chosen].into_iter().flatten() {
         boots.retain(|boot| machines.contains(&boot.machine));
     }
+    boots.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     // The newest come first, so that the boot after each is among those before it.
     let mut newer: HashMap<MachineId, Boot> = HashMap::new();
     let mut rows = Vec::with_capacity(boots.len());

@@ -44,6 +44,8 @@ struct Wanted {
     name: Option<String>,
     /// Only of machines with these labels.
     selector: Option<String>,
+    /// Whether to go on with what will happen. Yes, unless it is `false`: then the stream ends with what has happened.
+    follow: Option<bool>,
 }
 
 pub(super) fn routes() -> Vec<Route> {
@@ -89,8 +91,19 @@ async fn follow(
     builds.news(&filter, cursor, 0, &control.baker.states());
     let news = control.inventory.watch_changes();
     let (waiting, sent) = (VecDeque::new(), None);
-    let reader =
-        Reader { control, filter, cursor, builds, news, waiting, sent, over: false, _place: place };
+    let follow = wanted.follow != Some(false);
+    let reader = Reader {
+        control,
+        filter,
+        cursor,
+        builds,
+        news,
+        waiting,
+        sent,
+        over: false,
+        follow,
+        _place: place,
+    };
     let frames = stream::unfold(reader, |mut reader| async move {
         let frame = reader.next().await?;
         Some((Ok::<_, Infallible>(frame), reader))
@@ -109,6 +122,7 @@ struct Reader {
     /// When the last event was given to the connection, while there were more.
     sent: Option<Instant>,
     over: bool,
+    follow: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -135,6 +149,7 @@ impl Reader {
             }
             match self.read().await {
                 Ok(true) => continue,
+                Ok(false) if !self.follow => return None,
                 Ok(false) => {}
                 Err(fault) => return Some(self.end(fault.detail())),
             }

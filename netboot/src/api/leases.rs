@@ -9,7 +9,8 @@ use kiln_inventory::Lease;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
-use super::extract::Key;
+use super::extract::{Key, Params};
+use super::page::Which;
 use super::peer::Caller;
 use super::route::{Route, delete, get};
 use super::{Control, Fault};
@@ -28,14 +29,27 @@ pub struct LeaseRow {
 pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Lease), Access::Write(Noun::Lease));
     vec![
-        get("/api/v1/leases", read, "List leases", list).lists::<LeaseRow>(),
+        get("/api/v1/leases", read, "List leases", list).query::<Which>().lists::<LeaseRow>(),
         get("/api/v1/leases/{key}", read, "Show a lease", show).gives::<LeaseRow>(),
         delete("/api/v1/leases/{key}", write, "End a lease", release).with(StatusCode::NO_CONTENT),
     ]
 }
 
-async fn list(State(control): State<Arc<Control>>, caller: Caller) -> Json<Vec<LeaseRow>> {
-    Json(rows(&control, &caller))
+async fn list(
+    State(control): State<Arc<Control>>,
+    caller: Caller,
+    Params(which): Params<Which>,
+) -> Result<Json<Vec<LeaseRow>>, Fault> {
+    let wanted = which.read()?;
+    let mut rows = rows(&control, &caller);
+    if !wanted.is_all() {
+        let snapshot = control.view.snapshot();
+        rows.retain(|row| {
+            let machine = snapshot.machine_by_mac(row.lease.mac).map(|machine| &machine.spec);
+            machine.is_some_and(|machine| wanted.is(&machine.name, &machine.labels))
+        });
+    }
+    Ok(Json(rows))
 }
 
 async fn show(

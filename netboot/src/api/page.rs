@@ -69,6 +69,11 @@ impl Which {
 }
 
 impl Wanted {
+    /// Whether every machine is wanted.
+    pub(super) fn is_all(&self) -> bool {
+        self.names.is_none() && self.selector.is_none()
+    }
+
     pub(super) fn is(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         self.names.as_ref().is_none_or(|names| names.contains(name))
             && self.selector.as_ref().is_none_or(|selector| selector.matches(labels))
