@@ -4,8 +4,10 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use super::client::{Client, path_part};
-use super::table::{moment, plain, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::moment;
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
 use crate::api::{AuditRow, Verification};
 
 /// The log of changes: who did what, and who was refused
@@ -33,6 +35,8 @@ enum AuditCommand {
         #[arg(long, default_value_t = 0)]
         after: i64,
         #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Check that no change in the log was altered, removed or put in
@@ -47,32 +51,27 @@ enum AuditCommand {
 
 pub(super) async fn run(args: AuditArgs) -> Result<(), Failure> {
     match args.command {
-        AuditCommand::List { noun, name, actor, after, client } => {
+        AuditCommand::List { noun, name, actor, after, watch, client } => {
             let mut path = format!("/api/v1/audit?after={after}");
             for (key, value) in [("noun", noun), ("name", name), ("actor", actor)] {
                 if let Some(value) = value {
                     path.push_str(&format!("&{key}={}", path_part(&value)));
                 }
             }
-            let rows: Vec<AuditRow> = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&rows)?,
-                Output::Table => print(&rows),
-            }
-            Ok(())
+            let server = Client::new(&client);
+            // Whatever happens may be in it.
+            watch::show(&server, watch, Some(""), async || {
+                let rows: Vec<AuditRow> = server.get(&path).await?;
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
         AuditCommand::Verify { client } => {
             let found: Verification = Client::new(&client).get("/api/v1/audit/verify").await?;
-            match client.output {
-                Output::Json => print_json(&found)?,
-                Output::Table => {
-                    let last = found.last.map_or_else(|| "-".to_owned(), |hash| hash.to_string());
-                    println!(
-                        "{} changes as they were written; the newest has {last}",
-                        found.changes
-                    );
-                }
-            }
+            print::one(&client, "audit", &found, || {
+                let last = found.last.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+                format!("{} changes as they were written; the newest has {last}", found.changes)
+            })?;
             match found.broken {
                 None => Ok(()),
                 Some(id) => Err(Failure::from(anyhow!(
@@ -83,17 +82,20 @@ pub(super) async fn run(args: AuditArgs) -> Result<(), Failure> {
     }
 }
 
-fn print(all: &[AuditRow]) {
-    let mut rows = table(&["id", "time", "who", "did", "noun", "name"]);
-    for row in all {
-        rows.add_row([
-            row.id.to_string(),
-            moment(row.at),
-            plain(&row.actor),
-            row.verb.clone(),
-            row.noun.clone(),
-            plain(&row.name),
-        ]);
+impl Listed for AuditRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("id", |it: &Self| it.id.to_string()),
+            col("time", |it| moment(it.at)),
+            col("who", |it| it.actor.clone()),
+            col("did", |it| it.verb.clone()),
+            col("noun", |it| it.noun.clone()),
+            col("name", |it| it.name.clone()),
+            more("hash", |it| it.hash.to_string()),
+        ]
     }
-    println!("{}", text(&rows));
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
 }

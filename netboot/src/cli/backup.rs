@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use kiln_inventory::{BackupError, BackupFile, BackupSummary, Store, verify_backup};
 
-use super::{ConfigArg, Failure, Output, print_json};
+use super::{ConfigArg, Failure, Output, print_document};
 use crate::dhcp::journal;
 use crate::serve::take_data;
 use crate::settings::Settings;
@@ -224,8 +224,8 @@ fn sync_folder(file: &Path) -> io::Result<()> {
 }
 
 fn show(output: Output, what: &str, file: &Path, summary: &BackupSummary) -> Result<(), Failure> {
-    if matches!(output, Output::Json) {
-        return print_json(summary);
+    if !output.is_table() {
+        return print_document(output, summary);
     }
     println!("{what} {}", file.display());
     for (table, rows) in summary.rows.iter().filter(|(_, rows)| **rows > 0) {

@@ -2,10 +2,13 @@
 
 use clap::Args;
 use kiln_types::Arch;
+use serde::Serialize;
 
 use super::client::{Client, path_part};
-use super::table::{ago, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::{ago, moment, plain};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure, Output};
 use crate::api::BuildLog;
 use crate::bake::{ArchState, ImageState, Status};
 use crate::boots::now_ms;
@@ -32,6 +35,8 @@ pub struct BuildNowArgs {
 #[derive(Debug, Args)]
 pub struct BuildsArgs {
     #[command(flatten)]
+    watch: WatchArg,
+    #[command(flatten)]
     client: ClientArgs,
 }
 
@@ -56,37 +61,58 @@ pub(super) async fn build_now(args: &BuildNowArgs) -> Result<(), Failure> {
     if args.follow {
         return follow(&client, &args.image, before.log, true).await;
     }
-    if args.client.output == Output::Json {
-        return print_json(&state);
+    print::one(&args.client, &args.image, &state, || {
+        let image = &args.image;
+        format!("{image} will be built; `kiln image log {image} --follow` shows how it goes")
+    })
+}
+
+/// How the builds of an image for an architecture went.
+#[derive(Serialize)]
+struct Row {
+    image: String,
+    arch: Arch,
+    #[serde(flatten)]
+    state: ArchState,
+}
+
+impl Listed for Row {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("image", |it: &Self| it.image.clone()),
+            col("arch", |it| it.arch.to_string()),
+            col("state", |it| word(it.state.status).to_owned()),
+            col("version", |it| it.state.version.map(|it| it.short()).unwrap_or_default()),
+            col("built", |it| it.state.built_at.map(|at| ago(at, now_ms())).unwrap_or_default()),
+            more("at", |it| it.state.built_at.map(moment).unwrap_or_default()),
+            col("", |it| {
+                let ArchState { progress, error, .. } = &it.state;
+                progress.as_ref().or(error.as_ref()).cloned().unwrap_or_default()
+            }),
+        ]
     }
-    println!(
-        "{} will be built; `kiln image log {} --follow` shows how it goes",
-        args.image, args.image
-    );
-    Ok(())
+
+    fn name(&self) -> String {
+        self.image.clone()
+    }
 }
 
 pub(super) async fn builds(args: &BuildsArgs) -> Result<(), Failure> {
-    let states: Vec<ImageState> = Client::new(&args.client).get("/api/v1/builds").await?;
-    if args.client.output == Output::Json {
-        return print_json(&states);
-    }
-    let now = now_ms();
-    let mut rows = table(&["image", "arch", "state", "version", "built", ""]);
-    for state in &states {
-        for (arch, it) in &state.arches {
-            rows.add_row([
-                state.image.clone(),
-                arch.to_string(),
-                word(it.status).to_owned(),
-                it.version.map(|version| version.short()).unwrap_or_default(),
-                it.built_at.map(|at| ago(at, now)).unwrap_or_default(),
-                it.progress.clone().or_else(|| it.error.clone()).unwrap_or_default(),
-            ]);
+    let client = Client::new(&args.client);
+    let how = How::of(&args.client);
+    watch::show(&client, args.watch, Some("build"), async || {
+        let states: Vec<ImageState> = client.get("/api/v1/builds").await?;
+        if matches!(how.output, Output::Json | Output::Yaml) {
+            let text = print::value(how.output, &states)?;
+            return Ok(Look::one(&text, text.clone()));
         }
-    }
-    println!("{}", text(&rows));
-    Ok(())
+        let rows = states.into_iter().flat_map(|state| {
+            let row = move |(arch, it)| Row { image: state.image.clone(), arch, state: it };
+            state.arches.into_iter().map(row)
+        });
+        Look::list(how, &rows.collect::<Vec<_>>())
+    })
+    .await
 }
 
 pub(super) async fn log(args: &LogArgs) -> Result<(), Failure> {
@@ -100,7 +126,7 @@ async fn follow(client: &Client, image: &str, mut after: u64, on: bool) -> Resul
         let path = format!("/api/v1/builds/{}/log?after={after}&wait={wait}", path_part(image));
         let log: BuildLog = client.get(&path).await?;
         for line in &log.lines {
-            println!("{}", line.text);
+            print::say(&plain(&line.text))?;
         }
         after = log.last;
         wait = WAIT;

@@ -3,9 +3,12 @@
 use clap::{Args, Subcommand};
 use kiln_inventory::{Boot, Outcome};
 
+use super::chosen::Which;
 use super::client::{Client, path_part};
-use super::table::{ago, plain, seconds, size, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::{ago, moment, plain, seconds, size, table, text};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure, Output};
 use crate::api::{BootDetail, BootRow};
 use crate::boots::now_ms;
 use crate::breakdown::{Breakdown, Step};
@@ -33,6 +36,10 @@ enum BootCommand {
         #[arg(long, default_value_t = 20)]
         limit: u32,
         #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Show where the time of one boot went
@@ -42,6 +49,8 @@ enum BootCommand {
     Show {
         /// Number of the boot, as `kiln boot list` shows it
         boot: String,
+        #[command(flatten)]
+        watch: WatchArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -59,37 +68,44 @@ enum BootCommand {
 
 pub(super) async fn run(args: BootArgs) -> Result<(), Failure> {
     match args.command {
-        BootCommand::List { limit, client } => {
-            let path = format!("/api/v1/boots?limit={limit}");
-            let boots: Vec<BootRow> = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&boots)?,
-                Output::Table => list(&boots),
-            }
+        BootCommand::List { limit, which, watch, client } => {
+            let path = format!("/api/v1/boots?limit={limit}{}", which.query());
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("boot"), async || {
+                let boots: Vec<BootRow> = server.get(&path).await?;
+                Look::list(How::of(&client), &boots)
+            })
+            .await
         }
-        BootCommand::Show { boot, client } => {
+        BootCommand::Show { boot, watch, client } => {
             let path = format!("/api/v1/boots/{}", path_part(&boot));
-            let detail: BootDetail = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&detail)?,
-                Output::Table => {
-                    println!("{}", breakdown(&detail.boot, &detail.breakdown, &detail.verdict));
-                }
-            }
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("boot"), async || {
+                let detail: BootDetail = server.get(&path).await?;
+                let BootDetail { boot: it, breakdown: steps, verdict, .. } = &detail;
+                let text = print::shown(How::of(&client), &boot, &detail, || {
+                    breakdown(it, steps, verdict)
+                })?;
+                Ok(Look::one(&text, text.clone()))
+            })
+            .await
         }
         BootCommand::Log { boot, client } => {
             let path = format!("/api/v1/boots/{}/log", path_part(&boot));
             let lines: Vec<HeardLine> = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&lines)?,
-                Output::Table => lines.iter().for_each(|line| println!("{}", said(line, &lines))),
+            if client.output == Output::Jsonl {
+                return lines
+                    .iter()
+                    .try_for_each(|it| print::say(&print::value(Output::Jsonl, it)?));
             }
+            print::one(&client, &boot, &lines, || {
+                lines.iter().map(|line| said(line, &lines)).collect::<Vec<_>>().join("\n")
+            })
         }
     }
-    Ok(())
 }
 
-fn outcome(outcome: Outcome, verdict: &Verdict) -> &'static str {
+pub(super) fn outcome(outcome: Outcome, verdict: &Verdict) -> &'static str {
     match outcome {
         Outcome::Booting if verdict.is_stuck(outcome) => "stuck",
         Outcome::Booting => "booting",
@@ -119,26 +135,34 @@ fn reason(verdict: &Verdict) -> String {
     format!("{short}…")
 }
 
-fn list(boots: &[BootRow]) {
-    let now = now_ms();
-    let headers =
-        ["boot", "machine", "firmware", "image", "version", "outcome", "took", "started", "reason"];
-    let mut rows = table(&headers);
-    for BootRow { boot, verdict } in boots {
-        let dash = || "-".to_owned();
-        rows.add_row([
-            boot.id.to_string(),
-            boot.machine_name.clone(),
-            boot.firmware.map_or_else(dash, |f| f.to_string()),
-            boot.image.as_ref().map_or_else(dash, ToString::to_string),
-            boot.version.map_or_else(dash, |v| v.short()),
-            outcome(boot.outcome, verdict).to_owned(),
-            boot.ended.map_or_else(dash, |ended| seconds(ended - boot.started)),
-            ago(boot.started, now),
-            reason(verdict),
-        ]);
+impl Listed for BootRow {
+    fn columns() -> Vec<Column<Self>> {
+        fn dash() -> String {
+            "-".to_owned()
+        }
+        vec![
+            col("boot", |it: &Self| it.boot.id.to_string()),
+            col("machine", |it| it.boot.machine_name.clone()),
+            more("mac", |it| it.boot.mac.to_string()),
+            more("address", |it| it.boot.address.map_or_else(dash, |a| a.to_string())),
+            col("firmware", |it| it.boot.firmware.map_or_else(dash, |f| f.to_string())),
+            col("image", |it| it.boot.image.as_ref().map_or_else(dash, ToString::to_string)),
+            col("version", |it| it.boot.version.map_or_else(dash, |v| v.short())),
+            more("arch", |it| it.boot.arch.map_or_else(dash, |a| a.to_string())),
+            col("outcome", |it| outcome(it.boot.outcome, &it.verdict).to_owned()),
+            col("took", |it| {
+                it.boot.ended.map_or_else(dash, |ended| seconds(ended - it.boot.started))
+            }),
+            col("started", |it| ago(it.boot.started, now_ms())),
+            more("at", |it| moment(it.boot.started)),
+            more("verdict", |it| it.verdict.cause.to_string()),
+            col("reason", |it| reason(&it.verdict)),
+        ]
     }
-    println!("{}", text(&rows));
+
+    fn name(&self) -> String {
+        self.boot.id.to_string()
+    }
 }
 
 /// Draws where the time went: a row for each step, with its bar. Steps that made nobody wait have a pale one.

@@ -13,7 +13,7 @@ use kiln_types::Arch;
 use serde_json::json;
 
 use super::table::{size, table, text};
-use super::{Failure, KeyDirArg, StoreArg, print_json};
+use super::{Failure, KeyDirArg, Output, StoreArg, print_document};
 use crate::settings::DebianSettings;
 
 /// Bake an image: kernel and initrd from a YAML file
@@ -260,8 +260,8 @@ pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
     }
     match (args.report, reports.as_slice()) {
         (Report::Table, _) => Ok(()),
-        (Report::Json, [one]) => print_json(one),
-        (Report::Json, all) => print_json(&json!(all)),
+        (Report::Json, [one]) => print_document(Output::Json, one),
+        (Report::Json, all) => print_document(Output::Json, &json!(all)),
     }
 }
 

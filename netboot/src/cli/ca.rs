@@ -7,7 +7,9 @@ use kiln_builder::output::Certificate;
 use kiln_builder::output::secure_boot::signature_list;
 use serde::Serialize;
 
-use super::{Failure, KeyPlaceArgs, Output, print_json};
+use super::confirm::Sure;
+use super::print::{self, How};
+use super::{Failure, KeyPlaceArgs, Output};
 use crate::tls::Authority;
 
 /// The certificate authority of this site, for HTTPS
@@ -42,6 +44,8 @@ enum CaCommand {
     /// Replace it by a new one; machines trust the server again when they are given the new certificate
     Rotate {
         #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
         place: KeyPlaceArgs,
     },
 }
@@ -71,18 +75,9 @@ pub(super) fn run(args: &CaArgs) -> Result<(), Failure> {
             let authority = Authority::open(&place.keys())?;
             let path = authority.path().display().to_string();
             let row = Row { ca: authority.name(), path, certificate: authority.pem() };
-            match output {
-                Output::Json => print_json(&row),
-                Output::Table => {
-                    println!(
-                        "ca      {}\nfile    {}\n\n{}",
-                        row.ca,
-                        row.path,
-                        row.certificate.trim()
-                    );
-                    Ok(())
-                }
-            }
+            print::one(How::new(*output), &row.ca, &row, || {
+                format!("ca      {}\nfile    {}\n\n{}", row.ca, row.path, row.certificate.trim())
+            })
         }
         CaCommand::Export { place, format } => {
             let authority = Authority::open(&place.keys())?;
@@ -95,7 +90,12 @@ pub(super) fn run(args: &CaArgs) -> Result<(), Failure> {
             };
             Ok(std::io::stdout().write_all(&bytes)?)
         }
-        CaCommand::Rotate { place } => {
+        CaCommand::Rotate { sure, place } => {
+            let folder = place.keys();
+            let folder = folder.path().display();
+            sure.ask(&format!(
+                "the authority in {folder} will be replaced: machines that know only the old one refuse the server from its next start on. Go on?"
+            ))?;
             let authority = Authority::rotate(&place.keys())?;
             println!(
                 "{} signs from the next start of the server on; give `kiln ca export` to all machines",

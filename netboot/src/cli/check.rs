@@ -13,7 +13,7 @@ use kiln_builder::store::Store;
 use kiln_types::Arch;
 
 use super::table::{table, text};
-use super::{Failure, Output, StoreArg, print_json};
+use super::{Failure, Output, StoreArg, print_document};
 
 /// No kernel comes near this.
 const MAX_KERNEL: u64 = 256 << 20;
@@ -146,8 +146,8 @@ fn sysctls(spec: &Spec) -> BTreeMap<String, String> {
 }
 
 fn show(findings: &[Finding], args: &CheckArgs) -> Result<(), Failure> {
-    if args.output == Output::Json {
-        return print_json(&findings);
+    if !args.output.is_table() {
+        return print_document(args.output, &findings);
     }
     let mut rows = table(&["where", "setting", "recommended", "found", "verdict", "what for"]);
     for finding in findings.iter().filter(|it| args.all || it.verdict != Verdict::Ok) {

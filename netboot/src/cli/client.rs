@@ -1,25 +1,30 @@
 //! Talks to a running server: HTTP over its unix socket, or encrypted over TCP.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::remote::Remote;
+use super::sse::{Parser, Sent};
 use super::{ClientArgs, Failure};
-use crate::api::Problem;
+use crate::api::{Preview, Problem};
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// A server that follows events says something more often than this.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// A server on this computer, or elsewhere.
 #[derive(Debug)]
@@ -74,6 +79,17 @@ impl Client {
         self.send(Method::DELETE, path, Vec::new()).await.map(drop)
     }
 
+    /// Asks what a change would do, without doing it.
+    pub(super) async fn preview(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Preview, Failure> {
+        let answer = self.send(method, &format!("{path}?dry_run=true"), body).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
         let exchange = self.exchange(method, path, body);
         let answer = tokio::time::timeout(TIMEOUT, exchange).await;
@@ -81,6 +97,20 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
+        let (response, _connection) = self.ask(method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| anyhow!(error))?.to_bytes();
+        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
+    /// Sends a request. The connection ends with the second thing.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(Response<Incoming>, Connection), Failure> {
         let request =
             Request::builder().method(method).uri(path).header("content-type", "application/json");
         match self {
@@ -99,6 +129,63 @@ impl Client {
             }
         }
     }
+
+    /// Begins to follow what happens; what is after `?` says since when and of what.
+    pub(super) async fn events(&self, query: &str) -> Result<Events, Failure> {
+        let path = format!("/api/v1/events?{query}");
+        let asked = tokio::time::timeout(TIMEOUT, self.ask(Method::GET, &path, Vec::new())).await;
+        let (response, connection) = asked
+            .map_err(|_| anyhow!("the server at {} takes too long to answer", self.place()))??;
+        let status = response.status();
+        let mut body = response.into_body();
+        if status.is_success() {
+            let (parser, waiting) = (Parser::default(), VecDeque::new());
+            return Ok(Events { body, parser, waiting, _connection: connection });
+        }
+        let text = Limited::new(&mut body, MAX_ANSWER).collect().await;
+        let text = text.map_err(|error| anyhow!(error))?.to_bytes();
+        Err(refused(status, &text))
+    }
+}
+
+/// What happens, as the server sends it.
+#[derive(Debug)]
+pub(super) struct Events {
+    body: Incoming,
+    parser: Parser,
+    waiting: VecDeque<Sent>,
+    _connection: Connection,
+}
+
+impl Events {
+    /// Waits for the next event. Nothing comes after the server has ended the stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// What has come stays for the next call.
+    pub(super) async fn next(&mut self) -> Result<Option<Sent>, Failure> {
+        loop {
+            if let Some(sent) = self.waiting.pop_front() {
+                return Ok(Some(sent));
+            }
+            let frame = tokio::time::timeout(SILENCE, self.body.frame()).await;
+            let frame = frame.map_err(|_| anyhow!("nothing comes from the server any more"))?;
+            let Some(frame) = frame else { return Ok(None) };
+            if let Ok(data) = frame?.into_data() {
+                self.waiting.extend(self.parser.take(&data)?);
+            }
+        }
+    }
+}
+
+/// A connection, as long as somebody needs it.
+#[derive(Debug)]
+struct Connection(tokio::task::JoinHandle<hyper::Result<()>>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn open(socket: &Path) -> Result<UnixStream, Failure> {
@@ -112,30 +199,27 @@ async fn open(socket: &Path) -> Result<UnixStream, Failure> {
     })?)
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request and waits for the answer to begin.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<Bytes, Failure> {
+) -> Result<(Response<Incoming>, Connection), Failure> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| anyhow!(error))?.to_bytes();
-    connection.abort();
-    if status.is_success() {
-        return Ok(body);
-    }
+    let connection = Connection(tokio::spawn(connection));
+    Ok((sender.send_request(request).await?, connection))
+}
+
+/// Returns why the server refused.
+fn refused(status: StatusCode, body: &[u8]) -> Failure {
     let code = match status {
         StatusCode::NOT_FOUND => Failure::NOT_FOUND,
         StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Failure::CONFLICT,
         StatusCode::BAD_REQUEST => Failure::USAGE,
         _ => 1,
     };
-    let text = told(&body).unwrap_or_else(|| format!("the server answers {status}"));
-    Err(Failure::new(code, anyhow!(text)))
+    let text = told(body).unwrap_or_else(|| format!("the server answers {status}"));
+    Failure::new(code, anyhow!(text))
 }
 
 /// Returns what a problem says.

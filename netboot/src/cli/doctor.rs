@@ -3,8 +3,9 @@
 use anyhow::anyhow;
 use clap::Args;
 
+use super::print;
 use super::table::plain;
-use super::{ConfigArg, Failure, Output, print_json};
+use super::{ConfigArg, Failure, Output, print_document};
 use crate::doctor::{self, Asked, Finding, Verdict};
 use crate::settings::Settings;
 
@@ -31,9 +32,10 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), Failure> {
     let settings = Settings::read(&args.config.config)
         .map_err(|error| Failure::new(Failure::CONFIG, error))?;
     let findings = doctor::examine(&settings, &Asked { dhcp: args.dhcp }).await;
-    match args.output {
-        Output::Json => print_json(&findings)?,
-        Output::Table => print!("{}", show(&findings, args.all)),
+    if args.output.is_table() {
+        print::say(show(&findings, args.all).trim_end())?;
+    } else {
+        print_document(args.output, &findings)?;
     }
     let wrong = findings.iter().filter(|found| found.verdict == Verdict::Wrong).count();
     match wrong {

@@ -1,13 +1,18 @@
 //! `kiln group`.
 
 use clap::{Args, Subcommand};
+use hyper::Method;
 use kiln_inventory::{Group, Selector, SettingRow, Settings};
 
 use super::client::{Client, path_part};
-use super::machine::print_settings;
+use super::confirm::Sure;
+use super::diff::{self, Would};
+use super::machine::DryArg;
+use super::machine_show::settings;
+use super::print::{self, Column, How, Listed, col, more};
 use super::settings_args::SettingsArgs;
-use super::table::{table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
 use crate::api::GroupRow;
 
 /// Settings for many machines at once
@@ -32,11 +37,15 @@ enum GroupCommand {
         #[command(flatten)]
         settings: SettingsArgs,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// List groups, the strongest first
     #[command(alias = "ls")]
     List {
+        #[command(flatten)]
+        watch: WatchArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -60,6 +69,8 @@ enum GroupCommand {
         #[command(flatten)]
         settings: SettingsArgs,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Remove a group; its machines stay, without what it gave them
@@ -67,6 +78,10 @@ enum GroupCommand {
     Remove {
         /// Name
         name: String,
+        #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -80,69 +95,96 @@ fn path(name: &str) -> String {
 
 pub(super) async fn run(args: GroupArgs) -> Result<(), Failure> {
     match args.command {
-        GroupCommand::Add { name, selector, priority, settings: said, client } => {
+        GroupCommand::Add { name, selector, priority, settings: said, dry, client } => {
             let mut settings = Settings::default();
             said.apply(&mut settings);
             let group = Group { name, selector, priority, settings };
-            let row = Client::new(&client).post(GROUPS, serde_json::to_vec(&group)?).await?;
-            print(client.output, &[row])
+            let (server, body) = (Client::new(&client), serde_json::to_vec(&group)?);
+            if dry.dry_run {
+                let preview = server.preview(Method::POST, GROUPS, body).await?;
+                return diff::print(&client, &[Would { name: group.name, preview }]);
+            }
+            let row: GroupRow = server.post(GROUPS, body).await?;
+            print::list(&client, &[row])
         }
-        GroupCommand::List { client } => {
-            let rows: Vec<GroupRow> = Client::new(&client).get(GROUPS).await?;
-            print(client.output, &rows)
+        GroupCommand::List { watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("group,machine"), async || {
+                let rows: Vec<GroupRow> = server.get(GROUPS).await?;
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
         GroupCommand::Show { name, client } => {
             let row: GroupRow = Client::new(&client).get(&path(&name)).await?;
-            if client.output == Output::Json {
-                return print_json(&row);
-            }
-            print(client.output, std::slice::from_ref(&row))?;
-            print_settings(&rows_of(&row.group.settings)?);
-            Ok(())
+            let how = How::of(&client);
+            let list = print::rows(how, std::slice::from_ref(&row)).join("\n");
+            print::one(how, &name, &row, || {
+                format!("{list}\n{}", settings(&rows_of(&row.group.settings)))
+            })
         }
-        GroupCommand::Set { name, selector, priority, settings: said, client } => {
+        GroupCommand::Set { name, selector, priority, settings: said, dry, client } => {
             let server = Client::new(&client);
             let GroupRow { mut group, .. } = server.get(&path(&name)).await?;
             let before = group.clone();
             said.apply(&mut group.settings);
             group.selector = selector.unwrap_or(group.selector);
             group.priority = priority.unwrap_or(group.priority);
+            let body = serde_json::to_vec(&group)?;
+            if dry.dry_run {
+                let preview = server.preview(Method::PUT, &path(&name), body).await?;
+                return diff::print(&client, &[Would { name, preview }]);
+            }
             if group == before {
                 let help =
                     "that is what it is already; `kiln group set --help` lists what can be changed";
                 return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
             }
-            let row = server.put(&path(&name), serde_json::to_vec(&group)?).await?;
-            print(client.output, &[row])
+            let row: GroupRow = server.put(&path(&name), body).await?;
+            print::list(&client, &[row])
         }
-        GroupCommand::Remove { name, client } => Client::new(&client).delete(&path(&name)).await,
+        GroupCommand::Remove { name, sure, dry, client } => {
+            let server = Client::new(&client);
+            if dry.dry_run {
+                let preview = server.preview(Method::DELETE, &path(&name), Vec::new()).await?;
+                return diff::print(&client, &[Would { name, preview }]);
+            }
+            if !sure.yes {
+                let GroupRow { machines, .. } = server.get(&path(&name)).await?;
+                let question = format!(
+                    "the group {name} goes, and {machines} machines lose what it gives them. Go on?"
+                );
+                sure.ask(&question)?;
+            }
+            server.delete(&path(&name)).await
+        }
     }
 }
 
-fn print(output: Output, rows: &[GroupRow]) -> Result<(), Failure> {
-    if output == Output::Json {
-        return print_json(&rows);
+impl Listed for GroupRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("name", |it: &Self| it.group.name.clone()),
+            col("selector", |it| it.group.selector.to_string()),
+            col("priority", |it| it.group.priority.to_string()),
+            col("machines", |it| it.machines.to_string()),
+            col("sets", |it| {
+                let rows = rows_of(&it.group.settings).into_iter();
+                rows.map(|row| row.setting).collect::<Vec<_>>().join(" ")
+            }),
+            more("revision", |it| it.revision.to_string()),
+        ]
     }
-    let mut lines = table(&["name", "selector", "priority", "machines", "sets"]);
-    for GroupRow { group, machines, .. } in rows {
-        let sets: Vec<String> =
-            rows_of(&group.settings)?.into_iter().map(|row| row.setting).collect();
-        lines.add_row([
-            group.name.clone(),
-            group.selector.to_string(),
-            group.priority.to_string(),
-            machines.to_string(),
-            sets.join(" "),
-        ]);
+
+    fn name(&self) -> String {
+        self.group.name.clone()
     }
-    println!("{}", text(&lines));
-    Ok(())
 }
 
 /// Lists what a group says, by the names that its document has for it.
-fn rows_of(settings: &Settings) -> Result<Vec<SettingRow>, Failure> {
-    let serde_json::Value::Object(all) = serde_json::to_value(settings)? else {
-        return Ok(Vec::new());
+fn rows_of(settings: &Settings) -> Vec<SettingRow> {
+    let Ok(serde_json::Value::Object(all)) = serde_json::to_value(settings) else {
+        return Vec::new();
     };
     let row = |(setting, value): (String, serde_json::Value)| {
         let value = match value {
@@ -151,5 +193,5 @@ fn rows_of(settings: &Settings) -> Result<Vec<SettingRow>, Failure> {
         };
         SettingRow { setting, value, from: "group".to_owned() }
     };
-    Ok(all.into_iter().map(row).collect())
+    all.into_iter().map(row).collect()
 }

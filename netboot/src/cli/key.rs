@@ -8,9 +8,10 @@ use clap::{Args, Subcommand};
 use kiln_builder::trust::{KeyDir, PublicKey, TrustError, TrustedKey};
 use serde::Serialize;
 
+use super::confirm::Sure;
+use super::print::{self, Column, How, Listed, col};
 use super::secure_boot::{self, SecureBootArgs};
-use super::table::{table, text};
-use super::{Failure, KeyPlaceArgs, Output, print_json};
+use super::{Failure, KeyPlaceArgs, Output};
 
 /// The largest public key that is read from standard input.
 const MAX_INPUT: u64 = 64 << 10;
@@ -52,6 +53,8 @@ enum KeyCommand {
     },
     /// Replace this site's key by a new one; the old one stays trusted
     Rotate {
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         place: KeyPlaceArgs,
     },
@@ -99,24 +102,31 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             place.keys().site_key()?;
             let keys = place.keys().list()?;
             let own: Vec<_> = keys.iter().filter(|key| key.own).map(Row::new).collect();
-            match output {
-                Output::Json => print_json(&own.first()),
-                Output::Table => {
-                    for row in own {
-                        println!("key     {}", row.key);
-                        println!("folder  {}", place.keys().path().display());
-                        print!("\n{}", row.public);
-                    }
-                    Ok(())
-                }
-            }
+            let Some(row) = own.first() else { return Ok(()) };
+            let (how, folder) = (How::new(*output), place.keys());
+            print::one(how, &row.key, row, || {
+                format!(
+                    "key     {}\nfolder  {}\n\n{}",
+                    row.key,
+                    folder.path().display(),
+                    row.public
+                )
+            })
         }
         KeyCommand::Export { place } => {
             print!("{}", place.keys().site_key()?.public().to_pem());
             Ok(())
         }
-        KeyCommand::List { place, output } => list(&place.keys(), *output),
-        KeyCommand::Rotate { place } => {
+        KeyCommand::List { place, output } => {
+            let all: Vec<_> = place.keys().list()?.iter().map(Row::new).collect();
+            print::list(How::new(*output), &all)
+        }
+        KeyCommand::Rotate { sure, place } => {
+            let folder = place.keys();
+            let folder = folder.path().display();
+            sure.ask(&format!(
+                "the key in {folder} will be replaced: versions are signed with a new one from now on, and other sites do not trust it yet. Go on?"
+            ))?;
             let (old, new) = place.keys().rotate()?;
             match old {
                 Some(old) => println!(
@@ -145,18 +155,18 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
     }
 }
 
-fn list(keys: &KeyDir, output: Output) -> Result<(), Failure> {
-    let all: Vec<_> = keys.list()?.iter().map(Row::new).collect();
-    if output == Output::Json {
-        return print_json(&all);
+impl Listed for Row {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("key", |it: &Self| it.key.clone()),
+            col("", |it| (if it.own { "this site" } else { "" }).to_owned()),
+            col("file", |it| it.path.display().to_string()),
+        ]
     }
-    let mut rows = table(&["key", "", "file"]);
-    for row in all {
-        let own = if row.own { "this site" } else { "" };
-        rows.add_row([row.key, own.to_owned(), row.path.display().to_string()]);
+
+    fn name(&self) -> String {
+        self.key.clone()
     }
-    println!("{}", text(&rows));
-    Ok(())
 }
 
 fn read(file: &Path) -> Result<PublicKey, Failure> {

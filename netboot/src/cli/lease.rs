@@ -2,9 +2,13 @@
 
 use clap::{Args, Subcommand};
 
+use super::chosen::Which;
 use super::client::{Client, path_part};
-use super::table::{plain, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::confirm::Sure;
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::{moment, plain};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
 use crate::api::LeaseRow;
 use crate::boots::now_ms;
 
@@ -24,6 +28,10 @@ enum LeaseCommand {
         #[arg(long)]
         all: bool,
         #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Show one lease
@@ -41,33 +49,46 @@ enum LeaseCommand {
         /// Its address, the hardware address, or the name of the machine
         key: String,
         #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
 
 pub(super) async fn run(args: LeaseArgs) -> Result<(), Failure> {
     match args.command {
-        LeaseCommand::List { all, client } => {
-            let mut rows: Vec<LeaseRow> = Client::new(&client).get("/api/v1/leases").await?;
-            rows.retain(|row| all || left(row) > 0);
-            match client.output {
-                Output::Json => print_json(&rows)?,
-                Output::Table => print(&rows),
-            }
+        LeaseCommand::List { all, which, watch, client } => {
+            let server = Client::new(&client);
+            let path = format!("/api/v1/leases?{}", which.query().trim_start_matches('&'));
+            // Nobody announces leases.
+            watch::show(&server, watch, None, async || {
+                let mut rows: Vec<LeaseRow> = server.get(&path).await?;
+                rows.retain(|row| all || left(row) > 0);
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
         LeaseCommand::Show { key, client } => {
-            let path = format!("/api/v1/leases/{}", path_part(&key));
-            let row: LeaseRow = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&row)?,
-                Output::Table => print(&[row]),
-            }
+            let row: LeaseRow = Client::new(&client).get(&path(&key)).await?;
+            let how = How::of(&client);
+            let words = print::rows(how, std::slice::from_ref(&row)).join("\n");
+            print::one(how, &row.name(), &row, || words)
         }
-        LeaseCommand::Release { key, client } => {
-            Client::new(&client).delete(&format!("/api/v1/leases/{}", path_part(&key))).await?;
+        LeaseCommand::Release { key, sure, client } => {
+            let server = Client::new(&client);
+            if !sure.yes {
+                let LeaseRow { lease, machine } = server.get(&path(&key)).await?;
+                let whose = machine.unwrap_or_else(|| lease.mac.to_string());
+                let (address, whose) = (lease.address, plain(&whose));
+                sure.ask(&format!("the lease of {address} by {whose} will end. Go on?"))?;
+            }
+            server.delete(&path(&key)).await
         }
     }
-    Ok(())
+}
+
+fn path(key: &str) -> String {
+    format!("/api/v1/leases/{}", path_part(key))
 }
 
 /// Returns for how many more seconds a lease runs.
@@ -75,19 +96,21 @@ fn left(row: &LeaseRow) -> i64 {
     row.lease.expires.saturating_sub(now_ms() / 1000)
 }
 
-fn print(rows: &[LeaseRow]) {
-    let mut out = table(&["address", "mac", "ends in", "machine", "host name"]);
-    for row in rows {
-        let lease = &row.lease;
-        out.add_row([
-            lease.address.to_string(),
-            lease.mac.to_string(),
-            ends(left(row)),
-            plain(row.machine.as_deref().unwrap_or("-")),
-            plain(lease.hostname.as_deref().unwrap_or("-")),
-        ]);
+impl Listed for LeaseRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("address", |it: &Self| it.lease.address.to_string()),
+            col("mac", |it| it.lease.mac.to_string()),
+            col("ends in", |it| ends(left(it))),
+            more("until", |it| moment(it.lease.expires.saturating_mul(1000))),
+            col("machine", |it| it.machine.clone().unwrap_or_else(|| "-".to_owned())),
+            col("host name", |it| it.lease.hostname.clone().unwrap_or_else(|| "-".to_owned())),
+        ]
     }
-    println!("{}", text(&out));
+
+    fn name(&self) -> String {
+        self.lease.address.to_string()
+    }
 }
 
 fn ends(seconds: i64) -> String {

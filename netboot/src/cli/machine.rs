@@ -1,17 +1,26 @@
 //! `kiln machine`.
 
-use clap::{Args, Subcommand};
-use kiln_inventory::{Machine, NewMachine, SettingRow};
-use kiln_types::Mac;
+use std::collections::BTreeMap;
 
+use clap::{Args, Subcommand};
+use hyper::Method;
+use kiln_inventory::{Machine, NewMachine, Selector};
+use kiln_types::Mac;
+use serde::Serialize;
+
+use super::chosen::{self, Chosen, Tally, Which};
 use super::client::{Client, path_part};
+use super::confirm::{Sure, named};
+use super::diff::{self, Would};
+use super::machine_show as show;
 use super::machine_spec::SpecArgs;
-use super::machine_state::{StateCommand, states};
+use super::machine_state::StateCommand;
 use super::order::{self, OrderCommand};
-use super::table::{size, table, text};
-use super::{ClientArgs, Failure, Output, facts, machine_state, print_json};
-use crate::api::{MachineSettings, Merge, Split};
-use crate::explain::{Explanation, Step};
+use super::print::{self, How};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure, Output, facts, machine_state};
+use crate::api::{Merge, Split};
+use crate::explain::Explanation;
 use crate::facts::ToldFacts;
 
 /// The machines that the server knows
@@ -31,19 +40,25 @@ enum MachineCommand {
     #[command(alias = "ls")]
     List {
         #[command(flatten)]
-        client: ClientArgs,
-    },
-    /// Show one machine
-    Show {
-        /// Name or hardware address
-        machine: String,
+        which: Which,
+        #[command(flatten)]
+        watch: WatchArg,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Show what a machine is made of, as it said itself when it booted last
+    /// Show machines: what they are, what holds for them, and who says so
+    Show {
+        #[command(flatten)]
+        chosen: Chosen,
+        #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show what machines are made of, as they said themselves when they booted last
     Facts {
-        /// Name or hardware address
-        machine: String,
+        #[command(flatten)]
+        chosen: Chosen,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -88,14 +103,26 @@ enum MachineCommand {
     },
     #[command(flatten)]
     Order(OrderCommand),
-    /// Forget a machine; its boots stay as history
+    /// Forget machines; their boots stay as history
     #[command(alias = "rm")]
     Remove {
-        /// Name or hardware address
-        machine: String,
+        #[command(flatten)]
+        chosen: Chosen,
+        #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
+}
+
+/// Whether to do it.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(super) struct DryArg {
+    /// Only show what would change, field by field
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -108,13 +135,19 @@ struct AddArgs {
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
+    dry: DryArg,
+    #[command(flatten)]
     client: ClientArgs,
 }
 
 #[derive(Debug, Args)]
 struct SetArgs {
-    /// Name or hardware address
-    machine: String,
+    /// Names or hardware addresses; rack1-n[01-40] is forty names
+    #[arg(value_name = "MACHINE", value_parser = chosen::names, required_unless_present = "selector")]
+    machines: Vec<Vec<String>>,
+    /// The machines with these labels: rack=r1, role in (web,db), !broken, with commas between them
+    #[arg(long, conflicts_with = "machines")]
+    selector: Option<Selector>,
     /// Hardware address of one more network interface; can be given several times
     #[arg(long, value_name = "MAC")]
     mac: Vec<Mac>,
@@ -124,64 +157,35 @@ struct SetArgs {
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
+    dry: DryArg,
+    #[command(flatten)]
     client: ClientArgs,
 }
 
 pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
     match args.command {
-        MachineCommand::Add(add) => {
-            let client = Client::new(&add.client);
-            let output = add.client.output;
-            let mut machine = NewMachine::new(add.name, add.mac);
-            add.spec.apply(&mut machine);
-            let body = serde_json::to_vec(&machine)?;
-            let machine: Machine = client.post("/api/v1/machines", body).await?;
-            print(output, &[machine])
+        MachineCommand::Add(add) => add_one(add).await,
+        MachineCommand::Set(set) => set_all(set).await,
+        MachineCommand::List { which, watch, client } => {
+            let server = Client::new(&client);
+            let path = format!("/api/v1/machines?{}", which.query().trim_start_matches('&'));
+            watch::show(&server, watch, Some("machine"), async || {
+                let machines: Vec<Machine> = server.get(&path).await?;
+                Look::list(How::of(&client), &machines)
+            })
+            .await
         }
-        MachineCommand::Set(set) => {
-            let (client, output) = (Client::new(&set.client), set.client.output);
-            let path = path(&set.machine);
-            if set.spec == SpecArgs::default() && set.mac.is_empty() && set.no_mac.is_empty() {
-                let help = "say what to change; `kiln machine set --help` lists it";
-                return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
+        MachineCommand::Show { chosen, watch, client } => show_all(&chosen, watch, &client).await,
+        MachineCommand::Facts { chosen, client } => {
+            let server = Client::new(&client);
+            let mut tally = Tally::default();
+            let mut all = Vec::new();
+            for name in chosen.names(&server).await? {
+                let told = server.get::<ToldFacts>(&format!("{}/facts", path(&name))).await;
+                all.extend(tally.note(&name, told).map(|told| (name, told)));
             }
-            let Machine { mut spec, .. } = client.get(&path).await?;
-            set.spec.apply(&mut spec);
-            spec.macs.retain(|mac| !set.no_mac.contains(mac));
-            spec.macs.extend(set.mac);
-            let machine: Machine = client.put(&path, serde_json::to_vec(&spec)?).await?;
-            print(output, &[machine])
-        }
-        MachineCommand::List { client } => {
-            let machines: Vec<Machine> = Client::new(&client).get("/api/v1/machines").await?;
-            print(client.output, &machines)
-        }
-        MachineCommand::Show { machine, client } => {
-            let (name, server) = (machine, Client::new(&client));
-            let machine: Machine = server.get(&path(&name)).await?;
-            match client.output {
-                Output::Json => print_json(&machine)?,
-                Output::Table => {
-                    show(&machine);
-                    show_settings(&server.get(&format!("{}/settings", path(&name))).await?);
-                    match server.get::<ToldFacts>(&format!("{}/facts", path(&name))).await {
-                        Ok(told) => row("hardware", &facts::summary(&told.facts)),
-                        // One that never booted, or a server that knows nothing of it.
-                        Err(failure) if failure.code() == Failure::NOT_FOUND => {}
-                        Err(failure) => return Err(failure),
-                    }
-                }
-            }
-            Ok(())
-        }
-        MachineCommand::Facts { machine, client } => {
-            let path = format!("{}/facts", path(&machine));
-            let told: ToldFacts = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&told)?,
-                Output::Table => println!("{}", facts::text(&told)),
-            }
-            Ok(())
+            print_each(How::of(&client), &all, |told| facts::text(told))?;
+            tally.end("have not said what they are made of")
         }
         MachineCommand::Explain { machine, firmware, client } => {
             let mut path = format!("{}/explain", path(&machine));
@@ -190,128 +194,153 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
                 path.push_str(&path_part(&firmware));
             }
             let explanation: Explanation = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&explanation)?,
-                Output::Table => print_explanation(&explanation),
-            }
-            Ok(())
+            print::one(&client, &machine, &explanation, || show::explanation(&explanation))
         }
         MachineCommand::Merge { machine, from, client } => {
             let path = format!("{}/merge", path(&machine));
             let body = serde_json::to_vec(&Merge { from })?;
-            print(client.output, &[Client::new(&client).post(&path, body).await?])
+            print::list::<Machine>(&client, &[Client::new(&client).post(&path, body).await?])
         }
         MachineCommand::Split { machine, name, mac, client } => {
             let path = format!("{}/split", path(&machine));
             let body = serde_json::to_vec(&Split { name, macs: mac.into_iter().collect() })?;
             let both: Vec<Machine> = Client::new(&client).post(&path, body).await?;
-            print(client.output, &both)
+            print::list(&client, &both)
         }
         MachineCommand::State(state) => machine_state::run(state).await,
         MachineCommand::Order(order) => order::run(order).await,
-        MachineCommand::Remove { machine, client } => {
-            Client::new(&client).delete(&path(&machine)).await
+        MachineCommand::Remove { chosen, sure, dry, client } => {
+            let server = Client::new(&client);
+            let names = chosen.names(&server).await?;
+            if dry.dry_run {
+                let body = |_: &Client, _: &str| std::future::ready(Ok(Vec::new()));
+                return preview(&client, &names, Method::DELETE, body).await;
+            }
+            let machines = named(&names, "machines");
+            sure.ask(&format!("{machines} will be forgotten; boots stay as history. Go on?"))?;
+            let mut tally = Tally::default();
+            for name in &names {
+                tally.note(name, server.delete(&path(name)).await);
+            }
+            tally.end("were not removed")
         }
     }
 }
+
+async fn add_one(add: AddArgs) -> Result<(), Failure> {
+    let client = Client::new(&add.client);
+    let mut machine = NewMachine::new(add.name, add.mac);
+    add.spec.apply(&mut machine);
+    let body = serde_json::to_vec(&machine)?;
+    if add.dry.dry_run {
+        let preview = client.preview(Method::POST, MACHINES, body).await?;
+        return diff::print(&add.client, &[Would { name: machine.name, preview }]);
+    }
+    let machine: Machine = client.post(MACHINES, body).await?;
+    print::list(&add.client, &[machine])
+}
+
+async fn set_all(set: SetArgs) -> Result<(), Failure> {
+    let SetArgs { machines, selector, mac, no_mac, spec, dry, client } = set;
+    let server = Client::new(&client);
+    if spec == SpecArgs::default() && mac.is_empty() && no_mac.is_empty() {
+        let help = "say what to change; `kiln machine set --help` lists it";
+        return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
+    }
+    let names = Chosen { machines, selector }.names(&server).await?;
+    let changed = async |server: &Client, name: &str| -> Result<Vec<u8>, Failure> {
+        let Machine { spec: mut now, .. } = server.get(&path(name)).await?;
+        spec.clone().apply(&mut now);
+        now.macs.retain(|mac| !no_mac.contains(mac));
+        now.macs.extend(mac.iter().copied());
+        Ok(serde_json::to_vec(&now)?)
+    };
+    if dry.dry_run {
+        return preview(&client, &names, Method::PUT, changed).await;
+    }
+    let (mut tally, mut done) = (Tally::default(), Vec::new());
+    for name in &names {
+        let machine = match changed(&server, name).await {
+            Ok(body) => server.put::<Machine>(&path(name), body).await,
+            Err(failure) => Err(failure),
+        };
+        done.extend(tally.note(name, machine));
+    }
+    print::list(&client, &done)?;
+    tally.end("were not changed")
+}
+
+/// Shows what would become of each machine.
+pub(super) async fn preview(
+    client: &ClientArgs,
+    names: &[String],
+    method: Method,
+    body: impl AsyncFn(&Client, &str) -> Result<Vec<u8>, Failure>,
+) -> Result<(), Failure> {
+    let server = Client::new(client);
+    let (mut tally, mut all) = (Tally::default(), Vec::new());
+    for name in names {
+        let preview = match body(&server, name).await {
+            Ok(body) => server.preview(method.clone(), &path(name), body).await,
+            Err(failure) => Err(failure),
+        };
+        all.extend(tally.note(name, preview).map(|preview| Would { name: name.clone(), preview }));
+    }
+    diff::print(client, &all)?;
+    tally.end("could not be changed")
+}
+
+async fn show_all(chosen: &Chosen, watch: WatchArg, client: &ClientArgs) -> Result<(), Failure> {
+    let server = Client::new(client);
+    let how = How::of(client);
+    watch::show(&server, watch, Some("machine,group,boot"), async || {
+        let mut texts = Vec::new();
+        let (mut tally, mut machines) = (Tally::default(), Vec::new());
+        for name in chosen.names(&server).await? {
+            let machine = server.get::<Machine>(&path(&name)).await;
+            let Some(machine) = tally.note(&name, machine) else { continue };
+            if how.output.is_table() {
+                texts.push(show::machine(&server, &machine).await?);
+            }
+            machines.push(machine);
+        }
+        tally.end("were not found")?;
+        let text = match (how.output, &machines[..]) {
+            (Output::Table | Output::Wide, _) => texts.join("\n\n"),
+            (Output::Json | Output::Yaml, [machine]) => print::value(how.output, machine)?,
+            _ => print::listed(how, &machines)?,
+        };
+        Ok(Look::one(&text, text.clone()))
+    })
+    .await
+}
+
+/// Prints what several machines say: alone as it is, or else each with its name.
+fn print_each<T: Serialize>(
+    how: How,
+    all: &[(String, T)],
+    words: impl Fn(&T) -> String,
+) -> Result<(), Failure> {
+    if let [(name, it)] = all {
+        return print::one(how, name, it, || words(it));
+    }
+    let text = |(name, it): &(String, T)| {
+        print::shown(how, name, it, || format!("{name}\n{}\n", words(it)))
+    };
+    match how.output {
+        Output::Json | Output::Yaml => {
+            let all: BTreeMap<&str, &T> =
+                all.iter().map(|(name, it)| (name.as_str(), it)).collect();
+            print::say(&print::value(how.output, &all)?)
+        }
+        _ => all.iter().try_for_each(|it| print::say(&text(it)?)),
+    }
+}
+
+const MACHINES: &str = "/api/v1/machines";
 
 pub(super) fn path(machine: &str) -> String {
-    format!("/api/v1/machines/{}", path_part(machine))
-}
-
-fn or_dash<T: ToString>(value: Option<&T>) -> String {
-    value.map_or_else(|| "-".to_owned(), ToString::to_string)
-}
-
-fn macs(machine: &Machine) -> String {
-    machine.spec.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-}
-
-fn print(output: Output, machines: &[Machine]) -> Result<(), Failure> {
-    if output == Output::Json {
-        return print_json(&machines);
-    }
-    let mut rows = table(&["name", "mac", "image", "arch", "address"]);
-    for machine in machines {
-        let spec = &machine.spec;
-        rows.add_row([
-            spec.name.clone(),
-            macs(machine),
-            or_dash(spec.image.as_ref()),
-            or_dash(spec.arch.as_ref()),
-            or_dash(spec.address.as_ref()),
-        ]);
-    }
-    println!("{}", text(&rows));
-    Ok(())
-}
-
-fn show(machine: &Machine) {
-    let spec = &machine.spec;
-    let labels = spec.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
-    for (key, value) in [
-        ("name", spec.name.clone()),
-        ("mac", macs(machine)),
-        ("address", or_dash(spec.address.as_ref())),
-        ("address6", or_dash(spec.address6.as_ref())),
-        ("uuid", or_dash(spec.uuid.as_ref())),
-        ("serial", or_dash(spec.serial.as_ref())),
-        ("asset", or_dash(spec.asset_tag.as_ref())),
-        ("labels", labels),
-        ("state", states(machine)),
-    ] {
-        row(key, &value);
-    }
-}
-
-/// Prints what holds for a machine, and who says each of it.
-fn show_settings(all: &MachineSettings) {
-    row("groups", &all.groups.join(" "));
-    print_settings(&all.settings);
-}
-
-pub(super) fn print_settings(settings: &[SettingRow]) {
-    let mut rows = table(&["setting", "value", "from"]);
-    for SettingRow { setting, value, from } in settings {
-        rows.add_row([setting, value, from]);
-    }
-    println!("\n{}", text(&rows));
-}
-
-fn row(key: &str, value: &str) {
-    println!("{key:<9}{}", if value.is_empty() { "-" } else { value });
-}
-
-fn print_explanation(explanation: &Explanation) {
-    let name = explanation.machine.as_deref().unwrap_or("not in the inventory");
-    println!("{} ({name})", explanation.mac);
-    if !explanation.seen {
-        println!("not seen yet, so its firmware is assumed; --firmware says another");
-    }
-    for Step { asker, plan, reasons, boot_file, version, files, cmdline, .. } in &explanation.steps
-    {
-        println!("\n{asker}: {plan}");
-        for reason in reasons {
-            println!("  because    {reason}");
-        }
-        for (key, value) in [("boot file", boot_file), ("version", version), ("arguments", cmdline)]
-        {
-            if let Some(value) = value {
-                println!("  {key:<10} {value}");
-            }
-        }
-        for file in files {
-            println!("  fetches    {} ({})", file.name, size(file.size));
-        }
-    }
-    if !explanation.settings.is_empty() {
-        let groups = explanation.groups.join(" ");
-        println!(
-            "\ngroups, the strongest first: {}",
-            if groups.is_empty() { "none" } else { &groups }
-        );
-        print_settings(&explanation.settings);
-    }
+    format!("{MACHINES}/{}", path_part(machine))
 }
 
 #[cfg(test)]
@@ -325,6 +354,6 @@ mod tests {
         let command = MachineArgs::augment_args(Command::new("machine"));
         let remove = command.find_subcommand("remove").unwrap();
         let about = remove.get_about().unwrap().to_string();
-        assert_eq!(about, "Forget a machine; its boots stay as history");
+        assert_eq!(about, "Forget machines; their boots stay as history");
     }
 }

@@ -8,7 +8,7 @@ use kiln_inventory::{Identifier, NewMachine};
 use super::settings_args::SettingsArgs;
 
 /// Settings of a machine; what is not given stays as it is.
-#[derive(Debug, Default, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct SpecArgs {
     #[command(flatten)]
     settings: SettingsArgs,

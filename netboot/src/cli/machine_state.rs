@@ -1,11 +1,15 @@
 //! `kiln machine lock`, `cordon`, `maintenance`, `retire` and what takes them back.
 
 use clap::{Args, Subcommand};
-use kiln_inventory::{Flag, Machine, expand_hostlist};
+use hyper::Method;
+use kiln_inventory::{Flag, Machine};
 
+use super::chosen::{Chosen, Tally};
 use super::client::Client;
-use super::machine::path;
-use super::{ClientArgs, Failure, Output, print_json};
+use super::confirm::{Sure, named};
+use super::machine::{DryArg, path, preview};
+use super::print::{self, How};
+use super::{ClientArgs, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StateCommand {
@@ -26,78 +30,77 @@ pub(super) enum StateCommand {
         off: bool,
     },
     /// Take machines out of service: they are refused, whatever of them asks
-    Retire(ManyArgs),
+    Retire {
+        #[command(flatten)]
+        many: ManyArgs,
+        #[command(flatten)]
+        sure: Sure,
+    },
     /// Put retired machines back into service
     Unretire(ManyArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ManyArgs {
-    /// Names or hardware addresses; rack1-n[01-40] is forty names
-    #[arg(required = true, value_name = "MACHINE", value_parser = names)]
-    machines: Vec<Vec<String>>,
+    #[command(flatten)]
+    chosen: Chosen,
+    #[command(flatten)]
+    dry: DryArg,
     #[command(flatten)]
     client: ClientArgs,
 }
 
-fn names(text: &str) -> Result<Vec<String>, String> {
-    expand_hostlist(text).map_err(|error| error.to_string())
+pub(super) async fn run(command: StateCommand) -> Result<(), Failure> {
+    let (many, flag, on, sure) = match command {
+        StateCommand::Lock(many) => (many, Flag::Locked, true, None),
+        StateCommand::Unlock(many) => (many, Flag::Locked, false, None),
+        StateCommand::Cordon(many) => (many, Flag::Cordoned, true, None),
+        StateCommand::Uncordon(many) => (many, Flag::Cordoned, false, None),
+        StateCommand::Maintenance { many, off } => (many, Flag::Maintenance, !off, None),
+        StateCommand::Retire { many, sure } => (many, Flag::Retired, true, Some(sure)),
+        StateCommand::Unretire(many) => (many, Flag::Retired, false, None),
+    };
+    let ManyArgs { chosen, dry, client } = many;
+    let server = Client::new(&client);
+    let names = chosen.names(&server).await?;
+    if dry.dry_run {
+        let body = async |server: &Client, name: &str| -> Result<Vec<u8>, Failure> {
+            let mut machine: Machine = server.get(&path(name)).await?;
+            turn(&mut machine, flag, on);
+            Ok(serde_json::to_vec(&machine.spec)?)
+        };
+        return preview(&client, &names, Method::PUT, body).await;
+    }
+    if let Some(sure) = sure {
+        let machines = named(&names, "machines");
+        sure.ask(&format!("{machines} will be out of service and boot no longer. Go on?"))?;
+    }
+    let (mut tally, mut changed) = (Tally::default(), Vec::new());
+    for name in &names {
+        changed.extend(tally.note(name, switch(&server, name, flag, on).await));
+    }
+    let how = How::of(&client);
+    if how.output.is_table() {
+        let line = |machine: &Machine| format!("{}: {}", machine.spec.name, states(machine));
+        print::say(&changed.iter().map(line).collect::<Vec<_>>().join("\n"))?;
+    } else {
+        print::list(how, &changed)?;
+    }
+    tally.end("were not changed")
 }
 
-pub(super) async fn run(command: StateCommand) -> Result<(), Failure> {
-    let (many, flag, on) = match command {
-        StateCommand::Lock(many) => (many, Flag::Locked, true),
-        StateCommand::Unlock(many) => (many, Flag::Locked, false),
-        StateCommand::Cordon(many) => (many, Flag::Cordoned, true),
-        StateCommand::Uncordon(many) => (many, Flag::Cordoned, false),
-        StateCommand::Maintenance { many, off } => (many, Flag::Maintenance, !off),
-        StateCommand::Retire(many) => (many, Flag::Retired, true),
-        StateCommand::Unretire(many) => (many, Flag::Retired, false),
-    };
-    let client = Client::new(&many.client);
-    let names: Vec<String> = many.machines.into_iter().flatten().collect();
-    let mut changed = Vec::new();
-    let mut failed = None;
-    for name in &names {
-        match switch(&client, name, flag, on).await {
-            Ok(machine) => changed.push(machine),
-            Err(failure) if names.len() == 1 => return Err(failure),
-            Err(failure) => {
-                eprintln!("{name}: {failure}");
-                failed = Some(failure);
-            }
-        }
-    }
-    match many.client.output {
-        Output::Json => print_json(&changed)?,
-        Output::Table => {
-            for machine in &changed {
-                println!("{}: {}", machine.spec.name, states(machine));
-            }
-        }
-    }
-    match failed {
-        None => Ok(()),
-        Some(failure) if changed.is_empty() => Err(failure),
-        Some(_) => {
-            let text = format!(
-                "{} of {} machines were not changed",
-                names.len() - changed.len(),
-                names.len()
-            );
-            Err(Failure::new(Failure::PARTIAL, anyhow::anyhow!(text)))
-        }
+/// Returns whether that is a change.
+fn turn(machine: &mut Machine, flag: Flag, on: bool) -> bool {
+    match on {
+        true => machine.spec.flags.insert(flag),
+        false => machine.spec.flags.remove(&flag),
     }
 }
 
 async fn switch(client: &Client, name: &str, flag: Flag, on: bool) -> Result<Machine, Failure> {
     let path = path(name);
     let mut machine: Machine = client.get(&path).await?;
-    let differs = match on {
-        true => machine.spec.flags.insert(flag),
-        false => machine.spec.flags.remove(&flag),
-    };
-    if differs {
+    if turn(&mut machine, flag, on) {
         machine = client.put(&path, serde_json::to_vec(&machine.spec)?).await?;
     }
     Ok(machine)

@@ -9,8 +9,11 @@ pub mod boot;
 pub mod build;
 pub mod ca;
 pub mod check;
+mod chosen;
 mod client;
 pub mod config;
+mod confirm;
+mod diff;
 pub mod doctor;
 mod efi;
 mod export;
@@ -20,18 +23,22 @@ pub mod image;
 pub mod key;
 pub mod lease;
 pub mod machine;
+mod machine_show;
 mod machine_spec;
 mod machine_state;
 mod order;
+mod print;
 mod remote;
 pub mod secure_boot;
 pub mod serve;
 mod settings_args;
 mod sign;
 pub mod simulate;
+mod sse;
 mod table;
 pub mod token;
 pub mod user;
+mod watch;
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -53,7 +60,7 @@ use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, DEFAULT_STORE, LogFormat};
 #[command(
     name = "kiln",
     version,
-    after_help = "Exit codes: 0 done, 1 error, 2 wrong use, 4 not found, 5 taken already, 64 bad configuration"
+    after_help = "Exit codes: 0 done, 1 error, 2 wrong use or not confirmed, 3 done for some, 4 not found, 5 taken already or changed meanwhile, 64 bad configuration"
 )]
 pub struct Cli {
     /// What to do.
@@ -118,16 +125,34 @@ pub struct ClientArgs {
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
+    /// Print tables without the line of titles
+    #[arg(long)]
+    pub no_headers: bool,
 }
 
 /// How to print answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// For people; cut to the width of the terminal, and whole where there is none
     #[default]
     Table,
-    /// For programs.
+    /// A table with more columns
+    Wide,
+    /// For programs
     Json,
+    /// The same as JSON
+    Yaml,
+    /// Only names, one in a line, for xargs
+    Name,
+    /// JSON, one line for each item of a list
+    Jsonl,
+}
+
+impl Output {
+    /// Whether it is for people.
+    const fn is_table(self) -> bool {
+        matches!(self, Self::Table | Self::Wide)
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -259,9 +284,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+/// Prints a report for programs. There are no names in it.
+fn print_document(output: Output, value: &impl Serialize) -> Result<(), Failure> {
+    if output == Output::Name { Ok(()) } else { print::say(&print::value(output, value)?) }
 }
 
 /// Writes an error and all its causes in one line.

@@ -1,6 +1,5 @@
 //! `kiln machine reboot`, `power-off`, `kexec`, `logs`, `run` and `orders`: what running machines are told.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -8,10 +7,14 @@ use clap::{Args, Subcommand};
 use kiln_inventory::{Boot, Command, Order, OrderState, Outcome};
 use tokio::time::Instant;
 
+use super::chosen::Chosen;
 use super::client::Client;
+use super::confirm::{Sure, named};
 use super::machine::path;
-use super::table::{ago, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::{ago, moment};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
 use crate::api::Ask;
 use crate::boots::now_ms;
 
@@ -76,18 +79,18 @@ pub(super) enum OrderCommand {
         #[arg(long, default_value_t = 20)]
         limit: u32,
         #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ManyArgs {
-    /// Names or hardware addresses
-    #[arg(required = true, value_name = "MACHINE")]
-    machines: Vec<String>,
-    /// Do not ask whether to do it
-    #[arg(short, long)]
-    yes: bool,
+    #[command(flatten)]
+    chosen: Chosen,
+    #[command(flatten)]
+    sure: Sure,
     /// Wait until it is done: for the boot that follows, until that is healthy
     #[arg(long)]
     wait: bool,
@@ -130,14 +133,15 @@ pub(super) async fn run(command: OrderCommand) -> Result<(), Failure> {
             let ask = Ask::Run { service, program };
             answer(&client, &machine, &ask, patience).await
         }
-        OrderCommand::Orders { machine, limit, client } => {
+        OrderCommand::Orders { machine, limit, watch, client } => {
             let path = format!("{}/orders?limit={limit}", path(&machine));
-            let orders: Vec<Order> = Client::new(&client).get(&path).await?;
-            match client.output {
-                Output::Json => print_json(&orders)?,
-                Output::Table => list(&orders),
-            }
-            Ok(())
+            let server = Client::new(&client);
+            // Nobody announces what becomes of orders.
+            watch::show(&server, watch, None, async || {
+                let orders: Vec<Order> = server.get(&path).await?;
+                Look::list(How::of(&client), &orders)
+            })
+            .await
         }
     }
 }
@@ -145,14 +149,13 @@ pub(super) async fn run(command: OrderCommand) -> Result<(), Failure> {
 impl ManyArgs {
     /// Gives each machine the order, and says what became of each.
     async fn give(&self, what: &str, ask: &Ask) -> Result<(), Failure> {
-        if !self.yes {
-            confirm(&format!("{} will {what}. Go on?", self.machines.join(", ")))?;
-        }
         let client = Client::new(&self.client);
+        let machines = self.chosen.names(&client).await?;
+        self.sure.ask(&format!("{} will {what}. Go on?", named(&machines, "machines")))?;
         let deadline = self.patience.deadline();
         let mut given = Vec::new();
         let mut failures = Vec::new();
-        for machine in &self.machines {
+        for machine in &machines {
             match order(&client, machine, ask).await {
                 Ok(order) => given.push(order),
                 Err(failure) => failures.push(failure),
@@ -166,17 +169,17 @@ impl ManyArgs {
             let line = told(&order, result.is_ok() && self.wait);
             ended.push(order);
             match result {
-                Ok(()) if self.client.output == Output::Table => println!("{name}: {line}"),
+                Ok(()) if self.client.output.is_table() => print::say(&format!("{name}: {line}"))?,
                 Ok(()) => {}
                 Err(failure) => {
                     failures.push(Failure::new(failure.code(), anyhow!("{name}: {failure}")));
                 }
             }
         }
-        if self.client.output == Output::Json {
-            print_json(&ended)?;
+        if !self.client.output.is_table() {
+            print::list(&self.client, &ended)?;
         }
-        let (all, bad) = (self.machines.len(), failures.len());
+        let (all, bad) = (machines.len(), failures.len());
         if all == 1 {
             return failures.pop().map_or(Ok(()), Err);
         }
@@ -209,10 +212,11 @@ async fn answer(
     let deadline = patience.deadline();
     let mut order = order(&client, machine, ask).await?;
     end(&client, &mut order, deadline).await?;
-    match args.output {
-        Output::Json => print_json(&order)?,
-        Output::Table if order.state == OrderState::Done => print!("{}", order.answer),
-        Output::Table => {}
+    if !args.output.is_table() {
+        print::one(args, &order.id.to_string(), &order, String::new)?;
+    } else if order.state == OrderState::Done {
+        // What a program prints is for who has asked for it, to the last byte.
+        print!("{}", order.answer);
     }
     failed(&order)
 }
@@ -282,46 +286,38 @@ fn told(order: &Order, waited: bool) -> String {
     }
 }
 
-/// Asks the person at the terminal; where there is none, only `--yes` counts.
-fn confirm(question: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Failure::USAGE, anyhow!("{question} Say so with --yes")));
+impl Listed for Order {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("order", |it: &Self| it.id.to_string()),
+            col("boot", |it| it.boot.to_string()),
+            col("what", what),
+            col("by", |it| it.asked_by.clone()),
+            col("given", |it| ago(it.asked, now_ms())),
+            more("at", |it| moment(it.asked)),
+            col("state", |it| it.state.as_str().to_owned()),
+            col("answer", first_words),
+        ]
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    match line.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(anyhow!("nothing was done").into()),
+
+    fn name(&self) -> String {
+        self.id.to_string()
     }
 }
 
-fn list(orders: &[Order]) {
-    let now = now_ms();
-    let mut rows = table(&["order", "boot", "what", "by", "given", "state", "answer"]);
-    for order in orders {
-        let what = match &order.command {
-            Command::Kexec { image, version } => format!("kexec {image} {}", version.short()),
-            Command::Logs { name, lines } => format!("logs {name} -n {lines}"),
-            Command::Run { program, .. } => format!("run {}", program.join(" ")),
-            other => other.kind().to_owned(),
-        };
-        // A log has been read by who asked for it.
-        let first = order.answer.lines().next().unwrap_or_default();
-        let answer = match order.answer.lines().count() {
-            0 | 1 => first.to_owned(),
-            lines => format!("{lines} lines"),
-        };
-        rows.add_row([
-            order.id.to_string(),
-            order.boot.to_string(),
-            what,
-            order.asked_by.clone(),
-            ago(order.asked, now),
-            order.state.as_str().to_owned(),
-            answer,
-        ]);
+fn what(order: &Order) -> String {
+    match &order.command {
+        Command::Kexec { image, version } => format!("kexec {image} {}", version.short()),
+        Command::Logs { name, lines } => format!("logs {name} -n {lines}"),
+        Command::Run { program, .. } => format!("run {}", program.join(" ")),
+        other => other.kind().to_owned(),
     }
-    println!("{}", text(&rows));
+}
+
+/// A log has been read by who asked for it.
+fn first_words(order: &Order) -> String {
+    match order.answer.lines().count() {
+        0 | 1 => order.answer.trim_end().to_owned(),
+        lines => format!("{lines} lines"),
+    }
 }

@@ -8,7 +8,7 @@ use kiln_types::{Arch, ImageRef};
 use serde_json::{Map, Value};
 
 /// Settings; what is not given stays as it is.
-#[derive(Debug, Default, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct SettingsArgs {
     /// Image that is run: NAME or NAME:CHANNEL. Without one nothing boots
     #[arg(long)]

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use kiln_types::Mac;
 
 use super::table::{plain, size, table, text};
-use super::{Failure, Output, print_json};
+use super::{Failure, Output, print, print_document};
 use crate::simulate::{self, MOST, Plan, Report, Way};
 
 /// Boot machines that are not there, to see how long many take
@@ -101,9 +101,10 @@ pub(super) async fn run(args: SimulateArgs) -> Result<(), Failure> {
         anywhere: args.yes,
     })
     .await?;
-    match args.output {
-        Output::Json => print_json(&report)?,
-        Output::Table => print!("{}", show(&report)),
+    if args.output.is_table() {
+        print::say(show(&report).trim_end())?;
+    } else {
+        print_document(args.output, &report)?;
     }
     match report.failures() {
         0 => Ok(()),

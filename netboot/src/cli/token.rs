@@ -4,8 +4,11 @@ use clap::{Args, Subcommand};
 use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
-use super::table::{moment, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::confirm::Sure;
+use super::print::{self, Column, How, Listed, col};
+use super::table::{moment, plain};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
 use crate::api::{CreatedToken, NewToken, Scope, TokenRow};
 
 /// The longest time that a token with an end is good for, in seconds.
@@ -26,6 +29,8 @@ enum TokenCommand {
     #[command(alias = "ls")]
     List {
         #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Let a token be good for nothing, from now on
@@ -33,6 +38,8 @@ enum TokenCommand {
     Revoke {
         /// Its name
         name: String,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -80,47 +87,52 @@ pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
             let server = Client::new(&client);
             let made: CreatedToken =
                 server.post("/api/v1/tokens", serde_json::to_vec(&new)?).await?;
-            match client.output {
-                Output::Json => print_json(&made)?,
-                Output::Table => {
-                    eprintln!(
-                        "nobody can show this token again; keep it in a file that only you can read"
-                    );
-                    println!("{}", made.token);
-                }
+            if client.output.is_table() {
+                eprintln!(
+                    "nobody can show this token again; keep it in a file that only you can read"
+                );
             }
+            // Also with `-o name`: it would be lost.
+            print::one(&client, &made.token, &made, || made.token.clone())
         }
-        TokenCommand::List { client } => {
-            let rows: Vec<TokenRow> = Client::new(&client).get("/api/v1/tokens").await?;
-            match client.output {
-                Output::Json => print_json(&rows)?,
-                Output::Table => print(&rows),
-            }
+        TokenCommand::List { watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("token"), async || {
+                let rows: Vec<TokenRow> = server.get("/api/v1/tokens").await?;
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
-        TokenCommand::Revoke { name, client } => {
+        TokenCommand::Revoke { name, sure, client } => {
+            let question = format!("the token {} will be good for nothing. Go on?", plain(&name));
+            sure.ask(&question)?;
             let path = format!("/api/v1/tokens/{}", path_part(&name));
-            Client::new(&client).delete(&path).await?;
+            Client::new(&client).delete(&path).await
         }
     }
-    Ok(())
 }
 
-fn print(tokens: &[TokenRow]) {
-    let mut rows = table(&["name", "scopes", "machines", "expires", "last used", "made by"]);
-    for token in tokens {
-        let scopes: Vec<String> = token.scopes.iter().map(ToString::to_string).collect();
-        let session = token.user.as_ref().map(|user| format!("session of {user}"));
-        let scopes = session.unwrap_or_else(|| scopes.join(","));
-        rows.add_row([
-            token.name.clone(),
-            scopes,
-            token.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string),
-            token.expires.map_or_else(|| "never".to_owned(), moment),
-            token.last_used.map_or_else(|| "-".to_owned(), moment),
-            token.created_by.clone(),
-        ]);
+impl Listed for TokenRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("name", |it: &Self| it.name.clone()),
+            col("scopes", |it| {
+                let scopes: Vec<String> = it.scopes.iter().map(ToString::to_string).collect();
+                let session = it.user.as_ref().map(|user| format!("session of {user}"));
+                session.unwrap_or_else(|| scopes.join(","))
+            }),
+            col("machines", |it| {
+                it.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string)
+            }),
+            col("expires", |it| it.expires.map_or_else(|| "never".to_owned(), moment)),
+            col("last used", |it| it.last_used.map_or_else(|| "-".to_owned(), moment)),
+            col("made by", |it| it.created_by.clone()),
+        ]
     }
-    println!("{}", text(&rows));
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,11 @@ use clap::{Args, Subcommand};
 use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
-use super::table::{table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::confirm::Sure;
+use super::print::{self, Column, How, Listed, col};
+use super::table::plain;
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
 use crate::api::{NewPassword, NewUser, Scope, UserRow};
 
 /// The longest password that is read.
@@ -30,6 +33,8 @@ enum UserCommand {
     #[command(alias = "ls")]
     List {
         #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Give a user another password; who is logged in as that user is no more
@@ -46,6 +51,8 @@ enum UserCommand {
     Remove {
         /// Name
         name: String,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -109,34 +116,44 @@ pub(super) async fn run(args: UserArgs) -> Result<(), Failure> {
             let new = NewUser { name, password: password.read()?, scopes: scope, selector };
             let server = Client::new(&client);
             let user: UserRow = server.post("/api/v1/users", serde_json::to_vec(&new)?).await?;
-            print(client.output, &[user])
+            print::list(&client, &[user])
         }
-        UserCommand::List { client } => {
-            let users: Vec<UserRow> = Client::new(&client).get("/api/v1/users").await?;
-            print(client.output, &users)
+        UserCommand::List { watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("user"), async || {
+                let users: Vec<UserRow> = server.get("/api/v1/users").await?;
+                Look::list(How::of(&client), &users)
+            })
+            .await
         }
         UserCommand::Passwd { name, password, client } => {
             let path = format!("/api/v1/users/{}/password", path_part(&name));
             let body = serde_json::to_vec(&NewPassword { password: password.read()? })?;
             Client::new(&client).put_only(&path, body).await
         }
-        UserCommand::Remove { name, client } => {
+        UserCommand::Remove { name, sure, client } => {
+            let shown = plain(&name);
+            sure.ask(&format!("the user {shown} will be gone, and logged out. Go on?"))?;
             let path = format!("/api/v1/users/{}", path_part(&name));
             Client::new(&client).delete(&path).await
         }
     }
 }
 
-fn print(output: Output, users: &[UserRow]) -> Result<(), Failure> {
-    if output == Output::Json {
-        return print_json(&users);
+impl Listed for UserRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("name", |it: &Self| it.name.clone()),
+            col("scopes", |it| {
+                it.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            }),
+            col("machines", |it| {
+                it.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string)
+            }),
+        ]
     }
-    let mut rows = table(&["name", "scopes", "machines"]);
-    for user in users {
-        let scopes: Vec<String> = user.scopes.iter().map(ToString::to_string).collect();
-        let machines = user.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string);
-        rows.add_row([user.name.clone(), scopes.join(","), machines]);
+
+    fn name(&self) -> String {
+        self.name.clone()
     }
-    println!("{}", text(&rows));
-    Ok(())
 }

@@ -2,13 +2,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use kiln_builder::store::{GcOptions, Store};
+use kiln_builder::store::{GcOptions, GcReport, Store};
 use kiln_inventory::Machine;
 use kiln_types::Digest;
 
 use super::super::client::{Client, path_part};
+use super::super::confirm::{Sure, named};
 use super::super::table::{size, table, text};
-use super::super::{ClientArgs, Failure, Output, StoreArg, print_json};
+use super::super::{ClientArgs, Failure, StoreArg, print_document};
 
 /// Free the space of versions, artifacts and downloads that nothing needs any more
 ///
@@ -25,6 +26,8 @@ pub(super) struct GcArgs {
     /// Only tell what would be removed
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    sure: Sure,
     /// Do not ask the running server which versions its machines use
     #[arg(long)]
     no_server: bool,
@@ -47,9 +50,15 @@ pub(super) async fn run(args: &GcArgs) -> Result<(), Failure> {
         grace: Duration::from_secs(60 * 60),
         ..GcOptions::default()
     };
+    if !args.dry_run && !args.sure.yes {
+        let plan = GcOptions { dry_run: true, ..options.clone() };
+        let there = store.clone();
+        let plan = tokio::task::spawn_blocking(move || there.collect(&plan)).await??;
+        args.sure.ask(&question(&plan))?;
+    }
     let report = tokio::task::spawn_blocking(move || store.collect(&options)).await??;
-    if args.client.output == Output::Json {
-        return print_json(&report);
+    if !args.client.output.is_table() {
+        return print_document(args.client.output, &report);
     }
     if !report.versions.is_empty() {
         let mut rows = table(&["image", "arch", "version"]);
@@ -71,6 +80,22 @@ pub(super) async fn run(args: &GcArgs) -> Result<(), Failure> {
         report.cached
     );
     Ok(())
+}
+
+fn question(plan: &GcReport) -> String {
+    let versions: Vec<String> = plan
+        .versions
+        .iter()
+        .map(|it| format!("{} {} {}", it.image, it.arch, it.version.short()))
+        .collect();
+    let versions = match versions.as_slice() {
+        [] => "no versions".to_owned(),
+        some => named(some, "versions"),
+    };
+    let (bytes, artifacts, cached) = (size(plan.bytes), plan.artifacts, plan.cached);
+    format!(
+        "{versions}, {artifacts} artifacts and {cached} files of the cache will be removed ({bytes}). Go on?"
+    )
 }
 
 /// Asks the running server which versions its machines use: what they have booted, which is also what they could be

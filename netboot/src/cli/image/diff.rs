@@ -4,7 +4,7 @@ use kiln_builder::store::Store;
 use kiln_types::Arch;
 
 use super::super::table::{size, table, text};
-use super::super::{Failure, Output, StoreArg, print_json};
+use super::super::{Failure, Output, StoreArg, print_document};
 use super::change::failure;
 
 /// Show what changed from one version to another
@@ -37,8 +37,8 @@ pub(super) fn run(args: &DiffArgs) -> Result<(), Failure> {
     };
     let (old, new) = (manifest(&args.old).map_err(failure)?, manifest(&args.new).map_err(failure)?);
     let diff = diff::diff(&store, &old, &new)?;
-    if args.output == Output::Json {
-        return print_json(&diff);
+    if !args.output.is_table() {
+        return print_document(args.output, &diff);
     }
     print(&diff);
     Ok(())

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::build::{SourceArgs, architectures, failure};
 use super::super::table::{size, table, text};
-use super::super::{Failure, Output, print_json};
+use super::super::{Failure, Output, print_document};
 
 /// Fetch and pack all that an image is made of, for builds to come
 ///
@@ -64,8 +64,8 @@ pub(super) async fn run(args: &FetchArgs) -> Result<(), Failure> {
             "locked": locked,
         }));
     }
-    if args.output == Output::Json {
-        return print_json(&all);
+    if !args.output.is_table() {
+        return print_document(args.output, &all);
     }
     println!("{}", text(&rows));
     Ok(())

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use kiln_builder::store::Store;
+use kiln_types::{Arch, Digest};
+use serde::Serialize;
 
 use self::change::{RmArgs, TagArgs};
 use self::collect::GcArgs;
@@ -25,8 +27,10 @@ use self::show::ShowArgs;
 use self::update::UpdateArgs;
 use self::verify::VerifyArgs;
 use super::client::Client;
-use super::table::{ago, size, table, text};
-use super::{ClientArgs, Failure, KeyDirArg, Output, bakes, check, print_json, sign};
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::{ago, moment, size};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure, KeyDirArg, Output, bakes, check, sign};
 use crate::api::Images;
 use crate::boots::now_ms;
 use crate::view;
@@ -56,6 +60,8 @@ enum ImageCommand {
         store: Option<PathBuf>,
         #[command(flatten)]
         keys: KeyDirArg,
+        #[command(flatten)]
+        watch: WatchArg,
     },
     Show(ShowArgs),
     Diff(DiffArgs),
@@ -71,7 +77,7 @@ enum ImageCommand {
 }
 
 pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
-    let (client, store, keys) = match &args.command {
+    let (client, store, keys, watch) = match &args.command {
         ImageCommand::Build(args) => return bakes::build_now(args).await,
         ImageCommand::Builds(args) => return bakes::builds(args).await,
         ImageCommand::Log(args) => return bakes::log(args).await,
@@ -88,44 +94,80 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Tag(args) => return change::tag(args),
         ImageCommand::Rm(args) => return change::rm(args),
         ImageCommand::Gc(args) => return collect::run(args).await,
-        ImageCommand::List { client, store, keys } => (client, store, keys),
+        ImageCommand::List { client, store, keys, watch } => (client, store, keys, watch),
     };
-    let Images { index, refused } = match store {
-        Some(dir) => {
-            let store = Store::open(dir)?;
-            let index = store.index()?;
-            let refused = view::refused(&store, &index, &keys.beside(dir))?;
-            Images { index, refused }
+    let server = Client::new(client);
+    let how = How::of(client);
+    watch::show(&server, *watch, Some("build"), async || {
+        let images = match store {
+            Some(dir) => {
+                let store = Store::open(dir)?;
+                let index = store.index()?;
+                let refused = view::refused(&store, &index, &keys.beside(dir))?;
+                Images { index, refused }
+            }
+            None => server.get("/api/v1/images").await?,
+        };
+        if matches!(how.output, Output::Json | Output::Yaml) {
+            let text = print::value(how.output, &images)?;
+            return Ok(Look::one(&text, text.clone()));
         }
-        None => Client::new(client).get("/api/v1/images").await?,
-    };
-    if client.output == Output::Json {
-        return print_json(&Images { index, refused });
+        Look::list(how, &rows(&images))
+    })
+    .await
+}
+
+/// A version in a list.
+#[derive(Serialize)]
+struct Row<'a> {
+    image: &'a str,
+    arch: Arch,
+    version: Digest,
+    channels: Vec<&'a str>,
+    size: u64,
+    /// In milliseconds since 1970.
+    created: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'a str>,
+}
+
+impl Listed for Row<'_> {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("image", |it: &Self| it.image.to_owned()),
+            col("arch", |it| it.arch.to_string()),
+            col("version", |it| it.version.short()),
+            more("digest", |it| it.version.to_string()),
+            col("channels", |it| it.channels.join(",")),
+            col("size", |it| size(it.size)),
+            col("built", |it| ago(it.created, now_ms())),
+            more("at", |it| moment(it.created)),
+            col("", |it| it.refused.map(|why| format!("not served: {why}")).unwrap_or_default()),
+        ]
     }
-    let now = now_ms();
-    let mut rows = table(&["image", "arch", "version", "channels", "size", "built", ""]);
-    for (name, arches) in &index.images {
+
+    fn name(&self) -> String {
+        self.image.to_owned()
+    }
+}
+
+fn rows(images: &Images) -> Vec<Row<'_>> {
+    let mut rows = Vec::new();
+    for (name, arches) in &images.index.images {
         for (arch, entry) in arches {
             for version in &entry.versions {
                 let named = entry.channels.iter().filter(|(_, digest)| **digest == version.digest);
-                let channels: Vec<_> = named.map(|(channel, _)| channel.as_str()).collect();
-                let created = i64::try_from(version.created).unwrap_or(0) * 1000;
-                rows.add_row([
-                    name.clone(),
-                    arch.to_string(),
-                    version.digest.short(),
-                    channels.join(","),
-                    size(version.size),
-                    ago(created, now),
-                    refused.get(&version.digest).map(not_served).unwrap_or_default(),
-                ]);
+                rows.push(Row {
+                    image: name,
+                    arch: *arch,
+                    version: version.digest,
+                    channels: named.map(|(channel, _)| channel.as_str()).collect(),
+                    size: version.size,
+                    created: i64::try_from(version.created).unwrap_or(0) * 1000,
+                    refused: images.refused.get(&version.digest).map(String::as_str),
+                });
             }
         }
     }
-    println!("{}", text(&rows));
-    Ok(())
-}
-
-fn not_served(reason: &String) -> String {
-    format!("not served: {reason}")
+    rows
 }

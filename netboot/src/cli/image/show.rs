@@ -9,7 +9,7 @@ use serde_json::json;
 use super::super::bakes::word;
 use super::super::client::{Client, path_part};
 use super::super::table::{ago, size, table, text};
-use super::super::{ClientArgs, Failure, KeyDirArg, Output, StoreArg, print_json};
+use super::super::{ClientArgs, Failure, KeyDirArg, Output, StoreArg, print_document};
 use super::change::failure;
 use crate::bake::{ArchState, ImageState, Status};
 use crate::boots::now_ms;
@@ -77,6 +77,7 @@ async fn bakes(args: &ShowArgs) -> Option<ImageState> {
         token_file: None,
         ca: None,
         output: args.output,
+        no_headers: false,
     };
     let name = args.image.split([':', '@']).next().unwrap_or_default();
     Client::new(&client).get(&format!("/api/v1/builds/{}", path_part(name))).await.ok()
@@ -110,7 +111,7 @@ pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
         (Err(_), Some(_)) => Vec::new(),
         (Err(error), None) => return Err(error),
     };
-    if args.output == Output::Table {
+    if args.output.is_table() {
         let states = baked.iter().flat_map(|image| &image.arches);
         for (arch, state) in states.filter(|(arch, _)| args.arch.is_none_or(|it| it == **arch)) {
             println!("{:<10} {arch}: {}", "state", told(state));
@@ -119,7 +120,7 @@ pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
     for (arch, version) in found {
         let manifest = store.manifest(&version.digest)?;
         let signature = signature(&store, &version, &args.keys.beside(store.dir()))?;
-        if args.output == Output::Json {
+        if !args.output.is_table() {
             let state = baked.as_ref().and_then(|image| image.arches.get(&arch));
             all.push(json!({
                 "version": version, "manifest": manifest, "signature": signature, "state": state,
@@ -173,5 +174,5 @@ pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
             println!("{}\n", text(&rows));
         }
     }
-    if args.output == Output::Json { print_json(&all) } else { Ok(()) }
+    if args.output.is_table() { Ok(()) } else { print_document(args.output, &all) }
 }

@@ -6,7 +6,7 @@ use kiln_types::Arch;
 
 use super::super::build::{SourceArgs, architectures, failure};
 use super::super::table::{table, text};
-use super::super::{Failure, Output, print_json};
+use super::super::{Failure, Output, print_document};
 
 /// Move the lock file to what tags and packages mean now
 ///
@@ -54,8 +54,8 @@ pub(super) async fn run(args: &UpdateArgs) -> Result<(), Failure> {
         };
         changes.extend(kiln_builder::update(request).await.map_err(failure)?);
     }
-    if args.output == Output::Json {
-        return print_json(&changes);
+    if !args.output.is_table() {
+        return print_document(args.output, &changes);
     }
     if changes.is_empty() {
         println!("nothing moved");

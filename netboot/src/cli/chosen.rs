@@ -1,0 +1,169 @@
+//! Which machines: by name, as lists of names, or by their labels; and what became of each.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use anyhow::anyhow;
+use clap::Args;
+use kiln_inventory::{Selector, expand_hostlist};
+use serde::Deserialize;
+
+use super::Failure;
+use super::client::{Client, path_part};
+
+/// The machines that something is done to.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Chosen {
+    /// Names or hardware addresses; rack1-n[01-40] is forty names
+    #[arg(value_name = "MACHINE", value_parser = names, required_unless_present = "selector")]
+    pub(super) machines: Vec<Vec<String>>,
+    /// The machines with these labels: rack=r1, role in (web,db), !broken, with commas between them
+    #[arg(short = 'l', long, conflicts_with = "machines")]
+    pub(super) selector: Option<Selector>,
+}
+
+/// Expands a list of names.
+pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
+    expand_hostlist(text).map_err(|error| error.to_string())
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+impl Chosen {
+    /// Returns the names, each once, in their order.
+    pub(super) async fn names(&self, client: &Client) -> Result<Vec<String>, Failure> {
+        let Some(selector) = &self.selector else {
+            let mut seen = HashSet::new();
+            let names = self.machines.iter().flatten().filter(|name| seen.insert(name.as_str()));
+            return Ok(names.cloned().collect());
+        };
+        let selector = selector.to_string();
+        let path = format!("/api/v1/machines?fields=name&selector={}", path_part(&selector));
+        let found: Vec<Named> = client.get(&path).await?;
+        if found.is_empty() {
+            let error = anyhow!("there is no machine with the labels `{selector}`");
+            return Err(Failure::new(Failure::NOT_FOUND, error));
+        }
+        Ok(found.into_iter().map(|machine| machine.name).collect())
+    }
+}
+
+/// The machines that a list is about; all where nothing is said.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Which {
+    /// Only of these machines; rack1-n[01-40] is forty names
+    #[arg(value_name = "MACHINE", value_parser = checked)]
+    machines: Vec<String>,
+    /// Only of machines with these labels: rack=r1, role in (web,db), !broken, with commas between them
+    #[arg(short = 'l', long)]
+    selector: Option<Selector>,
+}
+
+fn checked(text: &str) -> Result<String, String> {
+    names(text).map(|_| text.to_owned())
+}
+
+impl Which {
+    /// Returns what belongs after `?`, with `&` in front of each word.
+    pub(super) fn query(&self) -> String {
+        let mut query = String::new();
+        if let Some(selector) = &self.selector {
+            let _ = write!(query, "&selector={}", path_part(&selector.to_string()));
+        }
+        if !self.machines.is_empty() {
+            let _ = write!(query, "&name={}", path_part(&self.machines.join(",")));
+        }
+        query
+    }
+}
+
+/// What became of each of several machines.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    all: usize,
+    failures: Vec<(String, Failure)>,
+}
+
+impl Tally {
+    /// Notes one, and returns what it gave.
+    pub(super) fn note<T>(&mut self, name: &str, result: Result<T, Failure>) -> Option<T> {
+        self.all += 1;
+        match result {
+            Ok(it) => Some(it),
+            Err(failure) => {
+                self.failures.push((name.to_owned(), failure));
+                None
+            }
+        }
+    }
+
+    /// Says why it failed, and for how many.
+    pub(super) fn end(mut self, failed: &str) -> Result<(), Failure> {
+        if self.all == 1 {
+            return self.failures.pop().map_or(Ok(()), |(_, failure)| Err(failure));
+        }
+        for (name, failure) in &self.failures {
+            eprintln!("kiln: {name}: {failure}");
+        }
+        let (all, bad) = (self.all, self.failures.len());
+        let text = format!("{bad} of {all} machines {failed}");
+        match self.failures.pop() {
+            None => Ok(()),
+            Some((_, last)) if bad == all => Err(Failure::new(last.code(), anyhow!(text))),
+            Some(_) => Err(Failure::new(Failure::PARTIAL, anyhow!(text))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Chosen, clap::error::ErrorKind> {
+        let command = Chosen::augment_args(Command::new("x"));
+        let whole = ["x"].into_iter().chain(args.iter().copied());
+        let matches = command.try_get_matches_from(whole).map_err(|error| error.kind())?;
+        Ok(Chosen::from_arg_matches(&matches).unwrap())
+    }
+
+    #[tokio::test]
+    async fn machines_are_named_once_however_they_are_listed() {
+        let client = Client::Here("/nowhere".into());
+        let chosen = parse(&["n[08-10],a", "n09", "52:54:00:00:00:01"]).unwrap();
+        let names = chosen.names(&client).await.unwrap();
+        assert_eq!(names, ["n08", "n09", "n10", "a", "52:54:00:00:00:01"]);
+        assert!(
+            parse(&[]).is_err() && parse(&["n[1"]).is_err() && parse(&["a", "-l", "b"]).is_err()
+        );
+        assert!(parse(&["-l", "rack=r1,!broken"]).is_ok());
+    }
+
+    #[test]
+    fn a_list_about_some_machines_says_which() {
+        let selector = "rack=r1".parse().ok();
+        let which = Which { machines: vec!["n[1-2]".to_owned(), "b".to_owned()], selector };
+        assert_eq!(which.query(), "&selector=rack%3Dr1&name=n%5B1-2%5D%2Cb");
+        assert_eq!(Which::default().query(), "");
+    }
+
+    #[test]
+    fn the_exit_code_tells_all_from_some() {
+        let not_found = || Failure::new(Failure::NOT_FOUND, anyhow!("no"));
+        let code = |results: Vec<Result<(), Failure>>| {
+            let mut tally = Tally::default();
+            for result in results {
+                tally.note("n", result);
+            }
+            tally.end("were not changed").err().map(|failure| failure.code())
+        };
+        assert_eq!(code(vec![Ok(()), Ok(())]), None);
+        assert_eq!(code(vec![Err(not_found())]), Some(Failure::NOT_FOUND));
+        assert_eq!(code(vec![Err(not_found()), Ok(())]), Some(Failure::PARTIAL));
+        assert_eq!(code(vec![Err(not_found()), Err(not_found())]), Some(Failure::NOT_FOUND));
+    }
+}
