@@ -158,6 +158,8 @@ fn named(bios: MachineKind, uefi: MachineKind) -> anyhow::Result<()> {
             drop(third);
 
             let mut fourth = scene.power_on(bios, HEALTH)?;
+            // It has some segments in common with the one that is damaged next.
+            fourth.console().wait_for("kiln-init: ", Scene::deadline()).await?;
             let last = manifest.segments.last().context("no segments")?;
             let mut bytes = fs::read(blob(&last.digest))?;
             let half = bytes.len() / 2;
