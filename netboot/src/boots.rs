@@ -125,6 +125,10 @@ pub struct Exchange {
 pub struct Identity {
     /// The boot.
     pub boot: BootId,
+    /// Who asked.
+    pub peer: IpAddr,
+    /// Whether this server gave him his address in this boot.
+    pub given: bool,
     /// What it proves itself with when it reports.
     pub token: String,
     /// Name of the machine.
@@ -242,6 +246,7 @@ enum Message {
         detail: String,
     },
     Identity {
+        at: i64,
         peer: IpAddr,
         boot: BootId,
         key: String,
@@ -269,6 +274,11 @@ enum Message {
         boot: BootId,
         token: String,
         reply: oneshot::Sender<Result<MachineId, BootsError>>,
+    },
+    Gave {
+        peer: IpAddr,
+        boot: BootId,
+        reply: oneshot::Sender<bool>,
     },
     Running {
         machine: MachineId,
@@ -399,7 +409,8 @@ impl Boots {
 
     /// Returns what goes into the machine's own segment, for its secret key and from its own address only.
     ///
-    /// The key works until the system reports for the first time: a loader may fetch again what broke off.
+    /// The key works until the system reports for the first time, a quarter of an hour after the loader was seen last, or
+    /// some fetches: a loader may fetch again what broke off. Whoever is refused is told of in the timeline of the boot.
     ///
     /// # Errors
     ///
@@ -411,7 +422,7 @@ impl Boots {
         key: &str,
     ) -> Result<Identity, BootsError> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Identity { peer, boot, key: key.to_owned(), reply };
+        let message = Message::Identity { at: now_ms(), peer, boot, key: key.to_owned(), reply };
         self.queue.send(message).await.map_err(|_| BootsError::Stopping)?;
         answer.await.unwrap_or(Err(BootsError::Stopping))
     }
@@ -501,6 +512,13 @@ impl Boots {
         let message = Message::Proof { at: now_ms(), peer, boot, token: token.to_owned(), reply };
         self.queue.send(message).await.map_err(|_| BootsError::Stopping)?;
         answer.await.unwrap_or(Err(BootsError::Stopping))
+    }
+
+    /// Returns whether this server gave somebody his address in a boot that is under way.
+    pub async fn gave(&self, peer: IpAddr, boot: BootId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.queue.send(Message::Gave { peer, boot, reply }).await;
+        sent.is_ok() && answer.await.unwrap_or(false)
     }
 
     /// Returns the boot whose system has reported last of a machine, unless a later one has begun.

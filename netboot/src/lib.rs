@@ -33,6 +33,7 @@ pub mod observe;
 pub mod orders;
 pub mod pieces;
 pub mod router;
+pub mod secrets;
 pub mod serve;
 pub mod settings;
 pub mod simulate;

@@ -29,6 +29,7 @@ use crate::loaders::{LoadersError, OverTftp};
 use crate::notify::Notify;
 use crate::observe::{self, Observed};
 use crate::orders::Orders;
+use crate::secrets::{RingError, Secrets};
 use crate::settings::{HttpsSettings, Settings};
 use crate::tls::{Tls, TlsError};
 use crate::view::{View, ViewError};
@@ -65,6 +66,9 @@ pub enum ServeError {
     /// The key that builds are signed with cannot be made or read.
     #[error("no key to sign builds with")]
     Key(#[source] TrustError),
+    /// The keys of secrets cannot be read.
+    #[error("the secrets of machines cannot be opened")]
+    Secrets(#[source] RingError),
     /// The loaders cannot be had.
     #[error("no loaders to serve")]
     Loaders(#[source] LoadersError),
@@ -263,6 +267,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         .await
         .map_err(ServeError::LoadView)?;
     let view = Arc::new(view);
+    let secrets = Secrets::open(&settings.secrets_key).map_err(ServeError::Secrets)?;
+    let secrets = Arc::new(secrets);
+    view.keeps(secrets.clone()).await.map_err(ServeError::LoadView)?;
     let loaders = loaders::obtain(&settings).await.map_err(ServeError::Loaders)?;
     view.set_absent(loaders.absent()).await.map_err(ServeError::LoadView)?;
     let control = bind_control(&settings.socket)?;
@@ -433,6 +440,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         orders,
         agent,
         leases: ledger,
+        secrets,
         gate: api::Gate::default(),
         stop: stop.clone(),
     };

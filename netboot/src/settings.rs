@@ -11,6 +11,7 @@ mod loaders;
 mod metrics;
 mod registries;
 mod rules;
+mod secrets;
 mod subnet;
 mod subnet6;
 mod tftp;
@@ -93,6 +94,8 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// The control plane on the network.
     pub api: ApiSettings,
+    /// The file of the keys that secrets are encrypted with.
+    pub secrets_key: PathBuf,
     /// The boot plane with encryption, where there is one.
     pub https: Option<HttpsSettings>,
     /// How many files are sent at a time, and how fast.
@@ -196,6 +199,8 @@ struct Wire {
     #[serde(default)]
     api: api::WireApi,
     #[serde(default)]
+    secrets: secrets::WireSecrets,
+    #[serde(default)]
     https: https::WireHttps,
     #[serde(default)]
     transfers: transfers::WireTransfers,
@@ -275,6 +280,7 @@ impl Wire {
         Settings {
             inventory: self.inventory.check(problems),
             socket: self.server.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            secrets_key: self.secrets.key_file(&data_dir),
             store_dir,
             data_dir,
             http_port: self.http.port.unwrap_or(8080),

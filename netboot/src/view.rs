@@ -3,6 +3,7 @@
 mod images;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -11,11 +12,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
 use kiln_builder::trust::{KeyDir, TrustError};
-use kiln_inventory::{Bake, Flag, Group, Kept, Loader, Snapshot, Store, UnknownMachines};
+use kiln_inventory::{
+    Bake, Effective, Flag, Group, Kept, Loader, Machine, Snapshot, Store, UnknownMachines,
+};
 use kiln_types::{Arch, Digest};
 use tokio_util::sync::CancellationToken;
 
 use self::images::Images;
+use crate::boots::Identity;
+use crate::metadata;
+use crate::secrets::{self, SecretDoc, Secrets};
 use crate::tls::Tls;
 
 pub use self::images::refused;
@@ -41,6 +47,8 @@ pub struct View {
     public_keys: ArcSwap<Vec<String>>,
     /// What systems that boot are to trust, where they talk encrypted.
     tls: OnceLock<Arc<Tls>>,
+    /// What machines are told that nobody else may know.
+    secrets: OnceLock<Arc<Secrets>>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
     refreshing: tokio::sync::Mutex<Arc<Images>>,
 }
@@ -101,6 +109,7 @@ impl View {
             versions: ArcSwap::default(),
             public_keys: ArcSwap::default(),
             tls: OnceLock::new(),
+            secrets: OnceLock::new(),
             refreshing: tokio::sync::Mutex::default(),
         };
         view.refresh().await?;
@@ -115,6 +124,56 @@ impl View {
     /// Returns the certificate of the authority (DER) that systems that boot are to trust.
     pub(crate) fn authority(&self) -> Option<Arc<[u8]>> {
         self.tls.get().map(|tls| tls.authority())
+    }
+
+    /// Takes what opens the secrets of machines, once, and reads everything anew.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`refresh`](Self::refresh) does.
+    pub async fn keeps(&self, secrets: Arc<Secrets>) -> Result<(), ViewError> {
+        let _ = self.secrets.set(secrets);
+        self.refresh().await
+    }
+
+    /// Returns the secrets of a machine that boots, or why it gets none. The reason is for its operator.
+    pub(crate) fn secrets_for(
+        &self,
+        identity: &Identity,
+    ) -> Result<BTreeMap<String, Vec<u8>>, String> {
+        let snapshot = self.snapshot();
+        match snapshot.known(identity.mac) {
+            Some((machine, settings)) => {
+                self.secrets_of(machine, settings, identity.peer, identity.given)
+            }
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// Returns the secrets of a machine that has proved by a token which boot it runs, from an address that this server
+    /// gave it, or not.
+    pub(crate) fn secrets_of(
+        &self,
+        machine: &Machine,
+        settings: &Effective,
+        peer: IpAddr,
+        given: bool,
+    ) -> Result<BTreeMap<String, Vec<u8>>, String> {
+        let sealed = self.secrets.get().filter(|it| it.has(machine, settings));
+        if sealed.is_none() && !settings.metadata.contains_key(metadata::SECRETS) {
+            return Ok(BTreeMap::new());
+        }
+        if !secrets::may_go_to(machine, peer, given) {
+            return Err(format!(
+                "nothing but its own word says that {peer} is this machine; see docs/security.md"
+            ));
+        }
+        let opened = sealed.map(|secrets| secrets.of(machine, settings));
+        opened.transpose().map(Option::unwrap_or_default).map_err(|error| {
+            let error = crate::cli::chain(&error);
+            tracing::error!(machine = machine.spec.name, error, "secrets cannot be opened");
+            error
+        })
     }
 
     /// Returns the inventory that it shows.
@@ -185,6 +244,10 @@ impl View {
         let mut known = self.refreshing.lock().await;
         let machines = self.inventory.machines().await.map_err(ViewError::Inventory)?;
         let groups = self.inventory.all::<Group>().await.map_err(ViewError::Inventory)?;
+        if let Some(secrets) = self.secrets.get() {
+            let all = self.inventory.all::<SecretDoc>().await.map_err(ViewError::Inventory)?;
+            secrets.take(all, &groups);
+        }
         let groups: Vec<Group> = groups.into_iter().map(|group| group.document).collect();
         let mut stays = Vec::new();
         for machine in machines.iter().filter(|machine| machine.spec.is(Flag::Cordoned)) {

@@ -252,9 +252,21 @@ impl Edit<'_> {
             .execute(&mut self.tx)
             .await
             .map_err(|source| StoreError::writing(DOCUMENTS, source))?;
+        self.forget_secrets(T::NOUN, id).await?;
         let (name, before) = (now.document.name(), Some(shown(&now.document)));
         self.log(Step { noun: T::NOUN, subject: id, name, before, after: None }).await?;
         Ok(Some(now))
+    }
+
+    /// Removes the secrets of a noun that is removed. They are documents with the name `NOUN/ID/NAME`, and go without a
+    /// word of their own in the log of changes.
+    pub(super) async fn forget_secrets(&mut self, noun: &str, id: i64) -> Result<(), StoreError> {
+        query("DELETE FROM documents WHERE noun = 'secret' AND name LIKE $1")
+            .bind(format!("{noun}/{id}/%"))
+            .execute(&mut self.tx)
+            .await
+            .map_err(|source| StoreError::writing(DOCUMENTS, source))?;
+        Ok(())
     }
 
     /// Returns a document, when it is what the caller thinks it is.

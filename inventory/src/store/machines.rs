@@ -163,6 +163,7 @@ impl Edit<'_> {
             .execute(&mut self.tx)
             .await
             .map_err(failed)?;
+        self.forget_secrets(MACHINE, id.0).await?;
         self.log_machine(id, Some(&now.spec), None).await?;
         Ok(Some(now))
     }

@@ -30,13 +30,15 @@ pub enum Noun {
     User,
     /// Who is told what happens.
     Webhook,
+    /// What only machines are told.
+    Secret,
     /// Who did what.
     Audit,
 }
 
 impl Noun {
     /// Every noun.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Machine,
         Self::Group,
         Self::Discovery,
@@ -49,6 +51,7 @@ impl Noun {
         Self::Token,
         Self::User,
         Self::Webhook,
+        Self::Secret,
         Self::Audit,
     ];
 
@@ -67,13 +70,14 @@ impl Noun {
             Self::Token => "token",
             Self::User => "user",
             Self::Webhook => "webhook",
+            Self::Secret => "secret",
             Self::Audit => "audit",
         }
     }
 
     /// Returns whether it is about who may do what, which only administrators may see or change.
     pub const fn is_guarded(self) -> bool {
-        matches!(self, Self::Token | Self::User | Self::Webhook | Self::Audit)
+        matches!(self, Self::Token | Self::User | Self::Webhook | Self::Secret | Self::Audit)
     }
 
     /// Returns whether each of it belongs to a machine, so that a selector can tell who may have it.

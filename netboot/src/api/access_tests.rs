@@ -58,6 +58,10 @@ get /api/v1/users user:read
 post /api/v1/users user:write
 put /api/v1/users/{name}/password user:write
 delete /api/v1/users/{name} user:write
+get /api/v1/secrets secret:read
+put /api/v1/secrets/{kind}/{owner}/{name} secret:write
+delete /api/v1/secrets/{kind}/{owner}/{name} secret:write
+post /api/v1/secrets/rotate secret:write
 get /api/v1/audit audit:read
 get /api/v1/audit/verify audit:read
 get /api/v1/events event:read

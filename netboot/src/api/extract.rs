@@ -55,6 +55,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
     }
 }
 
+/// The parts of the path that name what is meant, where there are several.
+#[derive(Debug)]
+pub(super) struct Keys<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Keys<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let Path(keys) = Path::from_request_parts(parts, state).await?;
+        Ok(Self(keys))
+    }
+}
+
 /// Refuses a body that says that it is something else.
 fn is_json(headers: &HeaderMap) -> Result<(), Fault> {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };

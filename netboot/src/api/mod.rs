@@ -28,6 +28,7 @@ mod problem;
 mod route;
 mod routes;
 mod scope;
+mod secrets;
 mod tokens;
 mod users;
 
@@ -57,6 +58,7 @@ pub use netbox::{Import, ImportChange, Skipped};
 pub use orders::Ask;
 pub use problem::Problem;
 pub use scope::{ParseScopeError, Scope};
+pub use secrets::{Encoding, NewSecret, RotatedKey, SecretRow};
 pub use tokens::{CreatedToken, NewToken, TokenRow};
 pub use users::{Login, NewPassword, NewUser, Session, UserRow};
 
@@ -67,6 +69,7 @@ use crate::boots::Boots;
 use crate::dhcp::Ledger;
 use crate::hear::Book;
 use crate::orders::Orders;
+use crate::secrets::Secrets;
 use crate::settings::{AgentSettings, Subnet6Settings, SubnetSettings};
 use crate::view::View;
 
@@ -93,6 +96,8 @@ pub struct Control {
     pub agent: AgentSettings,
     /// Who has which address.
     pub leases: Ledger,
+    /// What opens the secrets of machines.
+    pub secrets: Arc<Secrets>,
     /// Who may come in.
     pub gate: Gate,
     /// Ends what would never end by itself.

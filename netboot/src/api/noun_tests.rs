@@ -304,3 +304,53 @@ async fn every_change_is_in_the_log_with_who_made_it() {
     assert!(headers["link"].to_str().unwrap().contains("after=2"));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_secret_is_set_listed_by_name_and_removed_and_no_answer_has_it() {
+    let rig = Rig::start().await;
+    let new = machine("n1", "52:54:00:00:00:01", None);
+    rig.send(Method::POST, MACHINES, &new).await;
+    let group = json!({"name": "db", "selector": "role=db"});
+    rig.send(Method::POST, "/api/v1/groups", &group).await;
+    let one = "/api/v1/secrets/machine/n1/password";
+    for (path, value) in [
+        (one, "geheim-eins"),
+        (one, "geheim-zwei"),
+        ("/api/v1/secrets/group/db/key", "geheim-drei"),
+    ] {
+        let (status, body) = rig.send(Method::PUT, path, &json!({"value": value})).await;
+        assert_eq!((status, body), (204, Value::Null), "{path}");
+    }
+    let (status, rows) = rig.get("/api/v1/secrets").await;
+    assert_eq!((status, rows.as_array().unwrap().len()), (200, 2), "{rows}");
+    assert_eq!((&rows[0]["owner"], &rows[0]["name"]), (&json!("n1"), &json!("password")));
+    assert_eq!((&rows[1]["kind"], &rows[1]["owner"]), (&json!("group"), &json!("db")));
+    let (status, rotated) = rig.send(Method::POST, "/api/v1/secrets/rotate", &Value::Null).await;
+    assert_eq!((status, &rotated["secrets"]), (200, &json!(2)));
+    for (path, body, expected) in [
+        ("/api/v1/secrets/machine/n2/x", json!({"value": "x"}), 404),
+        ("/api/v1/secrets/rack/n1/x", json!({"value": "x"}), 404),
+        ("/api/v1/secrets/machine/n1/..%2fx", json!({"value": "x"}), 400),
+        ("/api/v1/secrets/machine/n1/%1b[2J", json!({"value": "x"}), 400),
+        ("/api/v1/secrets/machine/n1/x", json!({"value": "x", "encoding": "hex"}), 400),
+        ("/api/v1/secrets/machine/n1/x", json!({"value": "x", "owner": 7}), 400),
+        ("/api/v1/secrets/machine/n1/x", json!({"value": "x".repeat(70_000)}), 400),
+        ("/api/v1/secrets/machine/n1/x", json!({"value": "x".repeat(700_000)}), 413),
+    ] {
+        let (status, problem) = rig.send(Method::PUT, path, &body).await;
+        assert_eq!(status, expected, "{path}: {problem}");
+    }
+    // Nothing that the API tells has any of them.
+    for route in super::routes::routes().iter().filter(|route| route.method == "get") {
+        let path = route.path.replace("{key}", "n1").replace("{id}", "1").replace("{image}", "web");
+        if path == "/api/v1/events" {
+            continue;
+        }
+        let (_, body) = rig.get(&path).await;
+        assert!(!body.to_string().contains("geheim"), "{path}: {body}");
+    }
+    for expected in [204, 404] {
+        assert_eq!(rig.send(Method::DELETE, one, &Value::Null).await.0, expected);
+    }
+    rig.stop().await;
+}

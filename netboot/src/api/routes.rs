@@ -17,7 +17,7 @@ use super::route::{Route, get};
 use super::scope::Denied;
 use super::{
     Control, audit, boots, builds, events, exports, groups, identity, images, leases, machines,
-    netbox, openapi, orders, tokens, users,
+    netbox, openapi, orders, secrets, tokens, users,
 };
 use crate::boots::now_ms;
 
@@ -40,6 +40,7 @@ pub(super) fn routes() -> Vec<Route> {
     all.extend(builds::routes());
     all.extend(tokens::routes());
     all.extend(users::routes());
+    all.extend(secrets::routes());
     all.extend(audit::routes());
     all.extend(events::routes());
     all.extend(exports::routes());

@@ -58,6 +58,9 @@ impl Rig {
             expires: i64::MAX / 1000,
             hostname: Some("n7".into()),
         };
+        let secrets = Secrets::open(&dir.path().join("secrets.key")).unwrap();
+        let secrets = Arc::new(secrets);
+        view.keeps(secrets.clone()).await.unwrap();
         let control = Control {
             inventory: inventory_,
             view,
@@ -69,6 +72,7 @@ impl Rig {
             orders: orders.clone(),
             agent,
             leases: Ledger::start(vec![lease], journal).0,
+            secrets: secrets.clone(),
             gate: Gate::default(),
             stop: stop.clone(),
         };

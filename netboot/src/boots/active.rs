@@ -14,6 +14,8 @@ const REFUSED_MS: i64 = 60_000;
 
 /// Firmware that has asked for nothing for so long has begun anew, however little it had got before.
 const FORGOTTEN_MS: i64 = 600_000;
+/// Addresses that are remembered of one boot.
+const MOST_ADDRESSES: usize = 8;
 /// Packets of DHCP of one program that are told of one boot.
 const MOST_PACKETS: usize = 8;
 
@@ -22,6 +24,8 @@ pub(super) struct Active {
     pub(super) boot: Boot,
     /// Its address of the other version of IP, where it has got both.
     pub(super) other: Option<IpAddr>,
+    /// Addresses that this server gave it while it boots.
+    pub(super) given: Vec<IpAddr>,
     /// Known where this server made it; of a boot from before only the hash is.
     pub(super) secrets: Option<Secrets>,
     pub(super) token_hash: Digest,
@@ -40,6 +44,8 @@ pub(super) struct Active {
     pub(super) vain: usize,
     /// How often it told something besides its timeline.
     pub(super) told: usize,
+    /// How often somebody was refused who was not the machine, or came too late.
+    pub(super) intruders: usize,
     /// The order by which it was started, where it was.
     pub(super) order: Option<OrderId>,
 }
@@ -50,6 +56,8 @@ pub(super) struct Secrets {
     pub(super) key: String,
     /// Whether the token was given to the machine, so that its hash is in the inventory.
     pub(super) given: bool,
+    /// How often it was given.
+    pub(super) times: usize,
 }
 
 impl Active {
@@ -61,7 +69,8 @@ impl Active {
         Self {
             boot,
             other: None,
-            secrets: Some(Secrets { token, key, given: false }),
+            given: Vec::new(),
+            secrets: Some(Secrets { token, key, given: false, times: 0 }),
             token_hash,
             phase: Phase::Dhcp,
             loading,
@@ -71,6 +80,7 @@ impl Active {
             warned: false,
             vain: 0,
             told: 0,
+            intruders: 0,
             order: None,
         }
     }
@@ -118,6 +128,13 @@ impl Active {
                 self.boot.address = Some(address);
                 known != Some(address)
             }
+        }
+    }
+
+    /// Notes that this server gave it an address.
+    pub(super) fn was_given(&mut self, address: IpAddr) {
+        if self.given.len() < MOST_ADDRESSES && !self.given.contains(&address) {
+            self.given.push(address);
         }
     }
 

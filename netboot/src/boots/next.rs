@@ -20,9 +20,18 @@ impl Tracker {
         token: &str,
     ) -> Result<MachineId, BootsError> {
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
-        if !active.is_from(peer) || !active.knows(token) {
+        let refused = match (active.is_from(peer), active.knows(token)) {
+            (true, true) => None,
+            (_, false) => Some("with a token that is not that of this boot"),
+            (false, true) => {
+                Some("with the token of this boot, from an address that is not the machine's")
+            }
+        };
+        if let Some(why) = refused {
+            self.refuse(at, peer, boot, why).await;
             return Err(BootsError::Forbidden);
         }
+        let active = self.find(boot).ok_or(BootsError::Unknown)?;
         let machine = active.boot.machine;
         if self.next.get(&machine).is_some_and(|next| next.boot.id == boot)
             && let Err(error) = self.follow(at, machine).await
@@ -57,7 +66,7 @@ impl Tracker {
     ) -> Result<Option<BootTicket>, StoreError> {
         let Some(running) = self.active.get(&machine) else { return Ok(None) };
         if self.next.get(&machine).is_none_or(|next| next.order != Some(order)) {
-            let other = running.other;
+            let (other, given) = (running.other, running.given.clone());
             let new = NewBoot {
                 machine,
                 machine_name: running.boot.machine_name.clone(),
@@ -74,7 +83,7 @@ impl Tracker {
             let name = &boot.machine_name;
             tracing::info!(boot = id.0, machine = name, %order, "boot begins by kexec");
             self.by_boot.insert(id, machine);
-            let next = Active { order: Some(order), other, ..Active::new(boot) };
+            let next = Active { order: Some(order), other, given, ..Active::new(boot) };
             if let Some(old) = self.next.insert(machine, next) {
                 self.by_boot.remove(&old.boot.id);
                 self.give_up(at, old.boot);

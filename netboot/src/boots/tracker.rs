@@ -31,6 +31,12 @@ const MAX_VAIN: usize = 40;
 const MAX_DETAIL: usize = 512;
 /// Times that one boot may tell something besides its timeline.
 const MAX_TOLD: usize = 32;
+/// Refusals that are told of one boot.
+const MAX_INTRUDERS: usize = 3;
+/// Times that a loader may fetch the machine's own segment: what broke off is fetched again.
+const MAX_SEGMENTS: usize = 16;
+/// How long the key for it works after the loader was seen at work last.
+const KEY_LIFETIME_MS: i64 = 15 * 60_000;
 /// Addresses of which is known who has them; in a network of another server anyone may claim any.
 const MAX_WHO: usize = 1 << 16;
 /// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
@@ -119,6 +125,11 @@ impl Tracker {
                 }
                 if let Some(decision) = decision {
                     self.seen(at, &sighting, &decision, fresh, address, exchange).await?;
+                    let machine = decision.machine.as_ref();
+                    let active = machine.and_then(|machine| self.active.get_mut(&machine.id));
+                    if let (Some(active), Some(address)) = (active, address) {
+                        active.was_given(address);
+                    }
                 }
             }
             Message::Warn { at, boot, detail } => self.warn(at, boot, detail),
@@ -156,8 +167,12 @@ impl Tracker {
             Message::LoaderFailed { at, peer, boot, detail } => {
                 self.loader_failed(at, peer, boot, detail);
             }
-            Message::Identity { peer, boot, key, reply } => {
-                let _ = reply.send(self.identity(peer, boot, &key).await);
+            Message::Identity { at, peer, boot, key, reply } => {
+                let _ = reply.send(self.identity(at, peer, boot, &key).await);
+            }
+            Message::Gave { peer, boot, reply } => {
+                let gave = self.find(boot).is_some_and(|active| active.given.contains(&peer));
+                let _ = reply.send(gave);
             }
             Message::Reports { at, peer, boot, token, reports, reply } => {
                 let proven = self.proven(at, peer, boot, &token).await;
@@ -383,6 +398,7 @@ impl Tracker {
 
     async fn identity(
         &mut self,
+        at: i64,
         peer: IpAddr,
         boot: BootId,
         key: &str,
@@ -390,10 +406,26 @@ impl Tracker {
         let store = self.store.clone();
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
         let version = active.boot.version.ok_or(BootsError::Unknown)?;
-        let allowed = active.is_from(peer) && active.phase < Phase::Init;
-        let secrets = active.secrets.as_mut();
-        let secrets = secrets.filter(|secrets| allowed && same(&secrets.key, key));
-        let secrets = secrets.ok_or(BootsError::Forbidden)?;
+        let (is_from, begun) = (active.is_from(peer), active.phase >= Phase::Init);
+        let stale = at - active.loading > KEY_LIFETIME_MS;
+        let given = active.given.contains(&peer);
+        let refused = match &active.secrets {
+            Some(secrets) if !same(&secrets.key, key) => "with a key that is not that of this boot",
+            _ if !is_from => "from an address that is not the machine's",
+            None => "with a key from before this server started",
+            Some(_) if begun => "with a key that is used up: its system has reported already",
+            Some(_) if stale => "with a key whose time is over",
+            Some(secrets) if secrets.times >= MAX_SEGMENTS => {
+                "with a key that is used up: it was used too often"
+            }
+            Some(_) => "",
+        };
+        if !refused.is_empty() {
+            self.refuse(at, peer, boot, refused).await;
+            return Err(BootsError::Forbidden);
+        }
+        let active = self.find(boot).ok_or(BootsError::Unknown)?;
+        let secrets = active.secrets.as_mut().ok_or(BootsError::Forbidden)?;
         if !secrets.given {
             // Before the machine has it: a server that starts anew must know it.
             if let Err(error) = store.keep_token(boot, &active.token_hash).await {
@@ -406,8 +438,11 @@ impl Tracker {
             }
             secrets.given = true;
         }
+        secrets.times += 1;
         Ok(Identity {
             boot,
+            peer,
+            given,
             token: secrets.token.clone(),
             hostname: active.boot.machine_name.clone(),
             mac: active.boot.mac,
@@ -415,6 +450,26 @@ impl Tracker {
             address: active.boot.address,
             started: active.boot.started,
         })
+    }
+
+    /// Writes down that somebody was refused what belongs to a boot: in its timeline, where it takes no time and is no
+    /// step of the machine, and in the log of changes.
+    pub(super) async fn refuse(&mut self, at: i64, peer: IpAddr, boot: BootId, why: &str) {
+        let Some(active) = self.find(boot) else { return };
+        active.intruders += 1;
+        if active.intruders > MAX_INTRUDERS {
+            return;
+        }
+        let name = active.boot.machine_name.clone();
+        let detail = format!("refused {peer}, which came {why}");
+        tracing::warn!(%peer, boot = boot.0, machine = name, why, "refused");
+        self.pending.event(boot, BootEvent::new(at, Phase::Warning, detail));
+        let asked = serde_json::json!({"boot": boot.0, "why": why});
+        let store = self.store.acting(&peer.to_string());
+        if let Err(error) = store.record_denial("boot", &name, asked).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "a refusal cannot be written down");
+        }
     }
 
     fn warn(&mut self, at: i64, boot: BootId, detail: String) {

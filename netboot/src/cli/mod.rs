@@ -29,6 +29,7 @@ mod machine_state;
 mod order;
 mod print;
 mod remote;
+pub mod secret;
 pub mod secure_boot;
 pub mod serve;
 mod settings_args;
@@ -87,6 +88,8 @@ pub enum Command {
     Image(image::ImageArgs),
     /// Tokens for the API: create, list, revoke
     Token(token::TokenArgs),
+    /// Secrets of machines and groups: set, list, remove, rotate
+    Secret(secret::SecretArgs),
     /// Users of the API: add, list, passwd, remove
     User(user::UserArgs),
     /// Log of changes: list, verify
@@ -212,6 +215,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Lease(args) => lease::run(args).await,
         Command::Image(args) => image::run(&args).await,
         Command::Token(args) => token::run(args).await,
+        Command::Secret(args) => secret::run(args).await,
         Command::User(args) => user::run(args).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Key(args) => key::run(&args),

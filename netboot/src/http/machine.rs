@@ -1,11 +1,12 @@
 //! The first segment of an initrd: what this one machine is told in this one boot.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 
 use kiln_builder::cpio;
-use kiln_builder::tree::{Node, Tree, TreePath};
+use kiln_builder::tree::{Kind, Node, Tree, TreePath};
 use kiln_inventory::{Flag, Snapshot, StateDisk};
 use kiln_ipxe::Endpoints;
 use kiln_types::Mac;
@@ -14,8 +15,9 @@ use serde::Serialize;
 use crate::boots::Identity;
 use crate::view::View;
 
-/// Where the booting system finds it.
+/// Where the booting system finds it, and its secrets, each in a file.
 const PATH: &str = "etc/kiln/machine.json";
+const SECRETS: &str = "etc/kiln/secrets";
 
 #[derive(Serialize)]
 struct MachineFile<'a> {
@@ -67,7 +69,8 @@ pub(crate) fn machine_segment(
     let authority = view.authority();
     let secure = authority.and_then(|authority| Secure::new(identity, at, &authority));
     let disk = state_disk(&snapshot, identity.mac);
-    segment(identity, at.for_system(), &keys, disk, secure)
+    let secrets = view.secrets_for(identity).unwrap_or_default();
+    segment(identity, at.for_system(), &keys, disk, secure, &secrets)
 }
 
 /// Returns the disk on which a machine may make a state partition. Only a machine of the inventory has one, so that one
@@ -88,6 +91,7 @@ fn segment(
     keys: &[String],
     state_disk: Option<&StateDisk>,
     secure: Option<Secure>,
+    secrets: &BTreeMap<String, Vec<u8>>,
 ) -> io::Result<Vec<u8>> {
     let file = serde_json::to_vec(&MachineFile {
         server,
@@ -104,6 +108,14 @@ fn segment(
     let mut tree = Tree::new();
     let path = TreePath::new(PATH).map_err(io::Error::other)?;
     tree.insert(path, Node::file(0o600, file));
+    if !secrets.is_empty() {
+        let dir = TreePath::new(SECRETS).map_err(io::Error::other)?;
+        tree.insert(dir, Node::new(0o700, Kind::Dir));
+    }
+    for (name, secret) in secrets {
+        let path = TreePath::new(&format!("{SECRETS}/{name}")).map_err(io::Error::other)?;
+        tree.insert(path, Node::file(0o600, secret.clone()));
+    }
     let mut archive = Vec::new();
     cpio::write(&tree, 0, &mut archive).map_err(io::Error::other)?;
     Ok(archive)
@@ -127,6 +139,8 @@ mod tests {
     fn the_segment_holds_the_token_in_a_file_for_root_only() {
         let identity = Identity {
             boot: BootId(12),
+            peer: [10, 0, 0, 5].into(),
+            given: true,
             token: "ab".repeat(32),
             hostname: "n1".to_owned(),
             mac: Mac::new([0x52, 0x54, 0, 0, 0, 1]),
@@ -136,18 +150,23 @@ mod tests {
         };
         let disk = "serial:ABC".parse().unwrap();
         let server = "http://10.0.0.1:8080".to_owned();
-        let plain = segment(&identity, server.clone(), &[], None, None).unwrap();
-        assert!(!String::from_utf8_lossy(&plain).contains("secure"));
+        let plain = segment(&identity, server.clone(), &[], None, None, &BTreeMap::new()).unwrap();
+        let plain = String::from_utf8_lossy(&plain);
+        assert!(!plain.contains("secure") && !plain.contains("etc/kiln/secrets"));
         let at = Endpoints::new([10, 0, 0, 1], 8080);
         assert!(Secure::new(&identity, &at, &[]).is_none(), "nobody listens for TLS");
         let at = at.with_agents_at("10.0.0.1:8443".parse().ok());
         let secure = Secure::new(&identity, &at, &[1, 0xab]);
-        let segment = segment(&identity, server, &[], Some(&disk), secure).unwrap();
+        let secrets = BTreeMap::from([("password".to_owned(), b"geheim".to_vec())]);
+        let segment = segment(&identity, server, &[], Some(&disk), secure, &secrets).unwrap();
         assert_eq!(segment.len() % 4, 0);
         let text = String::from_utf8_lossy(&segment);
         assert!(text.starts_with("070701"));
         assert!(text.contains("000081800000000000000000"), "mode 0600, owner 0, group 0");
         assert!(text.contains("etc/kiln/machine.json\0"));
+        assert!(text.contains("etc/kiln/secrets/password\0") && text.contains("geheim"));
+        assert_eq!(text.matches("000081800000000000000000").count(), 2, "both for root only");
+        assert!(text.contains("000041c00000000000000000"), "mode 0700");
         assert!(text.contains(r#""boot":12,"token":"abab"#), "{text}");
         assert!(text.contains(r#""address":"10.0.0.5""#), "{text}");
         assert!(text.contains(r#""state-disk":"serial:ABC","#), "{text}");

@@ -8,6 +8,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use kiln_inventory::BootId;
 use kiln_types::Mac;
+use serde_json::Map;
 
 use super::Plane;
 use super::body::Body;
@@ -26,7 +27,8 @@ pub(super) async fn answer(
     let mut parts = path.trim_start_matches('/').split('/');
     let (Some(kind), Some(who)) = (parts.next(), parts.next()) else { return not_found() };
     let snapshot = plane.view.snapshot();
-    let (machine, mac, proven) = if who == "boot" {
+    let mut booting = None;
+    let (machine, mac, mut proven) = if who == "boot" {
         let Some(Ok(boot)) = parts.next().map(|boot| boot.parse().map(BootId)) else {
             return not_found();
         };
@@ -37,6 +39,7 @@ pub(super) async fn answer(
             Ok(id) => id,
             Err(error) => return refused(caller.peer, boot, error),
         };
+        booting = Some(boot);
         let machine = snapshot.machines().iter().find(|machine| machine.id == id);
         (machine, machine.and_then(|machine| machine.spec.macs.first().copied()), true)
     } else {
@@ -46,7 +49,21 @@ pub(super) async fn answer(
     let (Some(machine), Some(mac)) = (machine, mac) else { return not_found() };
     let Some(settings) = snapshot.settings_of(machine.id) else { return not_found() };
     let server = caller.at.for_system().to_string();
-    let asker = Asker { machine, settings, mac, proven, server: &server };
+    let mut secrets = Map::new();
+    if let Some(boot) = booting {
+        let given = plane.boots.gave(caller.peer, boot).await;
+        match plane.view.secrets_of(machine, settings, caller.peer, given) {
+            Ok(all) => {
+                let text = |(name, bytes)| Some((name, String::from_utf8(bytes).ok()?.into()));
+                secrets.extend(all.into_iter().filter_map(text));
+            }
+            Err(why) => {
+                proven = false;
+                plane.boots.warn(boot, format!("gets no secrets: {why}")).await;
+            }
+        }
+    }
+    let asker = Asker { machine, settings, mac, proven, secrets: &secrets, server: &server };
     let document = match kind {
         "metadata" => {
             let value = metadata::value(&asker, parts);

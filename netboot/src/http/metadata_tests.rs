@@ -26,7 +26,7 @@ async fn rig() -> Rig {
 }
 
 /// Boots as far as the machine's own segment, and returns what is in it.
-async fn told(rig: &Rig) -> serde_json::Value {
+pub(super) async fn told(rig: &Rig) -> serde_json::Value {
     let script = rig.get("/script/52-54-00-00-00-01.ipxe?firmware=uefi-x64").await;
     let script = String::from_utf8(script.body().to_vec()).unwrap();
     let machine = script.split_whitespace().find(|word| word.contains("/machine/")).unwrap();
@@ -77,6 +77,7 @@ async fn a_mac_alone_is_never_given_a_secret() {
 #[tokio::test]
 async fn a_system_that_proves_by_its_token_which_machine_it_is_gets_its_secrets() {
     let rig = rig().await;
+    rig.gives_the_address();
     let told = told(&rig).await;
     let (boot, token) = (told["boot"].as_i64().unwrap(), told["token"].as_str().unwrap());
     let bearer = format!("Bearer {token}");

@@ -270,6 +270,9 @@ async fn machine_segment(
         Err(error) => return refused(peer, boot, error),
     };
     memory::warn(&plane.view, &plane.boots, &identity).await;
+    if let Err(why) = plane.view.secrets_for(&identity) {
+        plane.boots.warn(boot, format!("boots without its secrets: {why}")).await;
+    }
     match machine::machine_segment(&plane.view, &identity, at) {
         Ok(bytes) => {
             let (boots, started, detail) =

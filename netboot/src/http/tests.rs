@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::bake::BakerConfig;
+use crate::secrets::Secrets;
 use crate::settings::{HttpsSettings, TransferSettings};
 use crate::tls::{Authority, Tls};
 
@@ -33,6 +34,7 @@ pub(super) struct Rig {
     pub(super) orders: Orders,
     pub(super) large: Digest,
     pub(super) plane: Arc<Plane>,
+    pub(super) secrets: Arc<Secrets>,
     server: Server,
     tracker: JoinHandle<()>,
 }
@@ -92,6 +94,8 @@ impl Rig {
         std::fs::write(dir.path().join("ipxe-arm64.efi"), new).unwrap();
         let loaders = Loaders::read(dir.path()).unwrap();
         let view = Arc::new(view.unwrap());
+        let secrets = Arc::new(Secrets::open(&dir.path().join("secrets.key")).unwrap());
+        view.keeps(secrets.clone()).await.unwrap();
         let (stop, config) = (CancellationToken::new(), BakerConfig::idle(dir.path()));
         let (baker, _) = Baker::start(config, view.clone(), stop.clone());
         let orders = Orders::start(inventory.clone(), stop).await.unwrap();
@@ -110,7 +114,7 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(listener, plane.clone(), None).unwrap();
         let version = digest;
-        Self { dir, inventory, kernel, version, orders, large, plane, server, tracker }
+        Self { dir, inventory, kernel, version, orders, large, plane, secrets, server, tracker }
     }
 
     pub(super) async fn send(
@@ -147,6 +151,17 @@ impl Rig {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
+    }
+
+    /// Lets DHCP give the machine the address that the requests of this test come from.
+    pub(super) fn gives_the_address(&self) {
+        let firmware = Some(kiln_inventory::Firmware::UefiX64);
+        let asker = kiln_inventory::Asker::Firmware;
+        let sighting =
+            kiln_inventory::Sighting { mac: MAC.parse().unwrap(), asker, firmware, uuid: None };
+        let decision = kiln_inventory::decide(&self.plane.view.snapshot(), &sighting);
+        let address = Some(IpAddr::from([127, 0, 0, 1]));
+        self.plane.boots.seen(&sighting, Some(&decision), true, address);
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -313,8 +328,12 @@ async fn a_boot_goes_from_its_script_to_healthy_and_its_timeline_says_so() {
     assert_eq!(boots.len(), 1);
     assert_eq!(boots[0].outcome, Outcome::Healthy);
     let (_, events) = inventory.boot(boots[0].id).await.unwrap().unwrap();
+    let (refused, events): (Vec<_>, Vec<_>) =
+        events.into_iter().partition(|event| event.phase == Phase::Warning);
     let phases: Vec<Phase> = events.iter().map(|event| event.phase).collect();
     assert_eq!(phases, [Phase::Script, Phase::Kernel, Phase::Segment, Phase::Init, Phase::Healthy]);
+    assert!(refused.iter().all(|event| event.detail.starts_with("refused 127.0.0.1")));
+    assert_eq!(refused.len(), 3, "the forged key, the wrong token, the key afterwards");
     assert_eq!(events[1].bytes, Some(KERNEL.len() as u64));
 }
 

@@ -143,6 +143,7 @@ impl Site {
     pub fn settings(&self) -> Settings {
         Settings {
             data_dir: self.directory.clone(),
+            secrets_key: self.directory.join("secrets.key"),
             inventory: InventorySettings::default(),
             socket: self.directory.join("kiln.sock"),
             store_dir: self.store.clone(),

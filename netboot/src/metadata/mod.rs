@@ -80,6 +80,8 @@ pub struct Asker<'a> {
     pub mac: Mac,
     /// Whether it has proved to be the machine.
     pub proven: bool,
+    /// Secrets besides those of its metadata, for a machine that has proved to be the one.
+    pub secrets: &'a Map<String, Value>,
     /// Where it reaches this server, as a URL.
     pub server: &'a str,
 }
@@ -88,7 +90,10 @@ impl Asker<'_> {
     /// Returns what may be told: the metadata without its secrets, and these apart.
     fn metadata(&self) -> (Value, Option<Value>) {
         let mut open: Map<String, Value> = self.settings.metadata.clone();
-        let secrets = open.remove(SECRETS).unwrap_or_else(|| json!({}));
+        let mut secrets = open.remove(SECRETS).unwrap_or_else(|| json!({}));
+        if let Some(all) = secrets.as_object_mut() {
+            all.extend(self.secrets.clone());
+        }
         (open.into(), self.proven.then_some(secrets))
     }
 
@@ -161,7 +166,7 @@ pub fn document(
 pub fn value<'a>(asker: &Asker<'_>, path: impl Iterator<Item = &'a str>) -> Option<String> {
     let (mut at, secrets) = asker.metadata();
     if let (Some(secrets), Some(map)) = (secrets, at.as_object_mut())
-        && asker.settings.metadata.contains_key(SECRETS)
+        && (asker.settings.metadata.contains_key(SECRETS) || !asker.secrets.is_empty())
     {
         map.insert(SECRETS.to_owned(), secrets);
     }

@@ -16,6 +16,7 @@ fn settings(dir: &TempDir) -> Settings {
         agent: AgentSettings::default(),
         api: crate::settings::ApiSettings::default(),
         https: None,
+        secrets_key: data_dir.join("secrets.key"),
         transfers: TransferSettings::default(),
         metrics: None,
         hear: HearSettings::default(),

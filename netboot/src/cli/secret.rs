@@ -1,0 +1,195 @@
+//! `kiln secret`.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+
+use super::client::{Client, path_part};
+use super::table::{moment, table, text};
+use super::{ClientArgs, Failure, Output, print_json};
+use crate::api::{Encoding, NewSecret, RotatedKey, SecretRow};
+use crate::secrets::LONGEST;
+
+/// Secrets of machines and groups, such as passwords and private keys
+///
+/// They are kept encrypted, and told to nobody but the system that a machine boots: as files for root under
+/// /etc/kiln/secrets, and as `secrets` in its metadata. Nothing shows them again.
+#[derive(Debug, Args)]
+pub struct SecretArgs {
+    #[command(subcommand)]
+    command: SecretCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SecretCommand {
+    /// Keep a secret; machines get it with their next boot
+    Set {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// File that holds the secret; without one it is read from standard input, which `-` says too
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// List secrets by name
+    #[command(alias = "ls")]
+    List {
+        /// Only those of this machine
+        #[arg(conflicts_with = "group")]
+        machine: Option<String>,
+        /// Only those of this group
+        #[arg(short, long, value_name = "NAME")]
+        group: Option<String>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Remove a secret
+    #[command(alias = "rm")]
+    Remove {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Encrypt all secrets with a new key, and throw the old one away
+    Rotate {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// Whose secret, and which.
+#[derive(Args, Clone, Debug)]
+struct PlaceArgs {
+    /// The machine, unless it is of a group, and then the name of the secret
+    #[arg(required = true, num_args = 1..=2, value_names = ["MACHINE", "NAME"])]
+    names: Vec<String>,
+    /// The group that it is of, in the place of a machine
+    #[arg(short, long, value_name = "NAME")]
+    group: Option<String>,
+}
+
+impl PlaceArgs {
+    fn path(&self) -> Result<String, Failure> {
+        let (kind, owner, name) = match (self.group.as_deref(), self.names.as_slice()) {
+            (Some(group), [name]) => ("group", group, name),
+            (None, [machine, name]) => ("machine", machine.as_str(), name),
+            _ => {
+                let text = "name a machine and a secret, or a secret and --group";
+                return Err(Failure::new(Failure::USAGE, anyhow!(text)));
+            }
+        };
+        Ok(format!("/api/v1/secrets/{kind}/{}/{}", path_part(owner), path_part(name)))
+    }
+}
+
+pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
+    match args.command {
+        SecretCommand::Set { place, from_file, client } => {
+            let path = place.path()?;
+            let bytes = read(from_file.as_deref())?;
+            let new = match String::from_utf8(bytes) {
+                Ok(value) => NewSecret { value, encoding: Encoding::Text },
+                Err(error) => {
+                    let value = crate::secrets::hex(error.as_bytes());
+                    NewSecret { value, encoding: Encoding::Hex }
+                }
+            };
+            Client::new(&client).put_only(&path, serde_json::to_vec(&new)?).await
+        }
+        SecretCommand::List { machine, group, client } => {
+            let mut rows: Vec<SecretRow> = Client::new(&client).get("/api/v1/secrets").await?;
+            rows.retain(|row| {
+                let wanted = |kind: &str, name: &Option<String>| {
+                    name.as_ref().is_some_and(|name| row.kind == kind && row.owner == *name)
+                };
+                (machine.is_none() && group.is_none())
+                    || wanted("machine", &machine)
+                    || wanted("group", &group)
+            });
+            match client.output {
+                Output::Json => print_json(&rows),
+                Output::Table => {
+                    print(&rows);
+                    Ok(())
+                }
+            }
+        }
+        SecretCommand::Remove { place, client } => {
+            let path = place.path()?;
+            Client::new(&client).delete(&path).await
+        }
+        SecretCommand::Rotate { client } => {
+            let server = Client::new(&client);
+            let RotatedKey { key, secrets } =
+                server.post("/api/v1/secrets/rotate", Vec::new()).await?;
+            println!("{secrets} secrets are encrypted with key {key} now");
+            Ok(())
+        }
+    }
+}
+
+/// Reads a secret. What ends the only line of an input is not part of it, since editors and `echo` put it there.
+fn read(file: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let most = u64::try_from(LONGEST).unwrap_or(u64::MAX).saturating_add(3);
+    let mut bytes = Vec::new();
+    match file.filter(|file| *file != Path::new("-")) {
+        Some(file) => {
+            let opened = std::fs::File::open(file);
+            let read = opened.and_then(|opened| opened.take(most).read_to_end(&mut bytes));
+            read.with_context(|| format!("cannot read {}", file.display()))?;
+        }
+        None => {
+            let stdin = std::io::stdin();
+            if stdin.is_terminal() {
+                eprintln!("type the secret, then the end of input (Ctrl-D)");
+            }
+            stdin.take(most).read_to_end(&mut bytes).context("cannot read standard input")?;
+        }
+    }
+    Ok(one_line(bytes))
+}
+
+fn one_line(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.iter().filter(|byte| **byte == b'\n').count() == 1 && bytes.ends_with(b"\n") {
+        bytes.pop();
+    }
+    bytes
+}
+
+fn print(secrets: &[SecretRow]) {
+    let mut rows = table(&["of", "", "name", "set", "by"]);
+    for secret in secrets {
+        let SecretRow { kind, owner, name, changed, changed_by, .. } = secret.clone();
+        rows.add_row([kind, owner, name, moment(changed), changed_by]);
+    }
+    println!("{}", text(&rows));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_only_line_is_not_part_of_a_secret() {
+        for (input, secret) in
+            [("a\n", "a"), ("a", "a"), ("a\nb\n", "a\nb\n"), ("", ""), ("\n", "")]
+        {
+            assert_eq!(one_line(input.into()), secret.as_bytes(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_of_a_machine_or_of_a_group() {
+        let place = |names: &[&str], group: Option<&str>| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            PlaceArgs { names, group: group.map(str::to_owned) }.path().ok()
+        };
+        assert_eq!(place(&["n1", "a"], None).as_deref(), Some("/api/v1/secrets/machine/n1/a"));
+        assert_eq!(place(&["a/b"], Some("db")).as_deref(), Some("/api/v1/secrets/group/db/a%2Fb"));
+        assert!(place(&["a"], None).is_none() && place(&["n1", "a"], Some("db")).is_none());
+    }
+}

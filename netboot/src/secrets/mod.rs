@@ -1,0 +1,293 @@
+//! Secrets of machines and groups: encrypted where they are kept, and told to nobody but the system of a boot.
+//!
+//! What is in the inventory is sealed with a key that is in a file of its own, so that neither the inventory nor a
+//! backup of it tells a secret. They leave the server in two ways only: in the machine's own segment, and for the token
+//! of a boot; in both of them only to an address of which the network says that the machine has it.
+
+mod place;
+mod ring;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use kiln_inventory::{Document, Effective, Group, Machine, MachineId, Store, StoreError, Stored};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::ring::Ring;
+pub use self::ring::RingError;
+pub(crate) use self::ring::{Sealed, hex, unhex};
+
+/// The longest secret.
+pub const LONGEST: usize = 64 << 10;
+/// The most secrets of one machine or group.
+pub const MOST: usize = 64;
+
+/// Whose secret it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnerKind {
+    /// A machine.
+    Machine,
+    /// A group of machines.
+    Group,
+    /// Who is told what happens: what its messages are signed with.
+    Webhook,
+}
+
+impl OwnerKind {
+    /// Returns its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Group => "group",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// A secret as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SecretDoc {
+    /// Where it belongs: `machine/7/password`. It cannot be opened under another name.
+    pub(crate) place: String,
+    pub(crate) kind: OwnerKind,
+    /// The id of its owner, which never names another one.
+    pub(crate) owner: i64,
+    pub(crate) name: String,
+    pub(crate) sealed: Sealed,
+    pub(crate) changed: i64,
+    pub(crate) changed_by: String,
+}
+
+impl Document for SecretDoc {
+    const NOUN: &'static str = "secret";
+
+    fn name(&self) -> &str {
+        &self.place
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_name(&self.name)
+    }
+
+    fn hide(document: &mut Value) {
+        if let Some(document) = document.as_object_mut() {
+            document.remove("sealed");
+        }
+    }
+}
+
+/// Refuses what cannot be the name of a file.
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if first && name.len() <= 63 && name.bytes().all(plain) {
+        return Ok(());
+    }
+    let name: String = name.escape_debug().take(80).collect();
+    Err(format!(
+        "`{name}` cannot be the name of a secret; use at most 63 letters, digits, `-`, `_` and `.`, with a letter or \
+         digit first"
+    ))
+}
+
+/// A secret cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// The keys, or what was sealed with them.
+    #[error("secret `{place}`")]
+    Ring {
+        /// Which one.
+        place: String,
+        /// Why.
+        #[source]
+        source: RingError,
+    },
+    /// The keys themselves.
+    #[error(transparent)]
+    Keys(#[from] RingError),
+    /// The inventory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There are enough of them.
+    #[error("there are {MOST} secrets there already; remove some")]
+    TooMany,
+    /// It is longer than a file may be.
+    #[error("a secret has at most {} KiB", LONGEST >> 10)]
+    TooLong,
+}
+
+/// Whose secrets there are, as the inventory has them.
+#[derive(Debug, Default)]
+struct Known {
+    machines: HashMap<MachineId, Vec<Arc<SecretDoc>>>,
+    groups: HashMap<String, Vec<Arc<SecretDoc>>>,
+}
+
+/// The secrets of a site.
+#[derive(Debug)]
+pub struct Secrets {
+    ring: ArcSwap<Ring>,
+    known: ArcSwap<Known>,
+    /// Held by who makes or changes keys: two of them would each lose the key of the other.
+    keys: Mutex<()>,
+}
+
+impl Secrets {
+    /// Reads the keys; where there are none, the first secret makes one.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, holds something else, or others may read it.
+    pub fn open(path: &Path) -> Result<Self, RingError> {
+        let ring = ArcSwap::from_pointee(Ring::read(path)?);
+        Ok(Self { ring, known: ArcSwap::default(), keys: Mutex::default() })
+    }
+
+    /// Takes the secrets that there are.
+    pub(crate) fn take(&self, all: Vec<Stored<SecretDoc>>, groups: &[Stored<Group>]) {
+        let names: HashMap<i64, &String> =
+            groups.iter().map(|group| (group.id, &group.document.name)).collect();
+        let mut known = Known::default();
+        for Stored { document, .. } in all {
+            let secret = Arc::new(document);
+            match secret.kind {
+                OwnerKind::Machine => {
+                    known.machines.entry(MachineId(secret.owner)).or_default().push(secret);
+                }
+                OwnerKind::Group => {
+                    if let Some(name) = names.get(&secret.owner) {
+                        known.groups.entry((*name).clone()).or_default().push(secret);
+                    }
+                }
+                OwnerKind::Webhook => {}
+            }
+        }
+        self.known.store(Arc::new(known));
+    }
+
+    /// Keeps a secret, in the place of the one of the same name.
+    pub(crate) async fn set(
+        &self,
+        store: &Store,
+        (kind, owner, name): (OwnerKind, i64, &str),
+        text: &[u8],
+        by: &str,
+    ) -> Result<(), SecretError> {
+        check_name(name).map_err(StoreError::Invalid)?;
+        if text.len() > LONGEST {
+            return Err(SecretError::TooLong);
+        }
+        let ring = self.ring_to_seal()?;
+        let place = place_of(kind, owner, name);
+        let sealed = ring.seal(&place, text)?;
+        let secret = SecretDoc {
+            place,
+            kind,
+            owner,
+            name: name.to_owned(),
+            sealed,
+            changed: crate::boots::now_ms(),
+            changed_by: by.to_owned(),
+        };
+        if let Some(old) = store.named::<SecretDoc>(&secret.place).await? {
+            store.change(old.id, &secret, None).await?;
+            return Ok(());
+        }
+        let all = store.all::<SecretDoc>().await?;
+        let same = |other: &&Stored<SecretDoc>| {
+            (other.document.kind, other.document.owner) == (kind, owner)
+        };
+        if all.iter().filter(same).count() >= MOST {
+            return Err(SecretError::TooMany);
+        }
+        store.add(&secret).await?;
+        Ok(())
+    }
+
+    /// Returns a secret by its place.
+    pub(crate) fn opened(&self, secret: &SecretDoc) -> Result<Vec<u8>, SecretError> {
+        let failed = |source| SecretError::Ring { place: secret.place.clone(), source };
+        self.ring.load().open(&secret.place, &secret.sealed).map_err(failed)
+    }
+
+    /// Returns the keys, and makes the first one.
+    fn ring_to_seal(&self) -> Result<Arc<Ring>, RingError> {
+        let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = self.ring.load_full();
+        if ring.current().is_some() {
+            return Ok(ring);
+        }
+        let ring = Arc::new(ring.with_new_key()?);
+        self.ring.store(ring.clone());
+        Ok(ring)
+    }
+
+    /// Makes a new key, seals everything with it, and lets the old ones go. Returns its id and how many secrets there
+    /// are. Where it breaks off, the old keys are still there.
+    pub(crate) async fn rotate(&self, store: &Store) -> Result<(String, usize), SecretError> {
+        let ring = {
+            let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let ring = Arc::new(self.ring.load().with_new_key()?);
+            self.ring.store(ring.clone());
+            ring
+        };
+        let all = store.all::<SecretDoc>().await?;
+        let (count, mut edit) = (all.len(), store.edit().await?);
+        for Stored { id, revision, document } in all {
+            let place = document.place.clone();
+            let failed = |source| SecretError::Ring { place: place.clone(), source };
+            let text = ring.open(&place, &document.sealed).map_err(failed)?;
+            let sealed = ring.seal(&place, &text)?;
+            edit.change(id, &SecretDoc { sealed, ..document }, Some(revision)).await?;
+        }
+        edit.commit().await?;
+        let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another rotation has made a newer key by now, and lets these go.
+        if self.ring.load().current() == ring.current() {
+            self.ring.store(Arc::new(ring.without_old_keys()?));
+        }
+        Ok((ring.current().unwrap_or_default().to_owned(), count))
+    }
+
+    /// Returns whether a machine has any secrets.
+    pub(crate) fn has(&self, machine: &Machine, settings: &Effective) -> bool {
+        let known = self.known.load();
+        known.machines.contains_key(&machine.id)
+            || settings.groups.iter().any(|group| known.groups.contains_key(&**group))
+    }
+
+    /// Returns the secrets of a machine, by name: its own before those of its groups, the strongest first.
+    pub(crate) fn of(
+        &self,
+        machine: &Machine,
+        settings: &Effective,
+    ) -> Result<BTreeMap<String, Vec<u8>>, SecretError> {
+        let known = self.known.load();
+        let groups = settings.groups.iter().filter_map(|group| known.groups.get(&**group));
+        let mut all: BTreeMap<String, &SecretDoc> = BTreeMap::new();
+        for secret in known.machines.get(&machine.id).into_iter().chain(groups).flatten() {
+            all.entry(secret.name.clone()).or_insert(secret);
+        }
+        all.into_iter().map(|(name, secret)| Ok((name, self.opened(secret)?))).collect()
+    }
+}
+
+/// Returns whether a machine is at an address, as far as the network says; `given` where this server gave it the address
+/// in this boot.
+pub(crate) fn may_go_to(machine: &Machine, peer: IpAddr, given: bool) -> bool {
+    place::is_at(machine, peer, given)
+}
+
+/// Returns where a secret belongs.
+pub(crate) fn place_of(kind: OwnerKind, owner: i64, name: &str) -> String {
+    format!("{}/{owner}/{name}", kind.as_str())
+}
+
+#[cfg(test)]
+mod tests;

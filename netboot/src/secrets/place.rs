@@ -1,0 +1,82 @@
+//! Who has an address? What the network itself says of it, before a secret goes there.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use kiln_inventory::Machine;
+use kiln_types::Mac;
+
+/// Where the kernel tells whom it has reached by which hardware address, in the network of this thread.
+const NEIGHBOURS: &str = "/proc/thread-self/net/arp";
+/// The flag of an entry that was answered (`ATF_COM`).
+const COMPLETE: u32 = 2;
+
+/// Returns whether a machine is at an address, as far as anybody but the one who asks there says so. On a network that
+/// this server is part of, the hardware address decides; behind a router, the lease or reservation does.
+pub(super) fn is_at(machine: &Machine, peer: IpAddr, given: bool) -> bool {
+    let table = match peer {
+        // The table is as long as the kernel lets it grow, which is a few thousand lines.
+        IpAddr::V4(_) => std::fs::read_to_string(NEIGHBOURS).unwrap_or_default(),
+        IpAddr::V6(_) => String::new(),
+    };
+    holds(machine, peer, given, &table)
+}
+
+fn holds(machine: &Machine, peer: IpAddr, given: bool, table: &str) -> bool {
+    let spec = &machine.spec;
+    match peer {
+        IpAddr::V4(peer) => match neighbour(table, peer) {
+            Some(mac) => spec.macs.contains(&mac),
+            None => given || spec.address == Some(peer),
+        },
+        IpAddr::V6(peer) => {
+            let made = Mac::from_eui64(peer).is_some_and(|mac| spec.macs.contains(&mac));
+            given || made || spec.address6 == Some(peer)
+        }
+    }
+}
+
+/// Finds the hardware address of a neighbour in the kernel's table.
+fn neighbour(table: &str, peer: Ipv4Addr) -> Option<Mac> {
+    table.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let address: Ipv4Addr = fields.next()?.parse().ok()?;
+        let flags = fields.nth(1)?.strip_prefix("0x")?;
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        let mac = fields.next()?.parse().ok()?;
+        (address == peer && flags & COMPLETE != 0).then_some(mac)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_inventory::{MachineId, NewMachine};
+
+    use super::*;
+
+    const TABLE: &str = "\
+IP address       HW type     Flags       HW address            Mask     Device
+10.0.0.5         0x1         0x2         52:54:00:00:00:01     *        br0
+10.0.0.6         0x1         0x2         52:54:00:00:00:66     *        br0
+10.0.0.7         0x1         0x0         00:00:00:00:00:00     *        br0
+";
+
+    #[test]
+    fn a_neighbour_is_known_by_its_card_and_others_by_what_they_were_given() {
+        let mac: Mac = "52:54:00:00:00:01".parse().unwrap();
+        let spec = NewMachine {
+            address: Some([10, 0, 0, 6].into()),
+            address6: Some("fd00::6".parse().unwrap()),
+            ..NewMachine::new("n1", [mac])
+        };
+        let machine = Machine { id: MachineId(1), revision: 1, spec };
+        let holds = |peer: &str, given| holds(&machine, peer.parse().unwrap(), given, TABLE);
+        assert!(holds("10.0.0.5", false), "its card");
+        assert!(!holds("10.0.0.6", true), "its reserved address, but another's card");
+        assert!(!holds("10.0.0.7", false), "nobody answered there");
+        assert!(!holds("10.9.0.9", false) && holds("10.9.0.9", true), "behind a router");
+        assert!(holds("fd00::6", false) && !holds("fd00::7", false) && holds("fd00::7", true));
+        assert!(holds("fe80::5054:ff:fe00:1", false), "made of its hardware address");
+        assert_eq!(neighbour("", [10, 0, 0, 5].into()), None);
+        assert_eq!(neighbour("x\n10.0.0.5\n10.0.0.5 0x1 0x2 zz", [10, 0, 0, 5].into()), None);
+    }
+}

@@ -1,0 +1,152 @@
+use kiln_inventory::{NewMachine, Snapshot, UnknownMachines};
+
+use super::*;
+
+struct Rig {
+    dir: tempfile::TempDir,
+    store: Store,
+    secrets: Secrets,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
+        let secrets = Secrets::open(&dir.path().join("secrets.key")).unwrap();
+        Self { dir, store, secrets }
+    }
+
+    async fn set(&self, owner: (OwnerKind, i64, &str), text: &str) {
+        self.secrets.set(&self.store, owner, text.as_bytes(), "uid 0").await.unwrap();
+    }
+
+    /// Returns the secrets of every machine, oldest machine first.
+    async fn told(&self) -> Vec<BTreeMap<String, String>> {
+        let groups = self.store.all::<Group>().await.unwrap();
+        self.secrets.take(self.store.all().await.unwrap(), &groups);
+        let groups: Vec<Group> = groups.into_iter().map(|group| group.document).collect();
+        let machines = self.store.machines().await.unwrap().into_iter().map(Arc::new).collect();
+        let all = Snapshot::with_groups(machines, &groups, BTreeMap::new(), UnknownMachines::Hold);
+        let told = all.machines().iter().map(|machine| {
+            let settings = all.settings_of(machine.id).unwrap();
+            let secrets = self.secrets.of(machine, settings).unwrap();
+            assert_eq!(self.secrets.has(machine, settings), !secrets.is_empty());
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            secrets.into_iter().map(|(name, bytes)| (name, text(bytes))).collect()
+        });
+        told.collect()
+    }
+}
+
+fn of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+fn group(name: &str, selector: &str, priority: i32) -> Group {
+    let selector = selector.parse().unwrap();
+    Group { name: name.to_owned(), selector, priority, settings: Default::default() }
+}
+
+#[tokio::test]
+async fn a_machine_has_its_own_secrets_before_those_of_its_groups() {
+    let rig = Rig::start().await;
+    let labels = BTreeMap::from([("role".to_owned(), "db".to_owned())]);
+    let mut one = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
+    one.labels = labels;
+    let one = rig.store.add_machine(&one).await.unwrap();
+    let two = NewMachine::new("n2", ["52:54:00:00:00:02".parse().unwrap()]);
+    rig.store.add_machine(&two).await.unwrap();
+    let weak = rig.store.add(&group("all", "*", 0)).await.unwrap();
+    let strong = rig.store.add(&group("db", "role=db", 5)).await.unwrap();
+    rig.set((OwnerKind::Group, weak.id, "a"), "weak a").await;
+    rig.set((OwnerKind::Group, weak.id, "b"), "weak b").await;
+    rig.set((OwnerKind::Group, weak.id, "c"), "weak c").await;
+    rig.set((OwnerKind::Group, strong.id, "a"), "strong a").await;
+    rig.set((OwnerKind::Group, strong.id, "b"), "strong b").await;
+    rig.set((OwnerKind::Machine, one.id.0, "a"), "first").await;
+    rig.set((OwnerKind::Machine, one.id.0, "a"), "own a").await;
+    let told = rig.told().await;
+    assert_eq!(told[0], of(&[("a", "own a"), ("b", "strong b"), ("c", "weak c")]));
+    assert_eq!(told[1], of(&[("a", "weak a"), ("b", "weak b"), ("c", "weak c")]));
+    // With its owner goes a secret: nobody else ever has the same id.
+    rig.store.remove_machine(one.id, None).await.unwrap();
+    rig.store.remove::<Group>(weak.id, None).await.unwrap();
+    assert_eq!(rig.store.all::<SecretDoc>().await.unwrap().len(), 2, "those of the strong group");
+    assert_eq!(rig.told().await, [of(&[])]);
+}
+
+#[tokio::test]
+async fn neither_the_inventory_nor_its_log_of_changes_holds_a_secret() {
+    let rig = Rig::start().await;
+    rig.set((OwnerKind::Machine, 1, "password"), "geheimnis-geheimnis").await;
+    rig.set((OwnerKind::Machine, 1, "password"), "geheimnis-noch-eins").await;
+    let changes = rig.store.changes_since(0, 100).await.unwrap();
+    assert_eq!(changes.len(), 2);
+    let sealed = rig.store.all::<SecretDoc>().await.unwrap().remove(0).document.sealed.text;
+    for change in changes {
+        let text = serde_json::to_string(&change).unwrap();
+        assert!(text.contains("password") && !text.contains(&sealed[..40]), "{text}");
+    }
+    rig.store.close().await;
+    for entry in std::fs::read_dir(rig.dir.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("geheim"));
+        assert!(!String::from_utf8_lossy(&bytes).contains(&hex(b"geheim")));
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_put_in_the_place_of_another_is_not_opened() {
+    let rig = Rig::start().await;
+    let machine = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
+    rig.store.add_machine(&machine).await.unwrap();
+    rig.set((OwnerKind::Machine, 2, "password"), "of another").await;
+    let mut row = rig.store.all::<SecretDoc>().await.unwrap().remove(0);
+    row.document.owner = 1;
+    row.document.place = place_of(OwnerKind::Machine, 1, "password");
+    rig.secrets.take(vec![row], &[]);
+    let machines: Vec<_> = rig.store.machines().await.unwrap().into_iter().map(Arc::new).collect();
+    let all = Snapshot::new(machines, BTreeMap::new(), UnknownMachines::Hold);
+    let machine = all.machines().first().unwrap();
+    let error = rig.secrets.of(machine, all.settings_of(machine.id).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("machine/1/password"), "{error}");
+}
+
+#[tokio::test]
+async fn a_rotation_seals_all_of_it_anew_and_forgets_the_key_before() {
+    let rig = Rig::start().await;
+    let machine = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
+    let machine = rig.store.add_machine(&machine).await.unwrap();
+    rig.set((OwnerKind::Machine, machine.id.0, "a"), "one").await;
+    let old = std::fs::read_to_string(rig.dir.path().join("secrets.key")).unwrap();
+    let (key, count) = rig.secrets.rotate(&rig.store).await.unwrap();
+    assert_eq!(count, 1);
+    assert_eq!(rig.store.all::<SecretDoc>().await.unwrap()[0].document.sealed.key, key);
+    assert_eq!(rig.told().await, [of(&[("a", "one")])]);
+    let new = std::fs::read_to_string(rig.dir.path().join("secrets.key")).unwrap();
+    assert!(new.lines().count() == 1 && new != old);
+    // A server with other keys says so, and gives nothing.
+    let other = Secrets::open(&rig.dir.path().join("other.key")).unwrap();
+    other.take(rig.store.all().await.unwrap(), &[]);
+    let secret = rig.store.all::<SecretDoc>().await.unwrap().remove(0).document;
+    assert!(other.opened(&secret).is_err());
+}
+
+#[tokio::test]
+async fn names_that_lead_elsewhere_and_secrets_without_end_are_refused() {
+    let rig = Rig::start().await;
+    for name in ["", "..", ".x", "a/b", "../x", "a\0", "ä", "a b", &"x".repeat(64)] {
+        let owner = (OwnerKind::Machine, 1, name);
+        let refused = rig.secrets.set(&rig.store, owner, b"x", "uid 0").await;
+        assert!(matches!(refused, Err(SecretError::Store(_))), "{name:?}");
+    }
+    let long = vec![0; LONGEST + 1];
+    let owner = (OwnerKind::Machine, 1, "x");
+    let refused = rig.secrets.set(&rig.store, owner, &long, "uid 0").await;
+    assert!(matches!(refused, Err(SecretError::TooLong)));
+    for number in 0..MOST {
+        rig.set((OwnerKind::Machine, 1, &format!("x{number}")), "").await;
+    }
+    let refused = rig.secrets.set(&rig.store, (OwnerKind::Machine, 1, "y"), b"x", "uid 0").await;
+    assert!(matches!(refused, Err(SecretError::TooMany)));
+}
