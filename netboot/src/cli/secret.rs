@@ -7,8 +7,11 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 
 use super::client::{Client, path_part};
-use super::table::{moment, table, text};
-use super::{ClientArgs, Failure, Output, print_json};
+use super::confirm::Sure;
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::{moment, plain};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
 use crate::api::{Encoding, NewSecret, RotatedKey, SecretRow};
 use crate::secrets::LONGEST;
 
@@ -44,6 +47,8 @@ enum SecretCommand {
         #[arg(short, long, value_name = "NAME")]
         group: Option<String>,
         #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Remove a secret
@@ -51,6 +56,8 @@ enum SecretCommand {
     Remove {
         #[command(flatten)]
         place: PlaceArgs,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -100,34 +107,35 @@ pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
             };
             Client::new(&client).put_only(&path, serde_json::to_vec(&new)?).await
         }
-        SecretCommand::List { machine, group, client } => {
-            let mut rows: Vec<SecretRow> = Client::new(&client).get("/api/v1/secrets").await?;
-            rows.retain(|row| {
+        SecretCommand::List { machine, group, watch, client } => {
+            let server = Client::new(&client);
+            let chosen = |row: &SecretRow| {
                 let wanted = |kind: &str, name: &Option<String>| {
                     name.as_ref().is_some_and(|name| row.kind == kind && row.owner == *name)
                 };
                 (machine.is_none() && group.is_none())
                     || wanted("machine", &machine)
                     || wanted("group", &group)
-            });
-            match client.output {
-                Output::Json => print_json(&rows),
-                Output::Table => {
-                    print(&rows);
-                    Ok(())
-                }
-            }
+            };
+            watch::show(&server, watch, Some("secret"), async || {
+                let mut rows: Vec<SecretRow> = server.get("/api/v1/secrets").await?;
+                rows.retain(chosen);
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
-        SecretCommand::Remove { place, client } => {
+        SecretCommand::Remove { place, sure, client } => {
             let path = place.path()?;
+            let names: Vec<String> = place.names.iter().map(|name| plain(name)).collect();
+            sure.ask(&format!("the secret {} will be gone. Go on?", names.join(" ")))?;
             Client::new(&client).delete(&path).await
         }
         SecretCommand::Rotate { client } => {
             let server = Client::new(&client);
-            let RotatedKey { key, secrets } =
-                server.post("/api/v1/secrets/rotate", Vec::new()).await?;
-            println!("{secrets} secrets are encrypted with key {key} now");
-            Ok(())
+            let done: RotatedKey = server.post("/api/v1/secrets/rotate", Vec::new()).await?;
+            print::one(&client, &done.key, &done, || {
+                format!("{} secrets are encrypted with key {} now", done.secrets, done.key)
+            })
         }
     }
 }
@@ -160,13 +168,21 @@ fn one_line(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn print(secrets: &[SecretRow]) {
-    let mut rows = table(&["of", "", "name", "set", "by"]);
-    for secret in secrets {
-        let SecretRow { kind, owner, name, changed, changed_by, .. } = secret.clone();
-        rows.add_row([kind, owner, name, moment(changed), changed_by]);
+impl Listed for SecretRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("of", |it: &Self| it.kind.clone()),
+            col("", |it| it.owner.clone()),
+            col("name", |it| it.name.clone()),
+            col("set", |it| moment(it.changed)),
+            col("by", |it| it.changed_by.clone()),
+            more("key", |it| it.key.clone()),
+        ]
     }
-    println!("{}", text(&rows));
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
 }
 
 #[cfg(test)]
