@@ -107,6 +107,16 @@ impl Identifier {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Takes the bytes of a packet, as text where people can read them. None where there are none or too many.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let readable = bytes.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) if readable && !text.starts_with("hex:") => text.to_owned(),
+            _ => bytes.iter().fold("hex:".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+        };
+        (1..=255).contains(&bytes.len()).then(|| Self { text, bytes: bytes.to_vec() })
+    }
 }
 
 impl FromStr for Identifier {
@@ -192,6 +202,11 @@ mod tests {
         let bytes = |text: &str| text.parse::<Identifier>().map(|id| id.bytes().to_vec());
         assert_eq!(bytes("Gi1/0/7"), Ok(b"Gi1/0/7".to_vec()));
         assert_eq!(bytes("hex:01:52"), Ok(vec![1, 0x52]));
+        for seen in [&b"Gi1/0/7"[..], &[0, 4, 7], b"hex:00", "\u{e9}".as_bytes()] {
+            let id = Identifier::from_bytes(seen).unwrap();
+            assert_eq!(bytes(&id.to_string()).as_deref(), Ok(seen));
+        }
+        assert_eq!((Identifier::from_bytes(&[]), Identifier::from_bytes(&[1; 256])), (None, None));
         for bad in ["", "hex:", "hex:0", "hex:zz"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }

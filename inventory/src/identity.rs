@@ -265,7 +265,7 @@ fn compare(name: &str, known: &Traits, seen: &Traits, shared: &Shared) -> Option
 }
 
 /// One of both orders, the same for both.
-fn canonical(uuid: &str) -> String {
+pub(crate) fn canonical(uuid: &str) -> String {
     let other = other_order(uuid).unwrap_or_default();
     if other.as_str() < uuid { other } else { uuid.to_owned() }
 }

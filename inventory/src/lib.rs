@@ -18,6 +18,7 @@ mod bake;
 mod boot;
 mod decide;
 mod dhcp_value;
+mod discovery;
 mod effective;
 mod flag;
 mod group;
@@ -46,6 +47,10 @@ pub use boot::{Boot, BootEvent, BootId, NewBoot, Outcome, Phase};
 pub use decide::decide;
 pub use dhcp_value::{
     Identifier, OptionValue, ParseIdentifierError, ParseOptionError, may_set_option,
+};
+pub use discovery::{
+    ATTRIBUTES, Action, Becomes, Discovered, DiscoveryRule, DiscoveryState, Expected, Glimpse,
+    NameTemplate, ParseTemplateError, Place, SeenFacts, Settled, World, is_attribute, settle,
 };
 pub use effective::{Effective, Origin, Said, SettingRow};
 pub use flag::{Flag, ParseFlagError};

@@ -11,6 +11,21 @@ number! {
     MachineId
 }
 
+impl MachineId {
+    /// Returns what stands for a machine that nobody has added while it runs the discovery image. No machine of the
+    /// inventory has a number below 1.
+    pub fn of_unknown(mac: Mac) -> Self {
+        let number =
+            mac.octets().iter().fold(0_i64, |number, octet| number << 8 | i64::from(*octet));
+        Self(-number - 1)
+    }
+
+    /// Returns whether it stands for a machine that nobody has added.
+    pub const fn is_unknown(self) -> bool {
+        self.0 < 0
+    }
+}
+
 /// One physical box, as the inventory knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Machine {

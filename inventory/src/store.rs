@@ -36,6 +36,9 @@ mod change_tests;
 mod changes;
 mod database;
 mod db;
+mod discovered;
+#[cfg(test)]
+mod discovered_tests;
 mod documents;
 mod edit;
 mod error;

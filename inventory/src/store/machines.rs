@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use super::db::{Tx, query};
+use super::discovered::is_a_machine_now;
 use super::edit::{Edit, Step};
 use super::row::{damaged, json, text};
 use super::{Store, StoreError};
@@ -224,6 +225,7 @@ async fn write_macs(tx: &mut Tx, id: MachineId, machine: &NewMachine) -> Result<
             .execute(&mut *tx)
             .await
             .map_err(|source| StoreError::writing(MACHINES, source))?;
+        is_a_machine_now(tx, *mac).await?;
     }
     Ok(())
 }
