@@ -38,7 +38,12 @@ pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
                 let machine = machine.spec.name.clone();
                 Reason::LooksLike { mac: sighting.mac, machine }
             }));
-            unknown(snapshot.unknown, sighting, &mut reasons)
+            if snapshot.ignored.contains(&sighting.mac) {
+                reasons.push(Reason::DiscoveryIgnored { mac: sighting.mac });
+                Plan::Ignore
+            } else {
+                unknown(snapshot.unknown, sighting, &mut reasons)
+            }
         }
         (Some((machine, settings)), _) => {
             let known = Known { snapshot, sighting, machine, settings };

@@ -40,6 +40,12 @@ pub enum Reason {
     /// The settings say that unknown machines get nothing.
     #[error("unknown machines get no answer (`unknown = \"ignore\"` under `[discovery]`)")]
     UnknownIgnored,
+    /// Someone said that this one gets nothing.
+    #[error("it is ignored; `kiln discovery unignore {mac}` undoes that")]
+    DiscoveryIgnored {
+        /// Address seen.
+        mac: Mac,
+    },
     /// The settings say that unknown machines wait.
     #[error(
         "unknown machines wait until they are added (`unknown = \"hold\"` under `[discovery]`)"

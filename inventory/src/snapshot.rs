@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub bakes: BTreeMap<String, BTreeMap<Arch, Bake>>,
     /// The loaders that the server has no files of, by architecture.
     pub absent: Vec<(Loader, Arch)>,
+    /// Interfaces of machines that nobody has added and that get no answer, whatever others get.
+    pub ignored: HashSet<Mac>,
 }
 
 impl Snapshot {

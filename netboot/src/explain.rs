@@ -7,6 +7,8 @@ use kiln_ipxe::{Endpoints, boot_file};
 use kiln_types::{Arch, Digest, Mac};
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::LooksLike;
+
 /// The two steps of a network boot as they would go now.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Explanation {
@@ -19,6 +21,9 @@ pub struct Explanation {
     /// What the firmware would get, then what iPXE would get where that is its loader; the same by IPv6 behind, where
     /// that is served too.
     pub steps: Vec<Step>,
+    /// The machines that it looks like where it is none, the likeliest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks_like: Vec<LooksLike>,
     /// Names of its groups, the strongest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
@@ -137,7 +142,7 @@ pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, ways: &[&Endpoints]) -
     let groups = known
         .map_or_else(Vec::new, |(_, all)| all.groups.iter().map(|name| name.to_string()).collect());
     let settings = known.map_or_else(Vec::new, |(_, all)| all.rows());
-    Explanation { mac, machine, seen, steps, groups, settings }
+    Explanation { mac, machine, seen, steps, looks_like: Vec::new(), groups, settings }
 }
 
 fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {

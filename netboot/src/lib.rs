@@ -16,6 +16,7 @@ pub mod breakdown;
 pub mod cli;
 pub mod demo;
 pub mod dhcp;
+pub mod discovery;
 pub mod doctor;
 pub mod explain;
 pub mod facts;

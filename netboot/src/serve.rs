@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kiln_builder::store::Store as Artifacts;
 use kiln_builder::trust::TrustError;
-use kiln_inventory::{Database, Decision, Lease, Sighting, Store};
+use kiln_inventory::{Database, Decision, Lease, Place, Sighting, Store};
 use kiln_ipxe::{Endpoints, Https};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ pub(crate) use self::inventory::take as take_data;
 use self::sockets::{PlaneSockets, Sockets, WireSockets};
 use crate::bake::{Baker, BakerConfig};
 use crate::boots::{Boots, Exchange};
+use crate::discovery::{Discovery, Vendors};
 use crate::hear::{self, Book};
 use crate::loaders::{LoadersError, OverTftp};
 use crate::notify::Notify;
@@ -263,7 +264,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         trust.keys.site_key().map_err(ServeError::Key)?;
     }
     let keys = trust.require_signature.then(|| trust.keys.clone());
-    let view = View::load(inventory.clone(), artifacts, settings.unknown, keys)
+    let view = View::load(inventory.clone(), artifacts, settings.discovery.unknown, keys)
         .await
         .map_err(ServeError::LoadView)?;
     let view = Arc::new(view);
@@ -362,12 +363,16 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     }
     let prune = inventory::prune(inventory.clone(), settings.inventory.keep, stop.clone());
     running.tasks.push(tokio::spawn(prune));
+    let vendors = tokio::task::spawn_blocking(Vendors::of_host).await.unwrap_or_default();
+    let (discovery, keeper) =
+        Discovery::new(view.clone(), vendors.clone(), settings.discovery.most);
+    running.tasks.push(tokio::spawn(keeper.run(stop.clone())));
     for WireSockets { interface, ports, subnets } in sockets.wires {
         let site = |subnet: dhcp::Subnet| {
             reached_at(subnet.address.into()).map(|endpoints| dhcp::Site { subnet, endpoints })
         };
         let sites = subnets.into_iter().filter_map(site).collect();
-        let watcher = Watcher(boots.clone());
+        let watcher = Watcher(boots.clone(), discovery.clone());
         let service = dhcp::Service::new(interface, sites, view.shared(), ledger.clone(), watcher);
         let service = Arc::new(service);
         for (port, socket) in ports {
@@ -385,6 +390,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         inventory: inventory.clone(),
         snapshot: view.shared(),
         boots: boots.clone(),
+        discovery: discovery.clone(),
         planes: &planes,
     };
     running.tasks.extend(ipv6::start(sockets.links, known, &stop, &death));
@@ -441,6 +447,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         agent,
         leases: ledger,
         secrets,
+        vendors,
         gate: api::Gate::default(),
         stop: stop.clone(),
     };
@@ -517,7 +524,7 @@ fn bind_control(path: &Path) -> Result<UnixListener, ServeError> {
 }
 
 /// What DHCP sees goes to the boot tracker.
-struct Watcher(Boots);
+struct Watcher(Boots, Discovery);
 
 impl dhcp::Observer for Watcher {
     fn seen(&self, sighting: &Sighting, decision: Option<&Decision>, event: dhcp::DhcpEvent) {
@@ -528,6 +535,10 @@ impl dhcp::Observer for Watcher {
         let exchange = Exchange { asked: event.asked.as_str(), answer, note: event.note.as_str() };
         let address = event.address.map(Into::into);
         self.0.exchanged(sighting, decision, fresh, address, Some(exchange));
+    }
+
+    fn unknown(&self, sighting: &Sighting, place: Place) {
+        self.1.seen(sighting, place);
     }
 }
 

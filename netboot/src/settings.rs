@@ -2,6 +2,7 @@
 
 mod api;
 mod debian;
+mod discovery;
 mod error;
 mod hear;
 mod https;
@@ -26,12 +27,12 @@ use std::time::Duration;
 
 use kiln_builder::oci::RegistrySettings;
 use kiln_builder::output::Signing;
-use kiln_inventory::UnknownMachines;
 use serde::Deserialize;
 use toml::Spanned;
 
 pub use self::api::ApiSettings;
 pub use self::debian::{DebianSettings, debian};
+pub use self::discovery::DiscoverySettings;
 pub use self::error::{Problem, SettingsError};
 pub use self::hear::HearSettings;
 pub use self::https::{HttpsSettings, OwnCertificate};
@@ -74,8 +75,8 @@ pub struct Settings {
     pub metadata_dir: Option<PathBuf>,
     /// How TFTP is served.
     pub tftp: crate::tftp::Config,
-    /// What machines get that the inventory does not know.
-    pub unknown: UnknownMachines,
+    /// How machines are treated that the inventory does not know.
+    pub discovery: DiscoverySettings,
     /// A folder that has the loaders already; without one they come from Debian's `ipxe` package.
     pub loaders_dir: Option<PathBuf>,
     /// Whether shim and GRUB are fetched too, for machines with Secure Boot.
@@ -183,7 +184,7 @@ struct Wire {
     #[serde(default)]
     tftp: tftp::WireTftp,
     #[serde(default)]
-    discovery: WireDiscovery,
+    discovery: discovery::WireDiscovery,
     #[serde(default)]
     loaders: loaders::WireLoaders,
     #[serde(default)]
@@ -241,13 +242,6 @@ struct WirePort {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct WireDiscovery {
-    #[serde(default)]
-    unknown: UnknownMachines,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WireMetadata {
     dir: Option<PathBuf>,
 }
@@ -287,7 +281,7 @@ impl Wire {
             tftp_port: self.tftp.port.unwrap_or(69),
             tftp: self.tftp.check(problems),
             metadata_dir: self.metadata.dir,
-            unknown: self.discovery.unknown,
+            discovery: self.discovery.check(problems),
             uki_signing: self.loaders.signing(problems),
             loaders_dir: self.loaders.dir,
             secure_boot: self.loaders.secure_boot,

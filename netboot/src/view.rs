@@ -279,6 +279,8 @@ impl View {
         snapshot.kept = kept.collect();
         snapshot.bakes = BTreeMap::clone(&self.bakes.load());
         snapshot.absent = Vec::clone(&self.absent.load());
+        let ignored = self.inventory.ignored_macs().await.map_err(ViewError::Inventory)?;
+        snapshot.ignored = ignored.into_iter().collect();
         self.snapshot.store(Arc::new(snapshot));
         *known = images;
         Ok(())

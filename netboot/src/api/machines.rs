@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Asker, Machine, NewMachine};
+use kiln_inventory::{Asker, Machine, NewMachine, Traits};
 use kiln_types::Mac;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use super::page::{self, Page, Which};
 use super::peer::Caller;
 use super::route::{Route, delete, get, patch, post, put};
 use super::{Control, Fault};
+use crate::discovery::recogniser;
 use crate::explain::{Explanation, Told, explain};
 use crate::facts::ToldFacts;
 use crate::memory;
@@ -247,7 +248,24 @@ async fn explain_one(
             step.reasons.extend(short.map(|text| format!("warning: {text}")));
         }
     }
+    if explanation.machine.is_none() {
+        let likenesses = recogniser(&snapshot).recognise(&traits(&control, mac).await?);
+        explanation.looks_like = likenesses.into_iter().map(Into::into).collect();
+    }
     Ok(Json(explanation))
+}
+
+/// Returns by what an interface that no machine has can be recognised: all that is known of its box.
+async fn traits(control: &Control, mac: Mac) -> Result<Traits, Fault> {
+    let entries = control.inventory.discovered().await?;
+    let entry = entries.into_iter().find(|entry| entry.document.macs.contains(&mac));
+    Ok(match entry {
+        Some(entry) => entry.document.traits(),
+        None => {
+            let last = control.inventory.last_sighting(mac).await?;
+            Traits::seen(mac, last.and_then(|(seen, _)| seen.uuid).as_deref())
+        }
+    })
 }
 
 /// Returns what the programs behind an interface said of their firmware when they were seen last.

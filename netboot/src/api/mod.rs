@@ -6,6 +6,8 @@ mod audit;
 mod boots;
 mod builds;
 mod change;
+mod discovery;
+mod discovery_rules;
 mod events;
 mod exports;
 mod extract;
@@ -45,6 +47,8 @@ pub use audit::{AuditRow, Verification};
 pub use boots::{BootDetail, BootRow, KernelLog};
 pub use builds::BuildLog;
 pub use change::Preview;
+pub use discovery::{Approve, DiscoveryRow, MergeInto};
+pub use discovery_rules::{Expect, RuleRow, RuleTest, Tried};
 pub use exports::Targets;
 pub use feed::Event;
 pub use gate::Gate;
@@ -67,6 +71,7 @@ pub(crate) use problem::Fault;
 use crate::bake::Baker;
 use crate::boots::Boots;
 use crate::dhcp::Ledger;
+use crate::discovery::Vendors;
 use crate::hear::Book;
 use crate::orders::Orders;
 use crate::secrets::Secrets;
@@ -98,6 +103,8 @@ pub struct Control {
     pub leases: Ledger,
     /// What opens the secrets of machines.
     pub secrets: Arc<Secrets>,
+    /// Who made which network card.
+    pub vendors: Vendors,
     /// Who may come in.
     pub gate: Gate,
     /// Ends what would never end by itself.
@@ -120,6 +127,8 @@ pub fn router(control: Control) -> Router {
 
 #[cfg(test)]
 mod access_tests;
+#[cfg(test)]
+mod discovery_tests;
 #[cfg(test)]
 mod groups_tests;
 #[cfg(test)]

@@ -16,8 +16,8 @@ use super::problem::Fault;
 use super::route::{Route, get};
 use super::scope::Denied;
 use super::{
-    Control, audit, boots, builds, events, exports, groups, identity, images, leases, machines,
-    netbox, openapi, orders, secrets, tokens, users,
+    Control, audit, boots, builds, discovery, discovery_rules, events, exports, groups, identity,
+    images, leases, machines, netbox, openapi, orders, secrets, tokens, users,
 };
 use crate::boots::now_ms;
 
@@ -33,6 +33,8 @@ pub(super) fn routes() -> Vec<Route> {
     all.extend(machines::routes());
     all.extend(groups::routes());
     all.extend(identity::routes());
+    all.extend(discovery::routes());
+    all.extend(discovery_rules::routes());
     all.extend(orders::routes());
     all.extend(boots::routes());
     all.extend(leases::routes());

@@ -73,6 +73,7 @@ impl Rig {
             agent,
             leases: Ledger::start(vec![lease], journal).0,
             secrets: secrets.clone(),
+            vendors: Vendors::default(),
             gate: Gate::default(),
             stop: stop.clone(),
         };

@@ -98,6 +98,9 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
     if !explanation.seen {
         out.push_str("not seen yet, so its firmware is assumed; --firmware says another\n");
     }
+    for like in &explanation.looks_like {
+        let _ = writeln!(out, "{}", plain(&like.text));
+    }
     for Step { asker, plan, reasons, boot_file, version, files, cmdline, .. } in &explanation.steps
     {
         let _ = writeln!(out, "\n{asker}: {plan}");

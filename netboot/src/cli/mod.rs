@@ -14,6 +14,8 @@ mod client;
 pub mod config;
 mod confirm;
 mod diff;
+pub mod discovery;
+mod discovery_rule;
 pub mod doctor;
 mod efi;
 mod export;
@@ -80,6 +82,8 @@ pub enum Command {
     Machine(Box<machine::MachineArgs>),
     /// Groups of machines: add, list, show, set, remove
     Group(group::GroupArgs),
+    /// Machines that nobody has added: list, show, approve, ignore, unignore, merge; rules for them, and machines that are expected
+    Discovery(discovery::DiscoveryArgs),
     /// Boots: list, show
     Boot(boot::BootArgs),
     /// Leases: list, show, release
@@ -211,6 +215,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args).await,
         Command::Machine(args) => machine::run(*args).await,
         Command::Group(args) => group::run(args).await,
+        Command::Discovery(args) => discovery::run(args).await,
         Command::Boot(args) => boot::run(args).await,
         Command::Lease(args) => lease::run(args).await,
         Command::Image(args) => image::run(&args).await,

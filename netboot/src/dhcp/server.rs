@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use kiln_inventory::{Decision, Sighting, Snapshot};
+use kiln_inventory::{Asker, Decision, Identifier, Place, Sighting, Snapshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -17,7 +17,7 @@ use super::probe::{Begun, Probes, Waiting};
 use super::proxy::respond_4011;
 use super::seldom::Seldom;
 use super::select::{Known, Site, select};
-use super::subnet::{Role, Subnet};
+use super::subnet::{Network, Role, Subnet};
 use super::transport::Transport;
 use super::wire::{Kind, Request};
 use super::{Reply, ReplyKind};
@@ -28,6 +28,11 @@ use crate::observe::COUNTS;
 pub trait Observer: Send + Sync + 'static {
     /// A machine asked, and this is what it gets.
     fn seen(&self, sighting: &Sighting, decision: Option<&Decision>, event: DhcpEvent);
+
+    /// A machine that nobody has added wants to boot, and this is where it is.
+    fn unknown(&self, sighting: &Sighting, place: Place) {
+        let _ = (sighting, place);
+    }
 }
 
 /// What became of one request.
@@ -79,6 +84,7 @@ struct Settled {
     probe: Option<Ipv4Addr>,
     sighting: Option<Sighting>,
     decision: Option<Decision>,
+    network: Option<Network>,
     note: Note,
 }
 
@@ -301,8 +307,10 @@ impl<O: Observer> Service<O> {
         let snapshot = self.snapshot.load();
         self.ledger.with(|table, now| {
             let known = Known { snapshot: &snapshot, leases: table, now };
+            let mut network = None;
             let outcome = match select(&self.sites, request, *from.ip(), known) {
                 Ok(Site { subnet, endpoints }) => {
+                    network = Some(subnet.network);
                     let view = View { subnet, snapshot: &snapshot, leases: table, endpoints };
                     match port {
                         Port::Dhcp => respond(request, &view, now),
@@ -330,7 +338,7 @@ impl<O: Observer> Service<O> {
                     }
                 }
             }
-            Settled { said, reply, probe, sighting, decision, note }
+            Settled { said, reply, probe, sighting, decision, network, note }
         })
     }
 
@@ -354,6 +362,19 @@ impl<O: Observer> Service<O> {
         }
         if let Some(sighting) = &outcome.sighting {
             self.observer.seen(sighting, outcome.decision.as_ref(), event);
+            let unknown = outcome.decision.as_ref().is_some_and(|decision| {
+                decision.machine.as_ref().is_none_or(|machine| machine.id.is_unknown())
+            });
+            if unknown && sighting.asker != Asker::System {
+                let place = Place {
+                    subnet: outcome.network.map(|network| network.to_string()),
+                    relay: told(request.giaddr).map(Into::into),
+                    circuit_id: request.circuit_id().and_then(Identifier::from_bytes),
+                    address: event.address.map(Into::into),
+                    hostname: request.hostname(),
+                };
+                self.observer.unknown(sighting, place);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use kiln_builder::BuildRequest;
 use kiln_builder::output::Signing;
 use kiln_builder::progress::Bars;
 use kiln_builder::trust::KeyDir;
-use kiln_inventory::{Lease, NewMachine, Store, UnknownMachines};
+use kiln_inventory::{Lease, NewMachine, Store};
 use kiln_types::{Arch, ImageRef};
 
 use super::{ADDRESS, ADDRESS6, BRIDGE, NETWORK6};
@@ -16,8 +16,9 @@ use crate::dhcp::Rules;
 use crate::loaders;
 use crate::serve::{self, Running};
 use crate::settings::{
-    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, HearSettings, HttpsSettings, InventorySettings,
-    LogSettings, Settings, Subnet6Settings, SubnetSettings, TransferSettings, TrustSettings,
+    Advertise, AgentSettings, Dhcp6Mode, DhcpMode, DiscoverySettings, HearSettings, HttpsSettings,
+    InventorySettings, LogSettings, Settings, Subnet6Settings, SubnetSettings, TransferSettings,
+    TrustSettings,
 };
 
 /// What is given on the bridge.
@@ -151,7 +152,7 @@ impl Site {
             tftp_port: 69,
             tftp: crate::tftp::Config::default(),
             metadata_dir: Some(self.directory.join("metadata")),
-            unknown: UnknownMachines::Ignore,
+            discovery: DiscoverySettings::default(),
             secure_boot: self.secure_boot,
             uki_signing: self.uki_signing.clone(),
             raspberry_pi: false,

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use kiln_inventory::{Decision, Duid, Lease6, Sighting, Snapshot, Store, StoreError};
+use kiln_inventory::{Asker, Decision, Duid, Lease6, Place, Sighting, Snapshot, Store, StoreError};
 use kiln_ipxe::Endpoints;
 use kiln_types::Mac;
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::ServeError;
 use crate::boots::Boots;
 use crate::dhcp::{self, v6};
+use crate::discovery::Discovery;
 use crate::router::{self, Announcement, Prefix, Router};
 use crate::settings::{Dhcp6Mode, Settings, Subnet6Settings};
 
@@ -136,6 +137,7 @@ pub(super) struct Known<'a> {
     pub(super) inventory: Store,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) boots: Boots,
+    pub(super) discovery: Discovery,
     pub(super) planes: &'a [Endpoints],
 }
 
@@ -168,7 +170,7 @@ pub(super) fn start(
             server,
             snapshot: known.snapshot.clone(),
             ledger: ledger.clone(),
-            observer: Watcher6(known.boots.clone()),
+            observer: Watcher6(known.boots.clone(), known.discovery.clone()),
         });
         let (stop, death) = (stop.clone(), death.clone());
         tasks.push(tokio::spawn(async move {
@@ -190,7 +192,7 @@ impl v6::LeaseLog for Leases6 {
 }
 
 /// What DHCPv6 sees goes to the boot tracker.
-struct Watcher6(Boots);
+struct Watcher6(Boots, Discovery);
 
 impl v6::Observer for Watcher6 {
     fn seen(
@@ -201,5 +203,12 @@ impl v6::Observer for Watcher6 {
         address: Option<Ipv6Addr>,
     ) {
         self.0.seen(sighting, decision, fresh, address.map(Into::into));
+        let unknown = decision.is_some_and(|decision| {
+            decision.machine.as_ref().is_none_or(|machine| machine.id.is_unknown())
+        });
+        if unknown && sighting.asker != Asker::System {
+            let address = address.map(Into::into);
+            self.1.seen(sighting, Place { address, ..Place::default() });
+        }
     }
 }

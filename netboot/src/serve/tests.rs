@@ -1,10 +1,11 @@
-use kiln_inventory::UnknownMachines;
 use tempfile::TempDir;
 
 use std::net::{Ipv4Addr, UdpSocket};
 
 use super::*;
-use crate::settings::{AgentSettings, HearSettings, LogSettings, SubnetSettings, TransferSettings};
+use crate::settings::{
+    AgentSettings, DiscoverySettings, HearSettings, LogSettings, SubnetSettings, TransferSettings,
+};
 
 /// Settings that need no rights: loopback, ports that the kernel chooses, no DHCP, a loader in a folder.
 fn settings(dir: &TempDir) -> Settings {
@@ -30,7 +31,7 @@ fn settings(dir: &TempDir) -> Settings {
         tftp_port: 0,
         tftp: tftp::Config::default(),
         metadata_dir: None,
-        unknown: UnknownMachines::Ignore,
+        discovery: DiscoverySettings::default(),
         secure_boot: false,
         uki_signing: None,
         raspberry_pi: false,

@@ -1,3 +1,5 @@
+use kiln_inventory::UnknownMachines;
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -26,7 +28,7 @@ fn what_is_not_said_has_a_default() {
     let settings = Settings::parse(Path::new("kiln.toml"), GOOD).unwrap();
     assert_eq!(settings.socket, Path::new(DEFAULT_SOCKET));
     assert_eq!(settings.store_dir, Path::new(DEFAULT_STORE));
-    assert_eq!(settings.unknown, UnknownMachines::Ignore);
+    assert_eq!(settings.discovery.unknown, UnknownMachines::Ignore);
     let subnet = &settings.subnets[0];
     assert_eq!(subnet.lease_time, Duration::from_secs(12 * 3600));
     assert_eq!(subnet.dhcp, DhcpMode::Server);

@@ -1,0 +1,257 @@
+//! What becomes of machines that nobody has added: rules, and machines that are expected.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use kiln_inventory::{DiscoveryRule, Document, Expected, Stored};
+use serde::{Deserialize, Serialize};
+
+use super::access::{Access, Noun};
+use super::change::{Dry, IfMatch, Preview, Tagged};
+use super::discovery::vendor;
+use super::extract::{Body, Key, Params};
+use super::peer::Caller;
+use super::route::{Route, delete, get, post, put};
+use super::{Control, Fault};
+
+type Shared = State<Arc<Control>>;
+
+/// The most expected machines in one request.
+const MOST: usize = 10_000;
+/// The longest list of them.
+const MOST_BYTES: usize = 8 << 20;
+
+/// A rule for machines that nobody has added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RuleRow {
+    /// Our own id.
+    pub id: i64,
+    /// 1 at first, and one more with every change.
+    pub revision: i64,
+    /// What an operator says.
+    pub rule: DiscoveryRule,
+}
+
+/// An entry that a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Tried {
+    /// Its number.
+    pub id: i64,
+    /// Its interfaces.
+    pub macs: Vec<String>,
+    /// What it would be called, where the rule approves by a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Why it would not be approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What a rule would do with what is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RuleTest {
+    /// The rule.
+    pub rule: DiscoveryRule,
+    /// The entries that it is about.
+    pub entries: Vec<Tried>,
+}
+
+/// Machines that are to come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// All of them, in their order.
+    pub machines: Vec<Expected>,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    const RULES: &str = "/api/v1/discovery/rules";
+    const RULE: &str = "/api/v1/discovery/rules/{key}";
+    const EXPECTED: &str = "/api/v1/discovery/expected";
+    let (read, write) = (Access::Read(Noun::Discovery), Access::Write(Noun::Discovery));
+    vec![
+        get(RULES, read, "List rules, the strongest first", list).lists::<RuleRow>(),
+        post(RULES, write, "Add a rule", add)
+            .query::<Dry>()
+            .takes::<DiscoveryRule>()
+            .with(StatusCode::CREATED)
+            .gives::<RuleRow>(),
+        get(RULE, read, "Show a rule", show).gives::<RuleRow>(),
+        put(RULE, write, "Change a rule", change)
+            .query::<Dry>()
+            .takes::<DiscoveryRule>()
+            .gives::<RuleRow>(),
+        delete(RULE, write, "Remove a rule", remove).query::<Dry>().with(StatusCode::NO_CONTENT),
+        post("/api/v1/discovery/rules/{key}/test", read, "Say what a rule is about", test)
+            .gives::<RuleTest>(),
+        get(EXPECTED, read, "List machines that are to come", expected).lists::<Expected>(),
+        post(EXPECTED, write, "Expect machines, all of them or none", expect)
+            .query::<Dry>()
+            .takes::<Expect>()
+            .up_to(MOST_BYTES)
+            .with(StatusCode::CREATED)
+            .lists::<Expected>(),
+        delete("/api/v1/discovery/expected/{key}", write, "Expect a machine no longer", unexpect)
+            .query::<Dry>()
+            .with(StatusCode::NO_CONTENT),
+    ]
+}
+
+async fn list(State(control): Shared) -> Result<Json<Vec<RuleRow>>, Fault> {
+    let mut rules = control.inventory.all::<DiscoveryRule>().await?;
+    rules.sort_by(|a, b| a.document.by_strength(&b.document));
+    Ok(Json(rules.into_iter().map(row).collect()))
+}
+
+fn row(rule: Stored<DiscoveryRule>) -> RuleRow {
+    RuleRow { id: rule.id, revision: rule.revision, rule: rule.document }
+}
+
+fn tagged(rule: Stored<DiscoveryRule>) -> Tagged<Json<RuleRow>> {
+    Tagged(rule.revision, Json(row(rule)))
+}
+
+async fn named<T: Document>(control: &Control, what: &str, name: &str) -> Result<Stored<T>, Fault> {
+    let found = control.inventory.named::<T>(name).await?;
+    found.ok_or_else(|| Fault::not_found(what, name))
+}
+
+async fn rule(control: &Control, name: &str) -> Result<Stored<DiscoveryRule>, Fault> {
+    named(control, "discovery rule", name).await
+}
+
+async fn add(
+    State(control): Shared,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    Body(rule): Body<DiscoveryRule>,
+) -> Result<Response, Fault> {
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let added = edit.add(&rule).await?;
+    if dry.dry_run {
+        return Ok(Preview::of(None::<&DiscoveryRule>, Some(&rule)).into_response());
+    }
+    edit.commit().await?;
+    Ok((StatusCode::CREATED, tagged(added)).into_response())
+}
+
+async fn show(State(control): Shared, Key(key): Key) -> Result<Response, Fault> {
+    Ok(tagged(rule(&control, &key).await?).into_response())
+}
+
+async fn change(
+    State(control): Shared,
+    Key(key): Key,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
+    Body(other): Body<DiscoveryRule>,
+) -> Result<Response, Fault> {
+    let now = rule(&control, &key).await?;
+    let expected = condition.expected("the rule", now.revision)?;
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let changed = edit.change(now.id, &other, expected).await?;
+    let changed = changed.ok_or_else(|| Fault::not_found("discovery rule", &key))?;
+    if dry.dry_run {
+        return Ok(Preview::of(Some(&now.document), Some(&other)).into_response());
+    }
+    edit.commit().await?;
+    Ok(tagged(changed).into_response())
+}
+
+async fn remove(
+    State(control): Shared,
+    Key(key): Key,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    condition: IfMatch,
+) -> Result<Response, Fault> {
+    let now = rule(&control, &key).await?;
+    let expected = condition.expected("the rule", now.revision)?;
+    if dry.dry_run {
+        return Ok(Preview::of(Some(&now.document), None::<&DiscoveryRule>).into_response());
+    }
+    control.inventory.acting(&caller.name).remove::<DiscoveryRule>(now.id, expected).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Says which entries a rule is about. Nothing is changed, and stronger rules are not looked at.
+async fn test(State(control): Shared, Key(key): Key) -> Result<Json<RuleTest>, Fault> {
+    let rule = rule(&control, &key).await?.document;
+    let snapshot = control.view.snapshot();
+    let mut taken: std::collections::HashSet<String> =
+        snapshot.machines().iter().map(|machine| machine.spec.name.clone()).collect();
+    let mut entries = Vec::new();
+    for Stored { id, document: entry, .. } in control.inventory.discovered().await? {
+        let vendor = vendor(&control, &entry).unwrap_or_default();
+        if entry.is_marked() || !rule.matches(&entry, &vendor) {
+            continue;
+        }
+        let (name, note) = match &rule.machine_name {
+            None => (None, None),
+            Some(template) => {
+                let values = entry.attributes(&vendor);
+                let made =
+                    template.fill(&values, |path| entry.fact(path), |name| taken.contains(name));
+                (made.clone().ok(), made.err())
+            }
+        };
+        taken.extend(name.clone());
+        let macs = entry.macs.iter().map(ToString::to_string).collect();
+        entries.push(Tried { id, macs, name, note });
+    }
+    Ok(Json(RuleTest { rule, entries }))
+}
+
+async fn expected(State(control): Shared) -> Result<Json<Vec<Expected>>, Fault> {
+    let all = control.inventory.all::<Expected>().await?;
+    Ok(Json(all.into_iter().map(|expected| expected.document).collect()))
+}
+
+async fn expect(
+    State(control): Shared,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    Body(Expect { machines: all }): Body<Expect>,
+) -> Result<Response, Fault> {
+    if all.len() > MOST {
+        return Err(Fault::invalid(format!("at most {MOST} machines can be expected at a time")));
+    }
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let snapshot = control.view.snapshot();
+    let known: std::collections::HashSet<&str> =
+        snapshot.machines().iter().map(|machine| machine.spec.name.as_str()).collect();
+    for (place, expected) in all.iter().enumerate() {
+        let at = |fault: Fault| fault.at(format!("/machines/{place}"));
+        if known.contains(expected.name.as_str()) {
+            let text = format!("there is a machine `{}` already", expected.name);
+            return Err(at(Fault::new(StatusCode::CONFLICT, text)));
+        }
+        edit.add(expected).await.map_err(|error| at(error.into()))?;
+    }
+    if dry.dry_run {
+        return Ok(Preview::of(None::<&Vec<Expected>>, Some(&all)).into_response());
+    }
+    edit.commit().await?;
+    Ok((StatusCode::CREATED, Json(all)).into_response())
+}
+
+async fn unexpect(
+    State(control): Shared,
+    Key(key): Key,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
+    let now = named::<Expected>(&control, "expected machine", &key).await?;
+    if dry.dry_run {
+        return Ok(Preview::of(Some(&now.document), None::<&Expected>).into_response());
+    }
+    control.inventory.acting(&caller.name).remove::<Expected>(now.id, Some(now.revision)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,229 @@
+//! `kiln discovery`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use kiln_inventory::{DiscoveryState, Machine, NameTemplate};
+use kiln_types::ImageRef;
+
+use super::client::{Client, path_part};
+use super::discovery_rule::{self, ExpectCommand, RuleCommand};
+use super::print::{self, Column, Listed, col, more};
+use super::table::{moment, plain};
+use super::{ClientArgs, Failure, facts};
+use crate::api::{Approve, DiscoveryRow, MergeInto};
+
+/// Machines that nobody has added, and what becomes of them
+#[derive(Debug, Args)]
+pub struct DiscoveryArgs {
+    #[command(subcommand)]
+    command: DiscoveryCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DiscoveryCommand {
+    /// List machines that wanted to boot and that nobody has added
+    #[command(alias = "ls")]
+    List {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show all that is known of one, and which machine it looks like
+    Show {
+        /// Its number, or a hardware address
+        entry: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Make a machine of it
+    Approve {
+        /// Its number, or a hardware address
+        entry: String,
+        /// Name of the machine
+        #[arg(required_unless_present = "template")]
+        name: Option<String>,
+        /// How it is named instead: rack1-{n:02} takes the first number that is free, {vendor}-{serial} what was seen
+        #[arg(long, conflicts_with = "name")]
+        template: Option<NameTemplate>,
+        /// Label as KEY=VALUE, by which it gets into groups; can be given several times
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = label)]
+        label: Vec<(String, String)>,
+        /// Image that it is to run: NAME or NAME:CHANNEL
+        #[arg(long)]
+        image: Option<ImageRef>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Leave it alone: it gets no answer when it wants to boot
+    Ignore {
+        /// Its number, or a hardware address
+        entry: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Let it wait again
+    Unignore {
+        /// Its number, or a hardware address
+        entry: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Say which machine it is: that gets its network cards
+    Merge {
+        /// Its number, or a hardware address
+        entry: String,
+        /// Name or hardware address of the machine
+        machine: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Forget it; when it is seen again it is new
+    #[command(alias = "rm")]
+    Remove {
+        /// Its number, or a hardware address
+        entry: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Rules: add, list, show, remove, test
+    #[command(subcommand)]
+    Rule(RuleCommand),
+    /// Machines that are to come: add, list, remove
+    #[command(subcommand)]
+    Expected(ExpectCommand),
+}
+
+const ENTRIES: &str = "/api/v1/discovery";
+
+fn path(entry: &str, what: &str) -> String {
+    format!("{ENTRIES}/{}{what}", path_part(entry))
+}
+
+/// Reads a label.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write a label as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) async fn run(args: DiscoveryArgs) -> Result<(), Failure> {
+    match args.command {
+        DiscoveryCommand::List { client } => {
+            let rows: Vec<DiscoveryRow> = Client::new(&client).get(ENTRIES).await?;
+            print::list(&client, &rows)
+        }
+        DiscoveryCommand::Show { entry, client } => {
+            let row: DiscoveryRow = Client::new(&client).get(&path(&entry, "")).await?;
+            print::one(&client, &name(&row), &row, || shown(&row))
+        }
+        DiscoveryCommand::Approve { entry, name, template, label, image, client } => {
+            let labels: BTreeMap<String, String> = label.into_iter().collect();
+            let body = serde_json::to_vec(&Approve { name, template, labels, image })?;
+            let server = Client::new(&client);
+            let machine: Machine = server.post(&path(&entry, "/approve"), body).await?;
+            print::list(&client, &[machine])
+        }
+        DiscoveryCommand::Ignore { entry, client } => mark(&entry, "/ignore", &client).await,
+        DiscoveryCommand::Unignore { entry, client } => mark(&entry, "/unignore", &client).await,
+        DiscoveryCommand::Merge { entry, machine, client } => {
+            let body = serde_json::to_vec(&MergeInto { machine })?;
+            let server = Client::new(&client);
+            let machine: Machine = server.post(&path(&entry, "/merge"), body).await?;
+            print::list(&client, &[machine])
+        }
+        DiscoveryCommand::Remove { entry, client } => {
+            Client::new(&client).delete(&path(&entry, "")).await
+        }
+        DiscoveryCommand::Rule(rule) => discovery_rule::run(rule).await,
+        DiscoveryCommand::Expected(expected) => discovery_rule::expect(expected).await,
+    }
+}
+
+async fn mark(entry: &str, what: &str, client: &ClientArgs) -> Result<(), Failure> {
+    let row: DiscoveryRow = Client::new(client).post(&path(entry, what), b"{}".to_vec()).await?;
+    print::list(client, &[row])
+}
+
+fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| plain(&value.to_string()))
+}
+
+fn macs(row: &DiscoveryRow) -> String {
+    row.entry.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Says what becomes of an entry, and who says so.
+fn state(row: &DiscoveryRow) -> String {
+    let word = match row.entry.state {
+        DiscoveryState::Waiting => "waiting",
+        DiscoveryState::Held => "held",
+        DiscoveryState::Ignored => "ignored",
+    };
+    match &row.entry.rule {
+        Some(rule) => format!("{word} by rule {}", plain(rule)),
+        None => word.to_owned(),
+    }
+}
+
+impl Listed for DiscoveryRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("id", |it: &Self| it.id.to_string()),
+            col("mac", macs),
+            col("vendor", |it| or_dash(it.vendor.as_ref())),
+            col("firmware", |it| or_dash(it.entry.firmware.as_ref())),
+            col("subnet", |it| or_dash(it.entry.subnet.as_ref())),
+            col("state", state),
+            col("last", |it| moment(it.entry.last)),
+            col("looks like", |it| or_dash(it.looks_like.first().map(|like| &like.machine))),
+            more("first", |it| moment(it.entry.first)),
+            more("times", |it| it.entry.times.to_string()),
+            more("address", |it| or_dash(it.entry.address.as_ref())),
+            more("port", |it| or_dash(it.entry.circuit_id.as_ref())),
+            more("uuid", |it| or_dash(it.entry.uuid.as_ref())),
+            more("serial", |it| or_dash(it.entry.serial.as_ref())),
+        ]
+    }
+
+    fn name(&self) -> String {
+        name(self)
+    }
+}
+
+/// Returns the hardware address that an entry is called by.
+fn name(row: &DiscoveryRow) -> String {
+    row.entry.macs.first().map(ToString::to_string).unwrap_or_default()
+}
+
+fn shown(row: &DiscoveryRow) -> String {
+    let entry = &row.entry;
+    let mut lines: Vec<(&str, String)> = vec![
+        ("id", row.id.to_string()),
+        ("mac", macs(row)),
+        ("state", state(row)),
+        ("vendor", or_dash(row.vendor.as_ref())),
+        ("firmware", or_dash(entry.firmware.as_ref())),
+        ("arch", or_dash(row.arch.as_ref())),
+        ("uuid", or_dash(entry.uuid.as_ref())),
+        ("serial", or_dash(entry.serial.as_ref())),
+        ("asset", or_dash(entry.asset_tag.as_ref())),
+        ("subnet", or_dash(entry.subnet.as_ref())),
+        ("relay", or_dash(entry.relay.as_ref())),
+        ("port", or_dash(entry.circuit_id.as_ref())),
+        ("address", or_dash(entry.address.as_ref())),
+        ("hostname", or_dash(entry.hostname.as_ref())),
+        ("first", moment(entry.first)),
+        ("last", format!("{}, {} packets", moment(entry.last), entry.times)),
+    ];
+    if let Some(told) = &entry.facts {
+        lines.push(("hardware", facts::summary(&told.facts)));
+    }
+    if let Some(note) = &entry.note {
+        lines.push(("note", plain(note)));
+    }
+    for like in &row.looks_like {
+        lines.push(("", plain(&like.text)));
+    }
+    let lines: Vec<String> =
+        lines.into_iter().map(|(key, value)| format!("{key:<9}{value}")).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,194 @@
+//! Applies rules and lists to entries of which something is new.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_inventory::{
+    Becomes, Discovered, DiscoveryRule, DiscoveryState, Expected, Likeness, Recogniser, Settled,
+    Snapshot, Store, StoreError, Stored, Traits, World, settle,
+};
+
+use super::Vendors;
+use crate::view::View;
+
+/// The machines as they can be recognised, learnt anew when the inventory has changed.
+static KNOWN: Mutex<Option<(Arc<Snapshot>, Arc<Recogniser>)>> = Mutex::new(None);
+
+/// Returns what recognises the machines of a snapshot.
+pub(crate) fn recogniser(snapshot: &Arc<Snapshot>) -> Arc<Recogniser> {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((of, recogniser)) = &*known
+        && Arc::ptr_eq(of, snapshot)
+    {
+        return recogniser.clone();
+    }
+    let machines = snapshot.machines().iter();
+    let traits = machines.map(|machine| (machine.spec.name.clone(), Traits::known(&machine.spec)));
+    let recogniser = Arc::new(Recogniser::new(traits));
+    *known = Some((snapshot.clone(), recogniser.clone()));
+    recogniser
+}
+
+/// Returns the machines that an entry looks like, the likeliest first.
+pub(crate) fn likenesses(snapshot: &Arc<Snapshot>, entry: &Discovered) -> Vec<Likeness> {
+    recogniser(snapshot).recognise(&entry.traits())
+}
+
+/// Who applies the rules.
+#[derive(Debug)]
+pub(super) struct Judge {
+    view: Arc<View>,
+    vendors: Vendors,
+}
+
+/// What the inventory says at one moment, and what was made of entries since.
+struct Site {
+    rules: Vec<DiscoveryRule>,
+    expected: Vec<Stored<Expected>>,
+    entries: Vec<Stored<Discovered>>,
+    snapshot: Arc<Snapshot>,
+    names: HashSet<String>,
+    added: Vec<(String, Traits)>,
+}
+
+impl Judge {
+    pub(super) const fn new(view: Arc<View>, vendors: Vendors) -> Self {
+        Self { view, vendors }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        self.view.inventory()
+    }
+
+    /// Settles what becomes of some entries. Each is looked at once: where nothing is said of it, it waits for a person.
+    pub(super) async fn settle(&self, entries: &[i64]) -> Result<(), StoreError> {
+        let store = self.store();
+        let mut rules: Vec<DiscoveryRule> =
+            store.all().await?.into_iter().map(|rule| rule.document).collect();
+        rules.sort_by(DiscoveryRule::by_strength);
+        let expected = store.all::<Expected>().await?;
+        if rules.is_empty() && expected.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.view.snapshot();
+        let names = snapshot.machines().iter().map(|machine| machine.spec.name.clone()).collect();
+        let all = store.discovered().await?;
+        let mut site = Site { rules, expected, entries: all, snapshot, names, added: Vec::new() };
+        let mut changed = false;
+        for id in entries {
+            changed |= self.settle_one(&mut site, *id).await?;
+        }
+        if changed && let Err(error) = self.view.refresh().await {
+            let error = crate::cli::chain(&error);
+            tracing::warn!(error, "the inventory cannot be read; what was known stays in use");
+        }
+        Ok(())
+    }
+
+    /// Returns whether that changes what machines get.
+    async fn settle_one(&self, site: &mut Site, id: i64) -> Result<bool, StoreError> {
+        let Some(place) = site.entries.iter().position(|entry| entry.id == id) else {
+            return Ok(false);
+        };
+        let Some(now) = site.entries.get(place).cloned() else { return Ok(false) };
+        let entry = &now.document;
+        if entry.is_marked() {
+            return Ok(false);
+        }
+        match self.look(site, &now) {
+            Settled::Wait => Ok(false),
+            Settled::Ignore { rule } => {
+                let state = DiscoveryState::Ignored;
+                let ignored = Discovered { state, rule: Some(rule), note: None, ..entry.clone() };
+                self.keep(&now, ignored).await
+            }
+            Settled::Hold { rule, why } => {
+                let state = DiscoveryState::Held;
+                let held = Discovered { state, rule, note: why, ..entry.clone() };
+                self.keep(&now, held).await
+            }
+            Settled::Machine(becomes) => {
+                let rule = becomes.rule.clone();
+                match self.approve(&now, &becomes, &site.expected).await {
+                    Ok(false) => Ok(false),
+                    Ok(true) => {
+                        site.entries.remove(place);
+                        let name = becomes.machine.name.clone();
+                        site.expected
+                            .retain(|e| Some(&e.document.name) != becomes.expected.as_ref());
+                        site.added.push((name.clone(), Traits::known(&becomes.machine)));
+                        site.names.insert(name);
+                        Ok(true)
+                    }
+                    Err(error) if error.is_conflict() || error.is_invalid() => {
+                        let (state, note) = (DiscoveryState::Held, Some(error.to_string()));
+                        self.keep(&now, Discovered { state, rule, note, ..entry.clone() }).await
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    fn look(&self, site: &Site, now: &Stored<Discovered>) -> Settled {
+        let entry = &now.document;
+        let mut looks_like = likenesses(&site.snapshot, entry);
+        looks_like.extend(Recogniser::new(site.added.iter().cloned()).recognise(&entry.traits()));
+        let others = site.entries.iter().filter(|other| other.id != now.id);
+        let twin = others.map(|other| &other.document).find(|other| entry.is_twin_of(other));
+        let expected: Vec<Expected> =
+            site.expected.iter().map(|expected| expected.document.clone()).collect();
+        let world = World {
+            rules: &site.rules,
+            expected: &expected,
+            looks_like: &looks_like,
+            twin,
+            is_taken: &|name| site.names.contains(name),
+        };
+        let vendor = entry.macs.first().and_then(|mac| self.vendors.of(*mac)).unwrap_or_default();
+        settle(entry, vendor, &world)
+    }
+
+    async fn keep(&self, now: &Stored<Discovered>, entry: Discovered) -> Result<bool, StoreError> {
+        if now.document == entry {
+            return Ok(false);
+        }
+        let was = now.document.state == DiscoveryState::Ignored;
+        let ignores = was != (entry.state == DiscoveryState::Ignored);
+        let mac = entry.macs.first().map(ToString::to_string);
+        let kept = self.store().judge_discovered(now.id, now.revision, &entry).await?;
+        if kept {
+            let Discovered { rule, note, .. } = &entry;
+            tracing::debug!(mac, ?rule, ?note, state = ?entry.state, "discovered machine");
+        }
+        Ok(kept && ignores)
+    }
+
+    async fn approve(
+        &self,
+        now: &Stored<Discovered>,
+        becomes: &Becomes,
+        expected: &[Stored<Expected>],
+    ) -> Result<bool, StoreError> {
+        let Becomes { machine, rule, expected: name } = becomes;
+        let by = match (rule, name) {
+            (Some(rule), _) => format!("discovery rule {rule}"),
+            (None, Some(name)) => format!("expected machine {name}"),
+            (None, None) => "discovery".to_owned(),
+        };
+        let store = self.store().acting(&by);
+        let mut edit = store.edit().await?;
+        let there = edit.discovered(now.id, None).await?;
+        let Some(there) = there.filter(|there| there.revision == now.revision) else {
+            return Ok(false);
+        };
+        if let Some(expected) = expected.iter().find(|e| Some(&e.document.name) == name.as_ref()) {
+            edit.remove::<Expected>(expected.id, Some(expected.revision)).await?;
+        }
+        let added = edit.approve(&there, machine).await?;
+        edit.commit().await?;
+        let mac = machine.macs.first().map(ToString::to_string);
+        tracing::info!(machine = added.spec.name, id = added.id.0, mac, by, "machine approved");
+        Ok(true)
+    }
+}
