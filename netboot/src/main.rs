@@ -6,6 +6,7 @@ use clap::Parser as _;
 use kiln::cli::{self, Cli, Command, Failure};
 
 fn main() -> ExitCode {
+    cli::completions::answer();
     let cli = Cli::parse();
     cli::init_logging(&cli.command);
     match run(cli) {

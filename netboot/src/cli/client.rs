@@ -54,6 +54,12 @@ impl Client {
         Ok(serde_json::from_slice(&self.send(Method::GET, path, Vec::new()).await?)?)
     }
 
+    /// Gets a text.
+    pub(super) async fn text(&self, path: &str) -> Result<String, Failure> {
+        let bytes = self.send(Method::GET, path, Vec::new()).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,

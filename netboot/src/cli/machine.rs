@@ -266,7 +266,9 @@ async fn set_all(set: SetArgs) -> Result<(), Failure> {
         };
         done.extend(tally.note(name, machine));
     }
-    print::list(&client, &done)?;
+    if !done.is_empty() {
+        print::list(&client, &done)?;
+    }
     tally.end("were not changed")
 }
 
@@ -293,6 +295,8 @@ pub(super) async fn preview(
 async fn show_all(chosen: &Chosen, watch: WatchArg, client: &ClientArgs) -> Result<(), Failure> {
     let server = Client::new(client);
     let how = How::of(client);
+    // Those that are there are shown before it is told which are not.
+    let mut ended = Ok(());
     watch::show(&server, watch, Some("machine,group,boot"), async || {
         let mut texts = Vec::new();
         let (mut tally, mut machines) = (Tally::default(), Vec::new());
@@ -304,7 +308,11 @@ async fn show_all(chosen: &Chosen, watch: WatchArg, client: &ClientArgs) -> Resu
             }
             machines.push(machine);
         }
-        tally.end("were not found")?;
+        match machines.is_empty() {
+            true => tally.end("were not found")?,
+            false if !watch.watch => ended = tally.end("were not found"),
+            false => {}
+        }
         let text = match (how.output, &machines[..]) {
             (Output::Table | Output::Wide, _) => texts.join("\n\n"),
             (Output::Json | Output::Yaml, [machine]) => print::value(how.output, machine)?,
@@ -312,7 +320,8 @@ async fn show_all(chosen: &Chosen, watch: WatchArg, client: &ClientArgs) -> Resu
         };
         Ok(Look::one(&text, text.clone()))
     })
-    .await
+    .await?;
+    ended
 }
 
 /// Prints what several machines say: alone as it is, or else each with its name.

@@ -11,6 +11,7 @@ pub mod ca;
 pub mod check;
 mod chosen;
 mod client;
+pub mod completions;
 pub mod config;
 mod confirm;
 mod diff;
@@ -18,6 +19,7 @@ pub mod discovery;
 mod discovery_rule;
 pub mod doctor;
 mod efi;
+pub mod events;
 mod export;
 mod facts;
 pub mod group;
@@ -28,6 +30,8 @@ pub mod machine;
 mod machine_show;
 mod machine_spec;
 mod machine_state;
+#[cfg(test)]
+mod man_tests;
 mod order;
 mod print;
 mod remote;
@@ -38,8 +42,10 @@ mod settings_args;
 mod sign;
 pub mod simulate;
 mod sse;
+pub mod support;
 mod table;
 pub mod token;
+pub mod top;
 pub mod user;
 mod watch;
 
@@ -96,6 +102,10 @@ pub enum Command {
     Secret(secret::SecretArgs),
     /// Users of the API: add, list, passwd, remove
     User(user::UserArgs),
+    /// What happens: changes, boots, builds
+    Events(events::EventsArgs),
+    /// Machines that boot now, live
+    Top(top::TopArgs),
     /// Log of changes: list, verify
     Audit(audit::AuditArgs),
     /// Keys: show, export, list, rotate, trust, distrust, secure-boot
@@ -110,6 +120,10 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Boot machines that are not there, to see how long many take
     Simulate(simulate::SimulateArgs),
+    /// An archive of what helps to find out what is wrong, without secrets
+    SupportBundle(support::SupportArgs),
+    /// What makes a shell complete command lines: bash, zsh, fish
+    Completions(completions::CompletionsArgs),
     /// Show everything on this computer
     Demo(DemoArgs),
 }
@@ -222,6 +236,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(args) => token::run(args).await,
         Command::Secret(args) => secret::run(args).await,
         Command::User(args) => user::run(args).await,
+        Command::Events(args) => events::run(args).await,
+        Command::Top(args) => top::run(args).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Key(args) => key::run(&args),
         Command::Ca(args) => ca::run(&args),
@@ -229,6 +245,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup(args) => backup::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
+        Command::SupportBundle(args) => support::run(args).await,
+        Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => Ok(crate::demo::run(&args)?),
     }
 }

@@ -71,6 +71,12 @@ impl Look {
         Ok(Self { whole, head, parts })
     }
 
+    /// Puts a title above it, which is not printed by itself.
+    pub(super) fn below(mut self, title: &str) -> Self {
+        self.whole = format!("{title}\n\n{}", self.whole);
+        self
+    }
+
     /// Looks at one thing, which is as its state says.
     pub(super) fn one(state: &str, text: String) -> Self {
         let part = Part { key: String::new(), state: state.to_owned(), text: text.clone() };
