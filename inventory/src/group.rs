@@ -3,6 +3,7 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::apply::keep_secrets;
 use crate::settings::{check_cmdline, check_metadata};
 use crate::{Document, Selector, Settings, may_set_option};
 
@@ -60,6 +61,10 @@ impl Document for Group {
         }
         check_metadata(&settings.metadata)
             .map_err(|what| format!("the metadata of group `{name}` {what}"))
+    }
+
+    fn keep(&mut self, now: &Self) {
+        keep_secrets(&mut self.settings.metadata, &now.settings.metadata);
     }
 
     fn hide(document: &mut Value) {

@@ -14,6 +14,7 @@
 #[macro_use]
 mod number;
 
+mod apply;
 mod bake;
 mod boot;
 mod decide;
@@ -42,6 +43,7 @@ mod snapshot;
 mod state_disk;
 mod store;
 
+pub use apply::{Wanted, Wrong};
 pub use bake::Bake;
 pub use boot::{Boot, BootEvent, BootId, NewBoot, Outcome, Phase};
 pub use decide::decide;
@@ -70,7 +72,7 @@ pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{Claim, ImageVersion, Kept, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
-    BLOCK, BackupError, BackupFile, BackupSummary, Change, Cutoff, Database, Document, Edit,
-    FeedEvent, ParseDatabaseError, PostgresUrl, Store, StoreError, Stored, StoredFacts, Verb,
-    Verified, verify_backup,
+    Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Cutoff, Database, Document,
+    Edit, FeedEvent, Outline, ParseDatabaseError, PostgresUrl, Source, Store, StoreError, Stored,
+    StoredFacts, Verb, Verified, verify_backup,
 };

@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 };
 use tokio::sync::watch;
 
+pub use apply::{Applied, Outline, Source};
 pub use backup::{BackupError, BackupFile, BackupSummary, verify_backup};
 pub use changes::{Change, Verb, Verified};
 pub use database::{Database, ParseDatabaseError, PostgresUrl};
@@ -27,6 +28,9 @@ pub use servers::BLOCK;
 
 use db::{Db, Tx};
 
+mod apply;
+#[cfg(test)]
+mod apply_tests;
 mod backup;
 #[cfg(test)]
 mod backup_tests;

@@ -20,6 +20,7 @@ pub mod discovery;
 pub mod doctor;
 pub mod explain;
 pub mod facts;
+pub mod files;
 pub mod hear;
 pub mod http;
 pub mod import;

@@ -1,5 +1,6 @@
 //! Starts the server's parts on the addresses that the settings name, and stops them in order.
 
+mod files;
 mod inventory;
 mod ipv6;
 mod sockets;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::files::FilesFault;
 pub(crate) use self::inventory::take as take_data;
 use self::sockets::{PlaneSockets, Sockets, WireSockets};
 use crate::bake::{Baker, BakerConfig};
@@ -361,6 +363,17 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         let follow = inventory::follow(inventory.clone(), view.clone(), stop.clone());
         running.tasks.push(tokio::spawn(follow));
     }
+    let files_fault = FilesFault::default();
+    match &settings.inventory.files {
+        Some(dir) => {
+            let (inventory, view) = (inventory.clone(), view.clone());
+            let mut keeper = files::Keeper::new(dir, inventory, view, files_fault.clone());
+            // Before the first machine is answered.
+            keeper.look(true).await;
+            running.tasks.push(tokio::spawn(keeper.run(stop.clone())));
+        }
+        None => running.tasks.push(tokio::spawn(files::nothing_to_read(stop.clone()))),
+    }
     let prune = inventory::prune(inventory.clone(), settings.inventory.keep, stop.clone());
     running.tasks.push(tokio::spawn(prune));
     let vendors = tokio::task::spawn_blocking(Vendors::of_host).await.unwrap_or_default();
@@ -427,6 +440,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         tftp: running.tftp.iter().map(tftp::Server::stats).collect(),
         transfers,
         subnets: settings.subnets.clone(),
+        files: settings.inventory.files.is_some().then(|| files_fault.clone()),
     };
     let shown = observe::router(observed);
     if let Some(listener) = sockets.metrics {

@@ -98,7 +98,7 @@ fn problem(error: &Error) -> String {
             "a text is expected here; put it in quotes if it is one".to_owned()
         }
         Error::MultipleDocuments { .. } => {
-            "a second document begins here; a file holds one specification".to_owned()
+            "a second document begins here; a file holds one".to_owned()
         }
         Error::UnknownAnchor { .. } => "no anchor of this name comes before".to_owned(),
         Error::Budget { .. }
@@ -127,7 +127,8 @@ fn problem(error: &Error) -> String {
     }
 }
 
-fn unknown_key(key: &str, known: &[&str]) -> String {
+/// Says that a key means nothing, and which one was probably meant.
+pub fn unknown_key(key: &str, known: &[&str]) -> String {
     let name = short(key);
     match nearest(key, known) {
         Some(meant) => format!("unknown key `{name}`; did you mean `{meant}`?"),

@@ -3,6 +3,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_saphyr::{Options, budget};
 
 use super::check::check;
@@ -82,6 +83,29 @@ pub(super) fn read(file: &str, text: &str) -> Result<Spec, SpecError> {
     let (mut spec, place) = whole.into_parts();
     spec.place = place;
     Ok(spec)
+}
+
+/// Reads a YAML file of any other kind, which may be as large as its text allows. Every [`Placed`] in it knows its place.
+///
+/// # Errors
+///
+/// Fails when it is wrong, and says where.
+pub fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, SpecError> {
+    let file = Arc::from(file);
+    let mut options = options();
+    // Aliases may make a text several times as large as it is, and no more.
+    let length = text.len();
+    options.alias_limits.max_total_replayed_events = 1_000_000 + length / 2;
+    if let Some(budget) = &mut options.budget {
+        budget.max_nodes = 1_000_000 + length / 2;
+        budget.max_events = 2_000_000 + 2 * length;
+        budget.max_total_scalar_bytes = MAX_TEXT + length;
+        budget.max_aliases = 250_000;
+        budget.max_merge_keys = 250_000;
+        budget.enforce_alias_anchor_ratio = false;
+    }
+    within(&file, || serde_saphyr::from_str_with_options(text, options))
+        .map_err(|error| from_parser(&file, &error))
 }
 
 /// Limits of the parser: what a specification cannot need only costs time and memory.

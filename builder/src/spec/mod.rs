@@ -42,7 +42,7 @@ pub use self::check::KernelSource;
 pub use self::container::{ContainerSpec, OnFailure};
 pub use self::debian::{DebianSource, DebianSpec, Moment};
 pub use self::device::{DeviceKind, DeviceSpec, IdMapping};
-pub use self::error::SpecError;
+pub use self::error::{SpecError, unknown_key};
 pub use self::fields::{
     ContainerName, FileMode, Layout, Namespace, PerArch, Scalar, Seccomp, VolumeName,
 };
@@ -54,7 +54,7 @@ pub use self::init::InitSpec;
 pub use self::kernel::{Cmdline, KernelSpec, ModuleSelection};
 pub use self::label::{LABEL, label};
 pub use self::limits::Rlimit;
-pub use self::load::{load, parse};
+pub use self::load::{load, parse, read_yaml};
 pub use self::mount::{Bind, Mount, MountSpec, Tmpfs};
 pub use self::place::{Place, Placed};
 pub use self::resources::{

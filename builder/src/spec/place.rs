@@ -48,6 +48,15 @@ impl Place {
         Self { file: Arc::clone(file), position }
     }
 
+    /// Says where in a text something is, by what comes before it.
+    pub fn behind(file: &str, before: &str) -> Self {
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let position = NonZeroU32::new(number(line)).map(|line| (line, number(column)));
+        Self { file: file.into(), position }
+    }
+
     /// Returns the name of the file.
     pub fn file(&self) -> &str {
         &self.file
@@ -71,7 +80,8 @@ impl<T> Placed<T> {
         &mut self.value
     }
 
-    pub(super) fn into_parts(self) -> (T, Place) {
+    /// Returns the value, and where it was written.
+    pub fn into_parts(self) -> (T, Place) {
         (self.value, self.place)
     }
 }

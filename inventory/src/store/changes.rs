@@ -6,7 +6,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 
-use super::db::{Tx, query};
+use super::apply::places;
+use super::db::{Tx, query, query_made};
 use super::row::{damaged, parse, parse_word, word};
 use super::{Store, StoreError};
 
@@ -194,25 +195,30 @@ impl Change {
     }
 
     pub(super) async fn write(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        query(concat!(
-            "INSERT INTO changes (",
-            columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-        ))
-        .bind(self.id)
-        .bind(self.at)
-        .bind(&self.actor)
-        .bind(&self.noun)
-        .bind(self.subject)
-        .bind(&self.name)
-        .bind(word(&self.verb))
-        .bind(&self.before)
-        .bind(&self.after)
-        .bind(self.previous.map(|digest| digest.hex()).unwrap_or_default())
-        .bind(self.hash.hex())
-        .execute(tx)
-        .await
-        .map_err(|source| StoreError::writing(CHANGES, source))?;
+        Self::write_all(std::slice::from_ref(self), tx).await
+    }
+
+    /// Writes changes that follow each other by one statement.
+    pub(super) async fn write_all(changes: &[Self], tx: &mut Tx) -> Result<(), StoreError> {
+        let text = format!(
+            concat!("INSERT INTO changes (", columns!(), ") VALUES {}"),
+            places(changes.len(), 11)
+        );
+        let insert = changes.iter().fold(query_made(text), |query, change| {
+            query
+                .bind(change.id)
+                .bind(change.at)
+                .bind(&change.actor)
+                .bind(&change.noun)
+                .bind(change.subject)
+                .bind(&change.name)
+                .bind(word(&change.verb))
+                .bind(&change.before)
+                .bind(&change.after)
+                .bind(change.previous.map(|digest| digest.hex()).unwrap_or_default())
+                .bind(change.hash.hex())
+        });
+        insert.execute(tx).await.map_err(|source| StoreError::writing(CHANGES, source))?;
         Ok(())
     }
 

@@ -53,6 +53,11 @@ pub trait Document: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sy
         Ok(())
     }
 
+    /// Takes over from what is there what files may leave out, such as secrets.
+    fn keep(&mut self, now: &Self) {
+        let _ = now;
+    }
+
     /// Takes out of a document what may not be in the log of changes.
     fn hide(document: &mut Value) {
         let _ = document;
@@ -71,6 +76,8 @@ pub struct Stored<T> {
     pub document: T,
 }
 
+const ALL: &str = "SELECT id, revision, document FROM documents WHERE noun = $1 ORDER BY id";
+
 type Row = (i64, i64, String);
 
 fn read<T: Document>((id, revision, text): Row) -> Result<Stored<T>, StoreError> {
@@ -78,7 +85,7 @@ fn read<T: Document>((id, revision, text): Row) -> Result<Stored<T>, StoreError>
     Ok(Stored { id, revision, document })
 }
 
-fn shown<T: Document>(document: &T) -> Value {
+pub(super) fn shown<T: Document>(document: &T) -> Value {
     let mut value = serde_json::to_value(document).unwrap_or_default();
     T::hide(&mut value);
     value
@@ -91,12 +98,11 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn all<T: Document>(&self) -> Result<Vec<Stored<T>>, StoreError> {
-        let rows: Vec<Row> =
-            query("SELECT id, revision, document FROM documents WHERE noun = $1 ORDER BY id")
-                .bind(T::NOUN)
-                .fetch_all(&self.db)
-                .await
-                .map_err(StoreError::reading(DOCUMENTS))?;
+        let rows: Vec<Row> = query(ALL)
+            .bind(T::NOUN)
+            .fetch_all(&self.db)
+            .await
+            .map_err(StoreError::reading(DOCUMENTS))?;
         rows.into_iter().map(read).collect()
     }
 
@@ -180,6 +186,16 @@ impl Store {
 }
 
 impl Edit<'_> {
+    /// Returns every document of a noun, as this edit sees them.
+    pub(super) async fn all<T: Document>(&mut self) -> Result<Vec<Stored<T>>, StoreError> {
+        let rows: Vec<Row> = query(ALL)
+            .bind(T::NOUN)
+            .fetch_all(&mut self.tx)
+            .await
+            .map_err(StoreError::reading(DOCUMENTS))?;
+        rows.into_iter().map(read).collect()
+    }
+
     /// As [`Store::add`].
     ///
     /// # Errors

@@ -11,6 +11,9 @@ use super::{Store, StoreError};
 
 const CHANGES: &str = "changes";
 
+/// Rows of the log that are written by one statement.
+const ROWS: usize = 250;
+
 /// The number of the lock that writers of nouns take in PostgreSQL, so that the log of changes is one line. SQLite has
 /// one writer at a time in any case.
 const ONE_WRITER: &str = "SELECT pg_advisory_xact_lock(5495115)";
@@ -43,6 +46,16 @@ pub(super) struct Step<'a> {
     pub(super) after: Option<Value>,
 }
 
+impl Step<'_> {
+    const fn verb(&self) -> Verb {
+        match (&self.before, &self.after) {
+            (None, _) => Verb::Add,
+            (_, None) => Verb::Remove,
+            _ => Verb::Change,
+        }
+    }
+}
+
 impl Store {
     /// Begins to change nouns. Others wait until it is committed or dropped, so that nothing slow may happen meanwhile.
     ///
@@ -65,13 +78,24 @@ impl Store {
 impl Edit<'_> {
     /// Writes down a change of a noun.
     pub(super) async fn log(&mut self, step: Step<'_>) -> Result<(), StoreError> {
-        let verb = match (&step.before, &step.after) {
-            (None, _) => Verb::Add,
-            (_, None) => Verb::Remove,
-            _ => Verb::Change,
-        };
         let documents = (step.before.as_ref().map(json), step.after.as_ref().map(json));
-        self.write(verb, (step.noun, step.subject, step.name), documents).await
+        self.write(step.verb(), (step.noun, step.subject, step.name), documents).await
+    }
+
+    /// Writes down many changes at once.
+    pub(super) async fn log_all(&mut self, steps: Vec<Step<'_>>) -> Result<(), StoreError> {
+        for steps in steps.chunks(ROWS) {
+            let mut changes = Vec::with_capacity(steps.len());
+            for step in steps {
+                let documents = (step.before.as_ref().map(json), step.after.as_ref().map(json));
+                let noun = (step.noun, step.subject, step.name);
+                self.last =
+                    self.last.next(self.at, &self.store.actor, step.verb(), noun, documents);
+                changes.push(self.last.clone());
+            }
+            Change::write_all(&changes, &mut self.tx).await?;
+        }
+        Ok(())
     }
 
     /// Writes down what was asked for in vain.
@@ -94,6 +118,11 @@ impl Edit<'_> {
         change.write(&mut self.tx).await?;
         self.last = change;
         Ok(())
+    }
+
+    /// Returns the number of the last change that was there when the edit began.
+    pub const fn began_at(&self) -> i64 {
+        self.first
     }
 
     /// Returns how many changes were made so far.

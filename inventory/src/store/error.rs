@@ -116,6 +116,9 @@ pub enum StoreError {
         /// The one that there is.
         name: String,
     },
+    /// It is described elsewhere; the text says where.
+    #[error("{0}")]
+    Owned(String),
     /// The machine is locked.
     #[error("machine `{0}` is locked; `kiln machine unlock {0}` lets it be changed")]
     Locked(String),
@@ -174,6 +177,7 @@ impl StoreError {
                 | Self::AddressTaken { .. }
                 | Self::Taken { .. }
                 | Self::Locked(_)
+                | Self::Owned(_)
         )
     }
 

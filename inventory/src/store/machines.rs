@@ -197,15 +197,15 @@ impl Edit<'_> {
     }
 }
 
-type Row = (i64, i64, String);
+pub(super) type Row = (i64, i64, String);
 
-fn read((id, revision, spec): Row) -> Result<Machine, StoreError> {
+pub(super) fn read((id, revision, spec): Row) -> Result<Machine, StoreError> {
     let spec = serde_json::from_str(&spec).map_err(|_| damaged("a machine", &spec))?;
     Ok(Machine { id: MachineId(id), revision, spec })
 }
 
 /// Returns what the log of changes may say of a machine.
-fn shown(machine: &NewMachine) -> Value {
+pub(super) fn shown(machine: &NewMachine) -> Value {
     let mut value = serde_json::to_value(machine).unwrap_or_default();
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("secrets");
@@ -287,7 +287,7 @@ async fn free(
 }
 
 /// Refuses what no machine can be.
-fn check(machine: &NewMachine) -> Result<(), StoreError> {
+pub(super) fn check(machine: &NewMachine) -> Result<(), StoreError> {
     let name = &machine.name;
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends = name.bytes().next().is_some_and(plain) && name.bytes().last().is_some_and(plain);

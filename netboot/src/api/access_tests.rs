@@ -60,6 +60,7 @@ get /api/v1/boots/{id}/kernel-log boot:read
 get /api/v1/boots/{id}/log boot:read
 get /api/v1/leases lease:read
 get /api/v1/leases/{key} lease:read
+post /api/v1/leases lease:write
 delete /api/v1/leases/{key} lease:write
 get /api/v1/images image:read
 get /api/v1/builds build:read
@@ -84,6 +85,7 @@ get /api/v1/events event:read
 get /api/v1/inventory/ansible machine:read
 get /api/v1/inventory/prometheus machine:read
 post /api/v1/inventory/netbox machine:write
+post /api/v1/apply machine:write
 ";
 
 /// A stranger on the network; each test is another one, because failures are counted.

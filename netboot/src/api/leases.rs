@@ -1,19 +1,23 @@
 //! Leases: list, show, release.
 
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use kiln_inventory::Lease;
+use kiln_inventory::{Lease, Machine};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
-use super::extract::{Key, Params};
+use super::change::Dry;
+use super::extract::{Body, Key, Params};
 use super::page::Which;
 use super::peer::Caller;
-use super::route::{Route, delete, get};
+use super::route::{Route, delete, get, post};
 use super::{Control, Fault};
+use crate::settings::DhcpMode;
 
 /// A lease, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -26,10 +30,37 @@ pub struct LeaseRow {
     pub machine: Option<String>,
 }
 
+/// What became of leases of another server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TakenLeases {
+    /// How many were taken over, or would be.
+    pub taken: usize,
+    /// Those that were not.
+    pub skipped: Vec<SkippedLease>,
+}
+
+/// A lease that was not taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SkippedLease {
+    /// Its address.
+    #[schema(value_type = String, format = Ipv4)]
+    pub address: Ipv4Addr,
+    /// Why.
+    pub why: String,
+}
+
+/// The longest list of leases that is read.
+const MOST_BYTES: usize = 16 << 20;
+
 pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Lease), Access::Write(Noun::Lease));
     vec![
         get("/api/v1/leases", read, "List leases", list).query::<Which>().lists::<LeaseRow>(),
+        post("/api/v1/leases", write, "Take over leases that another server gave", take_over)
+            .query::<Dry>()
+            .takes_list::<Lease>()
+            .up_to(MOST_BYTES)
+            .gives::<TakenLeases>(),
         get("/api/v1/leases/{key}", read, "Show a lease", show).gives::<LeaseRow>(),
         delete("/api/v1/leases/{key}", write, "End a lease", release).with(StatusCode::NO_CONTENT),
     ]
@@ -58,6 +89,49 @@ async fn show(
     Key(key): Key,
 ) -> Result<Json<LeaseRow>, Fault> {
     Ok(Json(find(&control, &caller, &key)?))
+}
+
+/// Takes over leases of addresses that this server gives: those of its pools, unless they are reserved for another machine.
+async fn take_over(
+    State(control): State<Arc<Control>>,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    Body(leases): Body<Vec<Lease>>,
+) -> Result<Json<TakenLeases>, Fault> {
+    if !caller.rights.sees_all() {
+        let text = "leases are of any machine, and you may change some machines only";
+        return Err(Fault::new(StatusCode::FORBIDDEN, text));
+    }
+    let snapshot = control.view.snapshot();
+    let reserved: HashMap<Ipv4Addr, &Machine> = snapshot
+        .machines()
+        .iter()
+        .filter_map(|machine| Some((machine.spec.address?, &**machine)))
+        .collect();
+    let refuses = |lease: &Lease| {
+        let address = lease.address;
+        if let Some(machine) = reserved.get(&address)
+            && !machine.spec.macs.contains(&lease.mac)
+        {
+            return Some(format!("the address is reserved for machine `{}`", machine.spec.name));
+        }
+        let given = control.endpoints.iter().any(|(subnet, _)| {
+            subnet.dhcp == DhcpMode::Server
+                && subnet.pool.iter().any(|pool| pool.contains(&address))
+        });
+        (!given).then(|| "no pool of this server has the address".to_owned())
+    };
+    let all = leases.len();
+    let skipped = control.leases.take_over(leases, dry.dry_run, refuses).ok_or_else(|| {
+        let text = "too many leases wait for the disk; try again";
+        Fault::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(1)
+    })?;
+    let taken = all - skipped.len();
+    if !dry.dry_run {
+        tracing::info!(taken, by = caller.name, "leases of another server taken over");
+    }
+    let skipped = skipped.into_iter().map(|(address, why)| SkippedLease { address, why });
+    Ok(Json(TakenLeases { taken, skipped: skipped.collect() }))
 }
 
 /// Ends a lease. Whose it was may go on using the address until it comes to renew it; then it gets it again, unless

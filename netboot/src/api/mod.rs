@@ -2,6 +2,7 @@
 //! who have a token.
 
 mod access;
+mod apply;
 mod audit;
 mod boots;
 mod builds;
@@ -43,6 +44,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 pub use access::{Noun, ParseNounError};
+pub use apply::{AppliedChange, Apply, ApplyAnswer};
 pub use audit::{AuditRow, Verification};
 pub use boots::{BootDetail, BootRow, KernelLog};
 pub use builds::BuildLog;
@@ -55,7 +57,7 @@ pub use gate::Gate;
 pub use groups::{GroupRow, MachineSettings};
 pub use identity::{Merge, Split};
 pub use images::Images;
-pub use leases::LeaseRow;
+pub use leases::{LeaseRow, SkippedLease, TakenLeases};
 pub use listen::serve_encrypted;
 pub use merge::FieldChange;
 pub use netbox::{Import, ImportChange, Skipped};
@@ -127,6 +129,8 @@ pub fn router(control: Control) -> Router {
 
 #[cfg(test)]
 mod access_tests;
+#[cfg(test)]
+mod apply_tests;
 #[cfg(test)]
 mod discovery_tests;
 #[cfg(test)]

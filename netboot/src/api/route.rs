@@ -95,6 +95,12 @@ impl Route {
         self
     }
 
+    /// It takes a list of these.
+    pub(super) fn takes_list<T: ToSchema>(mut self) -> Self {
+        self.body = Some(Shape::list_of::<T>());
+        self
+    }
+
     /// It takes a part of a type as a JSON merge patch.
     pub(super) fn merges<T: ToSchema>(mut self) -> Self {
         let whole = Shape::of::<T>();

@@ -16,8 +16,8 @@ use super::problem::Fault;
 use super::route::{Route, get};
 use super::scope::Denied;
 use super::{
-    Control, audit, boots, builds, discovery, discovery_rules, events, exports, groups, identity,
-    images, leases, machines, netbox, openapi, orders, secrets, tokens, users,
+    Control, apply, audit, boots, builds, discovery, discovery_rules, events, exports, groups,
+    identity, images, leases, machines, netbox, openapi, orders, secrets, tokens, users,
 };
 use crate::boots::now_ms;
 
@@ -47,6 +47,7 @@ pub(super) fn routes() -> Vec<Route> {
     all.extend(events::routes());
     all.extend(exports::routes());
     all.extend(netbox::routes());
+    all.extend(apply::routes());
     all
 }
 

@@ -224,17 +224,23 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
         StatusCode::BAD_REQUEST => Failure::USAGE,
         _ => 1,
     };
-    let text = told(body).unwrap_or_else(|| format!("the server answers {status}"));
-    Failure::new(code, anyhow!(text))
+    match serde_json::from_slice(body) {
+        Ok(problem) => Failure::new(code, Refusal(problem)),
+        Err(_) => Failure::new(code, anyhow!("the server answers {status}")),
+    }
 }
 
+/// What the server says why it does not do something.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", told(.0))]
+pub(super) struct Refusal(pub(super) Problem);
+
 /// Returns what a problem says.
-fn told(body: &[u8]) -> Option<String> {
-    let Problem { detail, pointer, .. } = serde_json::from_slice(body).ok()?;
-    Some(match pointer {
+fn told(Problem { detail, pointer, .. }: &Problem) -> String {
+    match pointer {
         Some(pointer) => format!("{detail} (at {pointer})"),
-        None => detail,
-    })
+        None => detail.clone(),
+    }
 }
 
 /// Writes a text so that it is one part of a path.

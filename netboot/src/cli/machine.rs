@@ -12,6 +12,7 @@ use super::chosen::{self, Chosen, Tally, Which};
 use super::client::{Client, path_part};
 use super::confirm::{Sure, named};
 use super::diff::{self, Would};
+use super::machine_import::{self, MachineImportArgs};
 use super::machine_show as show;
 use super::machine_spec::SpecArgs;
 use super::machine_state::StateCommand;
@@ -34,6 +35,8 @@ pub struct MachineArgs {
 enum MachineCommand {
     /// Tell the server about a machine
     Add(AddArgs),
+    /// Add and change machines as a table says, all of them or none
+    Import(MachineImportArgs),
     /// Change settings of a machine; they count from its next boot
     Set(SetArgs),
     /// List machines
@@ -175,6 +178,7 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
             })
             .await
         }
+        MachineCommand::Import(args) => machine_import::run(args).await,
         MachineCommand::Show { chosen, watch, client } => show_all(&chosen, watch, &client).await,
         MachineCommand::Facts { chosen, client } => {
             let server = Client::new(&client);

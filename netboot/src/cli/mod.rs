@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "standard output is where answers belong")]
 
+pub mod apply;
 pub mod audit;
 pub mod backup;
 pub mod bakes;
@@ -21,12 +22,15 @@ pub mod doctor;
 mod efi;
 pub mod events;
 mod export;
+pub mod export_files;
 mod facts;
 pub mod group;
 pub mod image;
+pub mod import;
 pub mod key;
 pub mod lease;
 pub mod machine;
+mod machine_import;
 mod machine_show;
 mod machine_spec;
 mod machine_state;
@@ -96,6 +100,14 @@ pub enum Command {
     Lease(lease::LeaseArgs),
     /// Images: list
     Image(image::ImageArgs),
+    /// Make the inventory what files say, all of it or nothing
+    Apply(apply::ApplyArgs),
+    /// Show what `kiln apply` would change
+    Diff(apply::DiffArgs),
+    /// Write the inventory as files that `kiln apply` reads
+    Export(export_files::ExportArgs),
+    /// Take over machines from dnsmasq, ISC dhcpd, Kea, Warewulf or matchbox
+    Import(import::ImportArgs),
     /// Tokens for the API: create, list, revoke
     Token(token::TokenArgs),
     /// Secrets of machines and groups: set, list, remove, rotate
@@ -233,6 +245,10 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Boot(args) => boot::run(args).await,
         Command::Lease(args) => lease::run(args).await,
         Command::Image(args) => image::run(&args).await,
+        Command::Apply(args) => apply::apply(args).await,
+        Command::Diff(args) => apply::diff(args).await,
+        Command::Export(args) => export_files::run(args).await,
+        Command::Import(args) => import::run(args).await,
         Command::Token(args) => token::run(args).await,
         Command::Secret(args) => secret::run(args).await,
         Command::User(args) => user::run(args).await,
@@ -291,6 +307,11 @@ impl Failure {
 
     fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
         Self { code, error: error.into() }
+    }
+
+    /// Returns what the server said why it refuses, where that is the reason.
+    fn refusal(&self) -> Option<&client::Refusal> {
+        self.error.downcast_ref()
     }
 
     /// Returns the exit code.

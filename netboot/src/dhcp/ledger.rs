@@ -117,6 +117,41 @@ impl Ledger {
         self.with(|table, _| table.all())
     }
 
+    /// Takes over leases that another server gave, those of them that are wanted and in nobody's way, with one write.
+    /// Returns for each of the others why it is not taken over, or nothing when too many wait for the disk.
+    pub fn take_over(
+        &self,
+        leases: Vec<Lease>,
+        dry_run: bool,
+        refuses: impl Fn(&Lease) -> Option<String>,
+    ) -> Option<Vec<(Ipv4Addr, String)>> {
+        self.with(|table, now| {
+            let (mut taken, mut skipped) = (Vec::new(), Vec::new());
+            let (mut addresses, mut macs) = (HashSet::new(), HashSet::new());
+            for lease in leases {
+                let why = if lease.expires <= now.0 {
+                    Some("the lease has ended".to_owned())
+                } else if !table.may_lease(lease.address) {
+                    Some("another server gives this address".to_owned())
+                } else if !addresses.insert(lease.address) || !macs.insert(lease.mac) {
+                    Some("another lease has the address, or the machine".to_owned())
+                } else {
+                    in_the_way(table, &lease, now).or_else(|| refuses(&lease))
+                };
+                match why {
+                    Some(why) => skipped.push((lease.address, why)),
+                    None => taken.push(lease),
+                }
+            }
+            if dry_run || taken.is_empty() {
+                return Some(skipped);
+            }
+            self.queue.try_send(Pending::Moved(taken.clone())).ok()?;
+            taken.into_iter().for_each(|lease| table.insert(lease));
+            Some(skipped)
+        })
+    }
+
     /// Ends the lease of an address, so that others may get it at once. Returns the lease as it was, or nothing when
     /// there is none, it has ended, or too many wait for the disk.
     pub fn release(&self, address: Ipv4Addr) -> Option<Lease> {
@@ -135,6 +170,16 @@ impl Ledger {
     pub(super) async fn closed(&self) {
         self.queue.closed().await;
     }
+}
+
+/// Says which running lease is in the way of another one.
+fn in_the_way(table: &LeaseTable, lease: &Lease, now: Timestamp) -> Option<String> {
+    let runs = |other: &&Lease| other.expires > now.0;
+    if let Some(other) = table.at(lease.address).filter(runs).filter(|it| it.mac != lease.mac) {
+        return Some(format!("{} has the address", other.mac));
+    }
+    let other = table.of(lease.mac).filter(runs).filter(|it| it.address != lease.address);
+    other.map(|other| format!("{} has {} already", other.mac, other.address))
 }
 
 /// Writes leases, all that wait in one go, and sends each acknowledgement after its lease is on disk.
@@ -286,5 +331,45 @@ mod tests {
         assert_eq!(ledger.leases().len(), QUEUE + 1);
         drop(ledger);
         writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn leases_of_another_server_are_taken_over_where_nobody_is_in_their_way() {
+        struct Counts(Arc<Mutex<Vec<Lease>>>);
+        impl LeaseLog for Counts {
+            fn commit(&mut self, leases: &[Lease]) -> Result<(), BoxError> {
+                self.0.lock().unwrap().extend_from_slice(leases);
+                Ok(())
+            }
+        }
+        let lease = |mac: u8, last: u8, expires| Lease {
+            address: [10, 0, 0, last].into(),
+            mac: Mac::new([2, 0, 0, 0, 0, mac]),
+            expires,
+            hostname: None,
+        };
+        let later = i64::from(u32::MAX);
+        let written = Arc::new(Mutex::new(vec![]));
+        let own = vec![lease(1, 1, later)];
+        let (ledger, writer) = Ledger::start(own, Counts(written.clone()));
+        let others = vec![
+            lease(2, 2, later),
+            lease(3, 1, later),
+            lease(1, 4, later),
+            lease(5, 5, 1),
+            lease(6, 2, later),
+            lease(7, 200, later),
+        ];
+        let refuses = |lease: &Lease| (lease.address.octets()[3] > 99).then(|| "no".to_owned());
+        let tried = ledger.take_over(others.clone(), true, refuses).unwrap();
+        assert_eq!(ledger.leases().len(), 1);
+        let skipped = ledger.take_over(others, false, refuses).unwrap();
+        assert_eq!(skipped, tried);
+        let last: Vec<u8> = skipped.iter().map(|(address, _)| address.octets()[3]).collect();
+        assert_eq!(last, [1, 4, 5, 2, 200]);
+        assert_eq!(ledger.leases().len(), 2);
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(*written.lock().unwrap(), [lease(2, 2, later)]);
     }
 }

@@ -53,7 +53,7 @@ impl Observed {
         let (images, view) = (self.images_without_version(), self.view.clone());
         let files = tokio::task::spawn_blocking(move || view.damaged(MOST)).await;
         let (files, links) = (files.unwrap_or_default(), links());
-        Health(vec![
+        let mut checks = vec![
             Check { name: "boots", fault: self.no_tracker().await },
             Check { name: "store", fault: store.err().map(|error| crate::cli::chain(&error)) },
             Check { name: "images", fault: named("no version is served of", images) },
@@ -69,7 +69,11 @@ impl Observed {
                     Err(error) => Some(format!("cannot list the interfaces: {error}")),
                 },
             },
-        ])
+        ];
+        if let Some(fault) = &self.files {
+            checks.push(Check { name: "files", fault: fault.get() });
+        }
+        Health(checks)
     }
 
     async fn no_tracker(&self) -> Option<String> {

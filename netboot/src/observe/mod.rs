@@ -27,6 +27,7 @@ use crate::bake::Baker;
 use crate::boots::Boots;
 use crate::dhcp::Ledger;
 use crate::http::Transfers;
+use crate::serve::FilesFault;
 use crate::settings::SubnetSettings;
 use crate::tftp;
 use crate::view::View;
@@ -50,6 +51,8 @@ pub struct Observed {
     pub transfers: Arc<Transfers>,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
+    /// What is wrong with the files of the inventory, where it has any.
+    pub files: Option<FilesFault>,
 }
 
 /// Returns the routes. Nothing is changed by them, and no machine is named but in the words of `/readyz?verbose`.

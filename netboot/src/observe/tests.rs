@@ -43,6 +43,7 @@ async fn observed(dir: &std::path::Path) -> Observed {
         tftp: vec![Arc::default(), Arc::default()],
         transfers: Transfers::new(&TransferSettings::default()),
         subnets: vec![subnet],
+        files: None,
     }
 }
 

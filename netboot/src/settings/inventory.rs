@@ -1,5 +1,6 @@
 //! `[inventory]`: where machines, boots and leases are kept.
 
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub struct InventorySettings {
     pub database: Option<Database>,
     /// For how long what happened is kept.
     pub keep: Keep,
+    /// Directory whose files say which machines and groups there are.
+    pub files: Option<PathBuf>,
 }
 
 /// For how long what happened is kept; without a time, for ever.
@@ -44,6 +47,7 @@ pub(super) struct WireInventory {
     keep_boots: Option<Spanned<String>>,
     keep_sightings: Option<Spanned<String>>,
     keep_changes: Option<Spanned<String>>,
+    files: Option<PathBuf>,
 }
 
 /// Reads a number of days, or `for-ever`.
@@ -78,7 +82,7 @@ impl WireInventory {
             sightings: keep(self.keep_sightings, usual.sightings),
             changes: keep(self.keep_changes, usual.changes),
         };
-        InventorySettings { database, keep }
+        InventorySettings { database, keep, files: self.files }
     }
 }
 

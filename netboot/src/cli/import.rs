@@ -1,0 +1,150 @@
+//! `kiln import`: the machines of another server.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use kiln_inventory::{Group, Settings, Wanted};
+
+use super::apply::{self, APPLY, TRY};
+use super::export_files::ServerArgs;
+use super::print::{self, How};
+use super::table::plain;
+use super::{Failure, Output};
+use crate::api::{Apply, TakenLeases};
+use crate::files::{Described, Format, Style, gather_text, write};
+use crate::import::{Imported, Shared, Source, read};
+
+/// Take over machines from another server
+///
+/// Reads files of dnsmasq, ISC dhcpd, Kea, Warewulf or matchbox, and writes what they say as files that `kiln apply` reads.
+/// What has no counterpart is told on standard error, with its line. Nothing is changed without --apply.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Whose files they are
+    from: Source,
+    /// Files with settings
+    #[arg(required_unless_present = "leases")]
+    files: Vec<PathBuf>,
+    /// File with the leases of that server, which are given to this one; may be given several times. Stop the other
+    /// server first
+    #[arg(long, value_name = "FILE")]
+    leases: Vec<PathBuf>,
+    /// What to write
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Style,
+    /// Apply what was read, instead of writing it
+    #[arg(long)]
+    apply: bool,
+    /// Only show what would change; with --apply or --leases
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) async fn run(args: ImportArgs) -> Result<(), Failure> {
+    let found = read_all(args.from, &args.files)?;
+    if !args.files.is_empty() {
+        let wanted = wanted(&found)?;
+        if args.apply {
+            let described = Described { wanted: wanted.clone(), ..Described::default() };
+            let body = Apply { files: wanted, ..Apply::default() };
+            let path = if args.dry_run { TRY } else { APPLY };
+            let answer = apply::send(&args.server.client(), path, &body, &described).await?;
+            apply::report(How::new(Output::Table), &answer)?;
+        } else {
+            print::say(write(&wanted, args.output)?.trim_end())?;
+        }
+    }
+    if args.leases.is_empty() {
+        return Ok(());
+    }
+    let leases = read_all(args.from, &args.leases)?.leases;
+    let path = if args.dry_run { "/api/v1/leases?dry_run=true" } else { "/api/v1/leases" };
+    let body = serde_json::to_vec(&leases)?;
+    let TakenLeases { taken, skipped } = args.server.client().post(path, body).await?;
+    for lease in &skipped {
+        eprintln!("{}: {}", lease.address, plain(&lease.why));
+    }
+    let would = if args.dry_run { " would be" } else { "" };
+    eprintln!("{taken} leases{would} taken over, {} left out", skipped.len());
+    Ok(())
+}
+
+/// Reads files, and tells what is left behind of them.
+fn read_all(from: Source, paths: &[PathBuf]) -> Result<Imported, Failure> {
+    let wrong = |error: anyhow::Error| Failure::new(Failure::CONFIG, error);
+    let mut texts = Vec::new();
+    for path in paths {
+        let file = std::fs::File::open(path);
+        let file =
+            file.with_context(|| format!("cannot read {}", path.display())).map_err(wrong)?;
+        let file = gather_text(&path.to_string_lossy(), Format::Yaml, file);
+        texts.push(file.map_err(|error| wrong(error.into()))?.text);
+    }
+    let name = |at: usize| paths.get(at).map_or(Path::new("-"), PathBuf::as_path).display();
+    let found =
+        read(from, &texts).map_err(|(at, error)| wrong(anyhow!("{}: {error}", name(at))))?;
+    for note in &found.notes {
+        // With several files it is told by what the note says which one is meant.
+        let file = if paths.len() == 1 { format!("{}: ", name(0)) } else { String::new() };
+        eprintln!("{file}{}", plain(&note.to_string()));
+    }
+    Ok(found)
+}
+
+/// Makes what `kiln apply` takes of what was found.
+fn wanted(found: &Imported) -> Result<Wanted, Failure> {
+    let groups = found.shared.iter().map(group).collect::<Result<_, _>>()?;
+    Ok(Wanted { machines: found.machines.clone(), groups })
+}
+
+fn group(shared: &Shared) -> Result<Group, Failure> {
+    let (key, value) = &shared.label;
+    let selector = format!("{key}={value}")
+        .parse()
+        .with_context(|| format!("`{}` cannot be the name of a group", plain(&shared.name)))?;
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = shared.name.to_ascii_lowercase().chars().map(letter).take(63).collect();
+    let settings = Settings {
+        image: shared.image.clone(),
+        cmdline: shared.cmdline.clone(),
+        metadata: shared.metadata.clone(),
+        ..Settings::default()
+    };
+    Ok(Group { name, selector, priority: 0, settings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_server_says_is_written_so_that_apply_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nodes.conf");
+        std::fs::write(
+            &path,
+            "nodeprofiles:\n  Default:\n    kernel:\n      args: [quiet]\n\
+             nodes:\n  n1:\n    profiles: [Default]\n    network devices:\n      default:\n        \
+             hwaddr: 52:54:00:00:00:01\n        ipaddr: 10.0.0.1\n",
+        )
+        .unwrap();
+        let found = read_all(Source::Warewulf, &[path]).unwrap();
+        let wanted = wanted(&found).unwrap();
+        assert_eq!(wanted.machines.len(), 1, "{found:?}");
+        for style in [Style::Yaml, Style::Toml, Style::Json] {
+            let format = if style == Style::Toml { Format::Toml } else { Format::Yaml };
+            let text = write(&wanted, style).unwrap();
+            let again = crate::files::read("x", format, &text).unwrap();
+            assert_eq!(again.wanted, wanted, "{text}");
+        }
+        for group in &wanted.groups {
+            kiln_inventory::Document::check(group).unwrap();
+            assert!(group.selector.matches(&wanted.machines[0].labels), "{group:?}");
+        }
+        let missing = read_all(Source::Isc, &[dir.path().join("none")]).unwrap_err();
+        assert_eq!(missing.code(), Failure::CONFIG);
+    }
+}

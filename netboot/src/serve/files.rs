@@ -1,0 +1,253 @@
+//! Keeps the inventory as the files of a directory say: at the start, when they change, and on SIGHUP. Where they are
+//! wrong, everything stays as it was until they are right.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kiln_inventory::{Store, Wrong};
+use notify::{RecursiveMode, Watcher as _};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::files::{Described, FilesError, gather, source_of};
+use crate::view::View;
+
+/// An editor, or git, saves in several steps: look when it has been quiet for this long.
+const SETTLE: Duration = Duration::from_millis(300);
+/// The directory is looked at this often in any case: some file systems tell nothing.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// What is the matter with the files; nothing when all is well. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct FilesFault(Arc<Mutex<Option<String>>>);
+
+impl FilesFault {
+    /// Returns it in one line.
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns whether it is another one than before.
+    fn set(&self, fault: Option<String>) -> bool {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = *kept != fault;
+        *kept = fault;
+        other
+    }
+}
+
+/// Who keeps the inventory so.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    dir: PathBuf,
+    inventory: Store,
+    view: Arc<View>,
+    fault: FilesFault,
+    /// The hash of the files that were applied.
+    applied: Option<u64>,
+}
+
+impl Keeper {
+    pub(super) fn new(dir: &Path, inventory: Store, view: Arc<View>, fault: FilesFault) -> Self {
+        Self { dir: dir.to_owned(), inventory, view, fault, applied: None }
+    }
+
+    /// Applies the files where they are others than before, or in any case.
+    pub(super) async fn look(&mut self, in_any_case: bool) {
+        let fault = self.try_to_look(in_any_case).await.err();
+        if let (Some(error), true) = (&fault, self.fault.set(fault.clone())) {
+            let dir = self.dir.display();
+            tracing::error!(error, %dir, "the files are not applied; the inventory stays as it was");
+        }
+    }
+
+    async fn try_to_look(&mut self, in_any_case: bool) -> Result<(), String> {
+        let dir = self.dir.clone();
+        let read = move || -> Result<_, FilesError> {
+            let files = gather(&dir)?;
+            let mut hash = DefaultHasher::new();
+            for file in &files {
+                (&file.name, &file.text).hash(&mut hash);
+            }
+            let described = if files.is_empty() { None } else { Some(Described::of(&files)?) };
+            Ok((hash.finish(), described))
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
+        let (hash, described) =
+            read.map_err(|error| crate::cli::chain(&error).replace('\n', "; "))?;
+        if self.applied == Some(hash) && !in_any_case {
+            return Ok(());
+        }
+        // A directory that is not mounted is not one without machines.
+        let described = described.ok_or("there is no .yaml, .yml or .toml file in it")?;
+        let source = source_of(&self.dir).ok_or("its name cannot be that of a source")?;
+        let store = self.inventory.acting(&format!("files {source}"));
+        let mut edit = store.edit().await.map_err(|error| crate::cli::chain(&error))?;
+        let before = edit.began_at();
+        let outline = edit.apply(&described.wanted, Some(&source), true).await;
+        let outline = outline.map_err(|wrong| told(&described, &wrong))?;
+        let last = edit.commit().await.map_err(|error| crate::cli::chain(&error))?;
+        self.applied = Some(hash);
+        if last != before {
+            let (changes, unchanged) = (outline.changes.len(), outline.unchanged);
+            tracing::info!(changes, unchanged, source, "files applied");
+            self.view.refresh().await.map_err(|error| crate::cli::chain(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Follows the directory until told to stop.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let (told, mut events) = mpsc::channel(1);
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Our own reading is no change.
+                if event.is_ok_and(|event| event.kind.is_access()) {
+                    return;
+                }
+                // A full queue holds all that has to be said.
+                let _ = told.try_send(());
+            })
+            .ok();
+        let mut hangup = hangups();
+        let mut watched = false;
+        let mut turns = tokio::time::interval(LOOK);
+        loop {
+            if let Some(watcher) = watcher.as_mut().filter(|_| !watched) {
+                // The directory may appear later.
+                watched = watcher.watch(&self.dir, RecursiveMode::Recursive).is_ok();
+            }
+            let asked = tokio::select! {
+                () = stop.cancelled() => return,
+                () = hung_up(&mut hangup) => true,
+                _ = turns.tick() => false,
+                Some(()) = events.recv() => {
+                    tokio::time::sleep(SETTLE).await;
+                    while events.try_recv().is_ok() {}
+                    false
+                }
+            };
+            if !self.dir.is_dir() {
+                watched = false;
+            }
+            self.look(asked).await;
+        }
+    }
+}
+
+/// Lets SIGHUP end nothing where there are no files to read again.
+pub(super) async fn nothing_to_read(stop: CancellationToken) {
+    let mut hangup = hangups();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = hung_up(&mut hangup) => {
+                tracing::info!("SIGHUP: there is no [inventory] files to read again");
+            }
+        }
+    }
+}
+
+fn hangups() -> Option<Signal> {
+    let hangup = signal(SignalKind::hangup());
+    hangup.inspect_err(|error| tracing::warn!(%error, "SIGHUP is not heard")).ok()
+}
+
+async fn hung_up(signal: &mut Option<Signal>) {
+    let heard = match signal {
+        Some(signal) => signal.recv().await.is_some(),
+        None => false,
+    };
+    if !heard {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Says what is wrong, and in which file.
+fn told(described: &Described, wrong: &Wrong) -> String {
+    let error = crate::cli::chain(&wrong.error);
+    let place = wrong.at.and_then(|(list, index)| described.place_in(list, index));
+    place.map_or_else(|| error.clone(), |place| format!("{place}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_builder::store::Store as Artifacts;
+    use kiln_inventory::UnknownMachines;
+
+    use super::*;
+
+    const N1: &str = "machines:\n  - name: n1\n    macs: ['52:54:00:00:00:01']\n";
+
+    async fn keeper(home: &Path, dir: &Path) -> (Keeper, Arc<View>, FilesFault) {
+        let inventory = Store::open(&home.join("inventory.db")).await.unwrap();
+        let artifacts = Artifacts::open(home.join("store")).unwrap();
+        let view = View::load(inventory.clone(), artifacts, UnknownMachines::Hold, None).await;
+        let (view, fault) = (Arc::new(view.unwrap()), FilesFault::default());
+        (Keeper::new(dir, inventory, view.clone(), fault.clone()), view, fault)
+    }
+
+    fn names(view: &View) -> Vec<String> {
+        view.snapshot().machines().iter().map(|machine| machine.spec.name.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn wrong_files_change_nothing_and_are_named_until_they_are_right() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("lab");
+        let file = dir.join("a.yaml");
+        let (mut keeper, view, fault) = keeper(home.path(), &dir).await;
+        keeper.look(false).await;
+        assert!(fault.get().unwrap().contains("cannot read"), "{fault:?}");
+        std::fs::create_dir(&dir).unwrap();
+        keeper.look(false).await;
+        assert!(fault.get().unwrap().contains("there is no .yaml"), "{fault:?}");
+        std::fs::write(&file, N1).unwrap();
+        keeper.look(false).await;
+        assert_eq!((fault.get(), names(&view)), (None, vec!["n1".to_owned()]));
+        for (text, message) in [
+            (format!("{N1}    imgae: web\n"), "a.yaml:4:5: unknown key `imgae`"),
+            (format!("{N1}  - {{name: N2, macs: ['52:54:00:00:00:02']}}\n"), "a.yaml:4:5: `N2`"),
+            (N1.replace("n1", "N1"), "a.yaml:2:5: `N1`"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            keeper.look(false).await;
+            assert!(fault.get().unwrap().contains(message), "{fault:?}");
+            assert_eq!(names(&view), ["n1"]);
+        }
+        std::fs::remove_file(&file).unwrap();
+        keeper.look(true).await;
+        assert!(fault.get().unwrap().contains("there is no .yaml"), "{fault:?}");
+        assert_eq!(names(&view), ["n1"], "a directory without files removes nothing");
+        std::fs::write(&file, N1.replace("n1", "other").replace(":01", ":02")).unwrap();
+        keeper.look(false).await;
+        assert_eq!((fault.get(), names(&view)), (None, vec!["other".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("lab");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("a.yaml"), N1).unwrap();
+        let (keeper, view, _) = keeper(home.path(), &dir).await;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keeper.run(stop.clone()));
+        let until = async |count: usize| {
+            while view.snapshot().machines().len() != count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        until(1).await;
+        let more = "[[machines]]\nname = \"n2\"\nmacs = [\"52:54:00:00:00:02\"]\n";
+        std::fs::write(dir.join("b.toml"), more).unwrap();
+        until(2).await;
+        std::fs::remove_file(dir.join("b.toml")).unwrap();
+        until(1).await;
+        stop.cancel();
+        task.await.unwrap();
+    }
+}
