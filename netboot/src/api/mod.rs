@@ -138,4 +138,4 @@ mod groups_tests;
 #[cfg(test)]
 mod noun_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,9 +22,9 @@ use crate::settings::SubnetSettings;
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(super) const MACHINES: &str = "/api/v1/machines";
 
-pub(super) struct Rig {
+pub(crate) struct Rig {
     _dir: TempDir,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
     pub(super) router: Router,
     pub(super) inventory: Store,
     boots: Boots,
@@ -34,7 +34,7 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
@@ -82,7 +82,7 @@ impl Rig {
         Self { _dir: dir, socket, router, inventory, boots, orders, stop, task }
     }
 
-    pub(super) async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
         let (status, body, _) = self.full(method, path, &[], body).await;
         (status, body)
     }
@@ -133,7 +133,7 @@ impl Rig {
         self.send(Method::GET, path, &Value::Null).await
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }

@@ -54,10 +54,20 @@ impl Client {
         Ok(serde_json::from_slice(&self.send(Method::GET, path, Vec::new()).await?)?)
     }
 
-    /// Gets a text.
+    /// Gets a text; also that by which a server says that it is not ready.
     pub(super) async fn text(&self, path: &str) -> Result<String, Failure> {
-        let bytes = self.send(Method::GET, path, Vec::new()).await?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let exchange = async {
+            let (response, _connection) = self.ask(Method::GET, path, Vec::new()).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = body.map_err(|error| anyhow!(error))?.to_bytes();
+            match status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE {
+                true => Ok(String::from_utf8_lossy(&body).into_owned()),
+                false => Err(refused(status, &body)),
+            }
+        };
+        let answer = tokio::time::timeout(TIMEOUT, exchange).await;
+        answer.map_err(|_| anyhow!("the server at {} takes too long to answer", self.place()))?
     }
 
     pub(super) async fn post<T: DeserializeOwned>(

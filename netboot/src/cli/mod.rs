@@ -20,6 +20,8 @@ pub mod discovery;
 mod discovery_rule;
 pub mod doctor;
 mod efi;
+#[cfg(test)]
+mod end_tests;
 pub mod events;
 mod export;
 pub mod export_files;

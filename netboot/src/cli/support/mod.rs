@@ -66,7 +66,7 @@ pub(super) async fn run(args: SupportArgs) -> Result<(), Failure> {
 }
 
 /// Collects every part. What cannot be had is told in `missing.txt`.
-async fn gather(config: &Path, client: &Client) -> Result<Vec<Part>, Failure> {
+pub(super) async fn gather(config: &Path, client: &Client) -> Result<Vec<Part>, Failure> {
     let mut parts = vec![("version.json", pretty(&version())?)];
     let mut missing = String::new();
     let mut miss = |what: &str, why: &dyn std::fmt::Display| {
@@ -182,7 +182,7 @@ fn pretty(value: &Value) -> Result<Vec<u8>, Failure> {
 }
 
 /// Writes the archive: whole or not there, and nobody else's to read.
-fn write(path: &Path, parts: &[Part]) -> Result<(), Failure> {
+pub(super) fn write(path: &Path, parts: &[Part]) -> Result<(), Failure> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // A file of that kind is its owner's alone from the first byte on.
     let file = tempfile::NamedTempFile::new_in(folder)
