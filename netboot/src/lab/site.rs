@@ -31,6 +31,7 @@ pub struct Site {
     directory: PathBuf,
     store: PathBuf,
     bake: BakeSettings,
+    inventory: InventorySettings,
     subnets: Vec<SubnetSettings>,
     subnets6: Vec<Subnet6Settings>,
     https: Option<HttpsSettings>,
@@ -48,6 +49,7 @@ impl Site {
             directory: directory.to_owned(),
             store: store.to_owned(),
             bake,
+            inventory: InventorySettings::default(),
             subnets,
             subnets6: Vec::new(),
             https: None,
@@ -61,6 +63,12 @@ impl Site {
     #[must_use]
     pub fn with_bake(self, bake: BakeSettings) -> Self {
         Self { bake, ..self }
+    }
+
+    /// Lets the server keep its inventory somewhere else than in its folder.
+    #[must_use]
+    pub fn with_inventory(self, inventory: InventorySettings) -> Self {
+        Self { inventory, ..self }
     }
 
     /// Lets the server serve HTTPS beside HTTP.
@@ -144,8 +152,8 @@ impl Site {
     pub fn settings(&self) -> Settings {
         Settings {
             data_dir: self.directory.clone(),
+            inventory: self.inventory.clone(),
             secrets_key: self.directory.join("secrets.key"),
-            inventory: InventorySettings::default(),
             socket: self.directory.join("kiln.sock"),
             store_dir: self.store.clone(),
             http_port: 8080,

@@ -38,6 +38,7 @@ mod pi;
 mod refusal;
 mod registry;
 mod reproducible;
+mod scenario;
 mod services;
 mod shared;
 mod start;
@@ -61,6 +62,7 @@ pub(crate) fn all() -> Vec<Case> {
         https::cases(),
         uki::cases(),
         broken::cases(),
+        scenario::cases(),
         explain::cases(),
         facts::cases(),
         fresh::cases(),

@@ -129,7 +129,7 @@ fn two() -> anyhow::Result<()> {
 }
 
 /// Starts a PostgreSQL, which goes away with the pipe to it.
-fn postgres() -> anyhow::Result<(String, ChildStdin)> {
+pub(super) fn postgres() -> anyhow::Result<(String, ChildStdin)> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("postgres.sh");
     let mut child = Command::new(&script)
         .stdin(Stdio::piped())
