@@ -63,6 +63,7 @@ mod row;
 mod server_tests;
 mod servers;
 mod sightings;
+mod states;
 #[cfg(test)]
 mod test_stores;
 #[cfg(test)]

@@ -44,3 +44,4 @@ pub mod tftp;
 pub mod tls;
 pub mod verdict;
 pub mod view;
+pub mod webhook;

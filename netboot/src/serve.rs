@@ -36,6 +36,7 @@ use crate::secrets::{RingError, Secrets};
 use crate::settings::{HttpsSettings, Settings};
 use crate::tls::{Tls, TlsError};
 use crate::view::{View, ViewError};
+use crate::webhook::Hooks;
 use crate::{api, dhcp, http, loaders, router, tftp};
 
 /// How long the last events may take to be written.
@@ -462,9 +463,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         leases: ledger,
         secrets,
         vendors,
+        hooks: Hooks::new(settings.webhooks.clone()),
         gate: api::Gate::default(),
         stop: stop.clone(),
     };
+    let (courier, halt) = (api::courier(&state), stop.clone());
+    running.tasks.push(tokio::spawn(api::deliver_events(courier, halt)));
     let router = api::router(state);
     if let (Some(listener), Some((_, tls))) = (sockets.api, &settings.api.listen) {
         let tls = start_api_tls(&settings, tls, &planes)?;

@@ -18,6 +18,7 @@ mod subnet6;
 mod tftp;
 mod transfers;
 mod trust;
+mod webhooks;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
@@ -95,6 +96,8 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// The control plane on the network.
     pub api: ApiSettings,
+    /// Where events may be sent.
+    pub webhooks: crate::webhook::WebhookSettings,
     /// The file of the keys that secrets are encrypted with.
     pub secrets_key: PathBuf,
     /// The boot plane with encryption, where there is one.
@@ -202,6 +205,8 @@ struct Wire {
     #[serde(default)]
     secrets: secrets::WireSecrets,
     #[serde(default)]
+    webhooks: webhooks::WireWebhooks,
+    #[serde(default)]
     https: https::WireHttps,
     #[serde(default)]
     transfers: transfers::WireTransfers,
@@ -274,6 +279,7 @@ impl Wire {
         Settings {
             inventory: self.inventory.check(problems),
             socket: self.server.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            webhooks: self.webhooks.check(problems),
             secrets_key: self.secrets.key_file(&data_dir),
             store_dir,
             data_dir,

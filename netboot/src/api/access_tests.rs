@@ -79,6 +79,12 @@ get /api/v1/secrets secret:read
 put /api/v1/secrets/{kind}/{owner}/{name} secret:write
 delete /api/v1/secrets/{kind}/{owner}/{name} secret:write
 post /api/v1/secrets/rotate secret:write
+get /api/v1/webhooks webhook:read
+post /api/v1/webhooks webhook:write
+get /api/v1/webhooks/{name} webhook:read
+delete /api/v1/webhooks/{name} webhook:write
+post /api/v1/webhooks/{name}/test webhook:write
+get /api/v1/webhooks/{name}/log webhook:read
 get /api/v1/audit audit:read
 get /api/v1/audit/verify audit:read
 get /api/v1/events event:read

@@ -7,6 +7,7 @@ mod audit;
 mod boots;
 mod builds;
 mod change;
+mod deliver;
 mod discovery;
 mod discovery_rules;
 mod events;
@@ -34,6 +35,7 @@ mod scope;
 mod secrets;
 mod tokens;
 mod users;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -49,6 +51,7 @@ pub use audit::{AuditRow, Verification};
 pub use boots::{BootDetail, BootRow, KernelLog};
 pub use builds::BuildLog;
 pub use change::Preview;
+pub use deliver::Courier;
 pub use discovery::{Approve, DiscoveryRow, MergeInto};
 pub use discovery_rules::{Expect, RuleRow, RuleTest, Tried};
 pub use exports::Targets;
@@ -67,6 +70,7 @@ pub use scope::{ParseScopeError, Scope};
 pub use secrets::{Encoding, NewSecret, RotatedKey, SecretRow};
 pub use tokens::{CreatedToken, NewToken, TokenRow};
 pub use users::{Login, NewPassword, NewUser, Session, UserRow};
+pub use webhooks::{CreatedWebhook, NewWebhook, WebhookRow, courier, deliver_events};
 
 pub(crate) use problem::Fault;
 
@@ -79,6 +83,7 @@ use crate::orders::Orders;
 use crate::secrets::Secrets;
 use crate::settings::{AgentSettings, Subnet6Settings, SubnetSettings};
 use crate::view::View;
+use crate::webhook::Hooks;
 
 /// What the control plane works on.
 #[derive(Clone, Debug)]
@@ -107,6 +112,8 @@ pub struct Control {
     pub secrets: Arc<Secrets>,
     /// Who made which network card.
     pub vendors: Vendors,
+    /// Who is told what happens.
+    pub hooks: Hooks,
     /// Who may come in.
     pub gate: Gate,
     /// Ends what would never end by itself.
@@ -139,3 +146,5 @@ mod groups_tests;
 mod noun_tests;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod webhook_tests;

@@ -17,7 +17,7 @@ use super::route::{Route, get};
 use super::scope::Denied;
 use super::{
     Control, apply, audit, boots, builds, discovery, discovery_rules, events, exports, groups,
-    identity, images, leases, machines, netbox, openapi, orders, secrets, tokens, users,
+    identity, images, leases, machines, netbox, openapi, orders, secrets, tokens, users, webhooks,
 };
 use crate::boots::now_ms;
 
@@ -43,6 +43,7 @@ pub(super) fn routes() -> Vec<Route> {
     all.extend(tokens::routes());
     all.extend(users::routes());
     all.extend(secrets::routes());
+    all.extend(webhooks::routes());
     all.extend(audit::routes());
     all.extend(events::routes());
     all.extend(exports::routes());

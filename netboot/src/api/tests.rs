@@ -74,9 +74,17 @@ impl Rig {
             leases: Ledger::start(vec![lease], journal).0,
             secrets: secrets.clone(),
             vendors: Vendors::default(),
+            hooks: Hooks::new(crate::webhook::WebhookSettings {
+                reach: crate::webhook::Reach {
+                    allow: vec!["127.0.0.0/8".parse().unwrap()],
+                    plain_http: true,
+                },
+                ..Default::default()
+            }),
             gate: Gate::default(),
             stop: stop.clone(),
         };
+        tokio::spawn(deliver_events(courier(&control), stop.clone()));
         let router = router(control);
         let task = tokio::spawn(serve(listener, router.clone(), stop.clone()));
         Self { _dir: dir, socket, router, inventory, boots, orders, stop, task }

@@ -54,6 +54,7 @@ pub mod token;
 pub mod top;
 pub mod user;
 mod watch;
+pub mod webhook;
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -112,6 +113,8 @@ pub enum Command {
     Import(import::ImportArgs),
     /// Tokens for the API: create, list, revoke
     Token(token::TokenArgs),
+    /// Webhooks, who are told what happens: add, list, show, test, log, remove
+    Webhook(webhook::WebhookArgs),
     /// Secrets of machines and groups: set, list, remove, rotate
     Secret(secret::SecretArgs),
     /// Users of the API: add, list, passwd, remove
@@ -252,6 +255,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Export(args) => export_files::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Token(args) => token::run(args).await,
+        Command::Webhook(args) => webhook::run(args).await,
         Command::Secret(args) => secret::run(args).await,
         Command::User(args) => user::run(args).await,
         Command::Events(args) => events::run(args).await,

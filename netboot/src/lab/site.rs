@@ -153,6 +153,7 @@ impl Site {
         Settings {
             data_dir: self.directory.clone(),
             inventory: self.inventory.clone(),
+            webhooks: crate::webhook::WebhookSettings::default(),
             secrets_key: self.directory.join("secrets.key"),
             socket: self.directory.join("kiln.sock"),
             store_dir: self.store.clone(),

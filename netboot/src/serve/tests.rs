@@ -17,6 +17,7 @@ fn settings(dir: &TempDir) -> Settings {
         agent: AgentSettings::default(),
         api: crate::settings::ApiSettings::default(),
         https: None,
+        webhooks: crate::webhook::WebhookSettings::default(),
         secrets_key: data_dir.join("secrets.key"),
         transfers: TransferSettings::default(),
         metrics: None,

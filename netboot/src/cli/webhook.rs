@@ -1,0 +1,171 @@
+//! `kiln webhook`.
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use kiln_inventory::Selector;
+
+use super::client::{Client, path_part};
+use super::confirm::Sure;
+use super::print::{self, Column, How, Listed, col, more};
+use super::table::{moment, plain};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure};
+use crate::api::{CreatedWebhook, NewWebhook, WebhookRow};
+use crate::webhook::Delivery;
+
+/// Webhooks, by which other programs are told what happens
+#[derive(Debug, Args)]
+pub struct WebhookArgs {
+    #[command(subcommand)]
+    command: WebhookCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum WebhookCommand {
+    /// Add one, and print this once the secret that its messages are signed with
+    Add {
+        /// Name
+        name: String,
+        /// Where messages go, as https://chat.example/hooks/kiln
+        url: String,
+        /// Which events, as machine, boot, or boot:failed; can be given several times; without it, all
+        #[arg(short, long, value_delimiter = ',', value_name = "NOUN[:WHAT]")]
+        event: Vec<String>,
+        /// Only of machines with these labels, as `rack=r1`
+        #[arg(short = 'l', long)]
+        selector: Option<Selector>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// List webhooks, and whether messages arrive
+    #[command(alias = "ls")]
+    List {
+        #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show one webhook
+    Show {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Send a message now; where it arrives, one that was disabled goes on
+    Test {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// List the last attempts to deliver
+    Log {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Remove one
+    #[command(alias = "rm")]
+    Remove {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
+    let path = |name: &str, rest: &str| format!("/api/v1/webhooks/{}{rest}", path_part(name));
+    match args.command {
+        WebhookCommand::Add { name, url, event, selector, client } => {
+            let new = NewWebhook { name, url, events: event, selector };
+            let server = Client::new(&client);
+            let made: CreatedWebhook =
+                server.post("/api/v1/webhooks", serde_json::to_vec(&new)?).await?;
+            if client.output.is_table() {
+                eprintln!(
+                    "nobody can show this secret again; give it to the program that checks signatures"
+                );
+            }
+            print::one(&client, &made.secret, &made, || made.secret.clone())
+        }
+        WebhookCommand::List { watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("webhook"), async || {
+                let rows: Vec<WebhookRow> = server.get("/api/v1/webhooks").await?;
+                Look::list(How::of(&client), &rows)
+            })
+            .await
+        }
+        WebhookCommand::Show { name, client } => {
+            let row: WebhookRow = Client::new(&client).get(&path(&name, "")).await?;
+            print::list(&client, &[row])
+        }
+        WebhookCommand::Test { name, client } => {
+            let server = Client::new(&client);
+            let sent: Delivery = server.post(&path(&name, "/test"), Vec::new()).await?;
+            if let Some(error) = &sent.error {
+                return Err(anyhow!("it did not arrive: {}", plain(error)).into());
+            }
+            print::one(&client, &sent.event, &sent, || {
+                format!("it arrived after {} ms", sent.millis)
+            })
+        }
+        WebhookCommand::Log { name, client } => {
+            let rows: Vec<Delivery> = Client::new(&client).get(&path(&name, "/log")).await?;
+            print::list(&client, &rows)
+        }
+        WebhookCommand::Remove { name, sure, client } => {
+            let shown = plain(&name);
+            sure.ask(&format!("the webhook {shown} will be told nothing more. Go on?"))?;
+            Client::new(&client).delete(&path(&name, "")).await
+        }
+    }
+}
+
+impl Listed for WebhookRow {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("name", |it: &Self| it.name.clone()),
+            col("url", |it| it.url.clone()),
+            col("events", |it| match it.events.as_slice() {
+                [] => "all".to_owned(),
+                some => some.join(","),
+            }),
+            col("machines", |it| {
+                it.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string)
+            }),
+            col("state", |it| match (&it.disabled, it.failing_since) {
+                (Some(why), _) => format!("disabled: {why}"),
+                (None, Some(since)) => format!("failing since {}", moment(since)),
+                (None, None) => "well".to_owned(),
+            }),
+            more("position", |it| it.position.clone()),
+            more("added by", |it| it.created_by.clone()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Listed for Delivery {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            col("at", |it: &Self| moment(it.at)),
+            col("event", |it| it.event.clone()),
+            col("took", |it| format!("{} ms", it.millis)),
+            col("answer", |it| it.status.map_or_else(|| "-".to_owned(), |it| it.to_string())),
+            col("error", |it| it.error.clone().unwrap_or_default()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.event.clone()
+    }
+}

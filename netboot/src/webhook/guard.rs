@@ -1,0 +1,194 @@
+//! Where the server may connect to on behalf of others: nowhere that only it can reach, unless its settings say so.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A network that is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// The text is no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a network; write it as 10.0.0.0/8 or fd00::/8")]
+pub struct ParseNetworkError(String);
+
+impl FromStr for Network {
+    type Err = ParseNetworkError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ParseNetworkError(text.escape_debug().take(60).collect());
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.parse().ok().filter(|prefix| *prefix <= most).ok_or_else(wrong)?;
+        Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl Network {
+    fn holds(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => same(
+                u128::from(own.to_bits()) << 96,
+                u128::from(other.to_bits()) << 96,
+                self.prefix,
+            ),
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                same(own.to_bits(), other.to_bits(), self.prefix)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn same(a: u128, b: u128, prefix: u8) -> bool {
+    (a ^ b).checked_shr(128 - u32::from(prefix)).unwrap_or(0) == 0
+}
+
+/// Says why nothing is sent to an address, unless it may be.
+pub(crate) fn refused(
+    address: IpAddr,
+    own: &[IpAddr],
+    allowed: &[Network],
+) -> Option<&'static str> {
+    let address = plain(address);
+    if allowed.iter().any(|network| network.holds(address)) {
+        return None;
+    }
+    if own.contains(&address) {
+        return Some("it is an address of this server");
+    }
+    match address {
+        IpAddr::V4(address) => refused4(address),
+        IpAddr::V6(address) => refused6(address),
+    }
+}
+
+/// Takes an address of IPv4 out of the forms that it has in IPv6.
+fn plain(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(six) = address else { return address };
+    let embedded = |at: u32| Ipv4Addr::from_bits(at);
+    let [a, b, c, .., g, h] = six.segments();
+    let tail = u32::from(g) << 16 | u32::from(h);
+    if let Some(four) = six.to_ipv4_mapped() {
+        return four.into();
+    }
+    match (a, b, six.to_bits() >> 32) {
+        // NAT64, 6to4, and the old form with nothing before it.
+        (0x64, 0xff9b, _) => embedded(tail).into(),
+        (0x2002, ..) => embedded(u32::from(b) << 16 | u32::from(c)).into(),
+        (0, 0, 0) if tail > 1 => embedded(tail).into(),
+        _ => address,
+    }
+}
+
+fn refused4(address: Ipv4Addr) -> Option<&'static str> {
+    let [a, b, ..] = address.octets();
+    match (a, b) {
+        (0, _) => Some("it is no address of a host"),
+        (127, _) => Some("it is an address of this host itself"),
+        (169, 254) => Some("it is a link-local address, as those of metadata services are"),
+        (10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) => {
+            Some("it is an address of a private network")
+        }
+        (224..=255, _) => Some("it is a multicast or reserved address"),
+        _ => None,
+    }
+}
+
+fn refused6(address: Ipv6Addr) -> Option<&'static str> {
+    let first = address.segments()[0];
+    if address.is_unspecified() {
+        Some("it is no address of a host")
+    } else if address.is_loopback() {
+        Some("it is an address of this host itself")
+    } else if first & 0xffc0 == 0xfe80 {
+        Some("it is a link-local address")
+    } else if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 {
+        Some("it is an address of a private network")
+    } else if first & 0xff00 == 0xff00 {
+        Some("it is a multicast address")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(address: &str, allowed: &[&str]) -> Option<&'static str> {
+        let allowed: Vec<Network> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        refused(address.parse().unwrap(), &["203.0.113.9".parse().unwrap()], &allowed)
+    }
+
+    #[test]
+    fn what_only_this_server_can_reach_is_refused_in_every_form() {
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "203.0.113.9",
+            "::",
+            "::1",
+            "fe80::1",
+            "febf::1",
+            "fec0::1",
+            "fd00:ec2::254",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
+            "::127.0.0.1",
+            "::ffff:203.0.113.9",
+        ] {
+            assert!(says(address, &[]).is_some(), "{address}");
+        }
+        for address in ["203.0.113.8", "8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
+            assert_eq!(says(address, &[]), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn the_settings_may_allow_a_network() {
+        assert_eq!(says("10.1.2.3", &["10.0.0.0/8"]), None);
+        assert_eq!(says("::ffff:10.1.2.3", &["10.0.0.0/8"]), None);
+        assert!(
+            says("11.1.2.3", &["10.0.0.0/8"]).is_none()
+                && says("192.168.1.1", &["10.0.0.0/8"]).is_some()
+        );
+        assert_eq!(says("fd00::1", &["fd00::/8"]), None);
+        assert_eq!(says("127.0.0.1", &["0.0.0.0/0"]), None);
+        assert!(
+            says("::1", &["0.0.0.0/0"]).is_some(),
+            "the other version of IP is another network"
+        );
+        for wrong in ["", "10.0.0.0", "10.0.0.0/33", "x/8", "fd00::/129", "10.0.0.0/-1"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+}
