@@ -143,6 +143,8 @@ mod discovery_tests;
 #[cfg(test)]
 mod groups_tests;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod noun_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -129,6 +129,11 @@ impl Rig {
         (parts.status.as_u16(), body, parts.headers)
     }
 
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> UnixStream {
+        UnixStream::connect(&self.socket).await.unwrap()
+    }
+
     /// Opens the stream of events.
     pub(super) async fn follow(&self, query: &str) -> UnixStream {
         let mut stream = UnixStream::connect(&self.socket).await.unwrap();
