@@ -139,6 +139,6 @@ fn obstacle(entry: &Discovered, world: &World<'_>) -> Option<String> {
         return Some(like.to_string());
     }
     let twin = world.twin?;
-    let mac = twin.macs.first().or(entry.macs.first())?;
+    let mac = twin.macs.first().or_else(|| entry.macs.first())?;
     Some(format!("its UUID or serial number is that of the entry of {mac} as well"))
 }

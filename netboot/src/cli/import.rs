@@ -83,7 +83,7 @@ fn read_all(from: Source, paths: &[PathBuf]) -> Result<Imported, Failure> {
         let file = gather_text(&path.to_string_lossy(), Format::Yaml, file);
         texts.push(file.map_err(|error| wrong(error.into()))?.text);
     }
-    let name = |at: usize| paths.get(at).map_or(Path::new("-"), PathBuf::as_path).display();
+    let name = |at: usize| paths.get(at).map_or_else(|| Path::new("-"), PathBuf::as_path).display();
     let found =
         read(from, &texts).map_err(|(at, error)| wrong(anyhow!("{}: {error}", name(at))))?;
     for note in &found.notes {

@@ -188,7 +188,7 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
                 let told = server.get::<ToldFacts>(&format!("{}/facts", path(&name))).await;
                 all.extend(tally.note(&name, told).map(|told| (name, told)));
             }
-            print_each(How::of(&client), &all, |told| facts::text(told))?;
+            print_each(How::of(&client), &all, facts::text)?;
             tally.end("have not said what they are made of")
         }
         MachineCommand::Explain { machine, firmware, client } => {

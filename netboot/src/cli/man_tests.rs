@@ -62,7 +62,7 @@ fn first(kiln: &Command) -> String {
 
 /// Returns what stands below the help, where there is something.
 fn notes(command: &Command, man: &Man) -> String {
-    if command.get_after_help().or(command.get_after_long_help()).is_none() {
+    if command.get_after_help().or_else(|| command.get_after_long_help()).is_none() {
         return String::new();
     }
     rendered(|out| man.render_extra_section(out)).replace(".SH EXTRA", ".SH NOTES")

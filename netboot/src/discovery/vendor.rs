@@ -15,44 +15,44 @@ const MAX_NAME: usize = 80;
 
 /// Makers of servers, virtual machines and small boards, by short names that are the same everywhere.
 const KNOWN: [(u32, &str); 38] = [
-    (0x52_54_00, "qemu"),
-    (0x00_16_3e, "xen"),
-    (0x00_50_56, "vmware"),
-    (0x00_0c_29, "vmware"),
-    (0x00_05_69, "vmware"),
-    (0x00_15_5d, "hyper-v"),
-    (0x08_00_27, "virtualbox"),
-    (0xb8_27_eb, "raspberry-pi"),
-    (0xdc_a6_32, "raspberry-pi"),
-    (0xe4_5f_01, "raspberry-pi"),
-    (0x28_cd_c1, "raspberry-pi"),
-    (0xd8_3a_dd, "raspberry-pi"),
-    (0x2c_cf_67, "raspberry-pi"),
-    (0x00_25_90, "supermicro"),
-    (0x00_30_48, "supermicro"),
-    (0x0c_c4_7a, "supermicro"),
-    (0xac_1f_6b, "supermicro"),
-    (0x3c_ec_ef, "supermicro"),
-    (0x7c_c2_55, "supermicro"),
-    (0x00_14_22, "dell"),
-    (0x18_66_da, "dell"),
-    (0xb0_83_fe, "dell"),
-    (0xf8_bc_12, "dell"),
-    (0xec_f4_bb, "dell"),
-    (0x24_6e_96, "dell"),
-    (0x94_18_82, "hpe"),
-    (0x3c_a8_2a, "hpe"),
-    (0x9c_b6_54, "hp"),
-    (0x3c_d9_2b, "hp"),
-    (0x00_1b_21, "intel"),
-    (0xa0_36_9f, "intel"),
-    (0x3c_fd_fe, "intel"),
-    (0x00_02_c9, "mellanox"),
-    (0xb8_59_9f, "mellanox"),
-    (0x00_04_4b, "nvidia"),
-    (0x48_b0_2d, "nvidia"),
-    (0x00_e0_4c, "realtek"),
-    (0x70_b3_d5, "ieee-small-block"),
+    (0x525400, "qemu"),
+    (0x00163e, "xen"),
+    (0x005056, "vmware"),
+    (0x000c29, "vmware"),
+    (0x000569, "vmware"),
+    (0x00155d, "hyper-v"),
+    (0x080027, "virtualbox"),
+    (0xb827eb, "raspberry-pi"),
+    (0xdca632, "raspberry-pi"),
+    (0xe45f01, "raspberry-pi"),
+    (0x28cdc1, "raspberry-pi"),
+    (0xd83add, "raspberry-pi"),
+    (0x2ccf67, "raspberry-pi"),
+    (0x002590, "supermicro"),
+    (0x003048, "supermicro"),
+    (0x0cc47a, "supermicro"),
+    (0xac1f6b, "supermicro"),
+    (0x3cecef, "supermicro"),
+    (0x7cc255, "supermicro"),
+    (0x001422, "dell"),
+    (0x1866da, "dell"),
+    (0xb083fe, "dell"),
+    (0xf8bc12, "dell"),
+    (0xecf4bb, "dell"),
+    (0x246e96, "dell"),
+    (0x941882, "hpe"),
+    (0x3ca82a, "hpe"),
+    (0x9cb654, "hp"),
+    (0x3cd92b, "hp"),
+    (0x001b21, "intel"),
+    (0xa0369f, "intel"),
+    (0x3cfdfe, "intel"),
+    (0x0002c9, "mellanox"),
+    (0xb8599f, "mellanox"),
+    (0x00044b, "nvidia"),
+    (0x48b02d, "nvidia"),
+    (0x00e04c, "realtek"),
+    (0x70b3d5, "ieee-small-block"),
 ];
 
 /// Who made what.
@@ -73,14 +73,14 @@ impl Vendors {
         Self::parse(&String::from_utf8_lossy(&bytes))
     }
 
-    /// Reads lines such as `28-6F-B9   (hex)		Example Corp.`.
+    /// Reads lines such as `28-6F-B9   (hex)   Example Corp.`, with tabs or blanks between.
     fn parse(text: &str) -> Self {
         let line = |line: &str| {
             let (number, name) = line.split_once("(hex)")?;
             let number = u32::from_str_radix(&number.trim().replace('-', ""), 16).ok()?;
             let name: String =
                 name.trim().chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-            (number <= 0xff_ff_ff && !name.is_empty()).then(|| (number, name.into_boxed_str()))
+            (number <= 0xffffff && !name.is_empty()).then(|| (number, name.into_boxed_str()))
         };
         Self { registry: Arc::new(text.lines().filter_map(line).collect()) }
     }

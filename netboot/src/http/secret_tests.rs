@@ -81,8 +81,8 @@ async fn no_route_tells_a_secret_to_who_knows_a_mac_and_follows_every_link() {
     }
     assert!(asked > 300 && !scripts.is_empty(), "{asked}");
     // The script names the segment of the boot; whoever takes it has a token, and still no secret.
-    let machine = scripts.iter().flat_map(|script| script.split_whitespace());
-    let machine = machine.filter(|word| word.contains("/machine/")).last().unwrap();
+    let mut machine = scripts.iter().flat_map(|script| script.split_whitespace());
+    let machine = machine.rfind(|word| word.contains("/machine/")).unwrap();
     let segment = rig.get(&machine[machine.find("/machine/").unwrap()..]).await;
     assert_eq!(segment.status(), StatusCode::OK);
     silent("the segment", &segment);

@@ -183,7 +183,8 @@ fn pretty(value: &Value) -> Result<Vec<u8>, Failure> {
 
 /// Writes the archive: whole or not there, and nobody else's to read.
 pub(super) fn write(path: &Path, parts: &[Part]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     // A file of that kind is its owner's alone from the first byte on.
     let file = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("cannot write to {}", folder.display()))?;
