@@ -15,8 +15,10 @@ use crate::{
 /// Depends on nothing but its arguments. A machine boots only when its architecture, as the firmware tells it,
 /// agrees with the inventory and with the version.
 pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
-    let found = snapshot.known(sighting.mac);
-    let mut reasons = vec![match found {
+    let known = snapshot.known(sighting.mac);
+    let stranger = if known.is_none() { snapshot.stranger(sighting) } else { None };
+    let found = known.or_else(|| stranger.as_ref().map(|(machine, settings)| (machine, settings)));
+    let mut reasons = vec![match known {
         Some((machine, _)) => {
             Reason::FoundByMac { mac: sighting.mac, machine: machine.spec.name.clone() }
         }
@@ -32,6 +34,21 @@ pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
             reasons.push(Reason::NotBooting);
             Plan::Address
         }
+        (Some((machine, settings)), _) => {
+            if let (None, Some(image)) = (known, &settings.image) {
+                let image = image.value.clone();
+                reasons.push(Reason::BootsDiscovery { image });
+            }
+            let known = Known { snapshot, sighting, machine, settings };
+            known.plan(&mut reasons).unwrap_or_else(|stop| {
+                let (plan, reason) = match stop {
+                    Stop::Hold(reason) => (Plan::Hold, reason),
+                    Stop::Refuse(reason) => (Plan::Refuse, reason),
+                };
+                reasons.push(reason);
+                plan
+            })
+        }
         (None, _) => {
             let alike = sighting.uuid.as_deref().and_then(|uuid| snapshot.machine_by_uuid(uuid));
             reasons.extend(alike.map(|machine| {
@@ -44,17 +61,6 @@ pub fn decide(snapshot: &Snapshot, sighting: &Sighting) -> Decision {
             } else {
                 unknown(snapshot.unknown, sighting, &mut reasons)
             }
-        }
-        (Some((machine, settings)), _) => {
-            let known = Known { snapshot, sighting, machine, settings };
-            known.plan(&mut reasons).unwrap_or_else(|stop| {
-                let (plan, reason) = match stop {
-                    Stop::Hold(reason) => (Plan::Hold, reason),
-                    Stop::Refuse(reason) => (Plan::Refuse, reason),
-                };
-                reasons.push(reason);
-                plan
-            })
         }
     };
     let loader = loader(snapshot, found, sighting, &plan, &mut reasons);
@@ -104,7 +110,8 @@ fn unknown(policy: UnknownMachines, sighting: &Sighting, reasons: &mut Vec<Reaso
             reasons.push(Reason::UnknownIgnored);
             Plan::Ignore
         }
-        UnknownMachines::Hold => match no_loader(sighting) {
+        // Without an image there is nothing to boot.
+        UnknownMachines::Hold | UnknownMachines::Boot => match no_loader(sighting) {
             Some(reason) => {
                 reasons.push(reason);
                 Plan::Refuse

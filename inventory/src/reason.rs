@@ -40,6 +40,14 @@ pub enum Reason {
     /// The settings say that unknown machines get nothing.
     #[error("unknown machines get no answer (`unknown = \"ignore\"` under `[discovery]`)")]
     UnknownIgnored,
+    /// The settings say that unknown machines run an image.
+    #[error(
+        "unknown machines run `{image}` (`unknown = \"boot\"` under `[discovery]`), which may write to no disk"
+    )]
+    BootsDiscovery {
+        /// The image.
+        image: ImageRef,
+    },
     /// Someone said that this one gets nothing.
     #[error("it is ignored; `kiln discovery unignore {mac}` undoes that")]
     DiscoveryIgnored {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::effective::Resolver;
 use crate::{
-    Artifact, Bake, Effective, Group, Loader, Machine, MachineId, other_order, telling_uuid,
+    Artifact, Asker, Bake, Effective, Group, Loader, Machine, MachineId, NewMachine, Sighting,
+    other_order, telling_uuid,
 };
 
 /// Everything that a decision depends on, at one moment. Cheap to share and never changed: a new one replaces it.
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub bakes: BTreeMap<String, BTreeMap<Arch, Bake>>,
     /// The loaders that the server has no files of, by architecture.
     pub absent: Vec<(Loader, Arch)>,
+    /// What machines run that nobody has added, where they run something.
+    pub stranger: Option<Arc<Effective>>,
     /// Interfaces of machines that nobody has added and that get no answer, whatever others get.
     pub ignored: HashSet<Mac>,
 }
@@ -113,6 +116,24 @@ impl Snapshot {
         self.machines.get(*index)
     }
 
+    /// Returns what stands for a machine that nobody has added while it runs the discovery image, and its settings. It has
+    /// no disk to write to, and no group.
+    pub(crate) fn stranger(&self, sighting: &Sighting) -> Option<(Arc<Machine>, Arc<Effective>)> {
+        let mac = sighting.mac;
+        let settings = self.stranger.as_ref().filter(|_| {
+            self.unknown == UnknownMachines::Boot
+                && sighting.asker != Asker::System
+                && mac.is_unicast()
+                && !self.ignored.contains(&mac)
+                && self.machine_by_mac(mac).is_none()
+        })?;
+        let digits: String = mac.octets().iter().map(|octet| format!("{octet:02x}")).collect();
+        let mut spec = NewMachine::new(format!("unknown-{digits}"), [mac]);
+        spec.image = settings.image.as_ref().map(|said| said.value.clone());
+        let machine = Machine { id: MachineId::of_unknown(mac), revision: 0, spec };
+        Some((Arc::new(machine), settings.clone()))
+    }
+
     /// Returns the machine that a UUID names, in whatever order of bytes it is told. One that is void or that two machines
     /// have names none.
     pub fn machine_by_uuid(&self, uuid: &str) -> Option<&Arc<Machine>> {
@@ -180,6 +201,8 @@ pub enum UnknownMachines {
     Ignore,
     /// An address and a script that shows how to add the machine, and asks again until someone does.
     Hold,
+    /// The discovery image, which tells what the machine is made of. It may write to no disk.
+    Boot,
 }
 
 #[cfg(test)]
@@ -187,7 +210,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::{MachineId, NewMachine};
 
     #[test]
     fn one_of_a_hundred_thousand_machines_is_found_by_what_it_tells() {

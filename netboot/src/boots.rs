@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::tracker::Tracker;
+use crate::discovery::Discovery;
 use crate::observe::COUNTS;
 
 /// Messages that may wait for the writer.
@@ -194,6 +195,7 @@ enum ScriptBy {
 
 #[derive(Debug)]
 enum Message {
+    Discovery(Discovery),
     Seen {
         at: i64,
         sighting: Sighting,
@@ -308,6 +310,11 @@ impl Boots {
     pub fn start(store: Store) -> (Self, JoinHandle<()>) {
         let (queue, messages) = mpsc::channel(QUEUE);
         (Self { queue }, tokio::spawn(Tracker::new(store).run(messages)))
+    }
+
+    /// Tells the queue of machines that nobody has added what those say of themselves.
+    pub fn tells(&self, discovery: Discovery) {
+        self.offer(Message::Discovery(discovery));
     }
 
     /// Notes a DHCP packet and what it was answered with. `fresh` is for a DISCOVER. Never waits.

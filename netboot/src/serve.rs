@@ -377,9 +377,13 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     }
     let prune = inventory::prune(inventory.clone(), settings.inventory.keep, stop.clone());
     running.tasks.push(tokio::spawn(prune));
+    if let Some(image) = settings.discovery.image.clone() {
+        view.boots_strangers(image).await.map_err(ServeError::LoadView)?;
+    }
     let vendors = tokio::task::spawn_blocking(Vendors::of_host).await.unwrap_or_default();
     let (discovery, keeper) =
         Discovery::new(view.clone(), vendors.clone(), settings.discovery.most);
+    boots.tells(discovery.clone());
     running.tasks.push(tokio::spawn(keeper.run(stop.clone())));
     for WireSockets { interface, ports, subnets } in sockets.wires {
         let site = |subnet: dhcp::Subnet| {

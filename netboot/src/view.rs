@@ -13,9 +13,10 @@ use arc_swap::ArcSwap;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
 use kiln_builder::trust::{KeyDir, TrustError};
 use kiln_inventory::{
-    Bake, Effective, Flag, Group, Kept, Loader, Machine, Snapshot, Store, UnknownMachines,
+    Bake, Effective, Flag, Group, Kept, Loader, Machine, Origin, Said, Snapshot, Store,
+    UnknownMachines,
 };
-use kiln_types::{Arch, Digest};
+use kiln_types::{Arch, Digest, ImageRef, Mac};
 use tokio_util::sync::CancellationToken;
 
 use self::images::Images;
@@ -37,6 +38,8 @@ pub struct View {
     /// The keys that must have signed what is served; without them everything is.
     keys: Option<KeyDir>,
     unknown: UnknownMachines,
+    /// The image that machines run which nobody has added.
+    stranger: OnceLock<ImageRef>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     blobs: ArcSwap<HashMap<Digest, u64>>,
     refused: ArcSwap<BTreeMap<Digest, String>>,
@@ -102,6 +105,7 @@ impl View {
             keys,
             refused: ArcSwap::default(),
             unknown,
+            stranger: OnceLock::new(),
             snapshot: Arc::default(),
             blobs: ArcSwap::default(),
             bakes: ArcSwap::default(),
@@ -134,6 +138,12 @@ impl View {
     pub async fn keeps(&self, secrets: Arc<Secrets>) -> Result<(), ViewError> {
         let _ = self.secrets.set(secrets);
         self.refresh().await
+    }
+
+    /// Returns whether an interface is that of a retired machine, which gets nothing, also of what it had begun to fetch.
+    pub(crate) fn is_retired(&self, mac: Mac) -> bool {
+        let snapshot = self.snapshot();
+        snapshot.machine_by_mac(mac).is_some_and(|machine| machine.spec.is(Flag::Retired))
     }
 
     /// Returns the secrets of a machine that boots, or why it gets none. The reason is for its operator.
@@ -174,6 +184,16 @@ impl View {
             tracing::error!(machine = machine.spec.name, error, "secrets cannot be opened");
             error
         })
+    }
+
+    /// Lets machines that nobody has added run an image. Once.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`refresh`](Self::refresh) does.
+    pub async fn boots_strangers(&self, image: ImageRef) -> Result<(), ViewError> {
+        let _ = self.stranger.set(image);
+        self.refresh().await
     }
 
     /// Returns the inventory that it shows.
@@ -279,6 +299,12 @@ impl View {
         snapshot.kept = kept.collect();
         snapshot.bakes = BTreeMap::clone(&self.bakes.load());
         snapshot.absent = Vec::clone(&self.absent.load());
+        if let Some(image) = self.stranger.get() {
+            let said = Said { value: image.clone(), by: Origin::Default };
+            let settings = Effective { image: Some(said), ..Effective::default() };
+            snapshot.unknown = UnknownMachines::Boot;
+            snapshot.stranger = Some(Arc::new(settings));
+        }
         let ignored = self.inventory.ignored_macs().await.map_err(ViewError::Inventory)?;
         snapshot.ignored = ignored.into_iter().collect();
         self.snapshot.store(Arc::new(snapshot));

@@ -198,3 +198,31 @@ fn a_hundred_thousand_machines_in_a_hundred_groups_share_what_holds_for_them() {
     assert_eq!(decision.machine.as_ref().map(|m| m.spec.name.as_str()), Some("n70000"));
     assert!(booted(&decision).cmdline.ends_with("g=80 g=90"), "{decision:?}");
 }
+
+#[test]
+fn an_unknown_machine_runs_the_discovery_image_only_where_the_site_says_so() {
+    let image: ImageRef = "fix".parse().unwrap();
+    let said = Said { value: image.clone(), by: Origin::Default };
+    let settings = Arc::new(Effective { image: Some(said), ..Effective::default() });
+    let mac = kiln_types::Mac::new([2, 0, 0, 0, 0, 99]);
+    let ask = |asker| Sighting { mac, asker, firmware: Some(Firmware::UefiX64), uuid: None };
+    let mut site = snapshot(machine(None, None), &[]);
+    for policy in [UnknownMachines::Ignore, UnknownMachines::Hold, UnknownMachines::Boot] {
+        for stranger in [None, Some(settings.clone())] {
+            site.unknown = policy;
+            site.stranger = stranger.clone();
+            let decision = decide(&site, &ask(Asker::Firmware));
+            let boots = policy == UnknownMachines::Boot && stranger.is_some();
+            assert_eq!(matches!(decision.plan, Plan::Boot(_)), boots, "{policy:?}");
+            assert_eq!(decision.machine.is_some(), boots);
+            assert!(matches!(decision.reasons[0], Reason::UnknownMachine { .. }));
+        }
+    }
+    let decision = decide(&site, &ask(Asker::Ipxe));
+    assert!(decision.reasons.contains(&Reason::BootsDiscovery { image }));
+    assert_eq!(decision.settings.and_then(|settings| settings.state_disk.clone()), None);
+    assert!(decision.machine.is_some_and(|machine| machine.id.is_unknown()));
+    assert_eq!(decide(&site, &ask(Asker::System)).plan, Plan::Address);
+    site.ignored.insert(mac);
+    assert_eq!(decide(&site, &ask(Asker::Firmware)).plan, Plan::Ignore);
+}

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kiln_inventory::{
-    Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Outcome, Phase, Plan, Sighting,
-    Store, StoreError, StoredFacts,
+    Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Outcome, Phase, Plan, SeenFacts,
+    Sighting, Store, StoreError, StoredFacts,
 };
 use kiln_ipxe::BootTicket;
-use kiln_types::ImageRef;
+use kiln_types::{ImageRef, Mac};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::align;
 use super::pending::Pending;
 use super::secret::same;
 use super::{BootsError, Exchange, Identity, Message, Report, Reports, ScriptBy, Told, Transfer};
+use crate::discovery::Discovery;
 use crate::observe::COUNTS;
 
 /// Messages that are written in one go.
@@ -37,6 +38,9 @@ const MAX_INTRUDERS: usize = 3;
 const MAX_SEGMENTS: usize = 16;
 /// How long the key for it works after the loader was seen at work last.
 const KEY_LIFETIME_MS: i64 = 15 * 60_000;
+/// Boots of machines that nobody has added, which run at a time, and how long each has its place at least.
+const MAX_STRANGERS: usize = 64;
+const STRANGER_MS: i64 = 600_000;
 /// Addresses of which is known who has them; in a network of another server anyone may claim any.
 const MAX_WHO: usize = 1 << 16;
 /// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
@@ -50,6 +54,7 @@ pub(super) struct Tracker {
     /// What the firmware or loader said that got an address last.
     who: HashMap<IpAddr, Sighting>,
     pending: Pending,
+    discovery: Option<Discovery>,
 }
 
 impl Tracker {
@@ -62,6 +67,7 @@ impl Tracker {
             by_address: HashMap::new(),
             who: HashMap::new(),
             pending: Pending::new(),
+            discovery: None,
         }
     }
 
@@ -118,6 +124,7 @@ impl Tracker {
 
     async fn take(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
+            Message::Discovery(discovery) => self.discovery = Some(discovery),
             Message::Seen { at, sighting, decision, fresh, address, exchange } => {
                 self.pending.sighting(sighting.clone(), at);
                 if let Some(address) = address {
@@ -250,6 +257,9 @@ impl Tracker {
         address: Option<IpAddr>,
     ) -> Result<(), StoreError> {
         let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
+        if !self.has_room(at, machine.id) {
+            return Ok(());
+        }
         let plan = match &decision.plan {
             Plan::Boot(plan) => Some(plan),
             _ => None,
@@ -520,7 +530,12 @@ impl Tracker {
         if active.told > MAX_TOLD {
             return Err(BootsError::TooOften);
         }
+        let mac = active.boot.mac;
         let result = match told {
+            Told::Facts(text) if machine.is_unknown() => match serde_json::from_str(&text) {
+                Ok(facts) => self.describe(mac, SeenFacts { boot, at, facts }).await,
+                Err(_) => Ok(()),
+            },
             Told::Facts(facts) => {
                 self.store.set_facts(machine, &StoredFacts { boot, at, facts }).await
             }
@@ -530,6 +545,40 @@ impl Tracker {
             tracing::error!(error = &error as &dyn std::error::Error, boot = boot.0, "not kept");
             BootsError::NotKept
         })
+    }
+
+    /// Keeps what a machine says of itself that nobody has added.
+    async fn describe(&self, mac: Mac, told: SeenFacts) -> Result<(), StoreError> {
+        let news = self.store.describe_discovered(mac, told).await?;
+        if let (Some(entry), Some(discovery)) = (news, &self.discovery) {
+            discovery.news(entry);
+        }
+        Ok(())
+    }
+
+    /// Makes room for the boot of a machine that nobody has added: anyone can make such machines up. Returns whether there
+    /// is any.
+    fn has_room(&mut self, at: i64, machine: MachineId) -> bool {
+        let strangers = self.active.iter().filter(|(id, _)| id.is_unknown());
+        if !machine.is_unknown()
+            || self.active.contains_key(&machine)
+            || strangers.count() < MAX_STRANGERS
+        {
+            return true;
+        }
+        let strangers = self.active.iter().filter(|(id, _)| id.is_unknown());
+        let oldest = strangers.min_by_key(|(_, active)| active.boot.started);
+        let Some((id, started)) = oldest.map(|(id, active)| (*id, active.boot.started)) else {
+            return false;
+        };
+        if at - started < STRANGER_MS {
+            return false;
+        }
+        if let Some(old) = self.active.remove(&id) {
+            self.by_boot.remove(&old.boot.id);
+            self.give_up(at, old.boot);
+        }
+        true
     }
 
     /// Adds one event to a boot, and lets it end the boot.

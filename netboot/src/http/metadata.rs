@@ -6,7 +6,7 @@
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use kiln_inventory::BootId;
+use kiln_inventory::{BootId, Flag};
 use kiln_types::Mac;
 use serde_json::Map;
 
@@ -46,6 +46,7 @@ pub(super) async fn answer(
         let mac = who.parse::<Mac>().ok();
         (mac.and_then(|mac| snapshot.machine_by_mac(mac)), mac, false)
     };
+    let machine = machine.filter(|machine| !machine.spec.is(Flag::Retired));
     let (Some(machine), Some(mac)) = (machine, mac) else { return not_found() };
     let Some(settings) = snapshot.settings_of(machine.id) else { return not_found() };
     let server = caller.at.for_system().to_string();

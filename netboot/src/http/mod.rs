@@ -55,6 +55,8 @@ mod metadata_tests;
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]
+mod outsider_tests;
+#[cfg(test)]
 mod secret_tests;
 #[cfg(test)]
 mod state_tests;

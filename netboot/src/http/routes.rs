@@ -266,6 +266,9 @@ async fn machine_segment(
         return not_found();
     };
     let identity = match plane.boots.identity(peer, boot, key).await {
+        Ok(identity) if plane.view.is_retired(identity.mac) => {
+            return refused(peer, boot, BootsError::Forbidden);
+        }
         Ok(identity) => identity,
         Err(error) => return refused(peer, boot, error),
     };

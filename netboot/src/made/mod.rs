@@ -153,7 +153,7 @@ impl Made<'_> {
                 Some(MadeFile::new(menu::grub(&decision, ticket.as_ref())))
             }
             Wanted::Kernel { boot, key } => {
-                let identity = self.boots.identity(peer, boot, &key).await.ok()?;
+                let identity = self.identity(peer, boot, &key).await?;
                 let manifest = self.view.artifacts().manifest(&identity.version).ok()?;
                 let mut plan = FilePlan::default();
                 plan.push_artifact(manifest.kernel.digest, manifest.kernel.size);
@@ -238,7 +238,7 @@ impl Made<'_> {
             return None;
         };
         let ticket = self.boots.ticket(peer, sighting, decision).await?;
-        let identity = self.boots.identity(peer, ticket.boot, &ticket.machine_key).await.ok()?;
+        let identity = self.identity(peer, ticket.boot, &ticket.machine_key).await?;
         memory::warn(self.view, self.boots, &identity).await;
         let segment = self.segment(&identity)?;
         let store = self.view.artifacts().clone();
@@ -266,7 +266,7 @@ impl Made<'_> {
     }
 
     async fn initrd(&self, peer: IpAddr, boot: BootId, key: &str) -> Option<MadeFile> {
-        let identity = self.boots.identity(peer, boot, key).await.ok()?;
+        let identity = self.identity(peer, boot, key).await?;
         memory::warn(self.view, self.boots, &identity).await;
         let segment = self.segment(&identity)?;
         let manifest = self.view.artifacts().manifest(&identity.version).ok()?;
@@ -313,7 +313,7 @@ impl Made<'_> {
             return None;
         };
         let ticket = self.boots.ticket(peer, sighting, decision).await?;
-        let identity = self.boots.identity(peer, ticket.boot, &ticket.machine_key).await.ok()?;
+        let identity = self.identity(peer, ticket.boot, &ticket.machine_key).await?;
         let segment = self.segment(&identity)?;
         let (store, loaders) = (self.view.artifacts().clone(), self.loaders.clone());
         let made = tokio::task::spawn_blocking(move || -> Result<MadeFile, loaders::BoxError> {
@@ -338,6 +338,12 @@ impl Made<'_> {
                 tracing::error!(error, "no boot.img can be made for a Raspberry Pi");
             })
             .ok()
+    }
+
+    /// Returns what the segment of a boot tells. A machine that was retired since it began gets no more.
+    async fn identity(&self, peer: IpAddr, boot: BootId, key: &str) -> Option<Identity> {
+        let identity = self.boots.identity(peer, boot, key).await.ok()?;
+        (!self.view.is_retired(identity.mac)).then_some(identity)
     }
 
     /// Makes the machine's own segment.
