@@ -1,6 +1,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
-use kiln_inventory::{Lease, UnknownMachines};
+use kiln_inventory::{Flag, Lease, LoaderChoice, Machine, Plan, Snapshot, UnknownMachines};
 use kiln_types::Mac;
 
 use super::ReplyKind;
@@ -233,6 +234,30 @@ fn an_unknown_machine_gets_an_address_but_no_boot() {
     assert_eq!((reply.siaddr, reply.file.as_str()), ([0; 4].into(), ""));
     world.snapshot.unknown = UnknownMachines::Hold;
     assert!(firmware.says(1, &mut world).reply.is_some_and(|reply| !reply.file.is_empty()));
+}
+
+#[test]
+fn a_retired_machine_gets_no_boot_and_its_system_no_address() {
+    let mut world = World::new();
+    let retired = world.snapshot.machines().iter().map(|machine| {
+        let mut machine = Machine::clone(machine);
+        machine.spec.flags.insert(Flag::Retired);
+        machine.spec.loader = Some(LoaderChoice::Uki);
+        Arc::new(machine)
+    });
+    let last = retired.clone().next().unwrap().spec.macs.first().unwrap().octets()[5];
+    let images = world.snapshot.images.clone();
+    world.snapshot = Snapshot::new(retired.collect(), images, UnknownMachines::Hold);
+    let system = Client::new(last).says(1, &mut world);
+    assert_eq!((system.note, system.reply), (Note::Ignored, None));
+    for (class, number) in [("PXEClient:Arch:00007", 7), ("HTTPClient:Arch:00016", 16)] {
+        let firmware = Client::new(last).with(60, class.as_bytes()).with(93, &[0, number]);
+        let outcome = firmware.says(1, &mut world);
+        assert_eq!(outcome.decision.map(|decision| decision.plan), Some(Plan::Refuse));
+        // It is told why, by a loader that boots nothing.
+        let file = outcome.reply.map(|reply| reply.file).unwrap_or_default();
+        assert!(!file.contains("/uki/"), "{file}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub struct Site {
     store: PathBuf,
     bake: BakeSettings,
     inventory: InventorySettings,
+    discovery: DiscoverySettings,
     subnets: Vec<SubnetSettings>,
     subnets6: Vec<Subnet6Settings>,
     https: Option<HttpsSettings>,
@@ -50,6 +51,7 @@ impl Site {
             store: store.to_owned(),
             bake,
             inventory: InventorySettings::default(),
+            discovery: DiscoverySettings::default(),
             subnets,
             subnets6: Vec::new(),
             https: None,
@@ -69,6 +71,12 @@ impl Site {
     #[must_use]
     pub fn with_inventory(self, inventory: InventorySettings) -> Self {
         Self { inventory, ..self }
+    }
+
+    /// Says what machines get that nobody has added.
+    #[must_use]
+    pub fn with_discovery(self, discovery: DiscoverySettings) -> Self {
+        Self { discovery, ..self }
     }
 
     /// Lets the server serve HTTPS beside HTTP.
@@ -161,7 +169,7 @@ impl Site {
             tftp_port: 69,
             tftp: crate::tftp::Config::default(),
             metadata_dir: Some(self.directory.join("metadata")),
-            discovery: DiscoverySettings::default(),
+            discovery: self.discovery.clone(),
             secure_boot: self.secure_boot,
             uki_signing: self.uki_signing.clone(),
             raspberry_pi: false,

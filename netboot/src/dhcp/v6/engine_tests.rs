@@ -1,6 +1,7 @@
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
-use kiln_inventory::{Asker, Firmware, Plan};
+use kiln_inventory::{Asker, Firmware, Flag, Machine, Plan, Snapshot, UnknownMachines};
 use kiln_types::Mac;
 
 use super::encode::ReplyKind;
@@ -356,4 +357,23 @@ fn a_reply_goes_back_through_every_relay_that_the_request_came_by() {
     let inside = options(&near[34..]);
     assert_eq!(inside[0], (option::INTERFACE_ID, b"port 7".to_vec()));
     assert_eq!((inside[1].0, inside[1].1[0]), (option::RELAY_MESSAGE, 2));
+}
+
+#[test]
+fn a_retired_machine_gets_no_boot_and_its_system_no_address() {
+    let mut world = World::new();
+    let retired = world.snapshot.machines().iter().map(|machine| {
+        let mut machine = Machine::clone(machine);
+        machine.spec.flags.insert(Flag::Retired);
+        Arc::new(machine)
+    });
+    let images = world.snapshot.images.clone();
+    world.snapshot = Snapshot::new(retired.collect(), images, UnknownMachines::Hold);
+    let system = Client::new(2).says(1, &[(option::IA_NA, &ia(1, None))], &mut world);
+    assert!(system.reply.is_none() && system.address.is_none());
+    let pxe = [&343_u32.to_be_bytes()[..], &[0, 9], b"PXEClient"].concat();
+    let asks = [(option::VENDOR_CLASS, &pxe[..]), (option::CLIENT_ARCHITECTURE, &[0, 7])];
+    let firmware = Client::new(2).says(1, &asks, &mut world);
+    let plan = firmware.decision.map(|decision| decision.plan);
+    assert!(matches!(plan, Some(Plan::Refuse)), "{plan:?}");
 }
