@@ -8,7 +8,7 @@ use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Flag, Group, Locked, Machine, MachineId, NewMachine, StoreError};
+use crate::{DiscoveryRule, Flag, Group, Locked, Machine, MachineId, NewMachine, StoreError};
 
 /// What files say there should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -20,6 +20,9 @@ pub struct Wanted {
     /// Groups, each found again by its name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
+    /// Rules about machines that nobody has added, each found again by its name.
+    #[serde(rename = "discovery-rules", skip_serializing_if = "Vec::is_empty")]
+    pub discovery_rules: Vec<DiscoveryRule>,
 }
 
 /// Something that files say cannot be.

@@ -13,7 +13,7 @@ use super::machines::{Row, check, read, shown};
 use super::row::{json, text};
 use super::{Document, StoreError, Stored};
 use crate::apply::{MACHINES, MachinePlan, Owners, Wrong, plan_machines};
-use crate::{Group, Machine, NewMachine, Wanted};
+use crate::{DiscoveryRule, Group, Machine, NewMachine, Wanted};
 
 /// Rows that are written by one statement.
 const ROWS: usize = 250;
@@ -121,6 +121,16 @@ impl Edit<'_> {
             )
             .await?;
         described.insert(Group::NOUN.to_owned(), ids);
+        let ids = self
+            .apply_documents::<DiscoveryRule>(
+                "discovery-rules",
+                &wanted.discovery_rules,
+                &sources,
+                (source, prune),
+                &mut outline,
+            )
+            .await?;
+        described.insert(DiscoveryRule::NOUN.to_owned(), ids);
 
         if let Some(name) = source {
             let after = Source { name: name.to_owned(), described };
@@ -230,6 +240,15 @@ impl Edit<'_> {
                 query.bind(mac.to_string()).bind(*machine)
             });
             insert.execute(&mut self.tx).await.map_err(failed)?;
+            // As one by one: what waited to be told what it is has been told now.
+            let sql = format!(
+                "DELETE FROM discovered WHERE id IN \
+                 (SELECT entry FROM discovered_macs WHERE mac IN {})",
+                places(1, rows.len())
+            );
+            let forget =
+                rows.iter().fold(query_made(sql), |query, (_, mac)| query.bind(mac.to_string()));
+            forget.execute(&mut self.tx).await.map_err(failed)?;
         }
         self.log_all(steps).await?;
         Ok(added)

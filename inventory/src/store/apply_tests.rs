@@ -20,7 +20,7 @@ fn group(name: &str, cmdline: &str) -> Group {
 }
 
 fn wanted(machines: &[NewMachine], groups: &[Group]) -> Wanted {
-    Wanted { machines: machines.to_vec(), groups: groups.to_vec() }
+    Wanted { machines: machines.to_vec(), groups: groups.to_vec(), ..Wanted::default() }
 }
 
 fn told(outline: &Outline) -> Vec<(&str, &str, Verb)> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use kiln_inventory::{Applied, Outline, Verb, Wanted, Wrong};
+use kiln_inventory::{DiscoveryRule, Document as _, Group, Outline, Verb, Wanted, Wrong};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
@@ -53,7 +53,7 @@ pub struct ApplyAnswer {
 /// A noun that has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AppliedChange {
-    /// `machine` or `group`.
+    /// `machine`, `group` or `discovery-rule`.
     pub noun: String,
     /// Its name.
     pub name: String,
@@ -65,7 +65,7 @@ pub struct AppliedChange {
 
 pub(super) fn routes() -> Vec<Route> {
     let write = Access::Write(Noun::Machine);
-    let what = "Make the inventory what files say, all of it or nothing; with groups, it needs group:write too";
+    let what = "Make the inventory what files say, all of it or nothing; with groups it needs group:write too, with rules discovery:write";
     vec![
         post("/api/v1/apply", write, what, apply)
             .query::<Dry>()
@@ -94,13 +94,18 @@ async fn apply(
     }
     let done = edit.apply(&body.files, body.source.as_deref(), body.prune).await;
     let outline = done.map_err(fault)?;
-    let other = |change: &Applied| change.noun != "machine";
-    if !body.files.groups.is_empty() || outline.changes.iter().any(other) {
-        let needed = Access::Write(Noun::Group);
-        caller.rights.check(needed).map_err(|_| {
-            let text = format!("groups need the scope `{needed}`, which `{}` has not", caller.name);
-            Fault::new(StatusCode::FORBIDDEN, text)
-        })?;
+    let files = &body.files;
+    for (word, noun, given) in [
+        (Group::NOUN, Noun::Group, !files.groups.is_empty()),
+        (DiscoveryRule::NOUN, Noun::Discovery, !files.discovery_rules.is_empty()),
+    ] {
+        let needed = Access::Write(noun);
+        let changed = || outline.changes.iter().any(|change| change.noun == word);
+        if (given || changed()) && caller.rights.check(needed).is_err() {
+            let text =
+                format!("{word}s need the scope `{needed}`, which `{}` has not", caller.name);
+            return Err(Fault::new(StatusCode::FORBIDDEN, text));
+        }
     }
     let answer = answer(outline, after, dry.dry_run);
     if !dry.dry_run {

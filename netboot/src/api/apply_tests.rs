@@ -13,7 +13,8 @@ async fn files_are_tried_applied_and_found_to_be_applied() {
     let rig = Rig::start().await;
     let n1 = machine("n1", "52:54:00:00:00:01", Some("10.0.0.9"));
     let group = json!({"name": "web", "selector": "*", "settings": {"cmdline": "quiet"}});
-    let files = json!({"machines": [n1], "groups": [group]});
+    let rule = json!({"name": "rack1", "selector": "arch=x86_64", "action": "ignore"});
+    let files = json!({"machines": [n1], "groups": [group], "discovery-rules": [rule]});
     let body = json!({"source": "lab", "prune": true, "files": files});
     let (status, tried) = rig.send(Method::POST, TRY, &body).await;
     assert_eq!((status, &tried["changes"][0]["verb"]), (200, &json!("add")), "{tried}");
@@ -21,7 +22,7 @@ async fn files_are_tried_applied_and_found_to_be_applied() {
     let (status, done) = rig.send(Method::POST, APPLY, &body).await;
     assert_eq!((status, &done["changes"]), (200, &tried["changes"]));
     let (status, same) = rig.send(Method::POST, APPLY, &body).await;
-    assert_eq!((status, &same["unchanged"], &same["changes"]), (200, &json!(2), &json!([])));
+    assert_eq!((status, &same["unchanged"], &same["changes"]), (200, &json!(3), &json!([])));
     // What was seen in a trial is what is done, or nothing.
     let mut stale = json!({"source": "lab", "prune": true, "files": {}});
     stale["unless_after"] = tried["after"].clone();

@@ -10,13 +10,13 @@ use kiln_inventory::{Machine, Wanted};
 use super::client::Client;
 use super::remote::Remote;
 use super::{Failure, print};
-use crate::api::GroupRow;
+use crate::api::{GroupRow, RuleRow};
 use crate::files::{Style, write};
 use crate::settings::DEFAULT_SOCKET;
 
 /// Write the inventory as files that `kiln apply` reads
 ///
-/// Machines and groups, without secrets. With --dir, machines.yaml and groups.yaml are written there.
+/// Machines, groups and discovery rules, without secrets. With --dir, there is a file for each of them.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// What to write
@@ -60,29 +60,41 @@ impl ServerArgs {
 
 pub(super) async fn run(args: ExportArgs) -> Result<(), Failure> {
     let client = args.server.client();
-    let machines: Vec<Machine> = client.get("/api/v1/machines").await?;
-    let machines = machines.into_iter().map(|machine| machine.spec).collect();
+    let all = fetch(&client, args.output).await?;
     let Some(dir) = &args.dir else {
-        let groups: Vec<GroupRow> = client.get("/api/v1/groups").await?;
-        let groups = groups.into_iter().map(|row| row.group).collect();
-        return print::say(write(&Wanted { machines, groups }, args.output)?.trim_end());
+        return print::say(write(&all, args.output)?.trim_end());
     };
     if matches!(args.output, Style::Json | Style::Csv) {
         let error = anyhow!("`kiln apply` reads YAML and TOML in a directory; use one of them");
         return Err(Failure::new(Failure::USAGE, error));
     }
-    let groups: Vec<GroupRow> = client.get("/api/v1/groups").await?;
-    let groups = groups.into_iter().map(|row| row.group).collect();
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let machines = Wanted { machines, groups: Vec::new() };
-    let groups = Wanted { machines: Vec::new(), groups };
-    for (name, wanted) in [("machines", machines), ("groups", groups)] {
+    let Wanted { machines, groups, discovery_rules } = all;
+    for (name, wanted) in [
+        ("machines", Wanted { machines, ..Wanted::default() }),
+        ("groups", Wanted { groups, ..Wanted::default() }),
+        ("discovery-rules", Wanted { discovery_rules, ..Wanted::default() }),
+    ] {
         let path = dir.join(format!("{name}.{}", args.output.ending()));
         replace(&path, &write(&wanted, args.output)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         print::say(&path.display().to_string())?;
     }
     Ok(())
+}
+
+/// Asks for all that is to be written.
+async fn fetch(client: &Client, style: Style) -> Result<Wanted, Failure> {
+    let machines: Vec<Machine> = client.get("/api/v1/machines").await?;
+    let machines = machines.into_iter().map(|machine| machine.spec).collect();
+    let mut all = Wanted { machines, ..Wanted::default() };
+    if style != Style::Csv {
+        let groups: Vec<GroupRow> = client.get("/api/v1/groups").await?;
+        all.groups = groups.into_iter().map(|row| row.group).collect();
+        let rules: Vec<RuleRow> = client.get("/api/v1/discovery/rules").await?;
+        all.discovery_rules = rules.into_iter().map(|row| row.rule).collect();
+    }
+    Ok(all)
 }
 
 /// Writes a file so that it is there as a whole, or as it was before. It names machines, and is its owner's only.

@@ -97,7 +97,7 @@ fn read_all(from: Source, paths: &[PathBuf]) -> Result<Imported, Failure> {
 /// Makes what `kiln apply` takes of what was found.
 fn wanted(found: &Imported) -> Result<Wanted, Failure> {
     let groups = found.shared.iter().map(group).collect::<Result<_, _>>()?;
-    Ok(Wanted { machines: found.machines.clone(), groups })
+    Ok(Wanted { machines: found.machines.clone(), groups, ..Wanted::default() })
 }
 
 fn group(shared: &Shared) -> Result<Group, Failure> {

@@ -20,7 +20,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use kiln_builder::spec::{Place, SpecError};
-use kiln_inventory::{Group, NewMachine, Wanted};
+use kiln_inventory::{DiscoveryRule, Group, NewMachine, Wanted};
+use serde::Deserialize;
 
 pub use self::gather::{Gathered, gather, gather_text, source_of};
 pub use self::read::{Format, read};
@@ -37,6 +38,8 @@ pub struct Described {
     pub machines: Vec<Place>,
     /// Where each group is.
     pub groups: Vec<Place>,
+    /// Where each rule is.
+    pub discovery_rules: Vec<Place>,
 }
 
 /// Files cannot be used.
@@ -111,6 +114,8 @@ impl Described {
         self.wanted.groups.extend(other.wanted.groups);
         self.machines.extend(other.machines);
         self.groups.extend(other.groups);
+        self.wanted.discovery_rules.extend(other.wanted.discovery_rules);
+        self.discovery_rules.extend(other.discovery_rules);
     }
 
     /// Finds what two nouns cannot both have, and names both places.
@@ -139,6 +144,9 @@ impl Described {
         for (group, place) in self.wanted.groups.iter().zip(&self.groups) {
             once(format!("group `{}`", quoted(&group.name)), place);
         }
+        for (rule, place) in self.wanted.discovery_rules.iter().zip(&self.discovery_rules) {
+            once(format!("discovery rule `{}`", quoted(&rule.name)), place);
+        }
         problems
     }
 
@@ -154,6 +162,7 @@ impl Described {
         let places = match list {
             "machines" => &self.machines,
             "groups" => &self.groups,
+            "discovery-rules" => &self.discovery_rules,
             _ => return None,
         };
         places.get(index)
@@ -166,13 +175,18 @@ fn quoted(text: &str) -> String {
 }
 
 /// The lists of one file. What they hold knows its place, each format in its own way.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, bound = "M: serde::Deserialize<'de>, G: serde::Deserialize<'de>")]
-struct Lists<M, G> {
+#[derive(Debug, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    bound = "M: Deserialize<'de>, G: Deserialize<'de>, R: Deserialize<'de>"
+)]
+struct Lists<M, G, R> {
     #[serde(default = "Vec::new")]
     machines: Vec<M>,
     #[serde(default = "Vec::new")]
     groups: Vec<G>,
+    #[serde(default = "Vec::new", rename = "discovery-rules")]
+    discovery_rules: Vec<R>,
 }
 
 /// What a file holds before its places are known.
@@ -180,11 +194,12 @@ trait Part<T> {
     fn part(self, file: &str, text: &str) -> (T, Place);
 }
 
-impl<M, G> Lists<M, G> {
+impl<M, G, R> Lists<M, G, R> {
     fn described(self, file: &str, text: &str) -> Described
     where
         M: Part<NewMachine>,
         G: Part<Group>,
+        R: Part<DiscoveryRule>,
     {
         let mut all = Described::default();
         for machine in self.machines {
@@ -196,6 +211,11 @@ impl<M, G> Lists<M, G> {
             let (group, place) = group.part(file, text);
             all.wanted.groups.push(group);
             all.groups.push(place);
+        }
+        for rule in self.discovery_rules {
+            let (rule, place) = rule.part(file, text);
+            all.wanted.discovery_rules.push(rule);
+            all.discovery_rules.push(place);
         }
         all
     }

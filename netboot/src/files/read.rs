@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kiln_builder::spec::{Place, Placed, SpecError, read_yaml, unknown_key};
-use kiln_inventory::{Group, NewMachine};
+use kiln_inventory::{DiscoveryRule, Group, NewMachine};
 use serde_json::Value;
 use toml::Spanned;
 
@@ -42,6 +42,9 @@ impl<T> Part<T> for Spanned<T> {
     }
 }
 
+type InYaml = Lists<Placed<NewMachine>, Placed<Group>, Placed<DiscoveryRule>>;
+type InToml = Lists<Spanned<NewMachine>, Spanned<Group>, Spanned<DiscoveryRule>>;
+
 /// Reads a file. Its name is for messages.
 ///
 /// # Errors
@@ -51,11 +54,11 @@ pub fn read(file: &str, format: Format, text: &str) -> Result<Described, SpecErr
     let described = match format {
         // A file of nothing but comments is no mistake.
         Format::Yaml => {
-            let lists: Option<Lists<Placed<NewMachine>, Placed<Group>>> = read_yaml(file, text)?;
+            let lists: Option<InYaml> = read_yaml(file, text)?;
             lists.map_or_else(Described::default, |lists| lists.described(file, text))
         }
         Format::Toml => {
-            let lists: Result<Lists<Spanned<NewMachine>, Spanned<Group>>, _> = toml::from_str(text);
+            let lists: Result<InToml, _> = toml::from_str(text);
             lists.map_err(|error| wrong_toml(file, text, &error))?.described(file, text)
         }
     };

@@ -21,6 +21,8 @@ groups:
   - name: web
     selector: rack=r1
     settings: {cmdline: quiet}
+discovery-rules:
+  - {name: rack1, selector: arch=x86_64, action: approve, machine-name: 'rack1-{n:02}'}
 ";
 
 fn yaml(text: &str) -> Gathered {
@@ -49,6 +51,7 @@ fn yaml_toml_and_json_say_the_same_and_what_is_written_reads_as_before_without_s
     assert_eq!(read.machines[1].to_string(), "lab.yaml:8:5");
     assert_eq!(read.place("/files/machines/1/macs").unwrap(), &read.machines[1]);
     assert_eq!(read.place("/files/groups/0").unwrap().to_string(), "lab.yaml:12:5");
+    assert_eq!(read.place("/files/discovery-rules/0").unwrap().to_string(), "lab.yaml:16:5");
     assert!(read.place("/files/machines/2").is_none() && read.place("/x").is_none());
     let mut expected = read.wanted.clone();
     expected.machines[0].metadata.remove("secrets");
