@@ -84,6 +84,7 @@ enum Named {
     Token,
     User,
     Lease,
+    Discovered,
 }
 
 /// Says where names are, and a word about each.
@@ -116,7 +117,9 @@ fn named(noun: &str, verb: &str, arg: &Arg) -> Option<Named> {
         // A new name is nobody's yet.
         (_, "name") if matches!(verb, "add" | "create") => return None,
         _ if is_machine => Named::Machine,
-        ("machine", "machine" | "from") => Named::Machine,
+        ("machine" | "discovery" | "secret", "machine" | "from") => Named::Machine,
+        ("secret", "group") => Named::Group,
+        ("discovery", "entry") => Named::Discovered,
         ("image", "image") | (_, "maintenance_image") => Named::Image,
         ("machine" | "group", "image" | "to") => Named::Image,
         ("group", "name") => Named::Group,
@@ -158,6 +161,7 @@ fn live(named: Named) -> Vec<(String, String)> {
         Named::Token => "/api/v1/tokens",
         Named::User => "/api/v1/users",
         Named::Lease => "/api/v1/leases",
+        Named::Discovered => "/api/v1/discovery",
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime.map(|runtime| {
@@ -218,6 +222,7 @@ fn names(named: Named, answer: &Value) -> Vec<(String, String)> {
         Named::Group => ("/group/name", "/group/selector"),
         Named::Boot => ("/id", "/machine_name"),
         Named::Lease => ("/address", "/machine"),
+        Named::Discovered => ("/id", "/vendor"),
         _ => ("/name", ""),
     };
     let items = answer.as_array().into_iter().flatten();
@@ -245,6 +250,7 @@ mod tests {
             Named::Token => &["ci"],
             Named::User => &["eve"],
             Named::Lease => &["10.0.0.7"],
+            Named::Discovered => &["3"],
         };
         names.iter().map(|name| ((*name).to_owned(), "more".to_owned())).collect()
     }
@@ -275,6 +281,9 @@ mod tests {
             (&["token", "revoke", ""], &["ci"]),
             (&["user", "passwd", ""], &["eve"]),
             (&["lease", "release", "10"], &["10.0.0.7"]),
+            (&["discovery", "approve", ""], &["3"]),
+            (&["discovery", "merge", "3", "n"], &["n1", "n2"]),
+            (&["secret", "list", "--group", ""], &["racks"]),
             (&["machine", "ret"], &["retire"]),
         ] {
             assert_eq!(complete(line), expected, "{line:?}");
