@@ -2,6 +2,7 @@
 
 mod allow;
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -102,18 +103,17 @@ pub(super) async fn gather(config: &Path, client: &Client) -> Result<Vec<Part>, 
         Ok(text) => parts.push(("ready.txt", allow::lines(&text).into_bytes())),
         Err(failure) => miss("readiness", &failure),
     }
-    let changes = client.get::<Vec<Value>>("/api/v1/audit?after=0").await;
-    let last = match &changes {
-        Ok(all) => {
+    let last = match changes(client).await {
+        Ok((all, latest)) => {
             let mut lines = String::new();
-            for change in all.iter().skip(all.len().saturating_sub(CHANGES)) {
+            for change in &latest {
                 let _ = writeln!(lines, "{}", allow::change(change));
             }
             parts.push(("changes.jsonl", lines.into_bytes()));
-            all.len()
+            all
         }
         Err(failure) => {
-            miss("log of changes", failure);
+            miss("log of changes", &failure);
             0
         }
     };
@@ -137,6 +137,20 @@ fn version() -> Value {
         "arch": word(|it| it.machine()),
         "at": now_ms(),
     })
+}
+
+/// Reads the log of changes, which comes in parts. Returns how many there are, and the latest.
+async fn changes(client: &Client) -> Result<(usize, VecDeque<Value>), Failure> {
+    let (mut count, mut after, mut latest) = (0, 0, VecDeque::new());
+    loop {
+        let part: Vec<Value> = client.get(&format!("/api/v1/audit?after={after}")).await?;
+        let last = part.last().and_then(|change| change.get("id")?.as_i64());
+        let Some(last) = last.filter(|last| *last > after) else { return Ok((count, latest)) };
+        after = last;
+        count += part.len();
+        latest.extend(part);
+        latest.drain(..latest.len().saturating_sub(CHANGES));
+    }
 }
 
 /// Returns the steps of the latest boots that did not come up.
