@@ -12,6 +12,7 @@ mod clients;
 mod command;
 mod containers;
 mod crash;
+mod discovery;
 mod disk;
 mod doctor;
 mod explain;
@@ -64,6 +65,7 @@ pub(crate) fn all() -> Vec<Case> {
         broken::cases(),
         scenario::cases(),
         explain::cases(),
+        discovery::cases(),
         facts::cases(),
         fresh::cases(),
         given::cases(),
