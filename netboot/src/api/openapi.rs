@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::access::Access;
@@ -75,6 +76,9 @@ fn operation(route: &Route) -> Value {
     if let Some(answer) = &route.answer {
         good["content"] = content(answer);
     }
+    // What a dry run says instead.
+    let dry = route.queries().any(|name| name == "dry_run");
+    let dry = dry && route.status != StatusCode::OK;
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
@@ -89,6 +93,11 @@ fn operation(route: &Route) -> Value {
             "default": {"$ref": "#/components/responses/Problem"},
         },
     });
+    if dry {
+        let content = json!({"application/json": {"schema": {"type": "object"}}});
+        let preview = json!({"description": "What would be done (`dry_run`)", "content": content});
+        operation["responses"]["200"] = preview;
+    }
     if let Some(body) = &route.body {
         operation["requestBody"] = json!({"required": true, "content": content(body)});
     }
