@@ -64,6 +64,13 @@ async fn machines(
         let spec = &machine.spec;
         caller.rights.sees(&spec.labels) && wanted.is(&spec.name, &spec.labels)
     });
+    // What its groups say counts as well.
+    let snapshot = control.view.snapshot();
+    for Machine { id, spec, .. } in &mut machines {
+        let Some(holds) = snapshot.settings_of(*id) else { continue };
+        spec.image = holds.image.as_ref().map(|said| said.value.clone());
+        spec.arch = holds.arch.as_ref().map(|said| said.value);
+    }
     Ok(machines)
 }
 

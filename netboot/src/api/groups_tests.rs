@@ -39,6 +39,8 @@ async fn a_group_gives_its_machines_settings_until_it_is_removed() {
             "dhcp-options.42=ip:10.0.0.9 by group web",
         ]
     );
+    let (_, hosts) = rig.get("/api/v1/inventory/ansible").await;
+    assert_eq!(hosts["_meta"]["hostvars"]["n1"]["kiln_image"], "web", "{hosts}");
     let (status, problem) = rig.send(Method::POST, GROUPS, &web).await;
     assert_eq!(status, 409, "{problem}");
     for (bad, part) in [

@@ -118,11 +118,14 @@ impl Baker {
     /// Notes which image a machine wants that a decision was made for, and returns how far its build is where the machine
     /// has to wait for it.
     pub fn hears(&self, decision: &Decision, sighting: &Sighting) -> Option<String> {
-        let machine = &decision.machine.as_ref()?.spec;
-        let image = machine.image.as_ref()?;
+        let settings = decision.settings.as_ref()?;
+        let image = match &decision.plan {
+            Plan::Boot(plan) => &plan.image,
+            _ => &settings.image.as_ref()?.value,
+        };
         let arch = match &decision.plan {
             Plan::Boot(plan) => plan.arch,
-            _ => sighting.arch().or(machine.arch)?,
+            _ => sighting.arch().or_else(|| Some(settings.arch.as_ref()?.value))?,
         };
         self.asked(image, arch);
         let building = matches!(decision.reasons.last(), Some(Reason::BeingBuilt { .. }));

@@ -2,7 +2,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use kiln_builder::store::Store as Artifacts;
-use kiln_inventory::{Store, UnknownMachines};
+use kiln_inventory::{
+    Asker, Firmware, Group, Machine, MachineId, NewMachine, Settings, Snapshot, Store,
+    UnknownMachines, decide,
+};
+use kiln_types::Mac;
 
 use super::*;
 
@@ -97,6 +101,21 @@ async fn an_edit_is_built_and_a_broken_one_leaves_what_was_built() {
     rig.end().await;
 }
 
+/// A machine that says no image itself, because its group does.
+fn by_its_group() -> (Decision, Sighting) {
+    let mac = Mac::new([0x52, 0x54, 0, 0, 0, 1]);
+    let spec = NewMachine::new("n1", [mac]);
+    let machine = Arc::new(Machine { id: MachineId(1), revision: 1, spec });
+    let settings = Settings { image: "web".parse().ok(), ..Settings::default() };
+    let selector = "*".parse().unwrap();
+    let group = Group { name: "all".to_owned(), selector, priority: 0, settings };
+    let images = BTreeMap::default();
+    let snapshot = Snapshot::with_groups(vec![machine], &[group], images, UnknownMachines::Ignore);
+    let firmware = Some(Firmware::UefiX64);
+    let sighting = Sighting { mac, asker: Asker::Firmware, firmware, uuid: None };
+    (decide(&snapshot, &sighting), sighting)
+}
+
 #[tokio::test]
 async fn many_machines_that_ask_at_once_share_one_build_and_see_how_far_it_is() {
     let rig = Rig::start(BuildWhen::OnBoot, |dir| {
@@ -105,8 +124,9 @@ async fn many_machines_that_ask_at_once_share_one_build_and_see_how_far_it_is() 
     })
     .await;
     rig.until(|it| it.status == Status::Waiting).await;
+    let (decision, sighting) = by_its_group();
     for _ in 0..100 {
-        rig.baker.asked(&"web".parse().unwrap(), Arch::X86_64);
+        rig.baker.hears(&decision, &sighting);
     }
     rig.until(|it| it.progress.as_deref() == Some("packing: 25 % of 1 MiB")).await;
     assert_eq!(rig.baker.progress("web").unwrap(), "packing: 25 % of 1 MiB");

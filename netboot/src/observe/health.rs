@@ -87,9 +87,9 @@ impl Observed {
         let mut missing: Vec<String> = snapshot
             .machines()
             .iter()
-            .filter_map(|machine| machine.spec.image.as_ref())
-            .filter(|image| !snapshot.images.contains_key(*image))
-            .map(ToString::to_string)
+            .filter_map(|machine| snapshot.settings_of(machine.id)?.image.as_ref())
+            .filter(|image| !snapshot.images.contains_key(&image.value))
+            .map(|image| image.value.to_string())
             .collect();
         missing.sort();
         missing.dedup();
