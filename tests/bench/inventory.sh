@@ -1,6 +1,6 @@
 #!/bin/sh
 # How long `kiln serve` takes from its start until its socket answers, and the memory that it then has, with no machine,
-# 10 000 and 100 000 in a file of SQLite, and how long it takes to apply 10 000; docs/benchmarks.md quotes it. `./dev bench`
+# 10 000 and 100 000 in a file of SQLite, and how long it takes to apply and to list 10 000; docs/benchmarks.md quotes it. `./dev bench`
 # runs it, as root. Each number is the median of KILN_BENCH_ROUNDS runs.
 set -eu
 kiln=${KILN_PROGRAM:?run by ./dev bench}
@@ -110,13 +110,20 @@ def apply():
             sys.exit(answer.read().decode())
         answer.read()
         took.append(time.monotonic() - before)
+    before = time.monotonic()
+    connection = Socket("kiln")
+    connection.request("GET", "/api/v1/machines")
+    body = connection.getresponse().read()
+    took.append(time.monotonic() - before)
+    if len(json.loads(body)) != len(machines):
+        sys.exit("the list is not whole")
     server.terminate()
     server.wait()
     return took
 
 runs = [apply() for _ in range(rounds)]
-print("apply of 10 000 machines by the API:")
-for what, column in zip(("all new", "as they were", "all changed"), zip(*runs)):
+print("10 000 machines by the API, applied and then listed:")
+for what, column in zip(("all new", "as they were", "all changed", "list"), zip(*runs)):
     print(f"{what:>14} {statistics.median(column) * 1000:>6.0f} ms")
 empty()
 start()
