@@ -52,6 +52,8 @@ done
 port=${PORT:-18444}
 socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr" "UNIX-CONNECT:$work/kiln.sock" &
 passed=$!
+# It keeps what it found where it runs.
+cd "$work"
 # The stream of events has no end, and who asks for the log of a build may wait for its next line.
 "$venv/bin/st" run "http://127.0.0.1:$port/api/v1/openapi.json" \
     --wait-for-schema 30 \

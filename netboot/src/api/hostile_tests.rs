@@ -87,3 +87,22 @@ async fn heads_without_end_and_slow_bodies_hold_up_nobody_else_on_the_control_pl
     drop(slow);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_request_that_is_refused_before_its_body_came_keeps_its_connection() {
+    let rig = Rig::start().await;
+    let mut stream = rig.connect().await;
+    let head = format!(
+        "POST {MACHINES}?dry_run=what HTTP/1.1\r\nhost: x\r\n\
+         content-type: application/json\r\ncontent-length: 2\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let next = format!("{{}}GET {MACHINES} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(next.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    let codes: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect();
+    assert_eq!(codes, ["400", "200"], "{answers}");
+    rig.stop().await;
+}

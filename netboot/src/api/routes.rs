@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -86,8 +87,7 @@ struct Rule {
 async fn check(State(rule): State<Arc<Rule>>, request: Request, next: Next) -> Response {
     let mut response = match admit(&rule, request).await {
         Ok((caller, request)) if request.method() == Method::POST => {
-            let answers = rule.control.gate.answers();
-            answers.once(&caller.name, rule.most_bytes, request, next).await
+            rule.control.gate.answers().once(&caller.name, request, next).await
         }
         Ok((_, request)) => next.run(request).await,
         Err(fault) => fault.into_response(),
@@ -139,9 +139,21 @@ async fn admit(rule: &Rule, mut request: Request) -> Result<(Caller, Request), F
         audit::denied(control, &caller.name, &method, &path, &text).await;
         return Err(Fault::new(StatusCode::FORBIDDEN, text));
     }
-    known_queries(request.uri().query().unwrap_or(""), &rule.queries)?;
     request.extensions_mut().insert(caller.clone());
+    let request = whole(request, rule.most_bytes).await?;
+    known_queries(request.uri().query().unwrap_or(""), &rule.queries)?;
     Ok((caller, request))
+}
+
+/// Reads all of a body. A connection on which a part of one is still to come when the answer is sent has to be closed,
+/// which a client can only tell from a server that went away.
+async fn whole(request: Request, most_bytes: usize) -> Result<Request, Fault> {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, most_bytes).await.map_err(|_| {
+        let text = "the body is longer than what is read here, or broke off";
+        Fault::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    })?;
+    Ok(Request::from_parts(parts, Body::from(body)))
 }
 
 /// Refuses words behind the path that mean nothing there: a limit that is misspelt would be none.
