@@ -9,6 +9,7 @@ set -euo pipefail
 
 kiln=${KILN_PROGRAM:?name the program, or use ./dev api}
 venv=${KILN_VENV:?name the folder of schemathesis, or use ./dev api}
+venv=$(realpath -m "$venv")
 version=4.32.5
 if ! "$venv/bin/st" --version 2> /dev/null | grep --quiet --fixed-strings "$version"; then
     python3 -m venv "$venv"
