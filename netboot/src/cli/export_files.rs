@@ -35,7 +35,7 @@ pub(super) struct ServerArgs {
     /// Socket of the running server
     #[arg(long, env = "KILN_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
-    /// Another server instead, as https://kiln.example:8444
+    /// Another server instead, as `https://kiln.example:8444`
     #[arg(long, env = "KILN_SERVER", value_name = "URL")]
     server: Option<String>,
     /// File with the token for that server

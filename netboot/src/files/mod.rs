@@ -7,7 +7,7 @@
 //!  POST /api/v1/apply ◀── Wanted ── and back: a pointer of the server's answer ──▶ file:line:column
 //! ```
 //!
-//! A noun that files can describe is a list in [`Wanted`] and in [`Lists`], and a line in each `match` over them.
+//! A noun that files can describe is a list in [`Wanted`] and in `Lists`, and a line in each `match` over them.
 
 mod gather;
 mod read;
