@@ -5,6 +5,7 @@ mod dnsmasq;
 mod http;
 mod image;
 pub(crate) mod layout;
+mod load6;
 mod needs;
 mod plan_server;
 mod program;
@@ -19,6 +20,7 @@ pub(crate) use http::fetch;
 pub(crate) use image::{
     IMAGE, firmware_of_debian_13, image, loaders, made, secure_loaders, store, stub, work_folder,
 };
+pub(crate) use load6::{Load6, Told, owners};
 pub(crate) use needs::Need;
 pub(crate) use plan_server::PlanServer;
 pub(crate) use program::{Finished, kiln, kiln_in, program};
