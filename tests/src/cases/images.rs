@@ -131,7 +131,10 @@ fn minimal() -> anyhow::Result<()> {
     // Who is in can ask for the services.
     ensure!(is_up(&said), "{said}");
     let refused = ask(&stranger)?;
-    ensure!(refused.contains("Permission denied") && !refused.contains("42 at "), "ssh says {refused}");
+    ensure!(
+        refused.contains("Permission denied") && !refused.contains("42 at "),
+        "ssh says {refused}"
+    );
     Ok(())
 }
 
