@@ -34,13 +34,24 @@ pub(super) fn cases() -> Vec<Case> {
         ("arm64_uefi", Arch::Arm64, FirmwareKind::Uefi),
     ];
     let every = ways.into_iter().flat_map(|way| firmware.map(|firmware| (way, firmware)));
-    let one_file = ways.into_iter().filter_map(|(does, way)| {
-        let kind = |arch| MachineKind::new(arch, FirmwareKind::Uefi).ok();
+    let files =
+        [("uefi_one_file", FirmwareKind::Uefi), ("uefi_one_file_by_http", FirmwareKind::Http)];
+    let one_file = ways.into_iter().flat_map(|way| files.map(|file| (way, file)));
+    let one_file = one_file.filter_map(|((does, way), (what, firmware))| {
+        if firmware == FirmwareKind::Http && matches!(way, Way::Relay) {
+            return None;
+        }
+        let kind = |arch| MachineKind::new(arch, firmware).ok();
         let kinds = [kind(Arch::X86_64)?, kind(Arch::Arm64)?];
         let needs = kinds.iter().flat_map(|&kind| {
             [Need::Root, Need::Machine(kind), Need::KilnInit(kind.arch()), DNSMASQ]
         });
-        let name = format!("beside::uefi_one_file_{does}");
+        // HTTP Boot is told all at port 67, also where PXE is sent to another port.
+        let does = match (firmware, way) {
+            (FirmwareKind::Http, Way::BootServer) => "boots_where_pxe_is_sent_to_port_4011",
+            _ => does,
+        };
+        let name = format!("beside::{what}_{does}");
         Some(Case::new(name, &needs.collect::<Vec<_>>(), move || boots_one_file(way, kinds)))
     });
     every

@@ -33,18 +33,16 @@ pub(super) fn cases() -> Vec<Case> {
         let name = "firmware::x86_64_bios_boots_by_undionly";
         cases.push(Case::new(name, &needs, move || by_undionly(bios)));
     }
-    if let Some(uefi) = kind(Arch::X86_64, FirmwareKind::Uefi) {
-        let needs = [
-            Need::Root,
-            Need::Machine(uefi),
-            Need::KilnInit(Arch::X86_64),
-            Need::File(MICROSOFT, "ovmf"),
-        ];
-        let name = "firmware::x86_64_secure_boot_by_shim_and_grub";
-        cases.push(Case::new(name, &needs, move || by_shim(uefi)));
-        let needs = [Need::Root, Need::Machine(uefi), Need::KilnInit(Arch::X86_64), FW_VARS];
-        let name = "firmware::x86_64_secure_boot_by_a_uki_that_the_server_signs";
-        cases.push(Case::new(name, &needs, move || by_signed_uki(uefi)));
+    for arch in [Arch::Arm64, Arch::X86_64] {
+        let Some(uefi) = kind(arch, FirmwareKind::Uefi) else { continue };
+        let needs = [Need::Root, Need::Machine(uefi), Need::KilnInit(arch)];
+        let (sold_with, package) = microsoft(arch);
+        let name = format!("firmware::{arch}_secure_boot_by_shim_and_grub");
+        let shim = [&needs[..], &[Need::File(sold_with, package)]].concat();
+        cases.push(Case::new(name, &shim, move || by_shim(uefi)));
+        let name = format!("firmware::{arch}_secure_boot_by_a_uki_that_the_server_signs");
+        let own = [&needs[..], &[FW_VARS]].concat();
+        cases.push(Case::new(name, &own, move || by_signed_uki(uefi)));
     }
     cases
 }
@@ -77,8 +75,20 @@ fn of_debian_13(kinds: [MachineKind; 2]) -> anyhow::Result<()> {
     })
 }
 
-/// The keys that machines are sold with.
-const MICROSOFT: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
+/// Returns variables with the keys that machines are sold with, and the package that has them.
+const fn microsoft(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => ("/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "ovmf"),
+        Arch::Arm64 => ("/usr/share/AAVMF/AAVMF_VARS.ms.fd", "qemu-efi-aarch64"),
+    }
+}
+
+/// Checks that the kernel, or on arm64 its EFI stub, says that Secure Boot is on.
+fn is_checked(console: &str) -> anyhow::Result<()> {
+    let said = ["secureboot: Secure boot enabled", "UEFI Secure Boot is enabled"];
+    ensure!(said.iter().any(|it| console.contains(it)), "it was not checked:\n{console}");
+    Ok(())
+}
 
 /// Nothing is enrolled: Microsoft's key vouches for shim, shim's for GRUB and for the kernel.
 fn by_shim(kind: MachineKind) -> anyhow::Result<()> {
@@ -92,7 +102,7 @@ fn by_shim(kind: MachineKind) -> anyhow::Result<()> {
     Scene::play(vec![own], async |mut scene| {
         let mut config = MachineConfig::new("n1", kind, MACS[0]);
         config.memory_mb = 1024;
-        config.secure_boot = Some(MICROSOFT.into());
+        config.secure_boot = Some(microsoft(kind.arch()).0.into());
         let mut machine = scene.start(&config)?;
         let (_, events) = scene.reaches(&mut machine, MACS[0], Phase::Init).await?;
         let fetched: Vec<&str> = events
@@ -101,12 +111,15 @@ fn by_shim(kind: MachineKind) -> anyhow::Result<()> {
             .map(|event| event.detail.as_str())
             .collect();
         let name = image.to_string();
-        let expected = ["shimx64.efi", "grubx64.efi", name.as_str(), "kernel", "initrd"];
+        let [shim, grub] = match kind.arch() {
+            Arch::X86_64 => ["shimx64.efi", "grubx64.efi"],
+            Arch::Arm64 => ["shimaa64.efi", "grubaa64.efi"],
+        };
+        let expected = [shim, grub, name.as_str(), "kernel", "initrd"];
         ensure!(fetched == expected, "it fetched {fetched:?}");
         let console = machine.console().text();
-        for said in ["secureboot: Secure boot enabled", " kiln.case=grub"] {
-            ensure!(console.contains(said), "no `{said}` on the console:\n{console}");
-        }
+        ensure!(console.contains(" kiln.case=grub"), "another command line:\n{console}");
+        is_checked(&console)?;
         Ok(scene)
     })
 }
@@ -179,9 +192,7 @@ fn by_signed_uki(kind: MachineKind) -> anyhow::Result<()> {
             let mut machine = scene.start(&config)?;
             let (_, events) = scene.reaches(&mut machine, MACS[0], Phase::Init).await?;
             ensure!(events.iter().any(|event| event.detail == "uki"), "no UKI: {events:?}");
-            let console = machine.console().text();
-            let said = "secureboot: Secure boot enabled";
-            ensure!(console.contains(said), "no `{said}` on the console:\n{console}");
+            is_checked(&machine.console().text())?;
             Ok(scene)
         },
     )
