@@ -67,6 +67,8 @@ const FILE_SYSTEMS: &[FileSystem] = &[
     file_system("configfs", "/sys/kernel/config", STRICT, "", Need::May),
     file_system("efivarfs", "/sys/firmware/efi/efivars", STRICT, "", Need::May),
     file_system("tmpfs", "/run", PLAIN, "mode=0755,size=20%", Need::Must),
+    // Its own, so that a service that fills /run does not keep others from being started and asked for.
+    file_system("tmpfs", "/run/kiln", PLAIN, "mode=0755,size=5%", Need::Should),
     file_system("tmpfs", "/tmp", PLAIN, "mode=1777,size=20%", Need::Must),
 ];
 

@@ -142,7 +142,7 @@ services:
     deb: &busybox [busybox-static]
     pid: host
     capabilities: [all]
-    binds: [/var:/var]
+    binds: [/var:/var, /run:/run, /tmp:/tmp, /bin/kiln-init:/usr/bin/kiln-init:ro]
     command:
       - /usr/bin/busybox
       - sh
@@ -159,10 +159,15 @@ services:
           $b grep -q $one /proc/1/root/sys/fs/cgroup/cgroup.subtree_control || $b echo no $one
         done
         $b grep -q 'Max open files *1048576' /proc/1/limits || $b echo few files
-        $b dd if=/dev/zero of=/var/full bs=1M 2>/dev/null
-        $b echo x >/var/more && $b echo there is room
-        $b sleep 2
-        $b rm /var/full
+        for at in /var /run /tmp; do
+          $b dd if=/dev/zero of=$at/full bs=64k 2>/dev/null
+          $b echo x >$at/more && $b echo there is room
+          kiln-init restart ends 2>&1 | $b grep -q 'ends ended with code 0' || $b echo nothing starts with $at full
+          kiln-init ps | $b grep -q good || $b echo nothing is told with $at full
+          $b sleep 2
+          $b rm $at/full $at/more
+          $b echo $at was full
+        done
         $b echo still here
         $b sleep 100000
   - {name: missing, deb: *busybox, command: [/usr/bin/nothing]}
@@ -190,6 +195,9 @@ fn broken(arch: Arch) -> anyhow::Result<()> {
         "ends ended with code 0; again in ",
         "good: name given year 2025 printk 7",
         "good: the root is read-only",
+        "good: /var was full",
+        "good: /run was full",
+        "good: /tmp was full",
         "good: still here",
         // Those that cannot run are tried again and again.
         "ends ended with code 0; again in 1",
@@ -197,7 +205,9 @@ fn broken(arch: Arch) -> anyhow::Result<()> {
         machine.wait_for(text)?;
     }
     let text = machine.text()?;
-    for wrong in ["nothing is mounted", "good: no ", "few files", "there is room", "panic"] {
+    for wrong in
+        ["nothing is", "nothing starts", "good: no ", "few files", "there is room", "panic"]
+    {
         ensure!(!text.contains(wrong), "`{wrong}` is on the console:\n{text}");
     }
     Ok(())

@@ -228,7 +228,8 @@ pub(crate) fn take_reason(id: &str) -> Option<String> {
     let path = Path::new(ADAPTED).join(id).join(REASON);
     let reason = fs::read_to_string(&path).ok()?;
     let _ = fs::remove_file(path);
-    Some(reason)
+    // One that found no room says nothing.
+    Some(reason).filter(|reason| !reason.is_empty())
 }
 
 /// Names a container so that one of `onboot` and a service may have the same name.
