@@ -24,7 +24,7 @@ const SPEC: &str =
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 pub(super) fn cases() -> Vec<Case> {
-    [(Arch::X86_64, FirmwareKind::Bios)]
+    [(Arch::X86_64, FirmwareKind::Bios), (Arch::Arm64, FirmwareKind::Uefi)]
         .into_iter()
         .filter_map(|(arch, firmware)| {
             let kind = MachineKind::new(arch, firmware).ok()?;
