@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -31,6 +31,7 @@ use db::{Db, Tx};
 mod apply;
 #[cfg(test)]
 mod apply_tests;
+mod away;
 mod backup;
 #[cfg(test)]
 mod backup_tests;
@@ -216,14 +217,19 @@ async fn sqlite(path: &Path) -> Result<SqlitePool, sqlx::Error> {
 }
 
 async fn postgres(url: &PostgresUrl) -> Result<PgPool, sqlx::Error> {
+    postgres_pool().connect_with(postgres_options(url)?).await
+}
+
+fn postgres_options(url: &PostgresUrl) -> Result<PgConnectOptions, sqlx::Error> {
     let busy = BUSY.as_millis().to_string();
-    let options = url
-        .options()?
-        .application_name("kiln")
-        .options([("lock_timeout", busy.as_str()), ("idle_in_transaction_session_timeout", "60s")]);
+    let options = url.options()?.application_name("kiln");
+    let busy = ("lock_timeout", busy.as_str());
+    Ok(options.options([busy, ("idle_in_transaction_session_timeout", "60s")]))
+}
+
+fn postgres_pool() -> PgPoolOptions {
     // A server that is gone is told soon: what boots does not wait for it, and who asks gets an answer.
-    let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(BUSY);
-    pool.connect_with(options).await
+    PgPoolOptions::new().max_connections(8).acquire_timeout(BUSY)
 }
 
 /// Makes the file, so that it is private from its first moment: it names machines and their networks. SQLite gives

@@ -14,7 +14,9 @@ mod tracker;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use kiln_inventory::{Boot, BootId, Decision, MachineId, OrderId, Phase, Sighting, Store};
+use kiln_inventory::{
+    Boot, BootId, Database, Decision, MachineId, OrderId, Phase, Sighting, Store, StoreError,
+};
 use kiln_ipxe::BootTicket;
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::Deserialize;
@@ -196,6 +198,10 @@ enum ScriptBy {
 #[derive(Debug)]
 enum Message {
     Discovery(Discovery),
+    GoOn {
+        database: Database,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
     Seen {
         at: i64,
         sighting: Sighting,
@@ -310,6 +316,18 @@ impl Boots {
     pub fn start(store: Store) -> (Self, JoinHandle<()>) {
         let (queue, messages) = mpsc::channel(QUEUE);
         (Self { queue }, tokio::spawn(Tracker::new(store).run(messages)))
+    }
+
+    /// Uses a database that was away since the start, and takes up the boots of the server before.
+    ///
+    /// # Errors
+    ///
+    /// When it is away still.
+    pub(crate) async fn go_on_with(&self, database: Database) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.queue.send(Message::GoOn { database, reply }).await;
+        // Without a task there is nothing to take up, and the server ends.
+        answer.await.unwrap_or(Ok(()))
     }
 
     /// Tells the queue of machines that nobody has added what those say of themselves.

@@ -66,16 +66,32 @@ pub enum PollError {
 }
 
 impl Orders {
+    /// Begins without orders.
+    pub fn new(store: Store, stop: CancellationToken) -> Self {
+        let (machines, ended) = (Mutex::default(), watch::Sender::new(()));
+        Self { store, shared: Arc::new(Shared { machines, ended }), stop }
+    }
+
     /// Takes up what an earlier server left.
     ///
     /// # Errors
     ///
     /// When the inventory cannot be read.
+    pub async fn take_up(&self) -> Result<(), StoreError> {
+        let left = self.store.machines_with_orders().await?;
+        self.machines().with_orders.extend(left);
+        Ok(())
+    }
+
+    /// Begins with what an earlier server left.
+    ///
+    /// # Errors
+    ///
+    /// When the inventory cannot be read.
     pub async fn start(store: Store, stop: CancellationToken) -> Result<Self, StoreError> {
-        let with_orders = store.machines_with_orders().await?.into_iter().collect();
-        let machines = Mutex::new(Machines { with_orders, ..Machines::default() });
-        let shared = Arc::new(Shared { machines, ended: watch::Sender::new(()) });
-        Ok(Self { store, shared, stop })
+        let orders = Self::new(store, stop);
+        orders.take_up().await?;
+        Ok(orders)
     }
 
     /// Gives an order, and wakes the machine that waits for one.

@@ -1,5 +1,8 @@
 //! Starts the server's parts on the addresses that the settings name, and stops them in order.
 
+mod away;
+#[cfg(test)]
+mod away_tests;
 mod files;
 mod inventory;
 mod ipv6;
@@ -61,6 +64,19 @@ pub enum ServeError {
     /// The inventory cannot be opened.
     #[error("cannot open the inventory {0}")]
     OpenInventory(Database, #[source] kiln_inventory::StoreError),
+    /// The inventory cannot be reached, and nothing is known of what is in it.
+    #[error(
+        "the inventory {database} is away, and {why}, so that there is nothing to start with; start the server of the \
+         database first, or correct `[inventory] database`"
+    )]
+    NothingKnown {
+        /// Which one.
+        database: Database,
+        /// Why nothing is known.
+        why: String,
+        /// Why it cannot be reached.
+        source: kiln_inventory::StoreError,
+    },
     /// The artifact store cannot be opened.
     #[error("cannot open the artifact store {}", .0.display())]
     OpenArtifacts(PathBuf, #[source] kiln_builder::store::StoreError),
@@ -252,12 +268,18 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let sockets = Sockets::bind(&settings).await?;
     let database = settings.database();
     let inventory_error = |source| ServeError::OpenInventory(database.clone(), source);
-    let inventory = Store::connect(&database).await.map_err(inventory_error)?;
-    let (inventory, identity) = inventory::enter(&settings, inventory, inventory_error).await?;
-    let mut leases = inventory.leases().await.map_err(inventory_error)?;
+    let away::Opened { inventory, identity, known } = away::open(&settings).await?;
+    let is_away = known.is_some();
+    let mut leases = match is_away {
+        false => inventory.leases().await.map_err(inventory_error)?,
+        true => dhcp::journal::kept(data).map_err(ServeError::Journal)?,
+    };
+    if inventory.is_shared() && !is_away {
+        dhcp::journal::keep(data, &leases).map_err(ServeError::Journal)?;
+    }
     // What the journal has came after what the database has.
     let (newer, journal, folder) = dhcp::journal::open(data).map_err(ServeError::Journal)?;
-    let (leases6, server_id) = ipv6::kept(&settings, &inventory, inventory_error).await?;
+    let (leases6, server_id) = ipv6::kept(&settings, &inventory, is_away, inventory_error).await?;
     let dir = &settings.store_dir;
     let artifacts =
         Artifacts::open(dir).map_err(|source| ServeError::OpenArtifacts(dir.clone(), source))?;
@@ -267,9 +289,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         trust.keys.site_key().map_err(ServeError::Key)?;
     }
     let keys = trust.require_signature.then(|| trust.keys.clone());
-    let view = View::load(inventory.clone(), artifacts, settings.discovery.unknown, keys)
-        .await
-        .map_err(ServeError::LoadView)?;
+    let unknown = settings.discovery.unknown;
+    let view = View::load_known(inventory.clone(), artifacts, unknown, keys, known);
+    let view = view.await.map_err(ServeError::LoadView)?;
     let view = Arc::new(view);
     let secrets = Secrets::open(&settings.secrets_key).map_err(ServeError::Secrets)?;
     let secrets = Arc::new(secrets);
@@ -280,8 +302,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
 
     let stop = CancellationToken::new();
     let (boots, tracker) = Boots::start(inventory.clone());
-    let orders = Orders::start(inventory.clone(), stop.clone()).await;
-    let orders = orders.map_err(inventory_error)?;
+    let orders = Orders::new(inventory.clone(), stop.clone());
+    if !is_away {
+        orders.take_up().await.map_err(inventory_error)?;
+    }
     let (death, died) = mpsc::channel(1);
     let mut running = Running {
         http: Vec::new(),
@@ -363,6 +387,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         running.tasks.push(tokio::spawn(claimer.run(stop.clone())));
         let follow = inventory::follow(inventory.clone(), view.clone(), stop.clone());
         running.tasks.push(tokio::spawn(follow));
+        let memory = away::Memory::new(&settings, identity, inventory.clone());
+        running.tasks.push(tokio::spawn(memory.run(stop.clone())));
     }
     let files_fault = FilesFault::default();
     match &settings.inventory.files {
@@ -411,7 +437,19 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         discovery: discovery.clone(),
         planes: &planes,
     };
-    running.tasks.extend(ipv6::start(sockets.links, known, &stop, &death));
+    let (tasks, leases6) = ipv6::start(sockets.links, known, &stop, &death);
+    running.tasks.extend(tasks);
+    if is_away {
+        let waiting = away::Waiting {
+            settings: settings.clone(),
+            inventory: inventory.clone(),
+            view: view.clone(),
+            boots: boots.clone(),
+            orders: orders.clone(),
+            leases6,
+        };
+        running.tasks.push(tokio::spawn(waiting.run(stop.clone(), death.clone())));
+    }
     let endpoints = settings
         .subnets
         .iter()

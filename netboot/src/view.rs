@@ -1,12 +1,13 @@
 //! What the servers look at: the machines of the inventory and the images of the artifact store, at one moment.
 
 mod images;
+mod known;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use self::images::Images;
 use crate::boots::Identity;
 use crate::metadata;
-use crate::secrets::{self, SecretDoc, Secrets};
+use crate::secrets::{self, Secrets};
 use crate::tls::Tls;
 
 pub use self::images::refused;
+pub(crate) use self::known::Known;
 
 /// How often the index of the artifact store is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,6 +36,8 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct View {
     inventory: Store,
+    /// What holds while the inventory cannot be reached since the start.
+    away: Mutex<Option<Known>>,
     artifacts: Artifacts,
     /// The keys that must have signed what is served; without them everything is.
     keys: Option<KeyDir>,
@@ -99,8 +103,20 @@ impl View {
         unknown: UnknownMachines,
         keys: Option<KeyDir>,
     ) -> Result<Self, ViewError> {
+        Self::load_known(inventory, artifacts, unknown, keys, None).await
+    }
+
+    /// As [`load`](Self::load), from what was known where the inventory is away.
+    pub(crate) async fn load_known(
+        inventory: Store,
+        artifacts: Artifacts,
+        unknown: UnknownMachines,
+        keys: Option<KeyDir>,
+        known: Option<Known>,
+    ) -> Result<Self, ViewError> {
         let view = Self {
             inventory,
+            away: Mutex::new(known),
             artifacts,
             keys,
             refused: ArcSwap::default(),
@@ -196,6 +212,20 @@ impl View {
         self.refresh().await
     }
 
+    /// Reads the inventory itself from now on: it can be reached again.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`refresh`](Self::refresh) does.
+    pub(crate) async fn is_back(&self) -> Result<(), ViewError> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.refresh().await
+    }
+
+    fn while_away(&self) -> Option<Known> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns the inventory that it shows.
     pub(crate) const fn inventory(&self) -> &Store {
         &self.inventory
@@ -262,18 +292,15 @@ impl View {
     /// Fails when the inventory, the artifact store or the keys cannot be read. What was read before stays in use.
     pub async fn refresh(&self) -> Result<(), ViewError> {
         let mut known = self.refreshing.lock().await;
-        let machines = self.inventory.machines().await.map_err(ViewError::Inventory)?;
-        let groups = self.inventory.all::<Group>().await.map_err(ViewError::Inventory)?;
+        let found = match self.while_away() {
+            Some(known) => known,
+            None => Known::read(&self.inventory).await.map_err(ViewError::Inventory)?,
+        };
+        let Known { machines, groups, secrets: sealed, well: stays, ignored } = found;
         if let Some(secrets) = self.secrets.get() {
-            let all = self.inventory.all::<SecretDoc>().await.map_err(ViewError::Inventory)?;
-            secrets.take(all, &groups);
+            secrets.take(sealed, &groups);
         }
         let groups: Vec<Group> = groups.into_iter().map(|group| group.document).collect();
-        let mut stays = Vec::new();
-        for machine in machines.iter().filter(|machine| machine.spec.is(Flag::Cordoned)) {
-            let well = self.inventory.last_healthy(machine.id).await;
-            stays.extend(well.map_err(ViewError::Inventory)?.map(|well| (machine.id, well)));
-        }
         let (artifacts, keys, before) =
             (self.artifacts.clone(), self.keys.clone(), Arc::clone(&known));
         let read =
@@ -305,7 +332,6 @@ impl View {
             snapshot.unknown = UnknownMachines::Boot;
             snapshot.stranger = Some(Arc::new(settings));
         }
-        let ignored = self.inventory.ignored_macs().await.map_err(ViewError::Inventory)?;
         snapshot.ignored = ignored.into_iter().collect();
         self.snapshot.store(Arc::new(snapshot));
         *known = images;

@@ -110,6 +110,10 @@ impl From<kiln_inventory::StoreError> for Fault {
             kiln_inventory::StoreError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
             error if error.is_conflict() => StatusCode::CONFLICT,
             error if error.is_invalid() => StatusCode::BAD_REQUEST,
+            error if error.is_unavailable() => {
+                let text = crate::cli::chain(&error);
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(5);
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, crate::cli::chain(&error))

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kiln_inventory::{
-    Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Outcome, Phase, Plan, SeenFacts,
-    Sighting, Store, StoreError, StoredFacts,
+    Asker, Boot, BootEvent, BootId, Database, Decision, MachineId, NewBoot, Outcome, Phase, Plan,
+    SeenFacts, Sighting, Store, StoreError, StoredFacts,
 };
 use kiln_ipxe::BootTicket;
 use kiln_types::{ImageRef, Mac};
@@ -122,9 +122,18 @@ impl Tracker {
         Ok(())
     }
 
+    /// Here, so that no boot is opened before those of the server before are taken up.
+    async fn go_on(&mut self, database: &Database) -> Result<(), StoreError> {
+        self.store.reached(database).await?;
+        self.take_up().await
+    }
+
     async fn take(&mut self, message: Message) -> Result<(), StoreError> {
         match message {
             Message::Discovery(discovery) => self.discovery = Some(discovery),
+            Message::GoOn { database, reply } => {
+                let _ = reply.send(self.go_on(&database).await);
+            }
             Message::Seen { at, sighting, decision, fresh, address, exchange } => {
                 self.pending.sighting(sighting.clone(), at);
                 if let Some(address) = address {

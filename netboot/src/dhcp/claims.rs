@@ -117,7 +117,8 @@ pub struct Claimer {
 }
 
 impl Claimer {
-    /// Makes the claims that the server needs to begin. Until then it gives no address of a pool.
+    /// Makes the claims that the server needs to begin. Until then it gives no address of a pool: where the database
+    /// cannot be reached, until it can be.
     ///
     /// # Errors
     ///
@@ -133,9 +134,17 @@ impl Claimer {
         // Half of it may pass without the database before a lease is shorter than it should be.
         let lasting = longest.max().unwrap_or_default() * 2 + 2 * MARGIN;
         let mut claimer = Self { store, ledger, subnets, lasting, place, lost: false };
-        claimer.beat().await?;
-        claimer.look().await?;
+        match claimer.begin().await {
+            Ok(()) => {}
+            Err(error) if error.is_unavailable() => claimer.lost = true,
+            Err(error) => return Err(error),
+        }
         Ok(claimer)
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.beat().await?;
+        self.look().await
     }
 
     /// Goes on until told to stop. What was claimed stays claimed until its time is over, since leases last too.

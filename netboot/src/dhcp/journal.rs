@@ -122,13 +122,50 @@ pub fn peek(dir: &Path) -> Result<Vec<Lease>, JournalError> {
     Ok(last_of_each(leases))
 }
 
+/// Returns the leases that were in the database of a server when it could last be reached.
+///
+/// # Errors
+///
+/// When the file cannot be read. That there is none is no reason.
+pub fn kept(dir: &Path) -> Result<Vec<Lease>, JournalError> {
+    let path = copy(dir);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(read(&bytes).leases),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(JournalError { what: "read", path, source }),
+    }
+}
+
+/// Keeps a copy of the leases of a database that may be away at the next start.
+///
+/// # Errors
+///
+/// When it cannot be written. What was kept before is there still.
+pub fn keep(dir: &Path, leases: &[Lease]) -> Result<(), JournalError> {
+    let (path, new) = (copy(dir), dir.join("leases.kept.new"));
+    let write = || -> io::Result<()> {
+        let _ = fs::remove_file(&new);
+        let bytes: Vec<u8> = leases.iter().flat_map(record).collect();
+        let file = create(&new)?;
+        file.write_all_at(&bytes, 0)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        sync_dir(dir)
+    };
+    write().map_err(|source| JournalError { what: "keep a copy of", path: path.clone(), source })
+}
+
+fn copy(dir: &Path) -> PathBuf {
+    dir.join("leases.kept")
+}
+
 /// Puts the journals of a server aside, whose database was replaced: they tell of what was before.
 ///
 /// # Errors
 ///
 /// When they cannot be renamed.
 pub fn set_aside(dir: &Path) -> Result<(), JournalError> {
-    for path in [full(dir), current(dir)] {
+    for path in [full(dir), current(dir), copy(dir)] {
         let mut aside = path.clone().into_os_string();
         aside.push(".replaced");
         match fs::rename(&path, aside) {
@@ -233,6 +270,10 @@ async fn fold(path: &Path, store: &Store) -> Result<(), BoxError> {
         store.commit_leases(chunk).await?;
     }
     info!(leases = leases.len(), "leases taken into the inventory");
+    if let Some(dir) = path.parent().filter(|_| store.is_shared()).map(Path::to_owned) {
+        let all = move || keep(&dir, &last_of_each([kept(&dir)?, leases].concat()));
+        tokio::task::spawn_blocking(all).await??;
+    }
     tokio::fs::remove_file(path).await?;
     Ok(())
 }

@@ -114,9 +114,14 @@ fn hardware_address(interface: &str) -> Option<Mac> {
 pub(super) async fn kept(
     settings: &Settings,
     inventory: &Store,
+    is_away: bool,
     failed: impl Fn(StoreError) -> ServeError,
 ) -> Result<(Vec<Lease6>, Option<Duid>), ServeError> {
-    let (leases, damaged) = inventory.leases6().await.map_err(failed)?;
+    // While the database is away no lease can be written and so none is given; they are read before one can be.
+    let (leases, damaged) = match is_away {
+        false => inventory.leases6().await.map_err(failed)?,
+        true => (Vec::new(), 0),
+    };
     if damaged > 0 {
         tracing::warn!(damaged, "leases of IPv6 that make no sense are left out");
     }
@@ -141,13 +146,13 @@ pub(super) struct Known<'a> {
     pub(super) planes: &'a [Endpoints],
 }
 
-/// Starts what each interface does. A part that dies tells why.
+/// Starts what each interface does, and returns the leases. A part that dies tells why.
 pub(super) fn start(
     links: Vec<Link>,
     known: Known<'_>,
     stop: &CancellationToken,
     death: &mpsc::Sender<String>,
-) -> Vec<JoinHandle<()>> {
+) -> (Vec<JoinHandle<()>>, v6::Ledger) {
     let (ledger, writer) = v6::Ledger::start(known.leases, Leases6(known.inventory));
     let mut tasks = vec![writer];
     for Link { interface, dhcp, subnets, router } in links {
@@ -179,7 +184,7 @@ pub(super) fn start(
             }
         }));
     }
-    tasks
+    (tasks, ledger)
 }
 
 /// Leases go to the inventory.

@@ -8,7 +8,7 @@ use crate::settings::{
 };
 
 /// Settings that need no rights: loopback, ports that the kernel chooses, no DHCP, a loader in a folder.
-fn settings(dir: &TempDir) -> Settings {
+pub(super) fn settings(dir: &TempDir) -> Settings {
     let loaders = dir.path().join("loaders");
     std::fs::create_dir_all(&loaders).unwrap();
     std::fs::write(loaders.join("ipxe-amd64.efi"), b"MZ loader").unwrap();
@@ -50,7 +50,7 @@ fn settings(dir: &TempDir) -> Settings {
 }
 
 /// Returns the sentence that the command line would print.
-async fn refusal(settings: Settings) -> String {
+pub(super) async fn refusal(settings: Settings) -> String {
     let error = start(settings).await.expect_err("it does not start");
     let text = crate::cli::chain(&error);
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -127,7 +127,7 @@ async fn a_folder_without_loaders_is_named() {
 }
 
 /// Asks a path over plain TCP, as Prometheus does.
-async fn fetch(address: SocketAddr, path: &str) -> String {
+pub(super) async fn fetch(address: SocketAddr, path: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nHost: kiln\r\nConnection: close\r\n\r\n");

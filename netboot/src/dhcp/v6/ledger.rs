@@ -41,6 +41,11 @@ impl Ledger {
         (Self { table, queue }, tokio::spawn(write_leases(waiting, log)))
     }
 
+    /// Takes in leases that are on disk already, and that were not known at the start.
+    pub(crate) fn learn(&self, leases: Vec<Lease6>) {
+        self.with(|table| leases.into_iter().for_each(|lease| table.insert(lease)));
+    }
+
     /// Lends the table, for as long as it takes to decide on one packet.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable) -> T) -> T {
         // Every change of the table is whole when it is made.
