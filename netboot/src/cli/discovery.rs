@@ -7,10 +7,13 @@ use kiln_inventory::{DiscoveryState, Machine, NameTemplate};
 use kiln_types::ImageRef;
 
 use super::client::{Client, path_part};
+use super::confirm::Sure;
 use super::discovery_rule::{self, ExpectCommand, RuleCommand};
-use super::print::{self, Column, Listed, col, more};
+use super::machine::DryArg;
+use super::print::{self, Column, How, Listed, col, more};
 use super::table::{moment, plain};
-use super::{ClientArgs, Failure, facts};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure, change, facts};
 use crate::api::{Approve, DiscoveryRow, MergeInto};
 
 /// Machines that nobody has added, and what becomes of them
@@ -26,12 +29,16 @@ enum DiscoveryCommand {
     #[command(alias = "ls")]
     List {
         #[command(flatten)]
+        watch: WatchArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Show all that is known of one, and which machine it looks like
     Show {
         /// Its number, or a hardware address
         entry: String,
+        #[command(flatten)]
+        watch: WatchArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -52,6 +59,8 @@ enum DiscoveryCommand {
         #[arg(long)]
         image: Option<ImageRef>,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Leave it alone: it gets no answer when it wants to boot
@@ -59,12 +68,16 @@ enum DiscoveryCommand {
         /// Its number, or a hardware address
         entry: String,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Let it wait again
     Unignore {
         /// Its number, or a hardware address
         entry: String,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -75,6 +88,10 @@ enum DiscoveryCommand {
         /// Name or hardware address of the machine
         machine: String,
         #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Forget it; when it is seen again it is new
@@ -82,6 +99,10 @@ enum DiscoveryCommand {
     Remove {
         /// Its number, or a hardware address
         entry: String,
+        #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -94,6 +115,8 @@ enum DiscoveryCommand {
 }
 
 const ENTRIES: &str = "/api/v1/discovery";
+/// What changes with which the queue may look otherwise.
+const NOUNS: &str = "discovery,discovery-rule,machine";
 
 fn path(entry: &str, what: &str) -> String {
     format!("{ENTRIES}/{}{what}", path_part(entry))
@@ -107,40 +130,63 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 
 pub(super) async fn run(args: DiscoveryArgs) -> Result<(), Failure> {
     match args.command {
-        DiscoveryCommand::List { client } => {
-            let rows: Vec<DiscoveryRow> = Client::new(&client).get(ENTRIES).await?;
-            print::list(&client, &rows)
+        DiscoveryCommand::List { watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some(NOUNS), async || {
+                let rows: Vec<DiscoveryRow> = server.get(ENTRIES).await?;
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
-        DiscoveryCommand::Show { entry, client } => {
-            let row: DiscoveryRow = Client::new(&client).get(&path(&entry, "")).await?;
-            print::one(&client, &name(&row), &row, || shown(&row))
+        DiscoveryCommand::Show { entry, watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some(NOUNS), async || {
+                let row: DiscoveryRow = server.get(&path(&entry, "")).await?;
+                let text = print::shown(How::of(&client), &name(&row), &row, || shown(&row))?;
+                Ok(Look::one(&text, text.clone()))
+            })
+            .await
         }
-        DiscoveryCommand::Approve { entry, name, template, label, image, client } => {
+        DiscoveryCommand::Approve { entry, name, template, label, image, dry, client } => {
             let labels: BTreeMap<String, String> = label.into_iter().collect();
-            let body = serde_json::to_vec(&Approve { name, template, labels, image })?;
-            let server = Client::new(&client);
-            let machine: Machine = server.post(&path(&entry, "/approve"), body).await?;
-            print::list(&client, &[machine])
+            let called = name.clone().unwrap_or_else(|| entry.clone());
+            let document = Approve { name, template, labels, image };
+            let at = (path(&entry, "/approve"), called);
+            change::post::<Machine>(&client, dry, (&at.0, &at.1), &document).await
         }
-        DiscoveryCommand::Ignore { entry, client } => mark(&entry, "/ignore", &client).await,
-        DiscoveryCommand::Unignore { entry, client } => mark(&entry, "/unignore", &client).await,
-        DiscoveryCommand::Merge { entry, machine, client } => {
-            let body = serde_json::to_vec(&MergeInto { machine })?;
-            let server = Client::new(&client);
-            let machine: Machine = server.post(&path(&entry, "/merge"), body).await?;
-            print::list(&client, &[machine])
+        DiscoveryCommand::Ignore { entry, dry, client } => {
+            mark(&entry, "/ignore", dry, &client).await
         }
-        DiscoveryCommand::Remove { entry, client } => {
-            Client::new(&client).delete(&path(&entry, "")).await
+        DiscoveryCommand::Unignore { entry, dry, client } => {
+            mark(&entry, "/unignore", dry, &client).await
+        }
+        DiscoveryCommand::Merge { entry, machine, sure, dry, client } => {
+            if !dry.dry_run && !sure.yes {
+                let row: DiscoveryRow = Client::new(&client).get(&path(&entry, "")).await?;
+                let (macs, machine) = (macs(&row), plain(&machine));
+                sure.ask(&format!("{machine} gets {macs}, and the entry goes. Go on?"))?;
+            }
+            let document = MergeInto { machine };
+            let at = path(&entry, "/merge");
+            change::post::<Machine>(&client, dry, (&at, &document.machine), &document).await
+        }
+        DiscoveryCommand::Remove { entry, sure, dry, client } => {
+            let at = path(&entry, "");
+            change::remove(&client, (sure, dry), (&at, &entry), async |server| {
+                let row: DiscoveryRow = server.get(&at).await?;
+                let (macs, state) = (macs(&row), state(&row));
+                Ok(format!("what is known of {macs} ({state}) goes until it is seen again. Go on?"))
+            })
+            .await
         }
         DiscoveryCommand::Rule(rule) => discovery_rule::run(rule).await,
         DiscoveryCommand::Expected(expected) => discovery_rule::expect(expected).await,
     }
 }
 
-async fn mark(entry: &str, what: &str, client: &ClientArgs) -> Result<(), Failure> {
-    let row: DiscoveryRow = Client::new(client).post(&path(entry, what), b"{}".to_vec()).await?;
-    print::list(client, &[row])
+async fn mark(entry: &str, what: &str, dry: DryArg, client: &ClientArgs) -> Result<(), Failure> {
+    let nothing = serde_json::Map::new();
+    change::post::<DiscoveryRow>(client, dry, (&path(entry, what), entry), &nothing).await
 }
 
 fn or_dash<T: ToString>(value: Option<&T>) -> String {

@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Subcommand, ValueEnum};
+use hyper::Method;
 use kiln_inventory::{Action, DiscoveryRule, Expected, NameTemplate, Selector};
 
 use super::client::{Client, path_part};
+use super::confirm::Sure;
+use super::diff::{self, Would};
 use super::discovery::label;
-use super::print::{self, Column, Listed, col};
+use super::machine::DryArg;
+use super::print::{self, Column, How, Listed, col};
 use super::table::{plain, table, text};
-use super::{ClientArgs, Failure};
+use super::watch::{self, Look, WatchArg};
+use super::{ClientArgs, Failure, change};
 use crate::api::{Expect, RuleRow, RuleTest};
 
 /// The longest file of expected machines.
@@ -48,11 +53,15 @@ pub(super) enum RuleCommand {
         #[arg(short, long, value_name = "KEY=VALUE", value_parser = label)]
         label: Vec<(String, String)>,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// List rules, the strongest first
     #[command(alias = "ls")]
     List {
+        #[command(flatten)]
+        watch: WatchArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -76,6 +85,10 @@ pub(super) enum RuleCommand {
         /// Name
         name: String,
         #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
@@ -91,11 +104,15 @@ pub(super) enum ExpectCommand {
         /// The file; - is standard input
         file: PathBuf,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// List machines that are to come
     #[command(alias = "ls")]
     List {
+        #[command(flatten)]
+        watch: WatchArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -104,6 +121,10 @@ pub(super) enum ExpectCommand {
     Remove {
         /// Name
         name: String,
+        #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -139,7 +160,17 @@ fn path(name: &str) -> String {
 
 pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
     match command {
-        RuleCommand::Add { name, selector, priority, action, template, list, label, client } => {
+        RuleCommand::Add {
+            name,
+            selector,
+            priority,
+            action,
+            template,
+            list,
+            label,
+            dry,
+            client,
+        } => {
             let (action, labels) = (action.into(), label.into_iter().collect());
             let rule = DiscoveryRule {
                 name,
@@ -150,12 +181,15 @@ pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
                 list,
                 labels,
             };
-            let row: RuleRow = Client::new(&client).post(RULES, serde_json::to_vec(&rule)?).await?;
-            print::list(&client, &[row])
+            change::post::<RuleRow>(&client, dry, (RULES, &rule.name), &rule).await
         }
-        RuleCommand::List { client } => {
-            let rows: Vec<RuleRow> = Client::new(&client).get(RULES).await?;
-            print::list(&client, &rows)
+        RuleCommand::List { watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("discovery-rule"), async || {
+                let rows: Vec<RuleRow> = server.get(RULES).await?;
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
         RuleCommand::Show { name, client } => {
             let row: RuleRow = Client::new(&client).get(&path(&name)).await?;
@@ -174,7 +208,15 @@ pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
                 text(&lines)
             })
         }
-        RuleCommand::Remove { name, client } => Client::new(&client).delete(&path(&name)).await,
+        RuleCommand::Remove { name, sure, dry, client } => {
+            change::remove(&client, (sure, dry), (&path(&name), &name), async |_| {
+                let shown = plain(&name);
+                Ok(format!(
+                    "the rule {shown} decides on no more machines; what it made stays. Go on?"
+                ))
+            })
+            .await
+        }
     }
 }
 
@@ -235,18 +277,34 @@ fn labels(labels: &BTreeMap<String, String>) -> String {
 
 pub(super) async fn expect(command: ExpectCommand) -> Result<(), Failure> {
     match command {
-        ExpectCommand::Add { file, client } => {
+        ExpectCommand::Add { file, dry, client } => {
             let machines = read(&file).map_err(|error| Failure::new(Failure::USAGE, error))?;
             let body = serde_json::to_vec(&Expect { machines })?;
-            let rows: Vec<Expected> = Client::new(&client).post(EXPECTED, body).await?;
+            let server = Client::new(&client);
+            if dry.dry_run {
+                let preview = server.preview(Method::POST, EXPECTED, body).await?;
+                return diff::print(
+                    &client,
+                    &[Would { name: file.display().to_string(), preview }],
+                );
+            }
+            let rows: Vec<Expected> = server.post(EXPECTED, body).await?;
             print::list(&client, &rows)
         }
-        ExpectCommand::List { client } => {
-            let rows: Vec<Expected> = Client::new(&client).get(EXPECTED).await?;
-            print::list(&client, &rows)
+        ExpectCommand::List { watch, client } => {
+            let server = Client::new(&client);
+            watch::show(&server, watch, Some("expected"), async || {
+                let rows: Vec<Expected> = server.get(EXPECTED).await?;
+                Look::list(How::of(&client), &rows)
+            })
+            .await
         }
-        ExpectCommand::Remove { name, client } => {
-            Client::new(&client).delete(&format!("{EXPECTED}/{}", path_part(&name))).await
+        ExpectCommand::Remove { name, sure, dry, client } => {
+            let at = format!("{EXPECTED}/{}", path_part(&name));
+            change::remove(&client, (sure, dry), (&at, &name), async |_| {
+                Ok(format!("{} is expected no longer. Go on?", plain(&name)))
+            })
+            .await
         }
     }
 }

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use kiln_inventory::{Group, Selector, SettingRow, Settings};
 
+use super::change;
 use super::client::{Client, path_part};
 use super::confirm::Sure;
 use super::diff::{self, Would};
@@ -99,13 +100,7 @@ pub(super) async fn run(args: GroupArgs) -> Result<(), Failure> {
             let mut settings = Settings::default();
             said.apply(&mut settings);
             let group = Group { name, selector, priority, settings };
-            let (server, body) = (Client::new(&client), serde_json::to_vec(&group)?);
-            if dry.dry_run {
-                let preview = server.preview(Method::POST, GROUPS, body).await?;
-                return diff::print(&client, &[Would { name: group.name, preview }]);
-            }
-            let row: GroupRow = server.post(GROUPS, body).await?;
-            print::list(&client, &[row])
+            change::post::<GroupRow>(&client, dry, (GROUPS, &group.name), &group).await
         }
         GroupCommand::List { watch, client } => {
             let server = Client::new(&client);
@@ -144,19 +139,13 @@ pub(super) async fn run(args: GroupArgs) -> Result<(), Failure> {
             print::list(&client, &[row])
         }
         GroupCommand::Remove { name, sure, dry, client } => {
-            let server = Client::new(&client);
-            if dry.dry_run {
-                let preview = server.preview(Method::DELETE, &path(&name), Vec::new()).await?;
-                return diff::print(&client, &[Would { name, preview }]);
-            }
-            if !sure.yes {
+            change::remove(&client, (sure, dry), (&path(&name), &name), async |server| {
                 let GroupRow { machines, .. } = server.get(&path(&name)).await?;
-                let question = format!(
+                Ok(format!(
                     "the group {name} goes, and {machines} machines lose what it gives them. Go on?"
-                );
-                sure.ask(&question)?;
-            }
-            server.delete(&path(&name)).await
+                ))
+            })
+            .await
         }
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::confirm::Sure;
 use super::print::{self, Column, How, Listed, col};
 use super::secure_boot::{self, SecureBootArgs};
+use super::table::plain;
 use super::{Failure, KeyPlaceArgs, Output};
 
 /// The largest public key that is read from standard input.
@@ -70,6 +71,8 @@ enum KeyCommand {
     Distrust {
         /// Name of the key
         key: String,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         place: KeyPlaceArgs,
     },
@@ -143,7 +146,9 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             println!("{} is trusted{}", key.id(), if new { "" } else { " already" });
             Ok(())
         }
-        KeyCommand::Distrust { key, place } => {
+        KeyCommand::Distrust { key, sure, place } => {
+            let shown = plain(&key);
+            sure.ask(&format!("what only {shown} has signed is served no more. Go on?"))?;
             let id = place.keys().distrust(key).map_err(|error| match error {
                 error @ TrustError::Unknown { .. } => Failure::new(Failure::NOT_FOUND, error),
                 error => error.into(),

@@ -18,6 +18,7 @@ use super::machine_spec::SpecArgs;
 use super::machine_state::StateCommand;
 use super::order::{self, OrderCommand};
 use super::print::{self, How};
+use super::table::plain;
 use super::watch::{self, Look, WatchArg};
 use super::{ClientArgs, Failure, Output, facts, machine_state};
 use crate::api::{Merge, Split};
@@ -89,6 +90,8 @@ enum MachineCommand {
         machine: String,
         /// Name or hardware address of the machine that goes
         from: String,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -200,7 +203,9 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
             let explanation: Explanation = Client::new(&client).get(&path).await?;
             print::one(&client, &machine, &explanation, || show::explanation(&explanation))
         }
-        MachineCommand::Merge { machine, from, client } => {
+        MachineCommand::Merge { machine, from, sure, client } => {
+            let (stays, goes) = (plain(&machine), plain(&from));
+            sure.ask(&format!("{goes} goes, and {stays} gets its interfaces and boots. Go on?"))?;
             let path = format!("{}/merge", path(&machine));
             let body = serde_json::to_vec(&Merge { from })?;
             print::list::<Machine>(&client, &[Client::new(&client).post(&path, body).await?])

@@ -9,6 +9,7 @@ pub mod bakes;
 pub mod boot;
 pub mod build;
 pub mod ca;
+mod change;
 pub mod check;
 mod chosen;
 mod client;
@@ -26,6 +27,8 @@ pub mod events;
 mod export;
 pub mod export_files;
 mod facts;
+#[cfg(test)]
+mod grammar_tests;
 pub mod group;
 pub mod image;
 pub mod import;

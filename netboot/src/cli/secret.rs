@@ -64,6 +64,8 @@ enum SecretCommand {
     /// Encrypt all secrets with a new key, and throw the old one away
     Rotate {
         #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
@@ -130,8 +132,16 @@ pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
             sure.ask(&format!("the secret {} will be gone. Go on?", names.join(" ")))?;
             Client::new(&client).delete(&path).await
         }
-        SecretCommand::Rotate { client } => {
+        SecretCommand::Rotate { sure, client } => {
             let server = Client::new(&client);
+            if !sure.yes {
+                let rows: Vec<SecretRow> = server.get("/api/v1/secrets").await?;
+                sure.ask(&format!(
+                    "{} secrets are encrypted with a new key, and the old one goes: backups with secrets that it \
+                     sealed cannot be opened any more, and servers that share the inventory need the new file. Go on?",
+                    rows.len()
+                ))?;
+            }
             let done: RotatedKey = server.post("/api/v1/secrets/rotate", Vec::new()).await?;
             print::one(&client, &done.key, &done, || {
                 format!("{} secrets are encrypted with key {} now", done.secrets, done.key)

@@ -69,7 +69,7 @@ fn edits(kind: MachineKind) -> anyhow::Result<()> {
     fs::copy(&lock, images.join("lazy.lock"))?;
     // What an earlier run has left in the shared store.
     for image in ["edited", "lazy"] {
-        kiln(&["image", "rm", image, "--store", &store_text])?;
+        kiln(&["image", "rm", image, "--yes", "--store", &store_text])?;
     }
     write(images, "edited", "one")?;
     write(images, "lazy", "lazy")?;

@@ -1,8 +1,13 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::anyhow;
 use clap::Args;
-use kiln_builder::store::{Store, StoreError};
+use kiln_builder::store::{ImageEntry, Store, StoreError};
 use kiln_types::{Arch, ImageRef};
 
+use super::super::confirm::Sure;
+use super::super::machine::DryArg;
+use super::super::table::plain;
 use super::super::{Failure, StoreArg};
 
 /// Let a channel name a version
@@ -29,6 +34,10 @@ pub(super) struct RmArgs {
     /// NAME or NAME:CHANNEL
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    #[command(flatten)]
+    sure: Sure,
+    #[command(flatten)]
+    dry: DryArg,
     #[command(flatten)]
     store: StoreArg,
 }
@@ -69,12 +78,90 @@ pub(super) fn tag(args: &TagArgs) -> Result<(), Failure> {
 
 pub(super) fn rm(args: &RmArgs) -> Result<(), Failure> {
     let store = Store::open(&args.store.store)?;
-    for image in &args.images {
-        let (name, channel) = match image.split_once(':') {
-            Some((name, channel)) => (name, Some(channel)),
-            None => (image.as_str(), None),
-        };
+    let images: Vec<(&str, Option<&str>)> = args.images.iter().map(|it| parts(it)).collect();
+    let goes = |(name, channel): &(&str, Option<&str>)| {
+        let known = store.index()?.images.get(*name).cloned();
+        what_goes(name, *channel, known.as_ref()).ok_or_else(|| StoreError::Unknown {
+            what: format!(
+                "image or channel `{}`",
+                channel.map_or_else(|| (*name).to_owned(), |it| format!("{name}:{it}"))
+            ),
+            store: store.dir().to_owned(),
+        })
+    };
+    // All of them are looked for before the first is gone.
+    let lines: Result<Vec<String>, StoreError> = images.iter().map(goes).collect();
+    let lines = lines.map_err(failure)?;
+    if args.dry.dry_run {
+        return super::super::print::say(&lines.join("\n"));
+    }
+    args.sure
+        .ask(&format!("{}. What boots by these names finds nothing. Go on?", lines.join("; ")))?;
+    for (name, channel) in images {
         store.remove(name, channel).map_err(failure)?;
     }
     Ok(())
+}
+
+fn parts(image: &str) -> (&str, Option<&str>) {
+    image.split_once(':').map_or((image, None), |(name, channel)| (name, Some(channel)))
+}
+
+/// Says what goes with an image, or with a channel of it. Nothing where there is none.
+fn what_goes(
+    name: &str,
+    channel: Option<&str>,
+    known: Option<&BTreeMap<Arch, ImageEntry>>,
+) -> Option<String> {
+    let known = known?;
+    let shown = plain(name);
+    match channel {
+        Some(channel) => {
+            let mut all = known.values().filter_map(|entry| entry.channels.get(channel));
+            let version = all.next()?;
+            Some(format!(
+                "the channel {shown}:{} (version {}) goes",
+                plain(channel),
+                version.short()
+            ))
+        }
+        None => {
+            let versions: usize = known.values().map(|entry| entry.versions.len()).sum();
+            let channels: BTreeSet<&str> = known
+                .values()
+                .flat_map(|entry| entry.channels.keys().map(String::as_str))
+                .collect();
+            let channels: Vec<String> = channels.into_iter().map(plain).collect();
+            Some(format!(
+                "the image {shown} goes with {versions} versions and the channels {}",
+                channels.join(", ")
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::Digest;
+
+    use super::*;
+
+    #[test]
+    fn it_is_said_which_versions_and_channels_go() {
+        let digest = Digest::from_bytes([7; 32]);
+        let entry = ImageEntry {
+            channels: [("latest".to_owned(), digest), ("stable".to_owned(), digest)].into(),
+            ..ImageEntry::default()
+        };
+        let known: BTreeMap<Arch, ImageEntry> = [(Arch::X86_64, entry)].into();
+        let goes = |channel: Option<&str>| what_goes("web", channel, Some(&known));
+        let all = "the image web goes with 0 versions and the channels latest, stable";
+        assert_eq!(goes(None).as_deref(), Some(all));
+        let one = format!("the channel web:stable (version {}) goes", digest.short());
+        assert_eq!(goes(Some("stable")), Some(one));
+        assert_eq!(goes(Some("edge")), None);
+        assert_eq!(what_goes("web", None, None), None);
+        assert_eq!(parts("web:stable"), ("web", Some("stable")));
+        assert_eq!(parts("web"), ("web", None));
+    }
 }
