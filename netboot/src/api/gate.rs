@@ -47,11 +47,26 @@ struct Inner {
     pub(super) checks: Semaphore,
     answers: Answers,
     readers: Arc<Semaphore>,
+    /// Where the clock stands, in tests that are not to depend on how long they take.
+    stands: Option<Instant>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
+        Self::with_clock(None)
+    }
+}
+
+impl Gate {
+    /// Returns one for which no time passes.
+    #[cfg(test)]
+    pub(super) fn out_of_time() -> Self {
+        Self::with_clock(Some(Instant::now()))
+    }
+
+    fn with_clock(stands: Option<Instant>) -> Self {
         Self(Arc::new(Inner {
+            stands,
             failures: Mutex::default(),
             recorded: Mutex::default(),
             used: Mutex::default(),
@@ -135,7 +150,11 @@ impl Gate {
 
     /// Refuses an address that has failed too often.
     pub(super) fn let_try(&self, source: IpAddr) -> Result<(), Fault> {
-        self.let_try_at(source, Instant::now())
+        self.let_try_at(source, self.now())
+    }
+
+    fn now(&self) -> Instant {
+        self.0.stands.unwrap_or_else(Instant::now)
     }
 
     fn let_try_at(&self, source: IpAddr, now: Instant) -> Result<(), Fault> {
@@ -151,7 +170,7 @@ impl Gate {
 
     /// Counts a failure of an address.
     pub(super) fn failed(&self, source: IpAddr) {
-        self.failed_at(source, Instant::now());
+        self.failed_at(source, self.now());
     }
 
     fn failed_at(&self, source: IpAddr, now: Instant) {
@@ -171,7 +190,7 @@ impl Gate {
     /// Returns whether another refusal may be written down now.
     pub(super) fn may_record(&self) -> bool {
         let mut recorded = self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
+        let now = self.now();
         recorded.get_or_insert_with(|| Window::new(now)).add(now) <= MOST_RECORDED
     }
 
