@@ -97,7 +97,24 @@ impl Store {
         told: SeenFacts,
     ) -> Result<Option<i64>, StoreError> {
         let mut tx = self.write(DISCOVERED).await?;
-        let Some(now) = entry_of(&mut tx, mac, None).await? else { return Ok(None) };
+        let Some(now) = entry_of(&mut tx, mac, None).await? else {
+            // It was approved while its system started, which tells this once.
+            query(
+                "INSERT INTO machine_facts (machine, boot, at, facts) \
+                 SELECT machine, $2, $3, $4 FROM machine_macs WHERE mac = $1 \
+                 ON CONFLICT (machine) DO UPDATE \
+                 SET boot = excluded.boot, at = excluded.at, facts = excluded.facts",
+            )
+            .bind(mac.to_string())
+            .bind(told.boot.0)
+            .bind(told.at)
+            .bind(json(&told.facts))
+            .execute(&mut tx)
+            .await
+            .map_err(failed)?;
+            tx.commit().await.map_err(failed)?;
+            return Ok(None);
+        };
         let mut entry = now.document;
         let nics: Vec<Mac> =
             told.facts.nics.iter().filter_map(|nic| nic.mac.parse().ok()).collect();

@@ -135,3 +135,21 @@ async fn what_rules_say_does_not_undo_what_a_person_said_meanwhile() {
         assert!(store.ignored_macs().await.unwrap().is_empty());
     }
 }
+
+#[tokio::test]
+async fn what_a_machine_says_of_itself_after_it_was_approved_is_the_machine_s() {
+    for (_home, store) in stores().await {
+        let id = store.take_glimpses(&[seen(1, None, 1)], 5).await.unwrap()[0];
+        let mut edit = store.edit().await.unwrap();
+        let now = edit.discovered(id, None).await.unwrap().unwrap();
+        let machine = edit.approve(&now, &NewMachine::new("n1", [mac(1)])).await.unwrap();
+        edit.commit().await.unwrap();
+        let told = SeenFacts { boot: BootId(7), at: 50, facts: Facts::default() };
+        assert_eq!(store.describe_discovered(mac(1), told.clone()).await.unwrap(), None);
+        let kept = store.facts(machine.id).await.unwrap().unwrap();
+        assert_eq!((kept.boot, kept.at), (told.boot, told.at));
+        assert_eq!(serde_json::from_str::<Facts>(&kept.facts).unwrap(), told.facts);
+        // One that is neither waiting nor there tells nobody.
+        assert_eq!(store.describe_discovered(mac(9), told).await.unwrap(), None);
+    }
+}
