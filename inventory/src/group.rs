@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::apply::keep_secrets;
+use crate::seal::seal_secrets;
 use crate::settings::{check_cmdline, check_metadata};
-use crate::{Document, Selector, Settings, may_set_option};
+use crate::{Document, Seal, Selector, Settings, may_set_option};
 
 /// Settings for machines that a selector matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -65,6 +66,10 @@ impl Document for Group {
 
     fn keep(&mut self, now: &Self) {
         keep_secrets(&mut self.settings.metadata, &now.settings.metadata);
+    }
+
+    fn seal(&mut self, seal: &dyn Seal, now: Option<&Self>) -> Result<(), String> {
+        seal_secrets(seal, &mut self.settings.metadata, now.map(|now| &now.settings.metadata))
     }
 
     fn hide(document: &mut Value) {

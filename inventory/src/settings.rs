@@ -8,6 +8,7 @@ use kiln_types::{Arch, ImageRef};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::seal::grown_by_sealing;
 use crate::{BootFrom, LoaderChoice, NewMachine, OptionValue, StateDisk, numbered};
 
 /// Settings, each of which may be left to others: a machine says them of itself, a group of all its machines.
@@ -253,7 +254,9 @@ pub(crate) fn check_metadata(metadata: &Map<String, Value>) -> Result<(), &'stat
         return Err("is nested more than 16 deep");
     }
     let length = serde_json::to_vec(metadata).map_or(usize::MAX, |json| json.len());
-    if length > MAX_METADATA {
+    // What could be written in the clear can be sent back as it is shown.
+    let grown: usize = metadata.values().map(grown_by_sealing).sum();
+    if length.saturating_sub(grown) > MAX_METADATA {
         return Err("is longer than 64 KiB; keep large texts in templates");
     }
     Ok(())

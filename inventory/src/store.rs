@@ -26,6 +26,7 @@ pub use feed::FeedEvent;
 pub use prune::Cutoff;
 pub use servers::BLOCK;
 
+use crate::Seal;
 use db::{Db, Tx};
 
 mod apply;
@@ -92,6 +93,8 @@ pub struct Store {
     file: Option<Arc<OpenFile>>,
     /// The number of the newest change that is known here.
     newest: watch::Sender<i64>,
+    /// What seals the secrets of metadata before they are written.
+    seal: Option<Arc<dyn Seal>>,
 }
 
 impl Store {
@@ -128,7 +131,7 @@ impl Store {
         };
         let database = database.clone();
         let (actor, newest) = ("server".into(), watch::Sender::new(0));
-        let store = Self { db, actor, server: 0, file: file.map(Arc::new), newest };
+        let store = Self { db, actor, server: 0, file: file.map(Arc::new), newest, seal: None };
         let opened = match migrated {
             Ok(()) => store.last_change().await,
             Err(MigrateError::VersionMissing(version)) => {
@@ -155,6 +158,12 @@ impl Store {
     #[must_use]
     pub fn acting(&self, actor: &str) -> Self {
         Self { actor: actor.into(), ..self.clone() }
+    }
+
+    /// Returns the same inventory, which writes the secrets of metadata only as they are sealed.
+    #[must_use]
+    pub fn sealing(&self, seal: Arc<dyn Seal>) -> Self {
+        Self { seal: Some(seal), ..self.clone() }
     }
 
     /// Returns what tells the number of the newest change whenever there is a new one.

@@ -270,6 +270,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let inventory_error = |source| ServeError::OpenInventory(database.clone(), source);
     let away::Opened { inventory, identity, known } = away::open(&settings).await?;
     let is_away = known.is_some();
+    let secrets = Secrets::open(&settings.secrets_key).map_err(ServeError::Secrets)?;
+    let secrets = Arc::new(secrets);
+    let inventory = inventory.sealing(secrets.clone());
+    if !is_away {
+        inventory::seal(&inventory).await.map_err(inventory_error)?;
+    }
     let mut leases = match is_away {
         false => inventory.leases().await.map_err(inventory_error)?,
         true => dhcp::journal::kept(data).map_err(ServeError::Journal)?,
@@ -293,8 +299,6 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let view = View::load_known(inventory.clone(), artifacts, unknown, keys, known);
     let view = view.await.map_err(ServeError::LoadView)?;
     let view = Arc::new(view);
-    let secrets = Secrets::open(&settings.secrets_key).map_err(ServeError::Secrets)?;
-    let secrets = Arc::new(secrets);
     view.keeps(secrets.clone()).await.map_err(ServeError::LoadView)?;
     let loaders = loaders::obtain(&settings).await.map_err(ServeError::Loaders)?;
     view.set_absent(loaders.absent()).await.map_err(ServeError::LoadView)?;

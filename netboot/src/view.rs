@@ -15,7 +15,7 @@ use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
 use kiln_builder::trust::{KeyDir, TrustError};
 use kiln_inventory::{
     Bake, Effective, Flag, Group, Kept, Loader, Machine, Origin, Said, Snapshot, Store,
-    UnknownMachines,
+    UnknownMachines, open_secrets,
 };
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use tokio_util::sync::CancellationToken;
@@ -200,6 +200,15 @@ impl View {
             tracing::error!(machine = machine.spec.name, error, "secrets cannot be opened");
             error
         })
+    }
+
+    /// Returns the settings of a machine with the secrets of its metadata as it is told them.
+    pub(crate) fn opened(&self, settings: &Effective) -> Result<Effective, String> {
+        let mut settings = settings.clone();
+        if let Some(secrets) = self.secrets.get() {
+            open_secrets(&**secrets, &mut settings.metadata)?;
+        }
+        Ok(settings)
     }
 
     /// Lets machines that nobody has added run an image. Once.

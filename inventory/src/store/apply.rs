@@ -1,7 +1,9 @@
 //! Applies what files say: all of it in one transaction, or nothing.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -155,7 +157,8 @@ impl Edit<'_> {
             .await
             .map_err(StoreError::reading(MACHINES))?;
         let now: Vec<Machine> = rows.into_iter().map(read).collect::<Result<_, _>>()?;
-        let plan = plan_machines(&now, wanted, owners)?;
+        let wanted = self.all_sealed(wanted, &now)?;
+        let plan = plan_machines(&now, &wanted, owners)?;
         let added = self.write_machines(&plan, outline).await?;
         outline.unchanged += plan.same;
         let removed: BTreeSet<i64> = plan.remove.iter().map(|machine| machine.id.0).collect();
@@ -167,6 +170,30 @@ impl Edit<'_> {
         described.extend(plan.named.iter().map(|id| id.0));
         described.extend(added);
         Ok(described)
+    }
+
+    /// Seals the secrets of machines, those that are the same as before as they are.
+    fn all_sealed<'a>(
+        &self,
+        wanted: &'a [NewMachine],
+        now: &[Machine],
+    ) -> Result<Cow<'a, [NewMachine]>, Wrong> {
+        if self.store.seal.is_none() || !wanted.iter().any(|it| it.metadata.contains_key("secrets"))
+        {
+            return Ok(Cow::Borrowed(wanted));
+        }
+        let named: BTreeMap<&str, &NewMachine> =
+            now.iter().map(|machine| (machine.spec.name.as_str(), &machine.spec)).collect();
+        let by_mac: BTreeMap<Mac, &NewMachine> = now
+            .iter()
+            .flat_map(|machine| machine.spec.macs.iter().map(|mac| (*mac, &machine.spec)))
+            .collect();
+        let sealed = wanted.iter().enumerate().map(|(index, spec)| {
+            let by_mac = || spec.macs.iter().find_map(|mac| by_mac.get(mac));
+            let now = named.get(spec.name.as_str()).or_else(by_mac).copied();
+            self.sealed(spec, now).map(Cow::into_owned).map_err(|e| Wrong::machine(index, e))
+        });
+        sealed.collect::<Result<Vec<_>, _>>().map(Cow::Owned)
     }
 
     async fn write_machines(
@@ -316,7 +343,8 @@ impl Edit<'_> {
             described.insert(there.id);
             let mut document = document.clone();
             document.keep(&there.document);
-            if document == there.document {
+            let sealed = self.sealed_document(&document, Some(&there.document)).map_err(wrong)?;
+            if sealed == there.document {
                 outline.unchanged += 1;
                 continue;
             }

@@ -18,7 +18,7 @@ impl Store {
         let nowhere = PgConnectOptions::new_without_pgpass().socket(Path::new(NOWHERE));
         let db = Db::Postgres(postgres_pool().connect_lazy_with(nowhere));
         let newest = tokio::sync::watch::Sender::new(newest);
-        Some(Self { db, actor: "server".into(), server, file: None, newest })
+        Some(Self { db, actor: "server".into(), server, file: None, newest, seal: None })
     }
 
     /// Lets this inventory and its clones use the database from now on, as the same server. Its tables are up to date:

@@ -1,5 +1,6 @@
 //! Revisions, the log of changes, and nouns that are documents.
 
+use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -7,6 +8,7 @@ use super::db::query;
 use super::test_stores::stores;
 use super::tests::machine;
 use super::*;
+use crate::{Flag, Group, NewMachine, Wanted};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Thing {
@@ -232,5 +234,76 @@ async fn what_a_database_cannot_hold_in_a_text_keeps_nothing_from_being_written(
             if home.is_postgres() { facts.facts.replace('\0', "\u{fffd}") } else { facts.facts };
         assert_eq!(read.facts, expected);
         assert_eq!(store.machines().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_written_sealed_whoever_writes_and_stay_when_they_are_sent_back() {
+    let seal = |key| Arc::new(crate::seal::tests::Backwards(key));
+    for (_home, plain) in stores().await {
+        // As an older Kiln left it, and locked.
+        let mut spec = NewMachine::new("n1", [Mac::new([2, 0, 0, 0, 0, 1])]);
+        spec.metadata.insert("secrets".to_owned(), json!({ "p": "x" }));
+        spec.flags.insert(Flag::Locked);
+        let old = plain.add_machine(&spec).await.unwrap();
+        let store = plain.sealing(seal('a'));
+        let mut edit = store.edit().await.unwrap();
+        assert_eq!(edit.renew_secrets().await.unwrap(), 1);
+        assert_eq!(edit.renew_secrets().await.unwrap(), 0);
+        edit.commit().await.unwrap();
+        let now = store.machines().await.unwrap().remove(0);
+        assert_eq!(now.spec.metadata["secrets"]["p"], "sealed:a:secrets.p:\"x\"");
+        assert_eq!(now.revision, old.revision + 1);
+        assert!(now.spec.is(Flag::Locked));
+
+        let mut second = NewMachine::new("n2", [Mac::new([2, 0, 0, 0, 0, 2])]);
+        second.metadata.insert("secrets".to_owned(), json!({ "q": "y" }));
+        let added = store.add_machine(&second).await.unwrap();
+        assert_eq!(added.spec.metadata["secrets"]["q"], "sealed:a:secrets.q:\"y\"");
+        for said in [&second, &added.spec] {
+            let same = store.change_machine(added.id, said, None).await.unwrap().unwrap();
+            assert_eq!(same, added, "what is sent back or said again is no change");
+        }
+        let mut stolen = added.spec.clone();
+        stolen.metadata.insert("secrets".to_owned(), now.spec.metadata["secrets"].clone());
+        let error = store.change_machine(added.id, &stolen, None).await.unwrap_err();
+        assert!(
+            error.is_invalid() && error.to_string().contains("send the secret itself"),
+            "{error}"
+        );
+
+        let group: Group = serde_json::from_value(json!({
+            "name": "g", "selector": "*", "settings": {"metadata": {"secrets": {"k": "z"}}}
+        }))
+        .unwrap();
+        let wanted = Wanted {
+            machines: vec![second.clone()],
+            groups: vec![group.clone()],
+            ..Wanted::default()
+        };
+        let apply = async || {
+            let mut edit = store.edit().await.unwrap();
+            let outline = edit.apply(&wanted, None, false).await.unwrap();
+            edit.commit().await.unwrap();
+            outline.changes.len()
+        };
+        assert_eq!(apply().await, 1);
+        assert_eq!(apply().await, 0, "files that say the secret again change nothing");
+        let all = store.all::<Group>().await.unwrap();
+        let sealed = &all[0].document.settings.metadata["secrets"]["k"];
+        assert_eq!(sealed, "sealed:a:secrets.k:\"z\"");
+
+        let store = plain.sealing(seal('b'));
+        let mut edit = store.edit().await.unwrap();
+        assert_eq!(edit.renew_secrets().await.unwrap(), 3);
+        edit.commit().await.unwrap();
+        let one = store.machines().await.unwrap();
+        assert!(one[1].spec.metadata["secrets"]["q"].as_str().unwrap().starts_with("sealed:b:"));
+        let merged = store.merge_machines(one[1].id, one[0].id).await;
+        assert!(merged.is_err(), "the other one is locked");
+        for change in store.changes_since(0, 100).await.unwrap() {
+            let text = serde_json::to_string(&change).unwrap();
+            assert!(!text.contains("secrets"), "{text}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::db::{Tx, query};
 use super::edit::{Edit, Step};
 use super::row::{damaged, json};
 use super::{Store, StoreError};
+use crate::Seal;
 
 const DOCUMENTS: &str = "documents";
 
@@ -56,6 +57,16 @@ pub trait Document: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sy
     /// Takes over from what is there what files may leave out, such as secrets.
     fn keep(&mut self, now: &Self) {
         let _ = now;
+    }
+
+    /// Seals what may not be written in the clear, as it is sealed now where it is the same.
+    ///
+    /// # Errors
+    ///
+    /// Says why it cannot be.
+    fn seal(&mut self, seal: &dyn Seal, now: Option<&Self>) -> Result<(), String> {
+        let _ = (seal, now);
+        Ok(())
     }
 
     /// Takes out of a document what may not be in the log of changes.
@@ -203,6 +214,7 @@ impl Edit<'_> {
     /// As [`Store::add`].
     pub async fn add<T: Document>(&mut self, document: &T) -> Result<Stored<T>, StoreError> {
         self.free(document, 0).await?;
+        let document = &self.sealed_document(document, None)?;
         let (id,): (i64,) = query(
             "INSERT INTO documents (noun, name, lookup, document) VALUES ($1, $2, $3, $4) \
              RETURNING id",
@@ -231,11 +243,36 @@ impl Edit<'_> {
         expected: Option<i64>,
     ) -> Result<Option<Stored<T>>, StoreError> {
         let Some(now) = self.found::<T>(id, expected).await? else { return Ok(None) };
+        let document = &self.sealed_document(document, Some(&now.document))?;
         if now.document == *document {
             return Ok(Some(now));
         }
         self.free(document, id).await?;
-        let revision = now.revision + 1;
+        let revision = self.put(id, now.revision, (&now.document, document)).await?;
+        Ok(Some(Stored { id, revision, document: document.clone() }))
+    }
+
+    /// Returns a document with what is secret in it sealed.
+    pub(super) fn sealed_document<T: Document>(
+        &self,
+        document: &T,
+        now: Option<&T>,
+    ) -> Result<T, StoreError> {
+        let mut document = document.clone();
+        if let Some(seal) = &self.store.seal {
+            document.seal(&**seal, now).map_err(StoreError::Invalid)?;
+        }
+        Ok(document)
+    }
+
+    /// Writes a document that is sealed, and returns its revision.
+    pub(super) async fn put<T: Document>(
+        &mut self,
+        id: i64,
+        now: i64,
+        (before, document): (&T, &T),
+    ) -> Result<i64, StoreError> {
+        let revision = now + 1;
         query(
             "UPDATE documents SET name = $1, lookup = $2, document = $3, revision = $4 WHERE id = $5",
         )
@@ -247,9 +284,9 @@ impl Edit<'_> {
         .execute(&mut self.tx)
         .await
         .map_err(|source| StoreError::writing(DOCUMENTS, source))?;
-        let (before, after) = (Some(shown(&now.document)), Some(shown(document)));
+        let (before, after) = (Some(shown(before)), Some(shown(document)));
         self.log(Step { noun: T::NOUN, subject: id, name: document.name(), before, after }).await?;
-        Ok(Some(Stored { id, revision, document: document.clone() }))
+        Ok(revision)
     }
 
     /// As [`Store::remove`].

@@ -1,14 +1,16 @@
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::db::{Tx, query};
 use super::discovered::is_a_machine_now;
 use super::edit::{Edit, Step};
 use super::row::{damaged, json, text};
-use super::{Store, StoreError};
+use super::{Store, StoreError, Stored};
+use crate::seal::{renew_secrets, seal_secrets};
 use crate::settings::{check_cmdline, check_metadata};
-use crate::{Flag, Locked, Machine, MachineId, NewMachine, is_label};
+use crate::{Flag, Group, Locked, Machine, MachineId, NewMachine, Seal, is_label};
 
 const MACHINES: &str = "machines";
 const MACHINE: &str = "machine";
@@ -85,6 +87,7 @@ impl Edit<'_> {
     /// As [`Store::add_machine`].
     pub async fn add_machine(&mut self, machine: &NewMachine) -> Result<Machine, StoreError> {
         check(machine)?;
+        let machine = &*self.sealed(machine, None)?;
         free(&mut self.tx, machine, None).await?;
         let (id,): (i64,) = query(
             "INSERT INTO machines (name, address, address6, spec) VALUES ($1, $2, $3, $4) RETURNING id",
@@ -115,8 +118,36 @@ impl Edit<'_> {
     ) -> Result<Option<Machine>, StoreError> {
         check(machine)?;
         let Some(now) = self.machine(id, expected).await? else { return Ok(None) };
+        let machine = self.sealed(machine, Some(&now.spec))?.into_owned();
+        self.put_machine(now, &machine).await.map(Some)
+    }
+
+    /// Returns a machine with its secrets sealed.
+    pub(super) fn sealed<'a>(
+        &self,
+        machine: &'a NewMachine,
+        now: Option<&NewMachine>,
+    ) -> Result<Cow<'a, NewMachine>, StoreError> {
+        let mut machine = Cow::Borrowed(machine);
+        if let Some(seal) =
+            self.store.seal.as_deref().filter(|_| machine.metadata.contains_key("secrets"))
+        {
+            let metadata = &mut machine.to_mut().metadata;
+            seal_secrets(seal, metadata, now.map(|now| &now.metadata))
+                .map_err(StoreError::Invalid)?;
+        }
+        Ok(machine)
+    }
+
+    /// Writes a machine whose secrets are sealed.
+    pub(super) async fn put_machine(
+        &mut self,
+        now: Machine,
+        machine: &NewMachine,
+    ) -> Result<Machine, StoreError> {
+        let id = now.id;
         if now.spec == *machine {
-            return Ok(Some(now));
+            return Ok(now);
         }
         now.spec.may_become(machine).map_err(|Locked| StoreError::Locked(now.spec.name.clone()))?;
         free(&mut self.tx, machine, Some(id)).await?;
@@ -142,7 +173,49 @@ impl Edit<'_> {
             write_macs(&mut self.tx, id, machine).await?;
         }
         self.log_machine(id, Some(&now.spec), Some(machine)).await?;
-        Ok(Some(Machine { id, revision, spec: machine.clone() }))
+        Ok(Machine { id, revision, spec: machine.clone() })
+    }
+
+    /// Seals the secrets of machines and groups that are in the clear, as an older Kiln kept them, or sealed with another
+    /// key than the one in use. Returns how many machines and groups have some. A lock keeps nothing from it: what they are to be is the same.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written, or nothing can be sealed.
+    pub async fn renew_secrets(&mut self) -> Result<usize, StoreError> {
+        let Some(seal) = self.store.seal.clone() else { return Ok(0) };
+        let rows: Vec<Row> = query("SELECT id, revision, spec FROM machines ORDER BY id")
+            .fetch_all(&mut self.tx)
+            .await
+            .map_err(StoreError::reading(MACHINES))?;
+        let mut count = 0;
+        for row in rows {
+            let Machine { id, revision, spec } = read(row)?;
+            let mut sealed = spec.metadata.clone();
+            seal_again(&*seal, &mut sealed)?;
+            if sealed == spec.metadata {
+                continue;
+            }
+            let spec = NewMachine { metadata: sealed, ..spec };
+            query("UPDATE machines SET spec = $1, revision = $2 WHERE id = $3")
+                .bind(json(&spec))
+                .bind(revision + 1)
+                .bind(id.0)
+                .execute(&mut self.tx)
+                .await
+                .map_err(failed)?;
+            self.log_machine(id, Some(&spec), Some(&spec)).await?;
+            count += 1;
+        }
+        for Stored { id, revision, document } in self.all::<Group>().await? {
+            let mut group = document.clone();
+            seal_again(&*seal, &mut group.settings.metadata)?;
+            if group != document {
+                self.put(id, revision, (&document, &group)).await?;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     /// As [`Store::remove_machine`].
@@ -205,6 +278,10 @@ pub(super) fn read((id, revision, spec): Row) -> Result<Machine, StoreError> {
 }
 
 /// Returns what the log of changes may say of a machine.
+fn seal_again(seal: &dyn Seal, metadata: &mut Map<String, Value>) -> Result<(), StoreError> {
+    renew_secrets(seal, metadata).map_err(StoreError::Invalid)
+}
+
 pub(super) fn shown(machine: &NewMachine) -> Value {
     let mut value = serde_json::to_value(machine).unwrap_or_default();
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {

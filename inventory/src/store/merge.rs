@@ -25,7 +25,8 @@ impl Store {
         let Some(first) = edit.machine(into, None).await? else { return Ok(None) };
         let Some(second) = edit.remove_machine(from, None).await? else { return Ok(None) };
         let all = first.spec.merged(&second.spec);
-        let merged = edit.change_machine(into, &all, Some(first.revision)).await?;
+        // What one of them has is sealed for both.
+        let merged = edit.put_machine(first, &all).await?;
         query("UPDATE boots SET machine = $1 WHERE machine = $2")
             .bind(into.0)
             .bind(from.0)
@@ -33,7 +34,7 @@ impl Store {
             .await
             .map_err(|source| StoreError::writing("boots", source))?;
         edit.commit().await?;
-        Ok(merged)
+        Ok(Some(merged))
     }
 
     /// Makes two machines of one: the second has these interfaces and boots nothing yet. Nothing when it is not there.

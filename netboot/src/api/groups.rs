@@ -90,7 +90,7 @@ async fn add(
     let mut edit = store.edit().await?;
     let added = edit.add(&group).await?;
     if dry.dry_run {
-        return Ok(Preview::of(None::<&Group>, Some(&group)).into_response());
+        return Ok(Preview::of(None::<&Group>, Some(&added.document)).into_response());
     }
     edit.commit().await?;
     refresh(&control).await?;
@@ -146,7 +146,7 @@ async fn make(
     let changed = edit.change(now.id, group, expected).await?;
     let changed = changed.ok_or_else(|| Fault::not_found("group", &now.document.name))?;
     if dry.dry_run {
-        return Ok(Preview::of(Some(&now.document), Some(group)).into_response());
+        return Ok(Preview::of(Some(&now.document), Some(&changed.document)).into_response());
     }
     edit.commit().await?;
     refresh(control).await?;

@@ -85,7 +85,7 @@ async fn add(
     let mut edit = store.edit().await?;
     let machine = edit.add_machine(&spec).await?;
     if dry.dry_run {
-        return Ok(Preview::of(None::<&NewMachine>, Some(&spec)).into_response());
+        return Ok(Preview::of(None::<&NewMachine>, Some(&machine.spec)).into_response());
     }
     edit.commit().await?;
     refresh(&control).await?;
@@ -138,7 +138,7 @@ async fn make(
     let changed = edit.change_machine(now.id, spec, expected).await?;
     let changed = changed.ok_or_else(|| Fault::not_found("machine", &now.spec.name))?;
     if dry.dry_run {
-        return Ok(Preview::of(Some(&now.spec), Some(spec)).into_response());
+        return Ok(Preview::of(Some(&now.spec), Some(&changed.spec)).into_response());
     }
     edit.commit().await?;
     refresh(control).await?;

@@ -325,8 +325,30 @@ async fn a_secret_is_set_listed_by_name_and_removed_and_no_answer_has_it() {
     assert_eq!((status, rows.as_array().unwrap().len()), (200, 2), "{rows}");
     assert_eq!((&rows[0]["owner"], &rows[0]["name"]), (&json!("n1"), &json!("password")));
     assert_eq!((&rows[1]["kind"], &rows[1]["owner"]), (&json!("group"), &json!("db")));
+    // Those of metadata are shown as they are sealed, which stands for them wherever it is sent back.
+    let n1 = "/api/v1/machines/n1";
+    let said = json!({"metadata": {"role": "db", "secrets": {"p": "geheim-vier"}}});
+    let dry = format!("{n1}?dry_run=true");
+    let (status, preview) = rig.send(Method::PATCH, &dry, &said).await;
+    assert!(status == 200 && !preview.to_string().contains("geheim"), "{preview}");
+    let (status, shown) = rig.send(Method::PATCH, n1, &said).await;
+    let sealed = shown["metadata"]["secrets"]["p"].clone();
+    assert!(status == 200 && sealed.as_str().unwrap().starts_with("sealed:"), "{shown}");
+    let (_, other) = rig.send(Method::PATCH, n1, &json!({"metadata": {"role": "web"}})).await;
+    assert_eq!(other["metadata"], json!({"role": "web", "secrets": {"p": sealed}}));
+    let mut whole = other.clone();
+    whole.as_object_mut().unwrap().retain(|key, _| key != "id" && key != "revision");
+    let (status, same) = rig.send(Method::PUT, n1, &whole).await;
+    assert_eq!((status, &same), (200, &other));
+    let stolen = json!({"metadata": {"secrets": {"q": sealed}}});
+    let (status, problem) = rig.send(Method::PATCH, n1, &stolen).await;
+    assert!(
+        status == 400 && problem["detail"].as_str().unwrap().contains("send the secret itself")
+    );
     let (status, rotated) = rig.send(Method::POST, "/api/v1/secrets/rotate", &Value::Null).await;
-    assert_eq!((status, &rotated["secrets"]), (200, &json!(2)));
+    assert_eq!((status, &rotated["secrets"]), (200, &json!(3)));
+    let (_, renewed) = rig.get(n1).await;
+    assert_ne!(renewed["metadata"]["secrets"]["p"], sealed);
     for (path, body, expected) in [
         ("/api/v1/secrets/machine/n2/x", json!({"value": "x"}), 404),
         ("/api/v1/secrets/rack/n1/x", json!({"value": "x"}), 404),

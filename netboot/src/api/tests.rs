@@ -62,7 +62,7 @@ impl Rig {
         let secrets = Arc::new(secrets);
         view.keeps(secrets.clone()).await.unwrap();
         let control = Control {
-            inventory: inventory_,
+            inventory: inventory_.sealing(secrets.clone()),
             view,
             endpoints,
             endpoints6: Vec::new(),
@@ -81,7 +81,7 @@ impl Rig {
                 },
                 ..Default::default()
             }),
-            gate: Gate::default(),
+            gate: Gate::out_of_time(),
             stop: stop.clone(),
         };
         tokio::spawn(deliver_events(courier(&control), stop.clone()));

@@ -6,7 +6,7 @@
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use kiln_inventory::{BootId, Flag};
+use kiln_inventory::{BootId, Effective, Flag};
 use kiln_types::Mac;
 use serde_json::Map;
 
@@ -48,13 +48,18 @@ pub(super) async fn answer(
     };
     let machine = machine.filter(|machine| !machine.spec.is(Flag::Retired));
     let (Some(machine), Some(mac)) = (machine, mac) else { return not_found() };
-    let Some(settings) = snapshot.settings_of(machine.id) else { return not_found() };
+    let Some(known) = snapshot.settings_of(machine.id) else { return not_found() };
+    let opened;
+    let mut settings: &Effective = known;
     let server = caller.at.for_system().to_string();
     let mut secrets = Map::new();
     if let Some(boot) = booting {
         let given = plane.boots.gave(caller.peer, boot).await;
-        match plane.view.secrets_of(machine, settings, caller.peer, given) {
-            Ok(all) => {
+        let told = plane.view.secrets_of(machine, settings, caller.peer, given);
+        match told.and_then(|all| Ok((all, plane.view.opened(settings)?))) {
+            Ok((all, with_secrets)) => {
+                opened = with_secrets;
+                settings = &opened;
                 let text = |(name, bytes)| Some((name, String::from_utf8(bytes).ok()?.into()));
                 secrets.extend(all.into_iter().filter_map(text));
             }

@@ -15,7 +15,9 @@ async fn rig() -> Rig {
     let machine = rig.inventory.machines().await.unwrap().remove(0);
     let metadata = serde_json::json!({"role": "db", "secrets": {"other": OPEN}});
     let spec = NewMachine { metadata: metadata.as_object().unwrap().clone(), ..machine.spec };
-    rig.inventory.change_machine(machine.id, &spec, None).await.unwrap();
+    let sealing = rig.inventory.sealing(rig.secrets.clone());
+    let kept = sealing.change_machine(machine.id, &spec, None).await.unwrap().unwrap();
+    assert!(!serde_json::to_string(&kept).unwrap().contains(OPEN), "{kept:?}");
     let owner = (OwnerKind::Machine, machine.id.0, "password");
     rig.secrets.set(&rig.inventory, owner, SEALED.as_bytes(), "uid 0").await.unwrap();
     rig.plane.view.refresh().await.unwrap();

@@ -13,7 +13,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use kiln_inventory::{Document, Effective, Group, Machine, MachineId, Store, StoreError, Stored};
+use kiln_inventory::{
+    Document, Effective, Group, Machine, MachineId, Seal, Store, StoreError, Stored,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -247,6 +249,8 @@ impl Secrets {
             let sealed = ring.seal(&place, &text)?;
             edit.change(id, &SecretDoc { sealed, ..document }, Some(revision)).await?;
         }
+        // Those of metadata too: the store seals with these keys.
+        let count = count + edit.renew_secrets().await?;
         edit.commit().await?;
         let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         // Another rotation has made a newer key by now, and lets these go.
@@ -277,6 +281,31 @@ impl Secrets {
         }
         all.into_iter().map(|(name, secret)| Ok((name, self.opened(secret)?))).collect()
     }
+}
+
+/// The secrets of metadata, which are kept where the metadata is: `KEY:TEXT` after the mark.
+impl Seal for Secrets {
+    fn seal(&self, place: &str, text: &[u8]) -> Result<String, String> {
+        let ring = self.ring_to_seal().map_err(|error| crate::cli::chain(&error))?;
+        let sealed = ring.seal(&in_metadata(place), text).map_err(|error| error.to_string())?;
+        Ok(format!("{}:{}", sealed.key, sealed.text))
+    }
+
+    fn open(&self, place: &str, sealed: &str) -> Result<Vec<u8>, String> {
+        let (key, text) = sealed.split_once(':').ok_or("it is not how Kiln seals")?;
+        let sealed = Sealed { key: key.to_owned(), text: text.to_owned() };
+        let opened = self.ring.load().open(&in_metadata(place), &sealed);
+        opened.map_err(|error| error.to_string())
+    }
+
+    fn is_current(&self, sealed: &str) -> bool {
+        let key = sealed.split_once(':').map(|(key, _)| key);
+        key.is_some() && key == self.ring.load().current()
+    }
+}
+
+fn in_metadata(place: &str) -> String {
+    format!("metadata/{place}")
 }
 
 /// Returns whether a machine is at an address, as far as the network says; `given` where this server gave it the address

@@ -281,6 +281,7 @@ impl Waiting {
         // Before one can be written.
         self.leases6.learn(leases6);
         self.boots.go_on_with(database).await?;
+        super::inventory::seal(&self.inventory).await?;
         self.orders.take_up().await?;
         self.view.is_back().await?;
         Ok(())
