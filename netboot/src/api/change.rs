@@ -1,5 +1,6 @@
 //! What changes of nouns have in common: conditions, and what would be.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,12 +8,14 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use kiln_inventory::{Document, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::IntoParams;
 
-use super::Fault;
 use super::merge::{FieldChange, differences};
+use super::peer::Caller;
+use super::{Control, Fault};
 
 /// Whether to do it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
@@ -118,6 +121,70 @@ impl<T: IntoResponse> IntoResponse for Tagged<T> {
         }
         response
     }
+}
+
+/// What was done, or where it is only asked for, what would be.
+pub(super) type Done<T> = Result<ControlFlow<Preview, Stored<T>>, Fault>;
+
+/// Finds a document by its name.
+pub(super) async fn named<T: Document>(
+    control: &Control,
+    what: &str,
+    name: &str,
+) -> Result<Stored<T>, Fault> {
+    let found = control.inventory.named::<T>(name).await?;
+    found.ok_or_else(|| Fault::not_found(what, name))
+}
+
+/// Adds a document.
+pub(super) async fn add<T: Document>(
+    control: &Control,
+    caller: &Caller,
+    dry: Dry,
+    document: &T,
+) -> Done<T> {
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let added = edit.add(document).await?;
+    if dry.dry_run {
+        return Ok(ControlFlow::Break(Preview::of(None::<&T>, Some(&added.document))));
+    }
+    edit.commit().await?;
+    Ok(ControlFlow::Continue(added))
+}
+
+/// Changes a document to another one, where it still has the revision that is expected.
+pub(super) async fn put<T: Document>(
+    control: &Control,
+    caller: &Caller,
+    dry: Dry,
+    (now, expected): (&Stored<T>, Option<i64>),
+    document: &T,
+) -> Done<T> {
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    let changed = edit.change(now.id, document, expected).await?;
+    let changed = changed.ok_or_else(|| Fault::not_found(T::NOUN, now.document.name()))?;
+    if dry.dry_run {
+        let preview = Preview::of(Some(&now.document), Some(&changed.document));
+        return Ok(ControlFlow::Break(preview));
+    }
+    edit.commit().await?;
+    Ok(ControlFlow::Continue(changed))
+}
+
+/// Removes a document, where it still has the revision that is expected.
+pub(super) async fn remove<T: Document>(
+    control: &Control,
+    caller: &Caller,
+    dry: Dry,
+    (now, expected): (Stored<T>, Option<i64>),
+) -> Done<T> {
+    if dry.dry_run {
+        return Ok(ControlFlow::Break(Preview::of(Some(&now.document), None::<&T>)));
+    }
+    control.inventory.acting(&caller.name).remove::<T>(now.id, expected).await?;
+    Ok(ControlFlow::Continue(now))
 }
 
 #[cfg(test)]

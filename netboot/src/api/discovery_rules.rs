@@ -1,16 +1,17 @@
 //! What becomes of machines that nobody has added: rules, and machines that are expected.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{DiscoveryRule, Document, Expected, Stored};
+use kiln_inventory::{DiscoveryRule, Expected, Stored};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
-use super::change::{Dry, IfMatch, Preview, Tagged};
+use super::change::{self, Dry, IfMatch, Preview, Tagged, named};
 use super::discovery::vendor;
 use super::extract::{Body, Key, Params};
 use super::peer::Caller;
@@ -114,11 +115,6 @@ fn tagged(rule: Stored<DiscoveryRule>) -> Tagged<Json<RuleRow>> {
     Tagged(rule.revision, Json(row(rule)))
 }
 
-async fn named<T: Document>(control: &Control, what: &str, name: &str) -> Result<Stored<T>, Fault> {
-    let found = control.inventory.named::<T>(name).await?;
-    found.ok_or_else(|| Fault::not_found(what, name))
-}
-
 async fn rule(control: &Control, name: &str) -> Result<Stored<DiscoveryRule>, Fault> {
     named(control, "discovery rule", name).await
 }
@@ -129,14 +125,10 @@ async fn add(
     Params(dry): Params<Dry>,
     Body(rule): Body<DiscoveryRule>,
 ) -> Result<Response, Fault> {
-    let store = control.inventory.acting(&caller.name);
-    let mut edit = store.edit().await?;
-    let added = edit.add(&rule).await?;
-    if dry.dry_run {
-        return Ok(Preview::of(None::<&DiscoveryRule>, Some(&rule)).into_response());
-    }
-    edit.commit().await?;
-    Ok((StatusCode::CREATED, tagged(added)).into_response())
+    Ok(match change::add(&control, &caller, dry, &rule).await? {
+        ControlFlow::Continue(added) => (StatusCode::CREATED, tagged(added)).into_response(),
+        ControlFlow::Break(preview) => preview.into_response(),
+    })
 }
 
 async fn show(State(control): Shared, Key(key): Key) -> Result<Response, Fault> {
@@ -153,15 +145,10 @@ async fn change(
 ) -> Result<Response, Fault> {
     let now = rule(&control, &key).await?;
     let expected = condition.expected("the rule", now.revision)?;
-    let store = control.inventory.acting(&caller.name);
-    let mut edit = store.edit().await?;
-    let changed = edit.change(now.id, &other, expected).await?;
-    let changed = changed.ok_or_else(|| Fault::not_found("discovery rule", &key))?;
-    if dry.dry_run {
-        return Ok(Preview::of(Some(&now.document), Some(&other)).into_response());
-    }
-    edit.commit().await?;
-    Ok(tagged(changed).into_response())
+    Ok(match change::put(&control, &caller, dry, (&now, expected), &other).await? {
+        ControlFlow::Continue(changed) => tagged(changed).into_response(),
+        ControlFlow::Break(preview) => preview.into_response(),
+    })
 }
 
 async fn remove(
@@ -173,11 +160,10 @@ async fn remove(
 ) -> Result<Response, Fault> {
     let now = rule(&control, &key).await?;
     let expected = condition.expected("the rule", now.revision)?;
-    if dry.dry_run {
-        return Ok(Preview::of(Some(&now.document), None::<&DiscoveryRule>).into_response());
-    }
-    control.inventory.acting(&caller.name).remove::<DiscoveryRule>(now.id, expected).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(match change::remove(&control, &caller, dry, (now, expected)).await? {
+        ControlFlow::Continue(_) => StatusCode::NO_CONTENT.into_response(),
+        ControlFlow::Break(preview) => preview.into_response(),
+    })
 }
 
 /// Says which entries a rule is about. Nothing is changed, and stronger rules are not looked at.
@@ -249,9 +235,9 @@ async fn unexpect(
     Params(dry): Params<Dry>,
 ) -> Result<Response, Fault> {
     let now = named::<Expected>(&control, "expected machine", &key).await?;
-    if dry.dry_run {
-        return Ok(Preview::of(Some(&now.document), None::<&Expected>).into_response());
-    }
-    control.inventory.acting(&caller.name).remove::<Expected>(now.id, Some(now.revision)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let expected = Some(now.revision);
+    Ok(match change::remove(&control, &caller, dry, (now, expected)).await? {
+        ControlFlow::Continue(_) => StatusCode::NO_CONTENT.into_response(),
+        ControlFlow::Break(preview) => preview.into_response(),
+    })
 }

@@ -1,5 +1,6 @@
 //! Groups: list, add, show, change, remove; and what holds for a machine by itself and by its groups.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access::{Access, Noun};
-use super::change::{Dry, IfMatch, Preview, Tagged};
+use super::change::{self, Dry, IfMatch, Tagged};
 use super::extract::{Body, Key, Params, merged};
 use super::machines::{find, refresh};
 use super::peer::Caller;
@@ -86,13 +87,10 @@ async fn add(
     Params(dry): Params<Dry>,
     Body(group): Body<Group>,
 ) -> Result<Response, Fault> {
-    let store = control.inventory.acting(&caller.name);
-    let mut edit = store.edit().await?;
-    let added = edit.add(&group).await?;
-    if dry.dry_run {
-        return Ok(Preview::of(None::<&Group>, Some(&added.document)).into_response());
-    }
-    edit.commit().await?;
+    let added = match change::add(&control, &caller, dry, &group).await? {
+        ControlFlow::Continue(added) => added,
+        ControlFlow::Break(preview) => return Ok(preview.into_response()),
+    };
     refresh(&control).await?;
     tracing::info!(group = group.name, "group added");
     Ok((StatusCode::CREATED, tagged(&control, added)).into_response())
@@ -141,14 +139,10 @@ async fn make(
     expected: Option<i64>,
     dry: Dry,
 ) -> Result<Response, Fault> {
-    let store = control.inventory.acting(&caller.name);
-    let mut edit = store.edit().await?;
-    let changed = edit.change(now.id, group, expected).await?;
-    let changed = changed.ok_or_else(|| Fault::not_found("group", &now.document.name))?;
-    if dry.dry_run {
-        return Ok(Preview::of(Some(&now.document), Some(&changed.document)).into_response());
-    }
-    edit.commit().await?;
+    let changed = match change::put(control, caller, dry, (&now, expected), group).await? {
+        ControlFlow::Continue(changed) => changed,
+        ControlFlow::Break(preview) => return Ok(preview.into_response()),
+    };
     refresh(control).await?;
     tracing::info!(group = group.name, "group changed");
     Ok(tagged(control, changed).into_response())
@@ -163,18 +157,17 @@ async fn remove(
 ) -> Result<Response, Fault> {
     let group = named(&control, &key).await?;
     let expected = condition.expected("the group", group.revision)?;
-    if dry.dry_run {
-        return Ok(Preview::of(Some(&group.document), None::<&Group>).into_response());
+    let removed = change::remove(&control, &caller, dry, (group, expected)).await?;
+    if let ControlFlow::Break(preview) = removed {
+        return Ok(preview.into_response());
     }
-    control.inventory.acting(&caller.name).remove::<Group>(group.id, expected).await?;
     refresh(&control).await?;
     tracing::info!(group = key, "group removed");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn named(control: &Control, name: &str) -> Result<Stored<Group>, Fault> {
-    let group = control.inventory.named::<Group>(name).await?;
-    group.ok_or_else(|| Fault::not_found("group", name))
+    change::named(control, "group", name).await
 }
 
 fn tagged(control: &Control, group: Stored<Group>) -> Tagged<Json<GroupRow>> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access::{Access, Noun};
+use super::change::named;
 use super::extract::{Body, Key};
 use super::gate::{PREFIX, sha256};
 use super::peer::Caller;
@@ -237,8 +238,7 @@ async fn revoke(
     caller: Caller,
     Key(name): Key,
 ) -> Result<StatusCode, Fault> {
-    let found = control.inventory.named::<TokenDoc>(&name).await?;
-    let found = found.ok_or_else(|| Fault::not_found("token", &name))?;
+    let found = named::<TokenDoc>(&control, "token", &name).await?;
     let store = control.inventory.acting(&caller.name);
     store.remove::<TokenDoc>(found.id, None).await?;
     Ok(StatusCode::NO_CONTENT)

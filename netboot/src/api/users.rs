@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access::{Access, Noun};
+use super::change::named;
 use super::extract::{Body, Key};
 use super::peer::{Caller, Peer, PeerOf};
 use super::route::{Route, delete, get, post, put};
@@ -168,8 +169,7 @@ async fn add(
 }
 
 async fn find(control: &Control, name: &str) -> Result<Stored<UserDoc>, Fault> {
-    let found = control.inventory.named::<UserDoc>(name).await?;
-    found.ok_or_else(|| Fault::not_found("user", name))
+    named(control, "user", name).await
 }
 
 async fn password(
