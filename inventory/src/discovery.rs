@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Asker, BootId, Firmware, Identifier, NewMachine, Sighting, Traits, other_order, telling_text,
-    telling_uuid,
+    Asker, BootId, Duid, Firmware, Identifier, NewMachine, Sighting, Traits, other_order,
+    telling_text, telling_uuid,
 };
 
 pub use expected::Expected;
@@ -48,6 +48,10 @@ pub struct Place {
     pub address: Option<IpAddr>,
     /// What it calls itself.
     pub hostname: Option<String>,
+    /// What its firmware or loader says to be.
+    pub vendor_class: Option<String>,
+    /// What it calls itself by DHCPv6.
+    pub duid: Option<Duid>,
 }
 
 /// A machine that nobody has added, seen once.
@@ -134,6 +138,13 @@ pub struct Discovered {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
+    /// What its firmware or loader said to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor_class: Option<String>,
+    /// What it called itself by DHCPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub duid: Option<Duid>,
     /// When it was seen first, in milliseconds since 1970.
     pub first: i64,
     /// When it was seen last.
@@ -176,6 +187,8 @@ impl Discovered {
         newer(&mut self.relay, &place.relay);
         newer(&mut self.circuit_id, &place.circuit_id);
         newer(&mut self.address, &place.address);
+        newer(&mut self.vendor_class, &place.vendor_class);
+        newer(&mut self.duid, &place.duid);
         self.known_by() != before
     }
 
@@ -211,6 +224,8 @@ impl Discovered {
         self.asset_tag = self.asset_tag.take().or(other.asset_tag);
         self.facts = self.facts.take().or(other.facts);
         self.hostname = self.hostname.take().or(other.hostname);
+        self.vendor_class = self.vendor_class.take().or(other.vendor_class);
+        self.duid = self.duid.take().or(other.duid);
         if other.state == DiscoveryState::Ignored && other.rule.is_none() {
             (self.state, self.rule) = (other.state, None);
         }

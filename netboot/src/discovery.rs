@@ -153,13 +153,15 @@ impl Keeper {
 /// Takes what was seen again into what was seen before and is not written yet.
 fn join(known: &mut Glimpse, seen: Glimpse) {
     known.times = known.times.saturating_add(seen.times);
-    let Place { subnet, relay, circuit_id, address, hostname } = seen.place;
+    let Place { subnet, relay, circuit_id, address, hostname, vendor_class, duid } = seen.place;
     let place = &mut known.place;
     place.subnet = subnet.or_else(|| place.subnet.take());
     place.relay = relay.or(place.relay);
     place.circuit_id = circuit_id.or_else(|| place.circuit_id.take());
     place.address = address.or(place.address);
     place.hostname = hostname.or_else(|| place.hostname.take());
+    place.vendor_class = vendor_class.or_else(|| place.vendor_class.take());
+    place.duid = duid.or_else(|| place.duid.take());
     known.sighting.uuid = known.sighting.uuid.take().or(seen.sighting.uuid);
     known.sighting.firmware = known.sighting.firmware.or(seen.sighting.firmware);
 }

@@ -256,6 +256,8 @@ fn shown(row: &DiscoveryRow) -> String {
         ("relay", or_dash(entry.relay.as_ref())),
         ("port", or_dash(entry.circuit_id.as_ref())),
         ("address", or_dash(entry.address.as_ref())),
+        ("class", or_dash(entry.vendor_class.as_ref())),
+        ("duid", or_dash(entry.duid.as_ref())),
         ("hostname", or_dash(entry.hostname.as_ref())),
         ("first", moment(entry.first)),
         ("last", format!("{}, {} packets", moment(entry.last), entry.times)),

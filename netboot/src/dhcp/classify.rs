@@ -90,6 +90,14 @@ pub(super) fn uuid_text(bytes: impl Iterator<Item = u8>) -> Option<String> {
     (!SHARED_UUIDS.contains(&text.as_str())).then_some(text)
 }
 
+/// Returns a vendor class as people read it; the packet may hold anything.
+pub(super) fn class_text(class: &[u8]) -> Option<String> {
+    const LONGEST: usize = 64;
+    let plain = class.iter().copied().filter(|byte| matches!(byte, b' '..=b'~'));
+    let text: String = plain.take(LONGEST).map(char::from).collect();
+    Some(text).filter(|text| !text.trim().is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

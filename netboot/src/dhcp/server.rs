@@ -9,10 +9,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::classify::class_text;
 use super::engine::{Change, Note, Outcome, View, respond, silent};
 use super::flood::{FLOOD, Flood};
 use super::leases::Timestamp;
 use super::ledger::Ledger;
+use super::option;
 use super::probe::{Begun, Probes, Waiting};
 use super::proxy::respond_4011;
 use super::seldom::Seldom;
@@ -372,6 +374,8 @@ impl<O: Observer> Service<O> {
                     circuit_id: request.circuit_id().and_then(Identifier::from_bytes),
                     address: event.address.map(Into::into),
                     hostname: request.hostname(),
+                    vendor_class: request.option(option::VENDOR_CLASS).and_then(class_text),
+                    duid: None,
                 };
                 self.observer.unknown(sighting, place);
             }

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use kiln_inventory::{Asker, Decision, Duid, Lease6, Place, Sighting, Snapshot, Store, StoreError};
+use kiln_inventory::{Decision, Duid, Lease6, Place, Sighting, Snapshot, Store, StoreError};
 use kiln_ipxe::Endpoints;
 use kiln_types::Mac;
 use tokio::sync::mpsc;
@@ -208,12 +208,9 @@ impl v6::Observer for Watcher6 {
         address: Option<Ipv6Addr>,
     ) {
         self.0.seen(sighting, decision, fresh, address.map(Into::into));
-        let unknown = decision.is_some_and(|decision| {
-            decision.machine.as_ref().is_none_or(|machine| machine.id.is_unknown())
-        });
-        if unknown && sighting.asker != Asker::System {
-            let address = address.map(Into::into);
-            self.1.seen(sighting, Place { address, ..Place::default() });
-        }
+    }
+
+    fn unknown(&self, sighting: &Sighting, place: Place) {
+        self.1.seen(sighting, place);
     }
 }

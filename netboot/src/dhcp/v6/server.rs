@@ -1,10 +1,10 @@
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket as StdUdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket as StdUdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use kiln_inventory::{Decision, Duid, Sighting, Snapshot};
+use kiln_inventory::{Asker, Decision, Duid, Identifier, Place, Sighting, Snapshot};
 use kiln_ipxe::Endpoints;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::subnet::Subnet;
 use super::table::LeaseTable;
 use super::wire::{Kind, Request};
 use crate::dhcp::Timestamp;
+use crate::dhcp::classify::class_text;
 use crate::dhcp::flood::{FLOOD, Flood};
 
 /// Hears of every request. Must not block: it is called between two packets.
@@ -30,6 +31,11 @@ pub trait Observer: Send + Sync + 'static {
         fresh: bool,
         address: Option<Ipv6Addr>,
     );
+
+    /// A machine that nobody has added wants to boot, and this is where it is.
+    fn unknown(&self, sighting: &Sighting, place: Place) {
+        let _ = (sighting, place);
+    }
 }
 
 /// One subnet with the way that its machines reach us.
@@ -145,8 +151,10 @@ impl<O: Observer> Service<O> {
         now: Timestamp,
     ) -> Option<Reply> {
         let snapshot = self.snapshot.load();
-        let (outcome, reply) = self.ledger.with(|table| {
-            let mut outcome = match select(&self.sites, request, *from.ip(), &snapshot, table) {
+        let (outcome, reply, network) = self.ledger.with(|table| {
+            let site = select(&self.sites, request, *from.ip(), &snapshot, table);
+            let network = site.map(|site| (site.subnet.network, site.subnet.prefix));
+            let mut outcome = match site {
                 Some(Site { subnet, endpoints }) => {
                     let view = View {
                         subnet,
@@ -177,13 +185,19 @@ impl<O: Observer> Service<O> {
                 None
             };
             quarantine.into_iter().for_each(|address| table.quarantine(address, now));
-            (outcome, reply)
+            (outcome, reply, network)
         });
-        self.note(request, from, &outcome);
+        self.note(request, from, &outcome, network);
         reply
     }
 
-    fn note(&self, request: &Request, from: SocketAddrV6, outcome: &Outcome) {
+    fn note(
+        &self,
+        request: &Request,
+        from: SocketAddrV6,
+        outcome: &Outcome,
+        network: Option<(Ipv6Addr, u8)>,
+    ) {
         let sent = outcome.reply.as_ref().map(|reply| reply.kind);
         debug!(%from, mac = ?mac(request, *from.ip()), kind = ?request.kind, reply = ?sent,
             address = ?outcome.address, "{}", outcome.note);
@@ -195,7 +209,35 @@ impl<O: Observer> Service<O> {
             let fresh = sent == Some(ReplyKind::Advertise)
                 || (request.kind == Kind::Solicit && sent.is_some());
             self.observer.seen(sighting, outcome.decision.as_ref(), fresh, outcome.address);
+            let unknown = outcome.decision.as_ref().is_some_and(|decision| {
+                decision.machine.as_ref().is_none_or(|machine| machine.id.is_unknown())
+            });
+            if unknown && sighting.asker != Asker::System {
+                let place = place(request, from, network, outcome.address);
+                self.observer.unknown(sighting, place);
+            }
         }
+    }
+}
+
+/// Returns all that a request tells of where a machine is, and what it is.
+fn place(
+    request: &Request,
+    from: SocketAddrV6,
+    network: Option<(Ipv6Addr, u8)>,
+    address: Option<Ipv6Addr>,
+) -> Place {
+    let nearest = request.relays.last();
+    Place {
+        subnet: network.map(|(network, prefix)| format!("{network}/{prefix}")),
+        relay: nearest.map(|_| IpAddr::V6(*from.ip())),
+        circuit_id: nearest
+            .and_then(|relay| relay.interface_id.as_deref())
+            .and_then(Identifier::from_bytes),
+        address: address.map(IpAddr::V6),
+        hostname: None,
+        vendor_class: request.vendor_class.as_deref().and_then(class_text),
+        duid: request.client.clone(),
     }
 }
 
@@ -230,4 +272,45 @@ fn select<'a>(
     };
     let has = |address: Ipv6Addr| here().find(|site| site.subnet.contains(address));
     reserved.and_then(has).or_else(|| leased().and_then(has)).or_else(|| here().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::Relay;
+    use super::*;
+
+    #[test]
+    fn what_a_packet_tells_of_an_unknown_machine_is_passed_on() {
+        let from = SocketAddrV6::new("fd00::53".parse().unwrap(), 547, 0, 0);
+        let mut request = Request {
+            kind: Kind::Solicit,
+            xid: [1, 2, 3],
+            client: Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 9]),
+            server: None,
+            associations: Vec::new(),
+            wants_others: false,
+            rapid_commit: false,
+            user_classes: Vec::new(),
+            vendor_class: Some(b"PXEClient:Arch:00007\x1b[2J\xff".to_vec()),
+            architecture: Some(7),
+            relays: Vec::new(),
+        };
+        let network = Some(("fd00::".parse().unwrap(), 64));
+        let address = "fd00::9".parse().ok();
+        let near = place(&request, from, network, address);
+        assert_eq!(near.subnet.as_deref(), Some("fd00::/64"));
+        assert_eq!((near.relay, near.circuit_id), (None, None));
+        assert_eq!(near.vendor_class.as_deref(), Some("PXEClient:Arch:00007[2J"));
+        assert_eq!((near.duid, near.address), (request.client.clone(), address.map(IpAddr::V6)));
+        request.relays.push(Relay {
+            hops: 0,
+            link: "fd00::1".parse().unwrap(),
+            peer: "fe80::9".parse().unwrap(),
+            interface_id: Some(b"eth7".to_vec()),
+            mac: None,
+        });
+        let far = place(&request, from, None, None);
+        assert_eq!(far.relay, Some(IpAddr::V6(*from.ip())));
+        assert_eq!((far.circuit_id, far.subnet), ("eth7".parse().ok(), None));
+    }
 }
