@@ -155,6 +155,17 @@ impl Traits {
         }
     }
 
+    /// Adds what else is known of the box, where nothing is known yet.
+    #[must_use]
+    pub fn or(mut self, other: &Self) -> Self {
+        self.uuid = self.uuid.or_else(|| other.uuid.clone());
+        self.serial = self.serial.or_else(|| other.serial.clone());
+        self.asset_tag = self.asset_tag.or_else(|| other.asset_tag.clone());
+        self.memory.extend(other.memory.iter().cloned());
+        self.macs.extend(&other.macs);
+        self
+    }
+
     /// Adds what a system says that runs on the box, where nothing else is known yet.
     #[must_use]
     pub fn with_facts(mut self, facts: &Facts) -> Self {

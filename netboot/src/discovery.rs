@@ -27,7 +27,6 @@ use self::judge::Judge;
 use crate::boots::now_ms;
 use crate::view::View;
 
-pub(crate) use self::judge::{likenesses, recogniser};
 pub use self::like::LooksLike;
 pub use self::vendor::Vendors;
 

@@ -2,6 +2,7 @@
 
 mod images;
 mod known;
+mod recognise;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -56,6 +57,8 @@ pub struct View {
     tls: OnceLock<Arc<Tls>>,
     /// What machines are told that nobody else may know.
     secrets: OnceLock<Arc<Secrets>>,
+    /// By what machines are recognised.
+    learnt: tokio::sync::Mutex<recognise::Learnt>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
     refreshing: tokio::sync::Mutex<Arc<Images>>,
 }
@@ -130,6 +133,7 @@ impl View {
             public_keys: ArcSwap::default(),
             tls: OnceLock::new(),
             secrets: OnceLock::new(),
+            learnt: tokio::sync::Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         };
         view.refresh().await?;

@@ -63,6 +63,33 @@ impl Store {
         Ok(row.map(|(boot, at, facts)| StoredFacts { boot: BootId(boot), at, facts }))
     }
 
+    /// Returns the facts that machines told since a time, of at most so many machines behind one, in the order of machines.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn facts_since(
+        &self,
+        behind: MachineId,
+        at: i64,
+        limit: u32,
+    ) -> Result<Vec<(MachineId, StoredFacts)>, StoreError> {
+        let rows: Vec<(i64, i64, i64, String)> = query(
+            "SELECT machine, boot, at, facts FROM machine_facts \
+             WHERE machine > $1 AND at >= $2 ORDER BY machine LIMIT $3",
+        )
+        .bind(behind.0)
+        .bind(at)
+        .bind(i64::from(limit))
+        .fetch_all(&self.db)
+        .await
+        .map_err(StoreError::reading(FACTS))?;
+        let told = |(machine, boot, at, facts)| {
+            (MachineId(machine), StoredFacts { boot: BootId(boot), at, facts })
+        };
+        Ok(rows.into_iter().map(told).collect())
+    }
+
     /// Keeps the kernel log of a boot, and forgets those of boots long past. A boot has one: a second is not taken.
     ///
     /// # Errors

@@ -7,7 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Discovered, DiscoveryState, Machine, NameTemplate, NewMachine, Stored};
+use kiln_inventory::{
+    Discovered, DiscoveryState, Machine, NameTemplate, NewMachine, Recogniser, Stored,
+};
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ use super::page::{self, Page};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::{Control, Fault};
-use crate::discovery::{LooksLike, likenesses};
+use crate::discovery::LooksLike;
 
 type Shared = State<Arc<Control>>;
 
@@ -86,10 +88,10 @@ pub(super) fn routes() -> Vec<Route> {
             .takes::<Approve>()
             .with(StatusCode::CREATED)
             .gives::<Machine>(),
-        post("/api/v1/discovery/{key}/ignore", write, "Give it no answer", ignore)
+        post("/api/v1/discovery/{key}/ignore", write, "Give it no answer", mark::<true>)
             .query::<Dry>()
             .gives::<DiscoveryRow>(),
-        post("/api/v1/discovery/{key}/unignore", write, "Let it wait again", unignore)
+        post("/api/v1/discovery/{key}/unignore", write, "Let it wait again", mark::<false>)
             .query::<Dry>()
             .gives::<DiscoveryRow>(),
         post("/api/v1/discovery/{key}/merge", write, "Say which machine it is", merge)
@@ -105,13 +107,15 @@ async fn list(
     Params(page): Params<Page>,
 ) -> Result<Response, Fault> {
     let entries = control.inventory.discovered().await?;
-    let rows = entries.into_iter().map(|entry| (entry.id, row(&control, entry)));
+    let recogniser = control.view.recogniser().await?;
+    let rows = entries.into_iter().map(|entry| (entry.id, row(&control, &recogniser, entry)));
     page::answer(&page, &uri, rows)
 }
 
 async fn show(State(control): Shared, Key(key): Key) -> Result<Response, Fault> {
     let entry = entry(&control, &key).await?;
-    Ok(Tagged(entry.revision, Json(row(&control, entry))).into_response())
+    let recogniser = control.view.recogniser().await?;
+    Ok(Tagged(entry.revision, Json(row(&control, &recogniser, entry))).into_response())
 }
 
 async fn remove(
@@ -184,47 +188,29 @@ fn machine(control: &Control, entry: &Discovered, said: Approve) -> Result<NewMa
     Ok(spec)
 }
 
-async fn ignore(
+/// Lets an entry be ignored from now on, or wait.
+async fn mark<const IGNORED: bool>(
     State(control): Shared,
     caller: Caller,
     Key(key): Key,
     Params(dry): Params<Dry>,
     condition: IfMatch,
 ) -> Result<Response, Fault> {
-    mark(&control, &caller, &key, dry, &condition, DiscoveryState::Ignored).await
-}
-
-async fn unignore(
-    State(control): Shared,
-    caller: Caller,
-    Key(key): Key,
-    Params(dry): Params<Dry>,
-    condition: IfMatch,
-) -> Result<Response, Fault> {
-    mark(&control, &caller, &key, dry, &condition, DiscoveryState::Waiting).await
-}
-
-async fn mark(
-    control: &Control,
-    caller: &Caller,
-    key: &str,
-    dry: Dry,
-    condition: &IfMatch,
-    state: DiscoveryState,
-) -> Result<Response, Fault> {
-    let now = entry(control, key).await?;
+    let state = if IGNORED { DiscoveryState::Ignored } else { DiscoveryState::Waiting };
+    let now = entry(&control, &key).await?;
     let expected = condition.expected("the entry", now.revision)?;
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
-    let there = edit.discovered(now.id, expected).await?.ok_or_else(|| gone(key))?;
+    let there = edit.discovered(now.id, expected).await?.ok_or_else(|| gone(&key))?;
     let marked = Discovered { state, rule: None, note: None, ..there.document.clone() };
     let changed = edit.change_discovered(&there, &marked).await?;
     if dry.dry_run {
         return Ok(Preview::of(Some(&there.document), Some(&marked)).into_response());
     }
     edit.commit().await?;
-    refresh(control).await?;
-    Ok(Tagged(changed.revision, Json(row(control, changed))).into_response())
+    refresh(&control).await?;
+    let recogniser = control.view.recogniser().await?;
+    Ok(Tagged(changed.revision, Json(row(&control, &recogniser, changed))).into_response())
 }
 
 async fn merge(
@@ -271,9 +257,9 @@ pub(super) fn vendor(control: &Control, entry: &Discovered) -> Option<String> {
     control.vendors.of(*entry.macs.first()?).map(str::to_owned)
 }
 
-fn row(control: &Control, entry: Stored<Discovered>) -> DiscoveryRow {
+fn row(control: &Control, recogniser: &Recogniser, entry: Stored<Discovered>) -> DiscoveryRow {
     let Stored { id, revision, document: entry } = entry;
-    let looks_like = likenesses(&control.view.snapshot(), &entry);
+    let looks_like = recogniser.recognise(&entry.traits());
     DiscoveryRow {
         id,
         revision,

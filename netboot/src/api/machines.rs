@@ -19,7 +19,6 @@ use super::page::{self, Page, Which};
 use super::peer::Caller;
 use super::route::{Route, delete, get, patch, post, put};
 use super::{Control, Fault};
-use crate::discovery::recogniser;
 use crate::explain::{Explanation, Told, explain};
 use crate::facts::ToldFacts;
 use crate::memory;
@@ -249,7 +248,7 @@ async fn explain_one(
         }
     }
     if explanation.machine.is_none() {
-        let likenesses = recogniser(&snapshot).recognise(&traits(&control, mac).await?);
+        let likenesses = control.view.recogniser().await?.recognise(&traits(&control, mac).await?);
         explanation.looks_like = likenesses.into_iter().map(Into::into).collect();
     }
     Ok(Json(explanation))

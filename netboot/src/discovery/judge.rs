@@ -1,38 +1,15 @@
 //! Applies rules and lists to entries of which something is new.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kiln_inventory::{
-    Becomes, Discovered, DiscoveryRule, DiscoveryState, Expected, Likeness, Recogniser, Settled,
-    Snapshot, Store, StoreError, Stored, Traits, World, settle,
+    Becomes, Discovered, DiscoveryRule, DiscoveryState, Expected, Recogniser, Settled, Store,
+    StoreError, Stored, Traits, World, settle,
 };
 
 use super::Vendors;
 use crate::view::View;
-
-/// The machines as they can be recognised, learnt anew when the inventory has changed.
-static KNOWN: Mutex<Option<(Arc<Snapshot>, Arc<Recogniser>)>> = Mutex::new(None);
-
-/// Returns what recognises the machines of a snapshot.
-pub(crate) fn recogniser(snapshot: &Arc<Snapshot>) -> Arc<Recogniser> {
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((of, recogniser)) = &*known
-        && Arc::ptr_eq(of, snapshot)
-    {
-        return recogniser.clone();
-    }
-    let machines = snapshot.machines().iter();
-    let traits = machines.map(|machine| (machine.spec.name.clone(), Traits::known(&machine.spec)));
-    let recogniser = Arc::new(Recogniser::new(traits));
-    *known = Some((snapshot.clone(), recogniser.clone()));
-    recogniser
-}
-
-/// Returns the machines that an entry looks like, the likeliest first.
-pub(crate) fn likenesses(snapshot: &Arc<Snapshot>, entry: &Discovered) -> Vec<Likeness> {
-    recogniser(snapshot).recognise(&entry.traits())
-}
 
 /// Who applies the rules.
 #[derive(Debug)]
@@ -46,7 +23,7 @@ struct Site {
     rules: Vec<DiscoveryRule>,
     expected: Vec<Stored<Expected>>,
     entries: Vec<Stored<Discovered>>,
-    snapshot: Arc<Snapshot>,
+    recogniser: Arc<Recogniser>,
     names: HashSet<String>,
     added: Vec<(String, Traits)>,
 }
@@ -73,7 +50,8 @@ impl Judge {
         let snapshot = self.view.snapshot();
         let names = snapshot.machines().iter().map(|machine| machine.spec.name.clone()).collect();
         let all = store.discovered().await?;
-        let mut site = Site { rules, expected, entries: all, snapshot, names, added: Vec::new() };
+        let recogniser = self.view.recogniser().await?;
+        let mut site = Site { rules, expected, entries: all, recogniser, names, added: Vec::new() };
         let mut changed = false;
         for id in entries {
             changed |= self.settle_one(&mut site, *id).await?;
@@ -132,7 +110,7 @@ impl Judge {
 
     fn look(&self, site: &Site, now: &Stored<Discovered>) -> Settled {
         let entry = &now.document;
-        let mut looks_like = likenesses(&site.snapshot, entry);
+        let mut looks_like = site.recogniser.recognise(&entry.traits());
         looks_like.extend(Recogniser::new(site.added.iter().cloned()).recognise(&entry.traits()));
         let others = site.entries.iter().filter(|other| other.id != now.id);
         let twin = others.map(|other| &other.document).find(|other| entry.is_twin_of(other));

@@ -157,3 +157,30 @@ async fn a_flood_of_made_up_machines_grows_neither_memory_nor_the_inventory() {
     assert_eq!(rest_after(Duration::ZERO), REST);
     assert_eq!(rest_after(Duration::from_secs(60)), LONGEST_REST);
 }
+
+#[tokio::test]
+async fn a_machine_is_recognised_by_what_its_system_said_of_it() {
+    use kiln_inventory::{BootId, StoredFacts, Traits};
+    use kiln_types::facts::Facts;
+
+    let rig = Rig::start(10).await;
+    let machine = rig.store.add_machine(&NewMachine::new("n1", [mac(1)])).await.unwrap();
+    rig.view.refresh().await.unwrap();
+    let facts = |serial: &str| -> Facts {
+        serde_json::from_value(serde_json::json!({"system": {"serial": serial}})).unwrap()
+    };
+    let box_with = |serial: &str| Traits::seen(mac(9), None).with_facts(&facts(serial));
+    let like = async |serial: &str| {
+        rig.view.recogniser().await.unwrap().recognise(&box_with(serial)).len()
+    };
+    assert_eq!(like("CZ-4711-A").await, 0);
+    let told = |at, serial| StoredFacts {
+        boot: BootId(1),
+        at,
+        facts: serde_json::to_string(&facts(serial)).unwrap(),
+    };
+    rig.store.set_facts(machine.id, &told(5, "CZ-4711-A")).await.unwrap();
+    assert_eq!((like("CZ-4711-A").await, like("CZ-4711-B").await), (1, 0));
+    rig.store.set_facts(machine.id, &told(6, "CZ-4711-B")).await.unwrap();
+    assert_eq!((like("CZ-4711-A").await, like("CZ-4711-B").await), (0, 1));
+}
