@@ -131,12 +131,7 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 pub(super) async fn run(args: DiscoveryArgs) -> Result<(), Failure> {
     match args.command {
         DiscoveryCommand::List { watch, client } => {
-            let server = Client::new(&client);
-            watch::show(&server, watch, Some(NOUNS), async || {
-                let rows: Vec<DiscoveryRow> = server.get(ENTRIES).await?;
-                Look::list(How::of(&client), &rows)
-            })
-            .await
+            watch::list::<DiscoveryRow>(&client, watch, NOUNS, ENTRIES).await
         }
         DiscoveryCommand::Show { entry, watch, client } => {
             let server = Client::new(&client);

@@ -15,9 +15,9 @@ use super::confirm::Sure;
 use super::diff::{self, Would};
 use super::discovery::label;
 use super::machine::DryArg;
-use super::print::{self, Column, How, Listed, col};
+use super::print::{self, Column, Listed, col};
 use super::table::{plain, table, text};
-use super::watch::{self, Look, WatchArg};
+use super::watch::{self, WatchArg};
 use super::{ClientArgs, Failure, change};
 use crate::api::{Expect, RuleRow, RuleTest};
 
@@ -184,12 +184,7 @@ pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
             change::post::<RuleRow>(&client, dry, (RULES, &rule.name), &rule).await
         }
         RuleCommand::List { watch, client } => {
-            let server = Client::new(&client);
-            watch::show(&server, watch, Some("discovery-rule"), async || {
-                let rows: Vec<RuleRow> = server.get(RULES).await?;
-                Look::list(How::of(&client), &rows)
-            })
-            .await
+            watch::list::<RuleRow>(&client, watch, "discovery-rule", RULES).await
         }
         RuleCommand::Show { name, client } => {
             let row: RuleRow = Client::new(&client).get(&path(&name)).await?;
@@ -292,12 +287,7 @@ pub(super) async fn expect(command: ExpectCommand) -> Result<(), Failure> {
             print::list(&client, &rows)
         }
         ExpectCommand::List { watch, client } => {
-            let server = Client::new(&client);
-            watch::show(&server, watch, Some("expected"), async || {
-                let rows: Vec<Expected> = server.get(EXPECTED).await?;
-                Look::list(How::of(&client), &rows)
-            })
-            .await
+            watch::list::<Expected>(&client, watch, "expected", EXPECTED).await
         }
         ExpectCommand::Remove { name, sure, dry, client } => {
             let at = format!("{EXPECTED}/{}", path_part(&name));

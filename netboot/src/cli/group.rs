@@ -12,7 +12,7 @@ use super::machine::DryArg;
 use super::machine_show::settings;
 use super::print::{self, Column, How, Listed, col, more};
 use super::settings_args::SettingsArgs;
-use super::watch::{self, Look, WatchArg};
+use super::watch::{self, WatchArg};
 use super::{ClientArgs, Failure};
 use crate::api::GroupRow;
 
@@ -103,12 +103,7 @@ pub(super) async fn run(args: GroupArgs) -> Result<(), Failure> {
             change::post::<GroupRow>(&client, dry, (GROUPS, &group.name), &group).await
         }
         GroupCommand::List { watch, client } => {
-            let server = Client::new(&client);
-            watch::show(&server, watch, Some("group,machine"), async || {
-                let rows: Vec<GroupRow> = server.get(GROUPS).await?;
-                Look::list(How::of(&client), &rows)
-            })
-            .await
+            watch::list::<GroupRow>(&client, watch, "group,machine", GROUPS).await
         }
         GroupCommand::Show { name, client } => {
             let row: GroupRow = Client::new(&client).get(&path(&name)).await?;

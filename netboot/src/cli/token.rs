@@ -5,9 +5,9 @@ use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
-use super::print::{self, Column, How, Listed, col};
+use super::print::{self, Column, Listed, col};
 use super::table::{moment, plain};
-use super::watch::{self, Look, WatchArg};
+use super::watch::{self, WatchArg};
 use super::{ClientArgs, Failure};
 use crate::api::{CreatedToken, NewToken, Scope, TokenRow};
 
@@ -96,12 +96,7 @@ pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
             print::one(&client, &made.token, &made, || made.token.clone())
         }
         TokenCommand::List { watch, client } => {
-            let server = Client::new(&client);
-            watch::show(&server, watch, Some("token"), async || {
-                let rows: Vec<TokenRow> = server.get("/api/v1/tokens").await?;
-                Look::list(How::of(&client), &rows)
-            })
-            .await
+            watch::list::<TokenRow>(&client, watch, "token", "/api/v1/tokens").await
         }
         TokenCommand::Revoke { name, sure, client } => {
             let question = format!("the token {} will be good for nothing. Go on?", plain(&name));

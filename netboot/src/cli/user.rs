@@ -9,9 +9,9 @@ use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
-use super::print::{self, Column, How, Listed, col};
+use super::print::{self, Column, Listed, col};
 use super::table::plain;
-use super::watch::{self, Look, WatchArg};
+use super::watch::{self, WatchArg};
 use super::{ClientArgs, Failure};
 use crate::api::{NewPassword, NewUser, Scope, UserRow};
 
@@ -119,12 +119,7 @@ pub(super) async fn run(args: UserArgs) -> Result<(), Failure> {
             print::list(&client, &[user])
         }
         UserCommand::List { watch, client } => {
-            let server = Client::new(&client);
-            watch::show(&server, watch, Some("user"), async || {
-                let users: Vec<UserRow> = server.get("/api/v1/users").await?;
-                Look::list(How::of(&client), &users)
-            })
-            .await
+            watch::list::<UserRow>(&client, watch, "user", "/api/v1/users").await
         }
         UserCommand::Passwd { name, password, client } => {
             let path = format!("/api/v1/users/{}/password", path_part(&name));

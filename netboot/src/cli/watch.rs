@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::client::{Client, Events};
 use super::print::{self, How, Listed, Painter};
-use super::{Failure, Output};
+use super::{ClientArgs, Failure, Output};
 
 /// What happens so soon after something else is shown with it.
 const TOGETHER: Duration = Duration::from_millis(200);
@@ -24,6 +25,21 @@ pub(super) struct WatchArg {
     /// Show it again whenever it changes: on a terminal in its place, elsewhere what is new, line by line
     #[arg(short = 'w', long)]
     pub(super) watch: bool,
+}
+
+/// Shows a list that the server has under a path, and again whenever something happens to these nouns.
+pub(super) async fn list<T: Listed + DeserializeOwned>(
+    client: &ClientArgs,
+    watch: WatchArg,
+    nouns: &str,
+    path: &str,
+) -> Result<(), Failure> {
+    let server = Client::new(client);
+    show(&server, watch, Some(nouns), async || {
+        let rows: Vec<T> = server.get(path).await?;
+        Look::list(How::of(client), &rows)
+    })
+    .await
 }
 
 /// What there is to see.

@@ -6,9 +6,9 @@ use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
-use super::print::{self, Column, How, Listed, col, more};
+use super::print::{self, Column, Listed, col, more};
 use super::table::{moment, plain};
-use super::watch::{self, Look, WatchArg};
+use super::watch::{self, WatchArg};
 use super::{ClientArgs, Failure};
 use crate::api::{CreatedWebhook, NewWebhook, WebhookRow};
 use crate::webhook::Delivery;
@@ -94,12 +94,7 @@ pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
             print::one(&client, &made.secret, &made, || made.secret.clone())
         }
         WebhookCommand::List { watch, client } => {
-            let server = Client::new(&client);
-            watch::show(&server, watch, Some("webhook"), async || {
-                let rows: Vec<WebhookRow> = server.get("/api/v1/webhooks").await?;
-                Look::list(How::of(&client), &rows)
-            })
-            .await
+            watch::list::<WebhookRow>(&client, watch, "webhook", "/api/v1/webhooks").await
         }
         WebhookCommand::Show { name, client } => {
             let row: WebhookRow = Client::new(&client).get(&path(&name, "")).await?;
