@@ -75,6 +75,6 @@ pub use snapshot::{Claim, ImageVersion, Kept, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
     Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Cutoff, Database, Document,
-    Edit, FeedEvent, Outline, ParseDatabaseError, PostgresUrl, Source, Store, StoreError, Stored,
-    StoredFacts, Verb, Verified, verify_backup,
+    Edit, FeedEvent, Outline, ParseDatabaseError, Pools, PostgresUrl, Source, Store, StoreError,
+    Stored, StoredFacts, Verb, Verified, verify_backup,
 };

@@ -24,7 +24,7 @@ pub use error::StoreError;
 pub use facts::StoredFacts;
 pub use feed::FeedEvent;
 pub use prune::Cutoff;
-pub use servers::BLOCK;
+pub use servers::{BLOCK, Pools};
 
 use crate::Seal;
 use db::{Db, Tx};

@@ -380,12 +380,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     running.tasks.push(writer);
     running.tasks.push(tokio::spawn(folder.run(inventory.clone())));
     running.ledger = Some(ledger.clone());
-    if let Some(identity) = identity {
+    let place = identity.as_ref().map(|identity| dhcp::place(identity.as_bytes()));
+    if let Some((place, identity)) = place.zip(identity) {
         let pools = sockets.wires.iter().flat_map(|wire| wire.subnets.iter().cloned()).collect();
-        let place = identity
-            .as_bytes()
-            .iter()
-            .fold(0_usize, |place, byte| (place << 8 | usize::from(*byte)) % 65_521);
         let claimer = dhcp::Claimer::start(inventory.clone(), ledger.clone(), pools, place);
         let claimer = claimer.await.map_err(inventory_error)?;
         running.tasks.push(tokio::spawn(claimer.run(stop.clone())));
@@ -440,8 +437,11 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         boots: boots.clone(),
         discovery: discovery.clone(),
         planes: &planes,
+        place,
+        is_away,
     };
-    let (tasks, leases6) = ipv6::start(sockets.links, known, &stop, &death);
+    let started = ipv6::start(sockets.links, known, &stop, &death).await;
+    let (tasks, leases6) = started.map_err(inventory_error)?;
     running.tasks.extend(tasks);
     if is_away {
         let waiting = away::Waiting {
@@ -450,7 +450,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
             view: view.clone(),
             boots: boots.clone(),
             orders: orders.clone(),
-            leases6,
+            leases6: leases6.clone(),
         };
         running.tasks.push(tokio::spawn(waiting.run(stop.clone(), death.clone())));
     }
@@ -483,10 +483,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         view: view.clone(),
         boots: boots.clone(),
         leases: ledger.clone(),
+        leases6,
         baker: baker.clone(),
         tftp: running.tftp.iter().map(tftp::Server::stats).collect(),
         transfers,
         subnets: settings.subnets.clone(),
+        subnets6: settings.subnets6.clone(),
         files: settings.inventory.files.is_some().then(|| files_fault.clone()),
     };
     let shown = observe::router(observed);

@@ -10,28 +10,37 @@ use crate::Outcome;
 
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Blocks of IPv4 and of IPv6, whose numbers no column of the database could hold.
+const POOLS: [(Pools, u128); 2] = [(Pools::V4, 0), (Pools::V6, 0xfd77 << 108)];
+
 #[tokio::test]
 async fn no_two_servers_have_a_block_until_the_claim_of_one_has_ended() {
     for (home, store) in stores().await {
         let first = store.serving("a", "one", &[]).await.unwrap();
         let other = home.open().await.serving("b", "two", &[]).await.unwrap();
-        assert_eq!(first.claim(&[7, 3], LONG).await.unwrap(), [3, 7]);
-        assert_eq!(other.claim(&[3, 4], LONG).await.unwrap(), [4]);
-        assert_eq!(first.claimed_by_others().await.unwrap(), [4]);
-        assert_eq!(first.claim(&[3], LONG).await.unwrap(), [3], "its own");
-        // It comes back with the same folder of data, and later not at all.
-        let again = home.open().await.serving("a", "one", &[]).await.unwrap();
-        let mut blocks = again.renew_claims(Duration::ZERO).await.unwrap();
-        blocks.sort_unstable();
-        assert_eq!(blocks, [3, 7]);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        assert_eq!(other.claim(&[3], LONG).await.unwrap(), [3], "nobody has a lease there now");
-        assert_eq!(first.renew_claims(LONG).await.unwrap(), [7], "what is left of it");
-        first.give_back(&[7, 3]).await.unwrap();
-        assert!(first.renew_claims(LONG).await.unwrap().is_empty());
-        let mut blocks = other.renew_claims(LONG).await.unwrap();
-        blocks.sort_unstable();
-        assert_eq!(blocks, [3, 4], "what is another's cannot be given back");
+        for (pools, base) in POOLS {
+            let [three, four, seven] = [3, 4, 7].map(|number| base + number);
+            let claimed = first.claim(pools, &[seven, three], LONG).await.unwrap();
+            assert_eq!(claimed, [three, seven]);
+            assert_eq!(other.claim(pools, &[three, four], LONG).await.unwrap(), [four]);
+            assert_eq!(first.claimed_by_others(pools).await.unwrap(), [four]);
+            assert_eq!(first.claim(pools, &[three], LONG).await.unwrap(), [three], "its own");
+            // It comes back with the same folder of data, and later not at all.
+            let again = home.open().await.serving("a", "one", &[]).await.unwrap();
+            let mut blocks = again.renew_claims(pools, Duration::ZERO).await.unwrap();
+            blocks.sort_unstable();
+            assert_eq!(blocks, [three, seven]);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let claimed = other.claim(pools, &[three], LONG).await.unwrap();
+            assert_eq!(claimed, [three], "nobody has a lease there now");
+            let left = first.renew_claims(pools, LONG).await.unwrap();
+            assert_eq!(left, [seven], "what is left of it");
+            first.give_back(pools, &[seven, three]).await.unwrap();
+            assert!(first.renew_claims(pools, LONG).await.unwrap().is_empty());
+            let mut blocks = other.renew_claims(pools, LONG).await.unwrap();
+            blocks.sort_unstable();
+            assert_eq!(blocks, [three, four], "what is another's cannot be given back");
+        }
     }
 }
 
@@ -41,17 +50,17 @@ async fn many_servers_that_claim_at_once_share_what_there_is() {
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..4_u32 {
             let server = home.open().await.serving(&number.to_string(), "n", &[]).await.unwrap();
-            let mut blocks: Vec<u32> = (0..50).collect();
+            let mut blocks: Vec<u128> = (0..50).collect();
             blocks.rotate_left(usize::try_from(number * 10).unwrap());
             tasks.spawn(async move {
                 let mut claimed = Vec::new();
                 for chunk in blocks.chunks(5) {
-                    claimed.extend(server.claim(chunk, LONG).await.unwrap());
+                    claimed.extend(server.claim(Pools::V4, chunk, LONG).await.unwrap());
                 }
                 claimed
             });
         }
-        let mut all: Vec<u32> = tasks.join_all().await.concat();
+        let mut all: Vec<u128> = tasks.join_all().await.concat();
         all.sort_unstable();
         assert_eq!(all, (0..50).collect::<Vec<_>>());
         drop(store);

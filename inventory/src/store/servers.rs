@@ -4,11 +4,12 @@
 //! claim gives no lease that lasts longer, so that nobody has an address of a block whose claim has ended, and any
 //! server may take it then.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use sqlx::postgres::PgListener;
 
-use super::db::{Db, Tx, query};
+use super::db::{Arg, Db, Tx, query, query_made};
 use super::row::json;
 use super::{Store, StoreError};
 
@@ -21,6 +22,43 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 
 /// Addresses in a block: a block has the number of its first address, divided by this.
 pub const BLOCK: u32 = 16;
+
+/// Which pools a block is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pools {
+    /// Those of IPv4.
+    V4,
+    /// Those of IPv6.
+    V6,
+}
+
+impl Pools {
+    const fn table(self) -> &'static str {
+        match self {
+            Self::V4 => "pool_blocks",
+            Self::V6 => "pool_blocks6",
+        }
+    }
+
+    /// Returns how a block is written: one of IPv6 has no number that a column could hold, but a first address.
+    fn write(self, block: u128) -> Arg {
+        match self {
+            Self::V4 => i64::try_from(block).unwrap_or(i64::MAX).into(),
+            Self::V6 => {
+                let first = block.saturating_mul(u128::from(BLOCK));
+                Ipv6Addr::from_bits(first).to_string().into()
+            }
+        }
+    }
+
+    fn read(self, rows: Vec<(String,)>) -> Vec<u128> {
+        let block = |(text,): (String,)| match self {
+            Self::V4 => text.parse().ok(),
+            Self::V6 => Some(text.parse::<Ipv6Addr>().ok()?.to_bits() / u128::from(BLOCK)),
+        };
+        rows.into_iter().filter_map(block).collect()
+    }
+}
 
 impl Store {
     /// Returns whether several servers may use this inventory at once.
@@ -66,7 +104,11 @@ impl Store {
     /// # Errors
     ///
     /// When the database cannot be written.
-    pub async fn renew_claims(&self, lasting: Duration) -> Result<Vec<u32>, StoreError> {
+    pub async fn renew_claims(
+        &self,
+        pools: Pools,
+        lasting: Duration,
+    ) -> Result<Vec<u128>, StoreError> {
         let failed = |source| StoreError::writing(CLAIMS, source);
         let mut tx = self.write(CLAIMS).await?;
         let now = clock(&mut tx).await.map_err(failed)?;
@@ -76,15 +118,17 @@ impl Store {
             .execute(&mut tx)
             .await
             .map_err(failed)?;
-        let blocks: Vec<(i64,)> =
-            query("UPDATE pool_blocks SET until = $1 WHERE server = $2 RETURNING block")
-                .bind(after(now, lasting))
-                .bind(self.server)
-                .fetch_all(&mut tx)
-                .await
-                .map_err(failed)?;
+        let table = pools.table();
+        let blocks = query_made(format!(
+            "UPDATE {table} SET until = $1 WHERE server = $2 RETURNING CAST(block AS TEXT)"
+        ))
+        .bind(after(now, lasting))
+        .bind(self.server)
+        .fetch_all(&mut tx)
+        .await
+        .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        Ok(numbers(blocks))
+        Ok(pools.read(blocks))
     }
 
     /// Claims blocks, and returns those that nobody else has. They are this server's once this returns.
@@ -92,22 +136,28 @@ impl Store {
     /// # Errors
     ///
     /// When the database cannot be written.
-    pub async fn claim(&self, blocks: &[u32], lasting: Duration) -> Result<Vec<u32>, StoreError> {
+    pub async fn claim(
+        &self,
+        pools: Pools,
+        blocks: &[u128],
+        lasting: Duration,
+    ) -> Result<Vec<u128>, StoreError> {
         let failed = |source| StoreError::writing(CLAIMS, source);
         let mut tx = self.write(CLAIMS).await?;
         let now = clock(&mut tx).await.map_err(failed)?;
         let mut sorted = blocks.to_vec();
         // All servers in the same order, so that none of them waits for another that waits for it.
         sorted.sort_unstable();
+        let table = pools.table();
         let mut claimed = Vec::new();
         for block in sorted {
-            let row: Option<(i64,)> = query(
-                "INSERT INTO pool_blocks (block, server, until) VALUES ($1, $2, $3) \
+            let row: Option<(String,)> = query_made(format!(
+                "INSERT INTO {table} (block, server, until) VALUES ($1, $2, $3) \
                  ON CONFLICT (block) DO UPDATE SET server = excluded.server, until = excluded.until \
-                 WHERE pool_blocks.until < $4 OR pool_blocks.server = excluded.server \
-                 RETURNING block",
-            )
-            .bind(i64::from(block))
+                 WHERE {table}.until < $4 OR {table}.server = excluded.server \
+                 RETURNING CAST(block AS TEXT)"
+            ))
+            .bind(pools.write(block))
             .bind(self.server)
             .bind(after(now, lasting))
             .bind(now)
@@ -117,7 +167,7 @@ impl Store {
             claimed.extend(row);
         }
         tx.commit().await.map_err(failed)?;
-        Ok(numbers(claimed))
+        Ok(pools.read(claimed))
     }
 
     /// Returns the blocks that other servers have claimed.
@@ -125,18 +175,20 @@ impl Store {
     /// # Errors
     ///
     /// When the database cannot be read.
-    pub async fn claimed_by_others(&self) -> Result<Vec<u32>, StoreError> {
+    pub async fn claimed_by_others(&self, pools: Pools) -> Result<Vec<u128>, StoreError> {
         let failed = StoreError::reading(CLAIMS);
         let mut tx = self.db.begin_read().await.map_err(&failed)?;
         let now = clock(&mut tx).await.map_err(&failed)?;
-        let blocks: Vec<(i64,)> =
-            query("SELECT block FROM pool_blocks WHERE server <> $1 AND until >= $2")
-                .bind(self.server)
-                .bind(now)
-                .fetch_all(&mut tx)
-                .await
-                .map_err(&failed)?;
-        Ok(numbers(blocks))
+        let table = pools.table();
+        let blocks = query_made(format!(
+            "SELECT CAST(block AS TEXT) FROM {table} WHERE server <> $1 AND until >= $2"
+        ))
+        .bind(self.server)
+        .bind(now)
+        .fetch_all(&mut tx)
+        .await
+        .map_err(&failed)?;
+        Ok(pools.read(blocks))
     }
 
     /// Gives blocks back. The caller gives no address of them any more, and nobody has a lease there.
@@ -144,10 +196,11 @@ impl Store {
     /// # Errors
     ///
     /// When the database cannot be written.
-    pub async fn give_back(&self, blocks: &[u32]) -> Result<(), StoreError> {
+    pub async fn give_back(&self, pools: Pools, blocks: &[u128]) -> Result<(), StoreError> {
+        let table = pools.table();
         for block in blocks {
-            query("DELETE FROM pool_blocks WHERE block = $1 AND server = $2")
-                .bind(i64::from(*block))
+            query_made(format!("DELETE FROM {table} WHERE block = $1 AND server = $2"))
+                .bind(pools.write(*block))
                 .bind(self.server)
                 .execute(&self.db)
                 .await
@@ -198,8 +251,4 @@ async fn clock(tx: &mut Tx) -> Result<i64, sqlx::Error> {
 
 fn after(now: i64, time: Duration) -> i64 {
     now.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
-}
-
-fn numbers(blocks: Vec<(i64,)>) -> Vec<u32> {
-    blocks.into_iter().filter_map(|(block,)| u32::try_from(block).ok()).collect()
 }

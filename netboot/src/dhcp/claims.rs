@@ -1,18 +1,18 @@
 //! Pools that several servers share: each gives the addresses of the blocks that it has claimed, and no others. What
-//! makes that safe is told in docs/adr/0014.
+//! makes that safe is told in docs/adr/0018.
+//!
+//! Addresses of IPv4 and IPv6 are numbers here, so that one piece of code claims for both.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use kiln_inventory::{BLOCK, Store, StoreError};
+use kiln_inventory::{BLOCK, Pools, Store, StoreError};
 use nix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::leases::{LeaseTable, Timestamp};
-use super::ledger::Ledger;
-use super::subnet::{Role, Subnet};
+use super::leases::Timestamp;
 
 /// With less time left, an address is not given: its client would have to ask again at once.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -23,23 +23,26 @@ const BEAT: Duration = Duration::from_secs(5);
 /// How often it is seen whether there are enough free addresses.
 const LOOK: Duration = Duration::from_millis(250);
 /// The most free addresses that a server keeps ready.
-const READY: u32 = 1024;
+const READY: usize = 1024;
+const BLOCK_SIZE: u128 = BLOCK as u128;
 
 /// The blocks of this server, and how long their addresses may be leased from now on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
-    pub(super) blocks: HashSet<u32>,
+    pub(super) blocks: HashSet<u128>,
     pub(super) left: Duration,
 }
 
 impl Claims {
-    pub(super) fn allow(&self, address: Ipv4Addr) -> bool {
-        self.left >= SHORTEST && self.blocks.contains(&block(address))
+    pub(super) fn allow(&self, address: impl Into<u128>) -> bool {
+        self.left >= SHORTEST && self.blocks.contains(&(address.into() / BLOCK_SIZE))
     }
 }
 
-const fn block(address: Ipv4Addr) -> u32 {
-    address.to_bits() / BLOCK
+/// Returns the addresses of a block.
+pub(super) fn addresses(block: u128) -> impl Iterator<Item = u128> {
+    let first = block.saturating_mul(BLOCK_SIZE);
+    first..=first.saturating_add(BLOCK_SIZE - 1)
 }
 
 /// Returns a time that goes on while the computer sleeps, and that nobody sets.
@@ -47,76 +50,154 @@ pub(super) fn boot_time() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
+/// A subnet with a pool.
+pub trait Pooled {
+    /// The ranges of its pool.
+    fn ranges(&self) -> Vec<RangeInclusive<u128>>;
+    /// Returns whether a machine without a reservation may have this address of its pool.
+    fn gives(&self, address: u128) -> bool;
+    /// The longest lease of its addresses.
+    fn longest_lease(&self) -> Duration;
+}
+
+/// Who has which address, and what of the pools is ours.
+pub trait Shares {
+    /// Returns the blocks that are ours, where other servers have the rest.
+    fn blocks(&self) -> Option<&HashSet<u128>>;
+    /// Returns whether nobody has the address, was offered it, or was found to use it.
+    fn is_idle(&self, address: u128, now: Timestamp) -> bool;
+    /// Gives the addresses of these blocks too from now on.
+    fn claim(&mut self, blocks: &[u128]);
+    /// Gives no address of these blocks from now on.
+    fn unclaim(&mut self, blocks: &[u128]);
+}
+
+/// The leases of all subnets of one family, with what of their pools is ours.
+pub trait SharedLedger: Send + 'static {
+    /// Which pools.
+    const POOLS: Pools;
+    /// What a subnet is.
+    type Subnet: Pooled + Send + Sync;
+
+    /// Lends the table, with the time.
+    fn lend<T>(&self, work: impl FnOnce(&mut dyn Shares, Timestamp) -> T) -> T;
+    /// Takes the blocks that are claimed, and until when: a time since the host was started.
+    fn set_claims(&self, blocks: HashSet<u128>, until: Duration);
+    /// Returns whether every lease that this server gave is known. Nothing is claimed before.
+    fn is_whole(&self) -> bool {
+        true
+    }
+}
+
 /// What a server should change about its claims.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
     /// Blocks to claim.
-    claim: Vec<u32>,
+    claim: Vec<u128>,
     /// Blocks in which nobody has an address, of which there are too many.
-    give_back: Vec<u32>,
+    give_back: Vec<u128>,
 }
 
 /// Decides what to claim and what to give back, so that every pool has free addresses and no server hoards them. Where
-/// servers begin to look differs, so that they seldom want the same.
+/// servers begin to look differs, so that they seldom want the same. A pool may be too large to be listed.
 fn plan(
-    table: &LeaseTable,
-    subnets: &[Subnet],
-    others: &HashSet<u32>,
+    table: &dyn Shares,
+    subnets: &[impl Pooled],
+    others: &HashSet<u128>,
     place: usize,
     now: Timestamp,
 ) -> Plan {
-    let Some(claims) = table.claims() else { return Plan::default() };
+    let Some(claimed) = table.blocks() else { return Plan::default() };
     let mut plan = Plan::default();
-    for subnet in subnets.iter().filter(|subnet| matches!(subnet.role, Role::Server)) {
-        let mut blocks: Vec<u32> = Vec::new();
-        for range in &subnet.pool {
-            blocks.extend(block(*range.start())..=block(*range.end()));
-        }
-        blocks.sort_unstable();
-        blocks.dedup();
-        let size = u32::try_from(blocks.len()).unwrap_or(u32::MAX).saturating_mul(BLOCK);
-        let wanted = (size / 8).clamp(BLOCK, READY);
-        let idle = |block: u32| {
-            let first = block.saturating_mul(BLOCK);
-            let all = (first..=first.saturating_add(BLOCK - 1)).map(Ipv4Addr::from_bits);
-            all.filter(|address| subnet.pool_has(*address) && table.is_idle(*address, now)).count()
-        };
+    for subnet in subnets {
+        let ranges: Vec<RangeInclusive<u128>> = subnet
+            .ranges()
+            .iter()
+            .map(|range| range.start() / BLOCK_SIZE..=range.end() / BLOCK_SIZE)
+            .collect();
+        let all = ranges.iter().map(blocks_in).fold(0, u128::saturating_add);
+        let size = usize::try_from(all.saturating_mul(BLOCK_SIZE)).unwrap_or(usize::MAX);
+        let wanted = (size / 8).clamp(BLOCK as usize, READY);
+        let in_pool = |block: &&u128| ranges.iter().any(|range| range.contains(*block));
+        let mut own: Vec<u128> = claimed.iter().filter(in_pool).copied().collect();
+        own.sort_unstable();
         let mut free = 0;
         let mut unused = Vec::new();
-        for block in blocks.iter().filter(|block| claims.blocks.contains(block)) {
-            free += u32::try_from(idle(*block)).unwrap_or(0);
-            if !table.is_block_used(*block, now) {
-                unused.push(*block);
+        for block in own {
+            let idle = |address: &u128| table.is_idle(*address, now);
+            free += addresses(block).filter(|it| subnet.gives(*it) && idle(it)).count();
+            if addresses(block).all(|address| idle(&address)) {
+                unused.push(block);
             }
         }
         if free < wanted / 2 || free == 0 {
-            let length = blocks.len().max(1);
-            blocks.rotate_left(place % length);
-            let open = |block: &&u32| !claims.blocks.contains(*block) && !others.contains(*block);
-            let lacking = (wanted - free).div_ceil(BLOCK);
-            let lacking = usize::try_from(lacking).unwrap_or(usize::MAX);
-            plan.claim.extend(blocks.iter().filter(open).take(lacking));
-        } else if free > 2 * wanted + BLOCK {
-            let more = usize::try_from((free - 2 * wanted) / BLOCK).unwrap_or(0);
+            let lacking = (wanted - free).div_ceil(BLOCK as usize);
+            let mut wants = Vec::new();
+            for block in once_around(&ranges, all, place) {
+                if wants.len() == lacking {
+                    break;
+                }
+                if !claimed.contains(&block) && !others.contains(&block) && !wants.contains(&block)
+                {
+                    wants.push(block);
+                }
+            }
+            plan.claim.extend(wants);
+        } else if free > 2 * wanted + BLOCK as usize {
+            let more = (free - 2 * wanted) / BLOCK as usize;
             plan.give_back.extend(unused.into_iter().rev().take(more));
         }
     }
     plan
 }
 
+fn blocks_in(range: &RangeInclusive<u128>) -> u128 {
+    range.end().saturating_sub(*range.start()).saturating_add(1)
+}
+
+/// Returns every block of these ranges once, from a place on that is another one for each server.
+fn once_around(
+    ranges: &[RangeInclusive<u128>],
+    all: u128,
+    place: usize,
+) -> impl Iterator<Item = u128> {
+    let at = |mut index: u128| {
+        ranges.iter().find_map(|range| {
+            let length = blocks_in(range);
+            if index >= length {
+                index -= length;
+                return None;
+            }
+            Some(range.start().saturating_add(index))
+        })
+    };
+    // In a large pool the places are far from each other.
+    let step = (all / PLACES as u128).max(1);
+    let start = (place as u128).saturating_mul(step).checked_rem(all).unwrap_or(0);
+    (start..all).chain(0..start).filter_map(at)
+}
+
+/// Places at which servers begin.
+const PLACES: usize = 65_521;
+
+/// Returns the place of the server with this identity.
+pub fn place(identity: &[u8]) -> usize {
+    identity.iter().fold(0, |place, byte| (place << 8 | usize::from(*byte)) % PLACES)
+}
+
 /// Keeps the claims of a server: they last as long as it beats, and grow as its addresses are given.
 #[derive(Debug)]
-pub struct Claimer {
+pub struct Claimer<L: SharedLedger> {
     store: Store,
-    ledger: Ledger,
-    subnets: Vec<Subnet>,
+    ledger: L,
+    subnets: Vec<L::Subnet>,
     /// How long a claim lasts after the last beat.
     lasting: Duration,
     place: usize,
     lost: bool,
 }
 
-impl Claimer {
+impl<L: SharedLedger> Claimer<L> {
     /// Makes the claims that the server needs to begin. Until then it gives no address of a pool: where the database
     /// cannot be reached, until it can be.
     ///
@@ -125,12 +206,12 @@ impl Claimer {
     /// When the database cannot be written.
     pub async fn start(
         store: Store,
-        ledger: Ledger,
-        subnets: Vec<Subnet>,
+        ledger: L,
+        subnets: Vec<L::Subnet>,
         place: usize,
     ) -> Result<Self, StoreError> {
-        ledger.share();
-        let longest = subnets.iter().map(|subnet| subnet.rules.longest_lease(subnet.lease_time));
+        ledger.set_claims(HashSet::new(), Duration::ZERO);
+        let longest = subnets.iter().map(Pooled::longest_lease);
         // Half of it may pass without the database before a lease is shorter than it should be.
         let lasting = longest.max().unwrap_or_default() * 2 + 2 * MARGIN;
         let mut claimer = Self { store, ledger, subnets, lasting, place, lost: false };
@@ -143,12 +224,23 @@ impl Claimer {
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
+        if !self.ledger.is_whole() {
+            self.lost = true;
+            return Ok(());
+        }
         self.beat().await?;
         self.look().await
     }
 
     /// Goes on until told to stop. What was claimed stays claimed until its time is over, since leases last too.
     pub async fn run(mut self, stop: CancellationToken) {
+        // Blocks in which somebody has an address that is not known yet must not be given back.
+        while !self.ledger.is_whole() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
         let mut beats = tokio::time::interval(BEAT);
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -179,15 +271,15 @@ impl Claimer {
     async fn beat(&mut self) -> Result<(), StoreError> {
         // Counted from before the database counts.
         let until = (boot_time() + self.lasting).saturating_sub(MARGIN);
-        let blocks = self.store.renew_claims(self.lasting).await?;
+        let blocks = self.store.renew_claims(L::POOLS, self.lasting).await?;
         self.ledger.set_claims(blocks.into_iter().collect(), until);
         Ok(())
     }
 
     async fn look(&mut self) -> Result<(), StoreError> {
-        let see = |others: &HashSet<u32>| {
+        let see = |others: &HashSet<u128>| {
             let (subnets, place) = (&self.subnets, self.place);
-            self.ledger.with(|table, now| {
+            self.ledger.lend(|table, now| {
                 let plan = plan(table, subnets, others, place, now);
                 // From here on no address of them is given, before another server may do so.
                 table.unclaim(&plan.give_back);
@@ -195,15 +287,15 @@ impl Claimer {
             })
         };
         let first = see(&HashSet::new());
-        self.store.give_back(&first.give_back).await?;
+        self.store.give_back(L::POOLS, &first.give_back).await?;
         if first.claim.is_empty() {
             return Ok(());
         }
-        let others: HashSet<u32> = self.store.claimed_by_others().await?.into_iter().collect();
+        let others = self.store.claimed_by_others(L::POOLS).await?.into_iter().collect();
         let wanted = see(&others).claim;
         if !wanted.is_empty() {
-            let claimed = self.store.claim(&wanted, self.lasting).await?;
-            self.ledger.with(|table, _| table.claim(&claimed));
+            let claimed = self.store.claim(L::POOLS, &wanted, self.lasting).await?;
+            self.ledger.lend(|table, _| table.claim(&claimed));
         }
         Ok(())
     }
@@ -211,14 +303,18 @@ impl Claimer {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use kiln_inventory::Lease;
     use kiln_types::Mac;
 
+    use super::super::leases::LeaseTable;
+    use super::super::subnet::{Role, Subnet};
     use super::*;
 
     const NOW: Timestamp = Timestamp(1000);
 
-    fn subnet(pool: std::ops::RangeInclusive<Ipv4Addr>) -> Subnet {
+    fn subnet(pool: RangeInclusive<Ipv4Addr>) -> Subnet {
         Subnet {
             network: "10.0.0.0/16".parse().unwrap(),
             interface: "lan0".into(),
@@ -234,14 +330,18 @@ mod tests {
         }
     }
 
-    fn table(blocks: impl IntoIterator<Item = u32>) -> LeaseTable {
+    fn table(blocks: impl IntoIterator<Item = u128>) -> LeaseTable {
         let mut table = LeaseTable::default();
         table.set_claims(blocks.into_iter().collect());
         table.set_left(Duration::from_secs(3600));
         table
     }
 
-    const FIRST: u32 = 0x0a00_0000 / BLOCK;
+    const FIRST: u128 = 0x0a00_0000 / BLOCK_SIZE;
+
+    fn in_block(block: u128, number: u128) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::try_from(block * BLOCK_SIZE + number).unwrap())
+    }
 
     #[test]
     fn a_server_claims_an_eighth_of_a_pool_and_not_what_others_have() {
@@ -269,7 +369,7 @@ mod tests {
         assert_eq!(plan(&used, &subnets, &HashSet::new(), 0, NOW).claim.len(), 5);
         let mut many = table(FIRST..FIRST + 30);
         let lease = Lease {
-            address: Ipv4Addr::from_bits((FIRST + 29) * BLOCK),
+            address: in_block(FIRST + 29, 0),
             mac: Mac::new([2; 6]),
             expires: 2000,
             hostname: None,
@@ -279,18 +379,50 @@ mod tests {
         assert!(plan.claim.is_empty() && !plan.give_back.is_empty());
         assert!(!plan.give_back.contains(&(FIRST + 29)), "somebody has an address there");
         many.unclaim(&plan.give_back);
-        let address = Ipv4Addr::from_bits(plan.give_back[0] * BLOCK + 3);
+        let address = in_block(plan.give_back[0], 3);
         assert!(!many.may_lease(address));
     }
 
     #[test]
     fn without_claims_that_last_no_address_is_given() {
-        let address = Ipv4Addr::from_bits(FIRST * BLOCK + 3);
+        let address = in_block(FIRST, 3);
         assert!(LeaseTable::default().may_lease(address), "a server that shares no pool");
         let mut table = table([FIRST]);
         assert!(table.may_lease(address));
         assert_eq!(table.longest(), Some(Duration::from_secs(3600)));
         table.set_left(Duration::from_secs(59));
         assert!(!table.may_lease(address));
+    }
+
+    #[test]
+    fn a_pool_that_is_too_large_to_be_listed_is_shared_too() {
+        struct Huge;
+        impl Pooled for Huge {
+            fn ranges(&self) -> Vec<RangeInclusive<u128>> {
+                vec![0xfd77 << 112..=(0xfd77 << 112) + u128::from(u64::MAX)]
+            }
+            fn gives(&self, address: u128) -> bool {
+                self.ranges()[0].contains(&address)
+            }
+            fn longest_lease(&self) -> Duration {
+                Duration::ZERO
+            }
+        }
+        let claims = |place| plan(&table([]), &[Huge], &HashSet::new(), place, NOW).claim;
+        let (one, other) = (claims(1), claims(2));
+        assert_eq!((one.len(), other.len()), (READY / 16, READY / 16));
+        assert!(other[0] - one[0] > 1 << 40, "they are far apart");
+        let next = plan(&table([]), &[Huge], &one.iter().copied().collect(), 1, NOW).claim;
+        assert_eq!(next[0], one[one.len() - 1] + 1);
+    }
+
+    #[test]
+    fn every_block_comes_once_from_any_place_on() {
+        let ranges = [5..=6, 20..=22];
+        let walk = |place| once_around(&ranges, 5, place).collect::<Vec<_>>();
+        assert_eq!(walk(0), [5, 6, 20, 21, 22]);
+        assert_eq!(walk(8), [21, 22, 5, 6, 20]);
+        assert_eq!(once_around(&[], 0, 3).count(), 0);
+        assert!(place(&[0xff; 40]) < PLACES);
     }
 }

@@ -2,10 +2,10 @@ use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use kiln_inventory::{BLOCK, Lease};
+use kiln_inventory::Lease;
 use kiln_types::Mac;
 
-use super::claims::Claims;
+use super::claims::{Claims, Shares};
 
 /// A moment, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,22 +93,9 @@ impl LeaseTable {
         !(leased || held || declined)
     }
 
-    /// Returns whether nobody has the address, was offered it, or was found to use it.
-    pub(super) fn is_idle(&self, address: Ipv4Addr, now: Timestamp) -> bool {
-        // Of no interface.
-        self.is_free_for(address, Mac::new([0; 6]), now)
-    }
-
-    /// Returns whether somebody has or was offered an address of a block.
-    pub(super) fn is_block_used(&self, block: u32, now: Timestamp) -> bool {
-        let first = block.saturating_mul(BLOCK);
-        let mut all = (first..=first.saturating_add(BLOCK - 1)).map(Ipv4Addr::from_bits);
-        all.any(|address| !self.is_idle(address, now))
-    }
-
     /// Returns whether an address of a pool is ours to give.
     pub fn may_lease(&self, address: Ipv4Addr) -> bool {
-        self.claims.as_ref().is_none_or(|claims| claims.allow(address))
+        self.claims.as_ref().is_none_or(|claims| claims.allow(address.to_bits()))
     }
 
     /// Returns how long an address of a pool may be leased at most, where that is bounded.
@@ -116,12 +103,8 @@ impl LeaseTable {
         self.claims.as_ref().map(|claims| claims.left)
     }
 
-    pub(super) const fn claims(&self) -> Option<&Claims> {
-        self.claims.as_ref()
-    }
-
     /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
-    pub(super) fn set_claims(&mut self, blocks: HashSet<u32>) {
+    pub(super) fn set_claims(&mut self, blocks: HashSet<u128>) {
         let claims = self.claims.get_or_insert_default();
         claims.blocks = blocks;
         self.full.clear();
@@ -131,19 +114,6 @@ impl LeaseTable {
     pub(super) fn set_left(&mut self, left: Duration) {
         if let Some(claims) = &mut self.claims {
             claims.left = left;
-        }
-    }
-
-    pub(super) fn claim(&mut self, blocks: &[u32]) {
-        if let Some(claims) = &mut self.claims {
-            claims.blocks.extend(blocks);
-            self.full.clear();
-        }
-    }
-
-    pub(super) fn unclaim(&mut self, blocks: &[u32]) {
-        if let Some(claims) = &mut self.claims {
-            claims.blocks.retain(|block| !blocks.contains(block));
         }
     }
 
@@ -238,6 +208,32 @@ impl LeaseTable {
     pub fn quarantine(&mut self, address: Ipv4Addr, now: Timestamp) {
         self.quarantine.retain(|_, until| *until > now);
         self.quarantine.insert(address, now.after(QUARANTINE));
+    }
+}
+
+impl Shares for LeaseTable {
+    fn blocks(&self) -> Option<&HashSet<u128>> {
+        self.claims.as_ref().map(|claims| &claims.blocks)
+    }
+
+    fn is_idle(&self, address: u128, now: Timestamp) -> bool {
+        // Of no interface.
+        let nobody = Mac::new([0; 6]);
+        u32::try_from(address)
+            .is_ok_and(|bits| self.is_free_for(Ipv4Addr::from_bits(bits), nobody, now))
+    }
+
+    fn claim(&mut self, blocks: &[u128]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.extend(blocks);
+            self.full.clear();
+        }
+    }
+
+    fn unclaim(&mut self, blocks: &[u128]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.retain(|block| !blocks.contains(block));
+        }
     }
 }
 

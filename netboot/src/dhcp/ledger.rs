@@ -3,15 +3,16 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kiln_inventory::Lease;
+use kiln_inventory::{Lease, Pools};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::Reply;
-use super::claims::boot_time;
+use super::claims::{SharedLedger, Shares, boot_time};
 use super::clock::Clock;
 use super::leases::{LeaseTable, Timestamp};
+use super::subnet::Subnet;
 use super::transport::Transport;
 
 /// Any error, for traits that others implement.
@@ -100,18 +101,6 @@ impl Ledger {
         sent
     }
 
-    /// Gives no address of a pool from now on that is not claimed.
-    pub(super) fn share(&self) {
-        self.set_claims(HashSet::new(), Duration::ZERO);
-    }
-
-    /// Takes the blocks that are claimed, and until when: a time since the host was started.
-    pub(super) fn set_claims(&self, blocks: HashSet<u32>, until: Duration) {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        book.until = Some(until);
-        book.table.set_claims(blocks);
-    }
-
     /// Returns every lease, also those that have ended, in the order of addresses.
     pub fn leases(&self) -> Vec<Lease> {
         self.with(|table, _| table.all())
@@ -169,6 +158,21 @@ impl Ledger {
     /// Cancel safe.
     pub(super) async fn closed(&self) {
         self.queue.closed().await;
+    }
+}
+
+impl SharedLedger for Ledger {
+    const POOLS: Pools = Pools::V4;
+    type Subnet = Subnet;
+
+    fn lend<T>(&self, work: impl FnOnce(&mut dyn Shares, Timestamp) -> T) -> T {
+        self.with(|table, now| work(table, now))
+    }
+
+    fn set_claims(&self, blocks: HashSet<u128>, until: Duration) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.until = Some(until);
+        book.table.set_claims(blocks);
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::claims::Pooled;
 use super::rules::Rules;
 
 /// An IPv4 network, written `10.0.0.0/24`.
@@ -246,6 +247,25 @@ impl Subnet {
         };
         let start = start.checked_rem(size).unwrap_or(0);
         (start..size).chain(0..start).filter_map(at).filter(|address| self.may_give(*address))
+    }
+}
+
+impl Pooled for Subnet {
+    fn ranges(&self) -> Vec<RangeInclusive<u128>> {
+        let bits = |address: &Ipv4Addr| u128::from(address.to_bits());
+        let range = |range: &RangeInclusive<Ipv4Addr>| bits(range.start())..=bits(range.end());
+        match self.role {
+            Role::Server => self.pool.iter().map(range).collect(),
+            Role::Proxy { .. } => Vec::new(),
+        }
+    }
+
+    fn gives(&self, address: u128) -> bool {
+        u32::try_from(address).is_ok_and(|bits| self.pool_has(Ipv4Addr::from_bits(bits)))
+    }
+
+    fn longest_lease(&self) -> Duration {
+        self.rules.longest_lease(self.lease_time)
     }
 }
 

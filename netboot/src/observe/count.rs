@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kiln_inventory::Outcome;
 
-use crate::dhcp;
+use crate::dhcp::{self, v6};
 
 /// The counters of this process.
 pub static COUNTS: Counts = Counts::new();
@@ -122,6 +122,11 @@ impl Route {
 pub const ASKED: [&str; 6] = ["discover", "request", "decline", "release", "inform", "bootp"];
 /// The words for what they get.
 pub const RESULTS: [&str; 6] = ["offer", "ack", "nak", "bootreply", "silent", "other-server"];
+/// The words for what clients of DHCPv6 ask, in the order of the counters.
+pub const ASKED6: [&str; 8] =
+    ["solicit", "request", "confirm", "renew", "rebind", "release", "decline", "inform"];
+/// The words for what they get.
+pub const RESULTS6: [&str; 4] = ["advertise", "reply", "silent", "other-server"];
 /// The classes of answers over HTTP.
 pub const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// The words for how boots end, and for those that begin.
@@ -136,6 +141,12 @@ pub struct Counts {
     pub dhcp_malformed: Counter,
     /// Packets of clients that send too many.
     pub dhcp_flood: Counter,
+    /// The same of DHCPv6.
+    pub dhcp6: [[Counter; RESULTS6.len()]; ASKED6.len()],
+    /// Packets of DHCPv6 that make no sense.
+    pub dhcp6_malformed: Counter,
+    /// Packets of senders of DHCPv6 that send too many.
+    pub dhcp6_flood: Counter,
     /// From a DISCOVER to its OFFER, the look whether the address is free among it.
     pub offer: Histogram<10>,
     /// Answers over HTTP by route and class.
@@ -167,6 +178,9 @@ impl Counts {
             dhcp: [const { [const { Counter::new() }; RESULTS.len()] }; ASKED.len()],
             dhcp_malformed: Counter::new(),
             dhcp_flood: Counter::new(),
+            dhcp6: [const { [const { Counter::new() }; RESULTS6.len()] }; ASKED6.len()],
+            dhcp6_malformed: Counter::new(),
+            dhcp6_flood: Counter::new(),
             offer: Histogram::new(QUICK),
             http: [const { [const { Counter::new() }; CLASSES.len()] }; Route::ALL.len()],
             http_bytes: [const { Counter::new() }; Route::ALL.len()],
@@ -202,6 +216,34 @@ impl Counts {
             None => 4,
         };
         if let Some(counter) = self.dhcp.get(asked).and_then(|results| results.get(result)) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts a packet of DHCPv6.
+    pub fn packet6(&self, what: v6::Counted) {
+        let (asked, reply, note) = match what {
+            v6::Counted::Answered { asked, reply, note } => (asked, reply, note),
+            v6::Counted::Malformed => return self.dhcp6_malformed.add(1),
+            v6::Counted::Flood => return self.dhcp6_flood.add(1),
+        };
+        let asked = match asked {
+            v6::Kind::Solicit => 0,
+            v6::Kind::Request => 1,
+            v6::Kind::Confirm => 2,
+            v6::Kind::Renew => 3,
+            v6::Kind::Rebind => 4,
+            v6::Kind::Release => 5,
+            v6::Kind::Decline => 6,
+            v6::Kind::Inform => 7,
+        };
+        let result = match reply {
+            Some(v6::ReplyKind::Advertise) => 0,
+            Some(v6::ReplyKind::Reply) => 1,
+            None if note == v6::Note::OtherServer => 3,
+            None => 2,
+        };
+        if let Some(counter) = self.dhcp6.get(asked).and_then(|results| results.get(result)) {
             counter.add(1);
         }
     }

@@ -25,10 +25,10 @@ pub use self::count::{COUNTS, Histogram, Route};
 pub use self::health::{Check, Health};
 use crate::bake::Baker;
 use crate::boots::Boots;
-use crate::dhcp::Ledger;
+use crate::dhcp::{Ledger, v6};
 use crate::http::Transfers;
 use crate::serve::FilesFault;
-use crate::settings::SubnetSettings;
+use crate::settings::{Subnet6Settings, SubnetSettings};
 use crate::tftp;
 use crate::view::View;
 
@@ -43,6 +43,8 @@ pub struct Observed {
     pub boots: Boots,
     /// Who has which address.
     pub leases: Ledger,
+    /// Who has which address of IPv6.
+    pub leases6: v6::Ledger,
     /// Who builds images.
     pub baker: Baker,
     /// What TFTP counts, one for each of our addresses.
@@ -51,6 +53,8 @@ pub struct Observed {
     pub transfers: Arc<Transfers>,
     /// The networks that are served.
     pub subnets: Vec<SubnetSettings>,
+    /// Those of IPv6.
+    pub subnets6: Vec<Subnet6Settings>,
     /// What is wrong with the files of the inventory, where it has any.
     pub files: Option<FilesFault>,
 }

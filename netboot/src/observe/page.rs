@@ -1,16 +1,17 @@
 //! Every metric there is, on one page.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
 use super::Observed;
-use super::count::{ASKED, BOOTS, CLASSES, COUNTS, RESULTS, Route};
+use super::count::{ASKED, ASKED6, BOOTS, CLASSES, COUNTS, RESULTS, RESULTS6, Route};
 use super::process::Process;
 use super::text::Page;
 use crate::bake::Status;
 use crate::boots::now_ms;
-use crate::settings::SubnetSettings;
+use crate::dhcp::v6;
+use crate::settings::{Subnet6Settings, SubnetSettings};
 
 impl Observed {
     /// Writes the page.
@@ -26,6 +27,8 @@ impl Observed {
             page.sample(&[("check", check.name)], check.fault.is_none());
         }
         self.dhcp(&mut page);
+        self.dhcp6(&mut page);
+        self.pools(&mut page);
         self.tftp(&mut page);
         self.http(&mut page);
         self.boots(&mut page);
@@ -48,19 +51,37 @@ impl Observed {
             .sample(&[("reason", "flood")], COUNTS.dhcp_flood.get());
         let help = "From a DISCOVER to its OFFER, the look whether the address is free among it.";
         page.histogram("dhcp_offer_seconds", help, &COUNTS.offer);
-        let now = now_ms() / 1000;
-        let used: Vec<Ipv4Addr> = self
-            .leases
-            .leases()
-            .into_iter()
-            .filter(|lease| lease.expires > now)
-            .map(|lease| lease.address)
-            .collect();
+        let used = self.used();
         page.gauge("dhcp_leases", "Leases that run, by subnet.");
         for subnet in &self.subnets {
             let count = used.iter().filter(|address| subnet.contains(**address)).count();
             page.sample(&[("subnet", &name(subnet))], count);
         }
+    }
+
+    fn dhcp6(&self, page: &mut Page) {
+        page.counter(
+            "dhcp6_packets_total",
+            "DHCPv6 packets by what was asked and what it was answered with.",
+        );
+        for (asked, results) in ASKED6.iter().zip(&COUNTS.dhcp6) {
+            for (result, counter) in RESULTS6.iter().zip(results) {
+                page.sample(&[("type", *asked), ("result", *result)], counter.get());
+            }
+        }
+        page.counter("dhcp6_dropped_total", "DHCPv6 packets that were not looked at.")
+            .sample(&[("reason", "malformed")], COUNTS.dhcp6_malformed.get())
+            .sample(&[("reason", "flood")], COUNTS.dhcp6_flood.get());
+        let used = self.leases6.used();
+        page.gauge("dhcp6_leases", "Leases of IPv6 that run, by subnet.");
+        for subnet in &self.subnets6 {
+            let count = used.iter().filter(|address| subnet.contains(**address)).count();
+            page.sample(&[("subnet", &name6(subnet))], count);
+        }
+    }
+
+    fn pools(&self, page: &mut Page) {
+        let (used, used6) = (self.used(), self.leases6.used());
         page.gauge(
             "pool_addresses",
             "Addresses of the pools, by subnet and whether they are leased.",
@@ -73,6 +94,21 @@ impl Observed {
             page.sample(&[("subnet", &name), ("state", "leased")], leased);
             page.sample(&[("subnet", &name), ("state", "free")], size.saturating_sub(leased));
         }
+        for subnet in self.subnets6.iter().filter(|subnet| !subnet.pool.is_empty()) {
+            let in_pool = |address: &&Ipv6Addr| subnet.pool.iter().any(|it| it.contains(*address));
+            let leased = used6.iter().filter(in_pool).count();
+            let free = v6::pool_size(&subnet.pool).saturating_sub(leased as u128);
+            let name = name6(subnet);
+            page.sample(&[("subnet", &name), ("state", "leased")], leased);
+            page.sample(&[("subnet", &name), ("state", "free")], free as f64);
+        }
+    }
+
+    /// Returns the addresses of IPv4 whose leases run.
+    fn used(&self) -> Vec<Ipv4Addr> {
+        let now = now_ms() / 1000;
+        let leases = self.leases.leases().into_iter();
+        leases.filter(|lease| lease.expires > now).map(|lease| lease.address).collect()
     }
 
     fn tftp(&self, page: &mut Page) {
@@ -183,6 +219,10 @@ const fn word(status: Status) -> &'static str {
 }
 
 fn name(subnet: &SubnetSettings) -> String {
+    format!("{}/{}", subnet.network, subnet.prefix)
+}
+
+fn name6(subnet: &Subnet6Settings) -> String {
     format!("{}/{}", subnet.network, subnet.prefix)
 }
 

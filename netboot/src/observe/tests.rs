@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use kiln_builder::store::Store as Artifacts;
@@ -30,6 +30,17 @@ async fn observed(dir: &std::path::Path) -> Observed {
         hostname: None,
     };
     let (leases, _) = Ledger::start(vec![lease], journal);
+    let at = |last| Ipv6Addr::from([0xfd77, 0, 0, 0, 0, 0, 0, last]);
+    let lease = kiln_inventory::Lease6 {
+        address: at(0x107),
+        duid: "000409".parse().unwrap(),
+        iaid: 1,
+        mac: None,
+        expires: i64::MAX / 1000,
+    };
+    let (leases6, _) = v6::Ledger::start(vec![lease], Nowhere);
+    let mut subnet6 = Subnet6Settings::new(at(0), 64, "br0", at(1));
+    subnet6.pool = vec![at(0x100)..=at(0x1ff)];
     let network = Ipv4Addr::new(10, 0, 0, 0);
     let address = Ipv4Addr::new(10, 0, 0, 1);
     let mut subnet = SubnetSettings::without_dhcp(network, 24, "br0", address);
@@ -39,11 +50,22 @@ async fn observed(dir: &std::path::Path) -> Observed {
         view,
         boots,
         leases,
+        leases6,
         baker,
         tftp: vec![Arc::default(), Arc::default()],
         transfers: Transfers::new(&TransferSettings::default()),
         subnets: vec![subnet],
+        subnets6: vec![subnet6],
         files: None,
+    }
+}
+
+/// Keeps no lease.
+struct Nowhere;
+
+impl v6::LeaseLog for Nowhere {
+    async fn commit(&self, _: &[kiln_inventory::Lease6]) -> Result<(), crate::dhcp::BoxError> {
+        Ok(())
     }
 }
 
@@ -110,6 +132,12 @@ async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
     let observed = observed(dir.path()).await;
     COUNTS.offer.observe(Duration::from_millis(3));
     COUNTS.boot_ends(Outcome::Healthy);
+    COUNTS.packet6(v6::Counted::Malformed);
+    COUNTS.packet6(v6::Counted::Answered {
+        asked: v6::Kind::Solicit,
+        reply: Some(v6::ReplyKind::Advertise),
+        note: v6::Note::Offered,
+    });
     let page = observed.page().await;
     let parsed = parse(&page);
     let value = |series: &str| parsed.samples.get(series).copied();
@@ -117,6 +145,15 @@ async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
     assert_eq!(value("kiln_dhcp_leases{subnet=\"10.0.0.0/24\"}"), Some(1.0));
     assert_eq!(value("kiln_pool_addresses{subnet=\"10.0.0.0/24\",state=\"leased\"}"), Some(1.0));
     assert_eq!(value("kiln_pool_addresses{subnet=\"10.0.0.0/24\",state=\"free\"}"), Some(9.0));
+    let free6 = "kiln_pool_addresses{subnet=\"fd77::/64\",state=\"free\"}";
+    assert_eq!(
+        (value("kiln_dhcp6_leases{subnet=\"fd77::/64\"}"), value(free6)),
+        (Some(1.0), Some(255.0))
+    );
+    let malformed = value("kiln_dhcp6_dropped_total{reason=\"malformed\"}");
+    assert!(malformed.is_some_and(|count| count >= 1.0));
+    let solicited = value("kiln_dhcp6_packets_total{type=\"solicit\",result=\"advertise\"}");
+    assert!(solicited.is_some_and(|count| count >= 1.0));
     assert!(value("kiln_boots_total{outcome=\"healthy\"}").is_some_and(|count| count >= 1.0));
     assert!(value("kiln_process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6));
     let buckets: Vec<f64> = page
@@ -126,7 +163,7 @@ async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
         .collect();
     assert!(buckets.is_sorted(), "{buckets:?}");
     assert_eq!(buckets.last().copied(), value("kiln_dhcp_offer_seconds_count"));
-    for of_machine in [MAC, "n1\"", "10.0.0.7"] {
+    for of_machine in [MAC, "n1\"", "10.0.0.7", "fd77::107"] {
         assert!(!page.contains(of_machine), "{of_machine} is in the page");
     }
 }

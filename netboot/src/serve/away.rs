@@ -270,7 +270,7 @@ impl Waiting {
         });
         let read = async {
             let (entered, _) = entered.await.map_err(NotBack::Enter)?;
-            Ok((entered.server(), store.leases6().await?.0))
+            Ok((entered.server(), entered.leases6().await?.0))
         };
         let read: Result<_, NotBack> = read.await;
         store.close().await;

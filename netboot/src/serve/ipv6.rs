@@ -16,6 +16,7 @@ use super::ServeError;
 use crate::boots::Boots;
 use crate::dhcp::{self, v6};
 use crate::discovery::Discovery;
+use crate::observe::COUNTS;
 use crate::router::{self, Announcement, Prefix, Router};
 use crate::settings::{Dhcp6Mode, Settings, Subnet6Settings};
 
@@ -144,17 +145,34 @@ pub(super) struct Known<'a> {
     pub(super) boots: Boots,
     pub(super) discovery: Discovery,
     pub(super) planes: &'a [Endpoints],
+    /// Where this server begins to claim what it gives of the pools, where it shares them.
+    pub(super) place: Option<usize>,
+    /// Whether the leases are not known yet.
+    pub(super) is_away: bool,
 }
 
 /// Starts what each interface does, and returns the leases. A part that dies tells why.
-pub(super) fn start(
+///
+/// # Errors
+///
+/// When the pools are shared, and the database in which this server claims its part fails.
+pub(super) async fn start(
     links: Vec<Link>,
     known: Known<'_>,
     stop: &CancellationToken,
     death: &mpsc::Sender<String>,
-) -> (Vec<JoinHandle<()>>, v6::Ledger) {
+) -> Result<(Vec<JoinHandle<()>>, v6::Ledger), StoreError> {
+    let inventory = known.inventory.clone();
     let (ledger, writer) = v6::Ledger::start(known.leases, Leases6(known.inventory));
+    if known.is_away {
+        ledger.is_to_learn();
+    }
     let mut tasks = vec![writer];
+    let pools: Vec<_> = links.iter().flat_map(|link| link.subnets.iter().cloned()).collect();
+    if let Some(place) = known.place.filter(|_| !pools.is_empty()) {
+        let claimer = dhcp::Claimer::start(inventory, ledger.clone(), pools, place).await?;
+        tasks.push(tokio::spawn(claimer.run(stop.clone())));
+    }
     for Link { interface, dhcp, subnets, router } in links {
         if let Some((router, announcement)) = router {
             let (stop, death) = (stop.clone(), death.clone());
@@ -184,7 +202,7 @@ pub(super) fn start(
             }
         }));
     }
-    (tasks, ledger)
+    Ok((tasks, ledger))
 }
 
 /// Leases go to the inventory.
@@ -200,6 +218,10 @@ impl v6::LeaseLog for Leases6 {
 struct Watcher6(Boots, Discovery);
 
 impl v6::Observer for Watcher6 {
+    fn counted(&self, what: v6::Counted) {
+        COUNTS.packet6(what);
+    }
+
     fn seen(
         &self,
         sighting: &Sighting,

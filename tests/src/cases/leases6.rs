@@ -120,7 +120,7 @@ fn known(folder: &std::path::Path) -> anyhow::Result<Vec<Lease6>> {
     })
 }
 
-fn has_link_local(host: &Neighbour, port: &str) -> anyhow::Result<()> {
+pub(super) fn has_link_local(host: &Neighbour, port: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let shown = host.command("ip").args(["-6", "address", "show", "dev", port]).output()?;

@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use kiln::dhcp::v6::server_id;
 use kiln::lab::{BRIDGE, Lab, Neighbour};
+use kiln_inventory::{Lease6, Store};
 use kiln_types::Mac;
 use tokio::time::Instant;
 
 use super::leases::{Witness, ip};
-use crate::rig::{Case, Need, Serving, kiln};
+use super::leases6::has_link_local;
+use crate::rig::{Case, Load6, Need, Serving, kiln, owners};
 
 /// Exchanges with each server, unless `KILN_EXCHANGES` says otherwise.
 const EXCHANGES: u32 = 800;
@@ -29,11 +32,106 @@ pub(super) fn cases() -> Vec<Case> {
         Need::Tool("perfdhcp", "kea-admin"),
         Need::Tool("pg_lsclusters", "postgresql"),
     ];
-    vec![Case::new(
-        "shared::two_servers_on_one_database_give_no_address_twice_when_one_is_killed",
-        &needs,
-        two,
-    )]
+    let needs6 = [Need::Root, Need::Program, Need::Tool("pg_lsclusters", "postgresql")];
+    vec![
+        Case::new(
+            "shared::two_servers_on_one_database_give_no_address_twice_when_one_is_killed",
+            &needs,
+            two,
+        ),
+        Case::new(
+            "shared::two_servers_on_one_database_give_no_address_of_ipv6_twice_when_one_is_killed",
+            &needs6,
+            two_of_ipv6,
+        ),
+    ]
+}
+
+/// Clients of DHCPv6 hear both servers and take now the one, now the other.
+fn two_of_ipv6() -> anyhow::Result<()> {
+    const CLIENTS: u8 = 24;
+    let (database, _postgres) = postgres()?;
+    let folder = tempfile::Builder::new().prefix("shared6-").tempdir()?;
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let mut lab = Lab::enter(folder.path())?;
+    let beside = lab.add_neighbour(&[(BRIDGE, "10.77.0.3/24")])?;
+    let host = lab.add_neighbour(&[(BRIDGE, "10.77.0.2/24")])?;
+    let address = ["addr", "add", "fd77::3/64", "dev", "p0", "nodad"];
+    ensure!(
+        beside.command("ip").args(address).status()?.success(),
+        "the other server has no address"
+    );
+    has_link_local(&beside, "p0")?;
+    Load6::prepare(&host, CLIENTS)?;
+    let settings = |interface: &str, last: u8| {
+        let at = format!("interface = \"{interface}\"\n");
+        format!(
+            "network = \"10.77.0.0/24\"\n{at}address = \"10.77.0.{last}\"\ndhcp = \"off\"\n\
+             [[subnet6]]\nnetwork = \"fd77::/64\"\n{at}address = \"fd77::{last}\"\nlease-time = \"1h\"\n\
+             pool = [\"fd77::1:0-fd77::1:ffff\"]\n[inventory]\ndatabase = \"{database}\"\n"
+        )
+    };
+    let first = || Serving::start(&one, &settings(BRIDGE, 1));
+    let server = first()?;
+    server.is_ready()?;
+    let other = Serving::start_by(beside.command("setpriv"), &two, &settings("p0", 3))?;
+    other.is_ready()?;
+    let (ended, count) = (AtomicBool::new(false), AtomicU32::new(0));
+    let load = Load6 { host: &host, clients: CLIENTS, two: true, ended: &ended, count: &count };
+    let grows = |by: u32, what: &str| {
+        let before = count.load(Ordering::Relaxed);
+        until(what, || Ok(count.load(Ordering::Relaxed) >= before + by))
+    };
+    let work = || -> anyhow::Result<()> {
+        grows(200, "the servers give no addresses")?;
+        // One dies in the middle of it, and comes back with what it knew.
+        drop(server);
+        grows(100, "the other server gives no addresses")?;
+        let again = first()?;
+        again.is_ready()?;
+        grows(200, "no addresses are given any more")?;
+        drop((again, other));
+        Ok(())
+    };
+    let told = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| load.run());
+        let worked = work();
+        ended.store(true, Ordering::Relaxed);
+        let told = asking.join().map_err(|_| anyhow::anyhow!("the clients panicked"))?;
+        worked.and(told)
+    })?;
+
+    let owners = owners(&told)?;
+    let servers: BTreeSet<&[u8]> = told.iter().map(|told| told.server.as_slice()).collect();
+    ensure!(servers.len() == 2, "the clients heard of the servers {servers:x?}");
+    let (mut known, mut of_each) = (BTreeMap::new(), Vec::new());
+    for folder in [&one, &two] {
+        let leases = leases6(&database, &folder.join("data"))?;
+        of_each.push(leases.len());
+        for lease in leases {
+            let twice = known.insert(lease.address, lease.duid.as_bytes().to_vec());
+            ensure!(twice.is_none(), "{} is in the leases of both", lease.address);
+        }
+    }
+    let is_known = |(address, duid): &(&Ipv6Addr, &&[u8])| {
+        known.get(*address).is_some_and(|known| known.as_slice() == **duid)
+    };
+    let lost = owners.iter().filter(|lease| !is_known(lease)).count();
+    ensure!(lost == 0, "{lost} of {} leases are known to neither", owners.len());
+    eprintln!("{} addresses of IPv6 given by two servers, {of_each:?} by each", owners.len());
+    Ok(())
+}
+
+/// Returns the leases of IPv6 that the server with this folder has in the database.
+fn leases6(database: &str, data: &Path) -> anyhow::Result<Vec<Lease6>> {
+    let identity = server_id(&data.join("server-id"))?.to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store = Store::connect(&database.parse()?).await?;
+        let (leases, damaged) = store.serving(&identity, "read", &[]).await?.leases6().await?;
+        ensure!(damaged == 0, "{damaged} leases make no sense");
+        Ok(leases)
+    })
 }
 
 fn two() -> anyhow::Result<()> {

@@ -26,9 +26,10 @@ pub(super) fn choose(
     // Firmware asks a second time under the same name for another purpose; the interface is the same.
     let own = |address: &Ipv6Addr| who.mac.is_some_and(|mac| leases.is_of_interface(*address, mac));
     let reserved = machine.and_then(|machine| machine.spec.address6);
-    if let Some(address) =
-        reserved.filter(|address| subnet.may_give(*address) && (own(address) || free(address)))
-    {
+    // One in a pool that another server gives addresses of may be somebody's there.
+    let ours = |address: &Ipv6Addr| !subnet.pool_has(*address) || leases.may_lease(*address);
+    let reserved = reserved.filter(|address| subnet.may_give(*address)).filter(ours);
+    if let Some(address) = reserved.filter(|address| own(address) || free(address)) {
         return Some(address);
     }
     if subnet.mode == Mode::Stateless {
@@ -37,7 +38,10 @@ pub(super) fn choose(
     let promised: HashSet<Ipv6Addr> =
         snapshot.machines().iter().filter_map(|machine| machine.spec.address6).collect();
     let open = |address: &Ipv6Addr| {
-        subnet.pool_has(*address) && free(address) && !promised.contains(address)
+        subnet.pool_has(*address)
+            && leases.may_lease(*address)
+            && free(address)
+            && !promised.contains(address)
     };
     let mine = leases.of(&who.duid, who.iaid).map(|lease| lease.address);
     let before = || who.mac.and_then(|mac| leases.of_mac(mac)).map(|lease| lease.address);
@@ -51,7 +55,7 @@ pub(super) fn choose(
     }
     // What no one ever had comes before what someone may come back for.
     let mut remembered = None;
-    for address in subnet.pool_from(hash(who)).filter(open) {
+    for address in leases.pool_from(subnet, hash(who)).filter(open) {
         if leases.at(address).is_none() {
             return Some(address);
         }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddrV6};
+use std::time::Duration;
 
 use kiln_inventory::{Asker, Decision, Duid, Lease6, Plan, Sighting, Snapshot, decide};
 use kiln_ipxe::{BootFile, Endpoints, boot_file};
@@ -222,13 +223,21 @@ impl Turn<'_> {
         choose(subnet, snapshot, leases, who, wanted, self.now)
     }
 
-    fn seconds(&self) -> u32 {
-        u32::try_from(self.view.subnet.lease_time.as_secs()).unwrap_or(u32::MAX)
+    /// Returns how long an address is given: where the pool is shared with other servers, no longer than our claim to it
+    /// lasts.
+    fn time_of(&self, address: Ipv6Addr) -> Duration {
+        let View { subnet, leases, .. } = *self.view;
+        let longest = leases.longest().filter(|_| subnet.pool_has(address));
+        longest.map_or(subnet.lease_time, |longest| longest.min(subnet.lease_time))
+    }
+
+    fn seconds(&self, address: Ipv6Addr) -> u32 {
+        u32::try_from(self.time_of(address).as_secs()).unwrap_or(u32::MAX)
     }
 
     fn lease(&self, address: Ipv6Addr, who: Holder) -> Lease6 {
         let Holder { duid, iaid, mac } = who;
-        let expires = self.now.after(self.view.subnet.lease_time).0;
+        let expires = self.now.after(self.time_of(address)).0;
         Lease6 { address, duid, iaid, mac, expires }
     }
 
@@ -245,16 +254,17 @@ impl Turn<'_> {
             let Some(who) = self.holder(ia) else { continue };
             let mut inside = Options::default();
             let taken = |address: &Ipv6Addr| outcome.holds.iter().any(|held| held.0 == *address);
-            match self.choose(&who, &ia.addresses).filter(|address| !taken(address)) {
+            let chosen = self.choose(&who, &ia.addresses).filter(|address| !taken(address));
+            match chosen {
                 Some(address) => {
-                    inside.address(address, self.seconds());
+                    inside.address(address, self.seconds(address));
                     outcome.address = outcome.address.or(Some(address));
                     outcome.holds.push((address, who));
                     outcome.note = Note::Offered;
                 }
                 None => inside.status(status::NO_ADDRESSES, "no address to give"),
             }
-            options.association(ia.iaid, self.seconds(), &inside);
+            options.association(ia.iaid, chosen.map_or(0, |it| self.seconds(it)), &inside);
         }
         options.put(option::PREFERENCE, &[self.view.subnet.preference]);
         options.0.extend(rest.0);
@@ -269,7 +279,7 @@ impl Turn<'_> {
         for ia in &self.request.associations {
             let Some(who) = self.holder(ia) else { continue };
             let mut inside = Options::default();
-            let mut seconds = self.seconds();
+            let mut seconds = 0;
             let elsewhere = |address: &&Ipv6Addr| !self.view.subnet.contains(**address);
             let renews = matches!(self.request.kind, Kind::Renew | Kind::Rebind);
             let taken = |address: &Ipv6Addr| outcome.leases.iter().any(|l| l.address == *address);
@@ -280,6 +290,7 @@ impl Turn<'_> {
                 inside.status(status::NOT_ON_LINK, "the address is of another network");
                 outcome.note = Note::WrongNetwork;
             } else if let Some(address) = chosen.filter(|address| self.may_have(ia, *address)) {
+                seconds = self.seconds(address);
                 inside.address(address, seconds);
                 outcome.address = outcome.address.or(Some(address));
                 outcome.leases.push(self.lease(address, who));
@@ -289,7 +300,6 @@ impl Turn<'_> {
                     inside.address(*old, 0);
                 }
             } else if renews {
-                seconds = 0;
                 match self.request.kind {
                     // Its server may know better.
                     Kind::Rebind if !ia.addresses.iter().any(|address| elsewhere(&address)) => {

@@ -1,5 +1,6 @@
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_inventory::{Asker, Firmware, Flag, Machine, Plan, Snapshot, UnknownMachines};
 use kiln_types::Mac;
@@ -52,6 +53,12 @@ impl Client {
         let given = self.says(3, &[(option::IA_NA, &wanted)], world);
         assert_eq!((given.note, given.address), (Note::Given, Some(offered)));
         Some(offered)
+    }
+
+    /// The same where there may be none.
+    fn gets_any(&self, world: &mut World) -> Option<Ipv6Addr> {
+        let offer = self.says(1, &[(option::IA_NA, &ia(1, None))], world);
+        offer.address.and_then(|_| self.gets(world))
     }
 }
 
@@ -376,4 +383,40 @@ fn a_retired_machine_gets_no_boot_and_its_system_no_address() {
     let firmware = Client::new(2).says(1, &asks, &mut world);
     let plan = firmware.decision.map(|decision| decision.plan);
     assert!(matches!(plan, Some(Plan::Refuse)), "{plan:?}");
+}
+
+/// Claims blocks for a time, as a server does that shares its pools.
+fn claim(world: &mut World, blocks: &[u16], seconds: u64) {
+    let block = |first: &u16| address(*first).to_bits() / 16;
+    world.leases.set_claims(blocks.iter().map(block).collect());
+    world.leases.set_left(Duration::from_secs(seconds));
+}
+
+#[test]
+fn of_a_shared_pool_only_what_is_claimed_is_given_and_no_longer_than_it_is_claimed() {
+    let mut world = World::new();
+    claim(&mut world, &[], 7200);
+    let nothing = Client::new(9).says(1, &[(option::IA_NA, &ia(1, None))], &mut world);
+    assert_eq!(nothing.note, Note::NoAddress);
+    claim(&mut world, &[0x120, 0x1c0], 1800);
+    let ours = |given: &Ipv6Addr| matches!(given.segments()[7], 0x120..=0x12f | 0x1c0..=0x1cf);
+    let all: Vec<Ipv6Addr> =
+        (10..50).filter_map(|last| Client::new(last).gets_any(&mut world)).collect();
+    assert_eq!(all.len(), 32);
+    assert!(all.iter().all(ours), "{all:?}");
+    let first = Client::new(10);
+    let mine = ia(1, Some(&all[0].to_string()));
+    let renewed = first.says(5, &[(option::IA_NA, &mine)], &mut world);
+    assert_eq!(association(&renewed).0, [(all[0], 1800)]);
+    assert_eq!(renewed.leases[0].expires, NOW.0 + 1800);
+    // What is reserved outside the pools every server gives, for the whole time; what is within, who has the block.
+    assert_eq!(Client::new(2).gets(&mut world), Some(address(0x200)));
+    // With too little of the claim left its clients are not kept here, and a stranger to us is left to its own server.
+    claim(&mut world, &[0x120, 0x1c0], 59);
+    let renewed = first.says(5, &[(option::IA_NA, &mine)], &mut world);
+    assert_eq!((association(&renewed), renewed.leases.len()), ((vec![], Some(3)), 0));
+    claim(&mut world, &[0x1c0], 1800);
+    let theirs = ia(1, Some(&address(0x155).to_string()));
+    let rebound = Client::new(60).says(6, &[(option::IA_NA, &theirs)], &mut world);
+    assert_eq!((rebound.reply, rebound.note), (None, Note::NotItsAddress));
 }

@@ -1,15 +1,20 @@
+use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::Ipv6Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use kiln_inventory::Lease6;
+use kiln_inventory::{Lease6, Pools};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::encode::Reply;
+use super::subnet::Subnet;
 use super::table::LeaseTable;
-use crate::dhcp::BoxError;
+use crate::dhcp::claims::boot_time;
+use crate::dhcp::{BoxError, SharedLedger, Shares, Timestamp};
 
 /// Makes leases of IPv6 durable.
 pub trait LeaseLog: Send + Sync + 'static {
@@ -29,27 +34,57 @@ struct Pending {
 /// The leases of all subnets of IPv6: one table and one writer, as for IPv4. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    table: Arc<Mutex<LeaseTable>>,
+    book: Arc<Mutex<Book>>,
     queue: mpsc::Sender<Pending>,
+}
+
+#[derive(Debug)]
+struct Book {
+    table: LeaseTable,
+    /// When the claims of this server end, where it shares its pools: a time since the host was started.
+    until: Option<Duration>,
+    /// Whether every lease is known that is on disk.
+    whole: bool,
 }
 
 impl Ledger {
     /// Starts from the leases that were kept. The task writes new ones until the last clone is dropped.
     pub fn start(leases: Vec<Lease6>, log: impl LeaseLog) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let table = Arc::new(Mutex::new(LeaseTable::new(leases)));
-        (Self { table, queue }, tokio::spawn(write_leases(waiting, log)))
+        let book = Book { table: LeaseTable::new(leases), until: None, whole: true };
+        let book = Arc::new(Mutex::new(book));
+        (Self { book, queue }, tokio::spawn(write_leases(waiting, log)))
     }
 
     /// Takes in leases that are on disk already, and that were not known at the start.
     pub(crate) fn learn(&self, leases: Vec<Lease6>) {
-        self.with(|table| leases.into_iter().for_each(|lease| table.insert(lease)));
+        let mut book = self.open();
+        leases.into_iter().for_each(|lease| book.table.insert(lease));
+        book.whole = true;
+    }
+
+    /// Says that there are leases that are not known yet: nothing is claimed before they are learned.
+    pub(crate) fn is_to_learn(&self) {
+        self.open().whole = false;
     }
 
     /// Lends the table, for as long as it takes to decide on one packet.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable) -> T) -> T {
+        let mut book = self.open();
+        if let Some(until) = book.until {
+            book.table.set_left(until.saturating_sub(boot_time()));
+        }
+        work(&mut book.table)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Book> {
         // Every change of the table is whole when it is made.
-        work(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the addresses whose leases run.
+    pub(crate) fn used(&self) -> Vec<Ipv6Addr> {
+        self.with(|table| table.used(Timestamp::now()))
     }
 
     /// Sends leases on their way to disk and the reply after them, and takes them into the table that
@@ -74,6 +109,25 @@ impl Ledger {
     /// Cancel safe.
     pub(super) async fn closed(&self) {
         self.queue.closed().await;
+    }
+}
+
+impl SharedLedger for Ledger {
+    const POOLS: Pools = Pools::V6;
+    type Subnet = Subnet;
+
+    fn lend<T>(&self, work: impl FnOnce(&mut dyn Shares, Timestamp) -> T) -> T {
+        self.with(|table| work(table, Timestamp::now()))
+    }
+
+    fn set_claims(&self, blocks: HashSet<u128>, until: Duration) {
+        let mut book = self.open();
+        book.until = Some(until);
+        book.table.set_claims(blocks);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.open().whole
     }
 }
 
@@ -108,7 +162,7 @@ async fn write_leases<L: LeaseLog>(mut waiting: mpsc::Receiver<Pending>, log: L)
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+    use std::net::{SocketAddr, SocketAddrV6};
 
     use kiln_inventory::Duid;
 

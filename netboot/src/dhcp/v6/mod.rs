@@ -33,7 +33,7 @@ pub use bind::{Bind6Error, bind};
 pub use encode::{Reply, ReplyKind};
 pub use engine::{Note, Outcome, View, respond};
 pub use ledger::{LeaseLog, Ledger};
-pub use server::{Observer, Serve6Error, Service, Site, serve};
+pub use server::{Counted, Observer, Serve6Error, Service, Site, serve};
 pub use server_id::server_id;
 pub(crate) use subnet::pool_size;
 pub use subnet::{Mode, Subnet};

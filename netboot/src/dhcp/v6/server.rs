@@ -36,6 +36,29 @@ pub trait Observer: Send + Sync + 'static {
     fn unknown(&self, sighting: &Sighting, place: Place) {
         let _ = (sighting, place);
     }
+
+    /// A packet came, and this became of it.
+    fn counted(&self, what: Counted) {
+        let _ = what;
+    }
+}
+
+/// What became of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// It was looked at.
+    Answered {
+        /// What was asked.
+        asked: Kind,
+        /// What is sent, if anything.
+        reply: Option<ReplyKind>,
+        /// Why.
+        note: Note,
+    },
+    /// It makes no sense.
+    Malformed,
+    /// Its sender sends too many.
+    Flood,
 }
 
 /// One subnet with the way that its machines reach us.
@@ -123,6 +146,7 @@ pub async fn serve<O: Observer>(
             Ok(request) => request,
             Err(error) => {
                 debug!(%from, %error, "packet dropped");
+                service.observer.counted(Counted::Malformed);
                 continue;
             }
         };
@@ -132,6 +156,7 @@ pub async fn serve<O: Observer>(
         let sender = request.relays.last().map_or(last, |relay| relay.peer);
         if !flood.admits(sender, now) {
             debug!(%from, "packet dropped: more than {FLOOD} in a second");
+            service.observer.counted(Counted::Flood);
             continue;
         }
         if let Some(reply) = service.decide(&request, from, &socket, now) {
@@ -201,6 +226,8 @@ impl<O: Observer> Service<O> {
         let sent = outcome.reply.as_ref().map(|reply| reply.kind);
         debug!(%from, mac = ?mac(request, *from.ip()), kind = ?request.kind, reply = ?sent,
             address = ?outcome.address, "{}", outcome.note);
+        let (asked, note) = (request.kind, outcome.note);
+        self.observer.counted(Counted::Answered { asked, reply: sent, note });
         let gives = self.sites.iter().any(|site| !site.subnet.pool.is_empty());
         if outcome.note == Note::NoAddress && gives {
             warn!(%from, "no address of IPv6 left; widen the pool of the subnet");

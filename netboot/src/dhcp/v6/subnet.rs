@@ -2,6 +2,8 @@ use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::dhcp::Pooled;
+
 /// What is given in a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -71,6 +73,27 @@ impl Subnet {
         };
         let start = u128::from(start).checked_rem(size).unwrap_or(0);
         (start..size).chain(0..start).filter_map(at).filter(|address| self.may_give(*address))
+    }
+}
+
+impl Pooled for Subnet {
+    fn ranges(&self) -> Vec<RangeInclusive<u128>> {
+        match self.mode {
+            Mode::Stateful => self
+                .pool
+                .iter()
+                .map(|range| range.start().to_bits()..=range.end().to_bits())
+                .collect(),
+            Mode::Stateless => Vec::new(),
+        }
+    }
+
+    fn gives(&self, address: u128) -> bool {
+        self.pool_has(Ipv6Addr::from_bits(address))
+    }
+
+    fn longest_lease(&self) -> Duration {
+        self.lease_time
     }
 }
 

@@ -1,11 +1,13 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use kiln_inventory::{Duid, Lease6};
 use kiln_types::Mac;
 
-use crate::dhcp::Timestamp;
+use super::subnet::Subnet;
+use crate::dhcp::claims::{Claims, addresses};
+use crate::dhcp::{Shares, Timestamp};
 
 /// How long an offered address is kept for the client it was offered to; see the same for IPv4.
 const HOLD: Duration = Duration::from_secs(30);
@@ -45,6 +47,8 @@ pub struct LeaseTable {
     holds: HashMap<Ipv6Addr, (Holder, Timestamp)>,
     swept: Option<Timestamp>,
     quarantine: BTreeMap<Ipv6Addr, Timestamp>,
+    /// What of the pools is ours, where other servers have the rest.
+    claims: Option<Claims>,
 }
 
 impl LeaseTable {
@@ -105,6 +109,53 @@ impl LeaseTable {
         !(leased || held || declined)
     }
 
+    /// Returns whether an address of a pool is ours to give.
+    pub fn may_lease(&self, address: Ipv6Addr) -> bool {
+        self.claims.as_ref().is_none_or(|claims| claims.allow(address.to_bits()))
+    }
+
+    /// Returns how long an address of a pool may be leased at most, where that is bounded.
+    pub fn longest(&self) -> Option<Duration> {
+        self.claims.as_ref().map(|claims| claims.left)
+    }
+
+    /// Returns the addresses that are ours to give in the pool of a subnet, once around, beginning at the place that
+    /// `start` names: all of the pool, or what is claimed of it.
+    pub(super) fn pool_from<'a>(
+        &'a self,
+        subnet: &'a Subnet,
+        start: u64,
+    ) -> Box<dyn Iterator<Item = Ipv6Addr> + 'a> {
+        let Some(claims) = &self.claims else { return Box::new(subnet.pool_from(start)) };
+        let in_network =
+            |block: &u128| addresses(*block).any(|it| subnet.pool_has(Ipv6Addr::from_bits(it)));
+        let mut blocks: Vec<u128> = claims.blocks.iter().copied().filter(in_network).collect();
+        blocks.sort_unstable();
+        let places = u64::try_from(blocks.len()).unwrap_or(u64::MAX).max(1);
+        let first = usize::try_from(start % places).unwrap_or(0).min(blocks.len());
+        blocks.rotate_left(first);
+        let all = blocks.into_iter().flat_map(addresses).map(Ipv6Addr::from_bits);
+        Box::new(all.filter(|address| subnet.pool_has(*address)))
+    }
+
+    /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
+    pub(super) fn set_claims(&mut self, blocks: HashSet<u128>) {
+        self.claims.get_or_insert_default().blocks = blocks;
+    }
+
+    /// Notes how long the claims last from now on.
+    pub(super) fn set_left(&mut self, left: Duration) {
+        if let Some(claims) = &mut self.claims {
+            claims.left = left;
+        }
+    }
+
+    /// Returns the addresses whose leases run.
+    pub(super) fn used(&self, now: Timestamp) -> Vec<Ipv6Addr> {
+        let runs = |lease: &&Lease6| lease.expires > now.0;
+        self.leases.values().filter(runs).map(|lease| lease.address).collect()
+    }
+
     /// Returns whether the address is in use by another association of the same interface.
     pub fn is_of_interface(&self, address: Ipv6Addr, mac: Mac) -> bool {
         self.leases.get(&address).is_some_and(|lease| lease.mac == Some(mac))
@@ -154,6 +205,32 @@ impl LeaseTable {
         self.holds.remove(&address);
         self.quarantine.retain(|_, until| *until > now);
         self.quarantine.insert(address, now.after(QUARANTINE));
+    }
+}
+
+impl Shares for LeaseTable {
+    fn blocks(&self) -> Option<&HashSet<u128>> {
+        self.claims.as_ref().map(|claims| &claims.blocks)
+    }
+
+    fn is_idle(&self, address: u128, now: Timestamp) -> bool {
+        let address = Ipv6Addr::from_bits(address);
+        let leased = self.leases.get(&address).is_some_and(|lease| lease.expires > now.0);
+        let held = self.holds.get(&address).is_some_and(|(_, until)| *until > now);
+        let declined = self.quarantine.get(&address).is_some_and(|until| *until > now);
+        !(leased || held || declined)
+    }
+
+    fn claim(&mut self, blocks: &[u128]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.extend(blocks);
+        }
+    }
+
+    fn unclaim(&mut self, blocks: &[u128]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.retain(|block| !blocks.contains(block));
+        }
     }
 }
 
