@@ -28,13 +28,13 @@ const MAX_COMPARED: usize = 64;
 const MAX_TOLD: usize = 8;
 
 /// UUIDs that whole product lines share, so that they name no machine.
-const SHARED_UUIDS: [&str; 6] = [
-    "03000200-0400-0500-0006-000700080009",
-    "00020003-0004-0005-0006-000700080009",
-    "03020100-0504-0706-0809-0a0b0c0d0e0f",
-    "00010203-0405-0607-0809-0a0b0c0d0e0f",
-    "12345678-1234-5678-90ab-cddeefaabbcc",
-    "78563412-3412-7856-90ab-cddeefaabbcc",
+const SHARED_UUIDS: [u128; 6] = [
+    0x03000200_0400_0500_0006_000700080009,
+    0x00020003_0004_0005_0006_000700080009,
+    0x03020100_0504_0706_0809_0a0b0c0d0e0f,
+    0x00010203_0405_0607_0809_0a0b0c0d0e0f,
+    0x12345678_1234_5678_90ab_cddeefaabbcc,
+    0x78563412_3412_7856_90ab_cddeefaabbcc,
 ];
 
 /// What firmware says where nobody has filled in a number, in small letters.
@@ -62,19 +62,31 @@ const PLACEHOLDERS: [&str; 18] = [
 /// Returns a UUID as people write it in small letters, when it can name one box: not one that is all of one byte, nor one
 /// that a product line shares.
 pub fn telling_uuid(text: &str) -> Option<String> {
+    telling_number(text).map(|number| uuid_text(number.to_be_bytes()))
+}
+
+/// As [`telling_uuid`], as a number: its first digit is the one that weighs most.
+pub(crate) fn telling_number(text: &str) -> Option<u128> {
     let bytes = uuid_bytes(text)?;
+    let number = u128::from_be_bytes(bytes);
     let first = bytes[0];
-    let text = uuid_text(bytes);
-    (bytes.iter().any(|byte| *byte != first) && !SHARED_UUIDS.contains(&text.as_str()))
-        .then_some(text)
+    (bytes.iter().any(|byte| *byte != first) && !SHARED_UUIDS.contains(&number)).then_some(number)
 }
 
 /// Returns a UUID in the other order of bytes: SMBIOS turns its first three groups round, and not all firmware does.
 pub fn other_order(uuid: &str) -> Option<String> {
-    let [d, c, b, a, f, e, h, g, rest @ ..] = uuid_bytes(uuid)?;
+    Some(uuid_text(turned(uuid_bytes(uuid)?)))
+}
+
+/// As [`other_order`], of a number.
+pub(crate) fn other_number(uuid: u128) -> u128 {
+    u128::from_be_bytes(turned(uuid.to_be_bytes()))
+}
+
+fn turned([d, c, b, a, f, e, h, g, rest @ ..]: [u8; 16]) -> [u8; 16] {
     let mut turned = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
     turned[8..].copy_from_slice(&rest);
-    Some(uuid_text(turned))
+    turned
 }
 
 fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
@@ -83,19 +95,13 @@ fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
     if text.len() > 38 || !text.is_ascii() {
         return None;
     }
-    let digits: Vec<u8> = text
-        .bytes()
-        .filter(|byte| !matches!(byte, b'-' | b'{' | b'}'))
-        .map(|byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect::<Option<_>>()?;
-    let mut bytes = [0; 16];
-    if digits.len() != 32 {
-        return None;
+    let digits = text.bytes().filter(|byte| !matches!(byte, b'-' | b'{' | b'}'));
+    let (mut number, mut count) = (0_u128, 0);
+    for digit in digits {
+        number = number << 4 | u128::from(char::from(digit).to_digit(16)?);
+        count += 1;
     }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair[0] << 4 | pair[1];
-    }
-    Some(bytes)
+    (count == 32).then(|| number.to_be_bytes())
 }
 
 fn uuid_text(bytes: [u8; 16]) -> String {

@@ -26,6 +26,7 @@ mod group;
 mod group_index;
 mod hostlist;
 mod identity;
+mod labels;
 mod lease;
 mod lease6;
 mod loader;
@@ -60,6 +61,7 @@ pub use flag::{Flag, ParseFlagError};
 pub use group::Group;
 pub use hostlist::{ParseHostlistError, expand_hostlist};
 pub use identity::{Clue, Likeness, Recogniser, Traits, other_order, telling_text, telling_uuid};
+pub use labels::Labels;
 pub use lease::Lease;
 pub use lease6::{Duid, Lease6, ParseDuidError};
 pub use loader::{BootFrom, Loader, LoaderChoice, ParseWordError};
@@ -74,7 +76,7 @@ pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{Claim, ImageVersion, Kept, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
-    Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Cutoff, Database, Document,
-    Edit, FeedEvent, Outline, ParseDatabaseError, Pools, PostgresUrl, Source, Store, StoreError,
-    Stored, StoredFacts, Verb, Verified, verify_backup,
+    Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Contents, Cutoff, Database,
+    Document, Edit, FeedEvent, Outline, ParseDatabaseError, Pools, PostgresUrl, Source, Store,
+    StoreError, Stored, StoredFacts, Verb, Verified, verify_backup,
 };

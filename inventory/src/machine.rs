@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
-use crate::{BootFrom, Flag, Identifier, LoaderChoice, OptionValue, Setting, StateDisk, numbered};
+use crate::{
+    BootFrom, Flag, Identifier, Labels, LoaderChoice, OptionValue, Setting, StateDisk, numbered,
+};
 
 number! {
     /// Our own name for one physical box. It stays when network cards or the name of the machine change.
@@ -108,8 +110,9 @@ pub struct NewMachine {
     #[schema(value_type = Object)]
     pub metadata: serde_json::Map<String, serde_json::Value>,
     /// Free labels.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub labels: Labels,
     /// Settings that do not count where its groups say them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unset: BTreeSet<Setting>,
@@ -138,10 +141,14 @@ impl NewMachine {
             loader: None,
             boot: None,
             metadata: serde_json::Map::new(),
-            labels: BTreeMap::new(),
+            labels: Labels::new(),
             unset: BTreeSet::new(),
         }
     }
+}
+
+fn is_empty(labels: &Labels) -> bool {
+    labels.is_empty()
 }
 
 /// A change that a lock forbids.

@@ -6,22 +6,17 @@ use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
 use crate::effective::Resolver;
+use crate::identity::{other_number, telling_number};
 use crate::{
     Artifact, Asker, Bake, Effective, Group, Loader, Machine, MachineId, NewMachine, Sighting,
-    other_order, telling_uuid,
 };
 
 /// Everything that a decision depends on, at one moment. Cheap to share and never changed: a new one replaces it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    machines: Vec<Arc<Machine>>,
-    /// What holds for each of them, in the same order.
-    settings: Vec<Arc<Effective>>,
-    by_mac: HashMap<Mac, usize>,
-    by_uuid: HashMap<String, usize>,
-    by_client_id: HashMap<Vec<u8>, usize>,
-    by_circuit_id: HashMap<Vec<u8>, usize>,
-    reserved: HashSet<Ipv4Addr>,
+    known: Arc<Known>,
+    /// The number of the newest change of the inventory that it has in it; 0 where nobody has said.
+    pub change: i64,
     /// What each image and channel names, by architecture.
     pub images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
     /// What machines get that the inventory does not know.
@@ -38,6 +33,71 @@ pub struct Snapshot {
     pub ignored: HashSet<Mac>,
 }
 
+/// The machines of the inventory, which stay what they are when only images change.
+#[derive(Debug, Default)]
+struct Known {
+    machines: Arc<[Arc<Machine>]>,
+    /// What holds for each of them, in the same order.
+    settings: Box<[Arc<Effective>]>,
+    by_mac: HashMap<Mac, Place>,
+    by_uuid: HashMap<u128, Place>,
+    by_client_id: HashMap<Box<[u8]>, Place>,
+    by_circuit_id: HashMap<Box<[u8]>, Place>,
+    reserved: HashSet<Ipv4Addr>,
+}
+
+/// Where a machine is among all: half of what it would take to have more than any inventory has.
+type Place = u32;
+
+impl Known {
+    fn new(mut machines: Vec<Arc<Machine>>, groups: &[Group]) -> Self {
+        machines.sort_by_key(|machine| machine.id);
+        let count = machines.len();
+        let mut all = Self {
+            by_mac: HashMap::with_capacity(count),
+            by_uuid: HashMap::with_capacity(count),
+            reserved: HashSet::with_capacity(count),
+            ..Self::default()
+        };
+        let mut shared = HashSet::new();
+        for (place, machine) in (0..).zip(&machines) {
+            let spec = &machine.spec;
+            for mac in &spec.macs {
+                all.by_mac.entry(*mac).or_insert(place);
+            }
+            if let Some(uuid) = spec.uuid.as_deref().and_then(telling_number)
+                && all.by_uuid.insert(uuid, place).is_some()
+            {
+                shared.insert(uuid);
+            }
+            if let Some(id) = &spec.client_id {
+                all.by_client_id.entry(id.bytes().into()).or_insert(place);
+            }
+            if let Some(id) = &spec.circuit_id {
+                all.by_circuit_id.entry(id.bytes().into()).or_insert(place);
+            }
+            all.reserved.extend(spec.address);
+        }
+        // One that two machines have names neither.
+        all.by_uuid.retain(|uuid, _| !shared.contains(uuid));
+        all.by_uuid.shrink_to_fit();
+        all.reserved.shrink_to_fit();
+        let mut resolver = Resolver::new(groups);
+        all.settings = machines.iter().map(|machine| resolver.resolve(machine)).collect();
+        drop(resolver);
+        all.machines = machines.into();
+        all
+    }
+
+    fn machine(&self, place: Place) -> Option<&Arc<Machine>> {
+        self.machines.get(usize::try_from(place).ok()?)
+    }
+
+    fn settings(&self, place: Place) -> Option<&Arc<Effective>> {
+        self.settings.get(usize::try_from(place).ok()?)
+    }
+}
+
 impl Snapshot {
     /// Indexes the machines, none of which is in a group. Where two of them claim one address, the older machine has it.
     pub fn new(
@@ -50,70 +110,51 @@ impl Snapshot {
 
     /// Indexes the machines, and lays their settings over those of their groups.
     pub fn with_groups(
-        mut machines: Vec<Arc<Machine>>,
+        machines: Vec<Arc<Machine>>,
         groups: &[Group],
         images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
         unknown: UnknownMachines,
     ) -> Self {
-        machines.sort_by_key(|machine| machine.id);
-        let mut all = Self { images, unknown, ..Self::default() };
-        let mut shared = HashSet::new();
-        for (index, machine) in machines.iter().enumerate() {
-            let spec = &machine.spec;
-            for mac in &spec.macs {
-                all.by_mac.entry(*mac).or_insert(index);
-            }
-            if let Some(uuid) = spec.uuid.as_deref().and_then(telling_uuid)
-                && all.by_uuid.insert(uuid.clone(), index).is_some()
-            {
-                shared.insert(uuid);
-            }
-            if let Some(id) = &spec.client_id {
-                all.by_client_id.entry(id.bytes().to_vec()).or_insert(index);
-            }
-            if let Some(id) = &spec.circuit_id {
-                all.by_circuit_id.entry(id.bytes().to_vec()).or_insert(index);
-            }
-            all.reserved.extend(spec.address);
-        }
-        // One that two machines have names neither.
-        all.by_uuid.retain(|uuid, _| !shared.contains(uuid));
-        let mut resolver = Resolver::new(groups);
-        all.settings = machines.iter().map(|machine| resolver.resolve(machine)).collect();
-        drop(resolver);
-        all.machines = machines;
-        all
+        Self { known: Arc::new(Known::new(machines, groups)), images, unknown, ..Self::default() }
+    }
+
+    /// Returns the same machines with the same settings, and nothing else.
+    #[must_use]
+    pub fn machines_alone(&self) -> Self {
+        Self { known: self.known.clone(), change: self.change, ..Self::default() }
     }
 
     /// Returns the machine that has an interface with this hardware address.
     pub fn machine_by_mac(&self, mac: Mac) -> Option<&Arc<Machine>> {
-        self.by_mac.get(&mac).and_then(|index| self.machines.get(*index))
+        self.known.machine(*self.known.by_mac.get(&mac)?)
     }
 
     /// Returns the settings that hold for a machine.
     pub fn settings_of(&self, id: MachineId) -> Option<&Arc<Effective>> {
-        let index = self.machines.binary_search_by_key(&id, |machine| machine.id).ok()?;
-        self.settings.get(index)
+        let index = self.known.machines.binary_search_by_key(&id, |machine| machine.id).ok()?;
+        self.known.settings.get(index)
     }
 
     /// Returns the machine that has an interface with this hardware address, and the settings that hold for it.
     pub fn known(&self, mac: Mac) -> Option<(&Arc<Machine>, &Arc<Effective>)> {
-        let index = *self.by_mac.get(&mac)?;
-        Some((self.machines.get(index)?, self.settings.get(index)?))
+        let place = *self.known.by_mac.get(&mac)?;
+        Some((self.known.machine(place)?, self.known.settings(place)?))
     }
 
     /// Returns the machine whose name, address and DHCP options a client gets: the one with its hardware address, else
     /// the one with its UUID, its client identifier, or its port of a switch. What the client boots goes by its hardware
     /// address alone (see [`decide`](crate::decide)), since later requests tell no more.
     pub fn claimed_by(&self, claim: &Claim<'_>) -> Option<&Arc<Machine>> {
-        let by_uuid = || claim.uuids.iter().find_map(|uuid| self.by_uuid.get(&telling_uuid(uuid)?));
-        let index = self
+        let known = &self.known;
+        let by_uuid =
+            || claim.uuids.iter().find_map(|uuid| known.by_uuid.get(&telling_number(uuid)?));
+        let place = known
             .by_mac
             .get(&claim.mac)
             .or_else(by_uuid)
-            .or_else(|| self.by_client_id.get(claim.client_id?))
-            .or_else(|| self.by_circuit_id.get(claim.circuit_id?))?;
-        self.machines.get(*index)
+            .or_else(|| known.by_client_id.get(claim.client_id?))
+            .or_else(|| known.by_circuit_id.get(claim.circuit_id?))?;
+        known.machine(*place)
     }
 
     /// Returns what stands for a machine that nobody has added while it runs the discovery image, and its settings. It has
@@ -137,19 +178,25 @@ impl Snapshot {
     /// Returns the machine that a UUID names, in whatever order of bytes it is told. One that is void or that two machines
     /// have names none.
     pub fn machine_by_uuid(&self, uuid: &str) -> Option<&Arc<Machine>> {
-        let uuid = telling_uuid(uuid)?;
-        let index = self.by_uuid.get(&uuid).or_else(|| self.by_uuid.get(&other_order(&uuid)?))?;
-        self.machines.get(*index)
+        let uuid = telling_number(uuid)?;
+        let by_uuid = &self.known.by_uuid;
+        let place = by_uuid.get(&uuid).or_else(|| by_uuid.get(&other_number(uuid)))?;
+        self.known.machine(*place)
     }
 
     /// Returns whether an address is reserved for some machine.
     pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
-        self.reserved.contains(&address)
+        self.known.reserved.contains(&address)
     }
 
     /// Returns every machine, oldest first.
     pub fn machines(&self) -> &[Arc<Machine>] {
-        &self.machines
+        &self.known.machines
+    }
+
+    /// Returns the same as [`machines`](Self::machines), for who keeps them longer than the snapshot.
+    pub fn shared_machines(&self) -> Arc<[Arc<Machine>]> {
+        self.known.machines.clone()
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 pub use apply::{Applied, Outline, Source};
 pub use backup::{BackupError, BackupFile, BackupSummary, verify_backup};
 pub use changes::{Change, Verb, Verified};
+pub use contents::Contents;
 pub use database::{Database, ParseDatabaseError, PostgresUrl};
 pub use documents::{Document, Stored};
 pub use edit::Edit;
@@ -40,6 +41,9 @@ mod boots;
 #[cfg(test)]
 mod change_tests;
 mod changes;
+mod contents;
+#[cfg(test)]
+mod contents_tests;
 mod database;
 mod db;
 mod discovered;

@@ -27,6 +27,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Build(args) = &cli.command {
         args.prepare()?;
     }
+    if let Command::Serve(args) = &cli.command {
+        args.prepare();
+    }
     let mut runtime = match cli.command {
         Command::Serve(_) | Command::Build(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),

@@ -526,6 +526,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         running.tasks.push(tokio::spawn(served));
     }
     running.tasks.push(tokio::spawn(api::serve(control, router.merge(shown), stop)));
+    // The first randomness takes long to gather: it is there by the time that a machine needs it.
+    drop(tokio::task::spawn_blocking(crate::boots::secret::secret));
     Ok(running)
 }
 

@@ -3,11 +3,13 @@
 mod images;
 mod known;
 mod recognise;
+mod refresh;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +17,13 @@ use arc_swap::ArcSwap;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
 use kiln_builder::trust::{KeyDir, TrustError};
 use kiln_inventory::{
-    Bake, Effective, Flag, Group, Kept, Loader, Machine, Origin, Said, Snapshot, Store,
-    UnknownMachines, open_secrets,
+    Bake, Effective, Flag, Loader, Machine, Snapshot, Store, StoreError, UnknownMachines,
+    open_secrets,
 };
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use tokio_util::sync::CancellationToken;
 
-use self::images::Images;
+use self::refresh::Read;
 use crate::boots::Identity;
 use crate::metadata;
 use crate::secrets::{self, Secrets};
@@ -60,7 +62,9 @@ pub struct View {
     /// By what machines are recognised.
     learnt: tokio::sync::Mutex<recognise::Learnt>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
-    refreshing: tokio::sync::Mutex<Arc<Images>>,
+    refreshing: tokio::sync::Mutex<Read>,
+    /// Whether much was read since memory was given back.
+    untidy: AtomicBool,
 }
 
 /// A version that is served, as far as a running system has to know it.
@@ -85,7 +89,7 @@ type Bakes = BTreeMap<String, BTreeMap<Arch, Bake>>;
 pub enum ViewError {
     /// The inventory cannot be read.
     #[error("cannot read the inventory")]
-    Inventory(#[source] kiln_inventory::StoreError),
+    Inventory(#[source] StoreError),
     /// The artifact store cannot be read.
     #[error("cannot read the artifact store in {}", .0.display())]
     Artifacts(PathBuf, #[source] ArtifactsError),
@@ -135,6 +139,7 @@ impl View {
             secrets: OnceLock::new(),
             learnt: tokio::sync::Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
+            untidy: AtomicBool::new(false),
         };
         view.refresh().await?;
         Ok(view)
@@ -298,57 +303,19 @@ impl View {
         &self.artifacts
     }
 
-    /// Reads everything anew.
+    /// Returns the machines as the inventory has them now: those of the snapshot, unless somebody has changed something
+    /// since it was made.
     ///
     /// # Errors
     ///
-    /// Fails when the inventory, the artifact store or the keys cannot be read. What was read before stays in use.
-    pub async fn refresh(&self) -> Result<(), ViewError> {
-        let mut known = self.refreshing.lock().await;
-        let found = match self.while_away() {
-            Some(known) => known,
-            None => Known::read(&self.inventory).await.map_err(ViewError::Inventory)?,
-        };
-        let Known { machines, groups, secrets: sealed, well: stays, ignored } = found;
-        if let Some(secrets) = self.secrets.get() {
-            secrets.take(sealed, &groups);
+    /// Fails when the inventory cannot be read.
+    pub(crate) async fn machines(&self) -> Result<Arc<[Arc<Machine>]>, StoreError> {
+        let snapshot = self.snapshot();
+        if snapshot.change == self.inventory.last_change().await? {
+            return Ok(snapshot.shared_machines());
         }
-        let groups: Vec<Group> = groups.into_iter().map(|group| group.document).collect();
-        let (artifacts, keys, before) =
-            (self.artifacts.clone(), self.keys.clone(), Arc::clone(&known));
-        let read =
-            tokio::task::spawn_blocking(move || images::read(&artifacts, keys.as_ref(), &before));
-        let images = match read.await {
-            Ok(read) => Arc::new(read?),
-            Err(stopped) => {
-                tracing::error!(error = &stopped as &dyn std::error::Error, "cannot read images");
-                return Ok(());
-            }
-        };
-        let machines = machines.into_iter().map(Arc::new).collect();
-        self.blobs.store(Arc::new(images.blobs.clone()));
-        self.refused.store(Arc::new(images.refused.clone()));
-        self.versions.store(Arc::new(images.served.clone()));
-        self.public_keys.store(Arc::new(images.keys.clone()));
-        let named = images.named.clone();
-        let mut snapshot = Snapshot::with_groups(machines, &groups, named, self.unknown);
-        let kept = stays.into_iter().map(|(id, (image, version, arch))| {
-            let version = images.by_digest(&version).map(Arc::new);
-            (id, Kept { image, arch, version })
-        });
-        snapshot.kept = kept.collect();
-        snapshot.bakes = BTreeMap::clone(&self.bakes.load());
-        snapshot.absent = Vec::clone(&self.absent.load());
-        if let Some(image) = self.stranger.get() {
-            let said = Said { value: image.clone(), by: Origin::Default };
-            let settings = Effective { image: Some(said), ..Effective::default() };
-            snapshot.unknown = UnknownMachines::Boot;
-            snapshot.stranger = Some(Arc::new(settings));
-        }
-        snapshot.ignored = ignored.into_iter().collect();
-        self.snapshot.store(Arc::new(snapshot));
-        *known = images;
-        Ok(())
+        let machines = self.inventory.machines().await?;
+        Ok(machines.into_iter().map(Arc::new).collect())
     }
 
     /// Takes what is about to be built, and reads everything anew: a build that has ended is served at once.
@@ -394,17 +361,20 @@ impl View {
                 _ = ticks.tick() => {}
             }
             let now = stamp();
-            if now == last {
-                continue;
+            if now != last {
+                match self.refresh().await {
+                    Ok(()) => {
+                        let images = self.snapshot.load().images.len();
+                        tracing::info!(images, "images changed");
+                        last = now;
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "images not read");
+                    }
+                }
             }
-            match self.refresh().await {
-                Ok(()) => {
-                    tracing::info!(images = self.snapshot.load().images.len(), "images changed");
-                    last = now;
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "images not read");
-                }
+            if self.untidy.swap(false, Ordering::Relaxed) {
+                let _ = tokio::task::spawn_blocking(crate::sys::give_free_memory_back).await;
             }
         }
     }

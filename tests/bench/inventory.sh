@@ -1,7 +1,8 @@
 #!/bin/sh
 # How long `kiln serve` takes from its start until its socket answers, and the memory that it then has, with no machine,
 # 10 000 and 100 000 in a file of SQLite, and how long it takes to apply and to list 10 000; docs/benchmarks.md quotes it. `./dev bench`
-# runs it, as root. Each number is the median of KILN_BENCH_ROUNDS runs.
+# runs it, as root. Each number is the median of KILN_BENCH_ROUNDS runs. Memory is told twice: all that is mapped, which has pages of the
+# program's file in it that the kernel takes back when it likes, and what is the server's own.
 set -eu
 kiln=${KILN_PROGRAM:?run by ./dev bench}
 rounds=${KILN_BENCH_ROUNDS:-5}
@@ -34,7 +35,7 @@ kiln, work, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 path = work + "/kiln.sock"
 
 def start():
-    """Starts the server once; returns the milliseconds until it answers, and its memory in MiB."""
+    """Starts the server once; returns the milliseconds until it answers, its memory in MiB, and its own of that."""
     before = time.monotonic()
     server = subprocess.Popen([kiln, "serve", "--config", work + "/kiln.toml"],
                               stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -58,7 +59,7 @@ def start():
         memory[name] = value
     server.terminate()
     server.wait()
-    return took, int(memory["VmRSS"].split()[0]) / 1024
+    return took, *(int(memory[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon"))
 
 def fill(count):
     """Writes machines as an operator would describe them, up to this number."""
@@ -127,10 +128,13 @@ for what, column in zip(("all new", "as they were", "all changed", "list"), zip(
     print(f"{what:>14} {statistics.median(column) * 1000:>6.0f} ms")
 empty()
 start()
-print(f"{'machines':>9} {'ready':>9} {'memory':>11}")
+print(f"{'machines':>9} {'ready':>9} {'memory':>11} {'own':>11} {'for each':>12}")
+bare = 0
 for count in (0, 10_000, 100_000):
     fill(count)
     runs = [start() for _ in range(rounds)]
-    ready, memory = (statistics.median(column) for column in zip(*runs))
-    print(f"{count:>9} {ready:>6.0f} ms {memory:>7.0f} MiB")
+    ready, memory, own = (statistics.median(column) for column in zip(*runs))
+    bare = bare or own
+    each = f"{(own - bare) * 1024 / count:>6.2f} KiB" if count else ""
+    print(f"{count:>9} {ready:>6.0f} ms {memory:>7.0f} MiB {own:>7.1f} MiB {each:>12}")
 EOF

@@ -84,7 +84,7 @@ impl Expected {
         machine.circuit_id.clone_from(&self.circuit_id);
         machine.image.clone_from(&self.image);
         machine.address = self.address;
-        machine.labels.clone_from(&self.labels);
+        machine.labels = self.labels.clone().into();
         machine
     }
 }

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::db::{Tx, query};
+use super::db::{On, Tx, query};
 use super::edit::{Edit, Step};
 use super::row::{damaged, json};
 use super::{Store, StoreError};
@@ -102,6 +102,15 @@ pub(super) fn shown<T: Document>(document: &T) -> Value {
     value
 }
 
+/// Returns every document of a noun, oldest first.
+pub(super) async fn all<'a, T: Document>(
+    on: impl Into<On<'a>>,
+) -> Result<Vec<Stored<T>>, StoreError> {
+    let rows: Vec<Row> =
+        query(ALL).bind(T::NOUN).fetch_all(on).await.map_err(StoreError::reading(DOCUMENTS))?;
+    rows.into_iter().map(read).collect()
+}
+
 impl Store {
     /// Returns every document of a noun, oldest first.
     ///
@@ -109,12 +118,7 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn all<T: Document>(&self) -> Result<Vec<Stored<T>>, StoreError> {
-        let rows: Vec<Row> = query(ALL)
-            .bind(T::NOUN)
-            .fetch_all(&self.db)
-            .await
-            .map_err(StoreError::reading(DOCUMENTS))?;
-        rows.into_iter().map(read).collect()
+        all(&self.db).await
     }
 
     /// Returns the document with a name.
@@ -199,12 +203,7 @@ impl Store {
 impl Edit<'_> {
     /// Returns every document of a noun, as this edit sees them.
     pub(super) async fn all<T: Document>(&mut self) -> Result<Vec<Stored<T>>, StoreError> {
-        let rows: Vec<Row> = query(ALL)
-            .bind(T::NOUN)
-            .fetch_all(&mut self.tx)
-            .await
-            .map_err(StoreError::reading(DOCUMENTS))?;
-        rows.into_iter().map(read).collect()
+        all(&mut self.tx).await
     }
 
     /// As [`Store::add`].

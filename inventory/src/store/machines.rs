@@ -12,7 +12,7 @@ use crate::seal::{renew_secrets, seal_secrets};
 use crate::settings::{check_cmdline, check_metadata};
 use crate::{Flag, Group, Locked, Machine, MachineId, NewMachine, Seal, is_label};
 
-const MACHINES: &str = "machines";
+pub(super) const MACHINES: &str = "machines";
 const MACHINE: &str = "machine";
 
 impl Store {
@@ -22,11 +22,8 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn machines(&self) -> Result<Vec<Machine>, StoreError> {
-        let rows: Vec<Row> = query("SELECT id, revision, spec FROM machines ORDER BY id")
-            .fetch_all(&self.db)
-            .await
-            .map_err(StoreError::reading(MACHINES))?;
-        rows.into_iter().map(read).collect()
+        let mut tx = self.db.begin_read().await.map_err(StoreError::reading(MACHINES))?;
+        super::contents::machines(&mut tx).await
     }
 
     /// Adds a machine.
@@ -184,7 +181,15 @@ impl Edit<'_> {
     /// When the database cannot be read or written, or nothing can be sealed.
     pub async fn renew_secrets(&mut self) -> Result<usize, StoreError> {
         let Some(seal) = self.store.seal.clone() else { return Ok(0) };
-        let rows: Vec<Row> = query("SELECT id, revision, spec FROM machines ORDER BY id")
+        // Every start of a server asks, and hardly any machine has secrets of its own there.
+        let rows: Vec<Row> = query(match self.tx {
+            Tx::Sqlite(_) => {
+                "SELECT id, revision, spec FROM machines WHERE instr(spec, '\"secrets\"') > 0 ORDER BY id"
+            }
+            Tx::Postgres(_) => {
+                "SELECT id, revision, spec FROM machines WHERE strpos(spec, '\"secrets\"') > 0 ORDER BY id"
+            }
+        })
             .fetch_all(&mut self.tx)
             .await
             .map_err(StoreError::reading(MACHINES))?;

@@ -84,7 +84,7 @@ pub(super) async fn visible(
     if caller.rights.sees_all() {
         return Ok(None);
     }
-    let machines = control.inventory.machines().await?;
+    let machines = control.view.machines().await?;
     let seen = machines.iter().filter(|machine| caller.rights.sees(&machine.spec.labels));
     Ok(Some(seen.map(|machine| machine.id).collect()))
 }
@@ -95,8 +95,8 @@ async fn chosen(control: &Control, which: &Which) -> Result<Option<HashSet<Machi
     if wanted.is_all() {
         return Ok(None);
     }
-    let machines = control.inventory.machines().await?;
-    let is = |machine: &&Machine| wanted.is(&machine.spec.name, &machine.spec.labels);
+    let machines = control.view.machines().await?;
+    let is = |machine: &&Arc<Machine>| wanted.is(&machine.spec.name, &machine.spec.labels);
     Ok(Some(machines.iter().filter(is).map(|machine| machine.id).collect()))
 }
 

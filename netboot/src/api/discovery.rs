@@ -183,7 +183,7 @@ fn machine(control: &Control, entry: &Discovered, said: Approve) -> Result<NewMa
     spec.uuid.clone_from(&entry.uuid);
     spec.serial.clone_from(&entry.serial);
     spec.asset_tag.clone_from(&entry.asset_tag);
-    spec.labels = said.labels;
+    spec.labels = said.labels.into();
     spec.image = said.image;
     Ok(spec)
 }

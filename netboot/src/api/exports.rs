@@ -59,11 +59,12 @@ async fn machines(
     which: &Which,
 ) -> Result<Vec<Machine>, Fault> {
     let wanted = which.read()?;
-    let mut machines = control.inventory.machines().await?;
-    machines.retain(|machine| {
+    let machines = control.view.machines().await?;
+    let seen = machines.iter().filter(|machine| {
         let spec = &machine.spec;
         caller.rights.sees(&spec.labels) && wanted.is(&spec.name, &spec.labels)
     });
+    let mut machines: Vec<Machine> = seen.map(|machine| Machine::clone(machine)).collect();
     // What its groups say counts as well.
     let snapshot = control.view.snapshot();
     for Machine { id, spec, .. } in &mut machines {
@@ -176,7 +177,7 @@ mod tests {
             let mac = format!("52:54:00:00:00:0{id}").parse().unwrap();
             let mut spec = NewMachine::new(name, [mac]);
             spec.address = address.map(|address| address.parse().unwrap());
-            spec.labels = BTreeMap::from([("rack".to_owned(), rack.to_owned())]);
+            spec.labels = [("rack".to_owned(), rack.to_owned())].into();
             spec.image = Some("web:stable".parse().unwrap());
             Machine { id: MachineId(id), revision: 1, spec }
         };

@@ -91,7 +91,7 @@ pub(super) struct Filter {
 }
 
 /// Labels of the machines that there are.
-type Labels = HashMap<MachineId, BTreeMap<String, String>>;
+type Labels = HashMap<MachineId, kiln_inventory::Labels>;
 
 impl Filter {
     fn wants(&self, noun: &str, name: &str) -> bool {
@@ -199,7 +199,7 @@ fn of_boot(
 ) -> Option<Event> {
     cursor.boot = event.id;
     let wanted = filter.wants("boot", &event.machine_name);
-    let seen = !filter.by_machine() || filter.sees(Some(labels.get(&event.machine)?));
+    let seen = !filter.by_machine() || filter.sees(Some(&**labels.get(&event.machine)?));
     (wanted && seen).then(|| Event {
         id: cursor.to_string(),
         at: event.at,

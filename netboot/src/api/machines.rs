@@ -65,12 +65,12 @@ async fn list(
     Params(which): Params<Which>,
 ) -> Result<Response, Fault> {
     let wanted = which.read()?;
-    let machines = control.inventory.machines().await?;
+    let machines = control.view.machines().await?;
     let shown = machines.iter().filter(|machine| {
-        let Machine { spec, .. } = machine;
+        let spec = &machine.spec;
         caller.rights.sees(&spec.labels) && wanted.is(&spec.name, &spec.labels)
     });
-    page::answer(&page, &uri, shown.map(|machine| (machine.id.0, machine)))
+    page::answer(&page, &uri, shown.map(|machine| (machine.id.0, &**machine)))
 }
 
 async fn add(
@@ -277,13 +277,13 @@ async fn remembered(control: &Control, mac: Mac) -> Result<Told, Fault> {
 
 /// Finds a machine by name or hardware address. One that the caller may not see is not there.
 pub(super) async fn find(control: &Control, caller: &Caller, key: &str) -> Result<Machine, Fault> {
-    let machines = control.inventory.machines().await?;
+    let machines = control.view.machines().await?;
     let mac = key.parse::<Mac>().ok();
-    let mut found = machines.into_iter().filter(|machine| {
+    let mut found = machines.iter().filter(|machine| {
         machine.spec.name == key || mac.is_some_and(|mac| machine.spec.macs.contains(&mac))
     });
     let found = found.next().filter(|machine| caller.rights.sees(&machine.spec.labels));
-    found.ok_or_else(|| Fault::not_found("machine", key))
+    found.map(|machine| Machine::clone(machine)).ok_or_else(|| Fault::not_found("machine", key))
 }
 
 pub(super) async fn refresh(control: &Control) -> Result<(), Fault> {

@@ -139,9 +139,9 @@ async fn import(
     if devices.len() > MOST_DEVICES {
         return Err(Fault::invalid(format!("at most {MOST_DEVICES} devices are taken at a time")));
     }
-    let known = control.inventory.machines().await?;
+    let known = control.view.machines().await?;
     let known: HashMap<&str, &Machine> =
-        known.iter().map(|machine| (machine.spec.name.as_str(), machine)).collect();
+        known.iter().map(|machine| (machine.spec.name.as_str(), &**machine)).collect();
     let mut done = Import { dry_run: dry.dry_run, ..Import::default() };
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;

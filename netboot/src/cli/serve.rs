@@ -23,6 +23,11 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// Settles what has to be settled before there is a second thread.
+    pub fn prepare(&self) {
+        crate::sys::share_memory();
+    }
+
     /// Returns what the log is to look like, which is wanted before the settings are understood.
     pub fn log(&self) -> LogFormat {
         let text = std::fs::read_to_string(&self.config.config).unwrap_or_default();

@@ -139,7 +139,7 @@ fn machine(name: String, found: Found) -> NewMachine {
         client_id: found.client_id,
         circuit_id: found.circuit_id,
         cmdline: found.cmdline.join(" "),
-        labels: found.labels,
+        labels: found.labels.into(),
         metadata: found.metadata,
         ..NewMachine::new(name, found.macs)
     }

@@ -52,7 +52,7 @@ async fn a_machine_has_its_own_secrets_before_those_of_its_groups() {
     let rig = Rig::start().await;
     let labels = BTreeMap::from([("role".to_owned(), "db".to_owned())]);
     let mut one = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
-    one.labels = labels;
+    one.labels = labels.into();
     let one = rig.store.add_machine(&one).await.unwrap();
     let two = NewMachine::new("n2", ["52:54:00:00:00:02".parse().unwrap()]);
     rig.store.add_machine(&two).await.unwrap();

@@ -1,6 +1,8 @@
 //! What the view takes from the inventory, as one value: read from the database, or as it was when that was last reached.
 
-use kiln_inventory::{Flag, Group, Machine, MachineId, Store, StoreError, Stored};
+use std::borrow::Borrow;
+
+use kiln_inventory::{Contents, Flag, Group, Machine, MachineId, Store, StoreError, Stored};
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +11,14 @@ use crate::secrets::SecretDoc;
 /// All of the inventory that decisions depend on. Secrets are sealed in it, as they are in the inventory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
-    pub(super) machines: Vec<Machine>,
-    pub(super) groups: Vec<Stored<Group>>,
+    machines: Vec<Machine>,
+    groups: Vec<Stored<Group>>,
+    pub(super) rest: Rest,
+}
+
+/// What changes without a word in the log of changes, and what there is little of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rest {
     pub(super) secrets: Vec<Stored<SecretDoc>>,
     /// What each cordoned machine last ran well.
     pub(super) well: Vec<(MachineId, (ImageRef, Digest, Arch))>,
@@ -25,18 +33,34 @@ impl Known {
 
     /// Reads it from the database.
     pub(crate) async fn read(inventory: &Store) -> Result<Self, StoreError> {
-        let machines = inventory.machines().await?;
+        let Contents { machines, groups, .. } = inventory.contents().await?;
+        let rest = Rest::read(inventory, &cordoned(&machines)).await?;
+        Ok(Self { machines, groups, rest })
+    }
+
+    /// Returns the machines and groups. No change is known to be in them.
+    pub(super) fn contents(&self) -> Contents {
+        Contents { change: 0, machines: self.machines.clone(), groups: self.groups.clone() }
+    }
+}
+
+/// Returns the machines that stay at what they last ran well.
+pub(super) fn cordoned<T: Borrow<Machine>>(machines: &[T]) -> Vec<MachineId> {
+    let machines = machines.iter().map(Borrow::borrow);
+    machines.filter(|machine| machine.spec.is(Flag::Cordoned)).map(|machine| machine.id).collect()
+}
+
+impl Rest {
+    pub(super) async fn read(
+        inventory: &Store,
+        cordoned: &[MachineId],
+    ) -> Result<Self, StoreError> {
         let mut well = Vec::new();
-        for machine in machines.iter().filter(|machine| machine.spec.is(Flag::Cordoned)) {
-            let last = inventory.last_healthy(machine.id).await?;
-            well.extend(last.map(|last| (machine.id, last)));
+        for &machine in cordoned {
+            let last = inventory.last_healthy(machine).await?;
+            well.extend(last.map(|last| (machine, last)));
         }
-        Ok(Self {
-            groups: inventory.all().await?,
-            secrets: inventory.all().await?,
-            well,
-            ignored: inventory.ignored_macs().await?,
-            machines,
-        })
+        let secrets = inventory.all().await?;
+        Ok(Self { secrets, well, ignored: inventory.ignored_macs().await? })
     }
 }

@@ -5,7 +5,7 @@ mod guard;
 mod post;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kiln_inventory::{Document, Selector};
@@ -120,15 +120,14 @@ pub struct Hooks(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     settings: WebhookSettings,
-    me: String,
+    me: OnceLock<String>,
     logs: Mutex<HashMap<i64, VecDeque<Delivery>>>,
 }
 
 impl Hooks {
     /// Begins without any deliveries.
     pub fn new(settings: WebhookSettings) -> Self {
-        let me = crate::boots::secret::secret();
-        Self(Arc::new(Inner { settings, me, logs: Mutex::default() }))
+        Self(Arc::new(Inner { settings, me: OnceLock::new(), logs: Mutex::default() }))
     }
 
     pub(crate) fn settings(&self) -> &WebhookSettings {
@@ -137,7 +136,7 @@ impl Hooks {
 
     /// Returns by what this server is told from others.
     pub(crate) fn me(&self) -> &str {
-        &self.0.me
+        self.0.me.get_or_init(crate::boots::secret::secret)
     }
 
     pub(crate) fn log(&self, webhook: i64, delivery: Delivery) {

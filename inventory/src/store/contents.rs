@@ -1,0 +1,116 @@
+//! Reads everything that machines are described by, as it is at one moment.
+
+use std::collections::HashSet;
+
+use sqlx::FromRow;
+use tokio::task::JoinHandle;
+
+use super::changes::newest;
+use super::db::{Tx, query};
+use super::documents::Stored;
+use super::machines::{self, MACHINES, Row};
+use super::{Store, StoreError};
+use crate::{Group, Labels, Machine, MachineId, NewMachine};
+
+/// Machines of one answer of the database. A row for each would cost more than all that is in it.
+const PART: i64 = 1000;
+
+/// What machines are described by, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The number of the newest change that it has in it.
+    pub change: i64,
+    /// Every machine, oldest first.
+    pub machines: Vec<Machine>,
+    /// Every group, oldest first.
+    pub groups: Vec<Stored<Group>>,
+}
+
+impl Store {
+    /// Returns every machine and every group.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn contents(&self) -> Result<Contents, StoreError> {
+        let mut tx = self.db.begin_read().await.map_err(StoreError::reading(MACHINES))?;
+        Ok(Contents {
+            change: newest(&mut tx).await?,
+            machines: machines(&mut tx).await?,
+            groups: super::documents::all(&mut tx).await?,
+        })
+    }
+}
+
+/// Some machines after one another, as a JSON array of what is in their columns.
+#[derive(FromRow)]
+struct Part {
+    last: Option<i64>,
+    rows: Option<String>,
+}
+
+/// Reads every machine, oldest first. While the database makes up a part, the one before it is taken apart elsewhere.
+pub(super) async fn machines(tx: &mut Tx) -> Result<Vec<Machine>, StoreError> {
+    let mut all: Vec<Machine> = Vec::new();
+    let mut labels = HashSet::new();
+    let mut after = i64::MIN;
+    let mut read: Option<JoinHandle<serde_json::Result<Vec<Machine>>>> = None;
+    loop {
+        let part: Part = query(match tx {
+            Tx::Sqlite(_) => {
+                "SELECT MAX(id) AS last, '[' || group_concat('[' || id || ',' || revision || ',' || spec || ']') \
+                 || ']' AS rows FROM (SELECT id, revision, spec FROM machines WHERE id > $1 ORDER BY id LIMIT $2)"
+            }
+            Tx::Postgres(_) => {
+                "SELECT MAX(id) AS last, '[' || string_agg('[' || id || ',' || revision || ',' || spec || ']', ',') \
+                 || ']' AS rows FROM (SELECT id, revision, spec FROM machines WHERE id > $1 ORDER BY id LIMIT $2) part"
+            }
+        })
+        .bind(after)
+        .bind(PART)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(StoreError::reading(MACHINES))?;
+        if let Some(before) = read.take() {
+            match before.await {
+                Ok(Ok(machines)) => {
+                    all.extend(machines.into_iter().map(|machine| shared(machine, &mut labels)));
+                }
+                // It is found where it is.
+                _ => return one_by_one(tx).await,
+            }
+        }
+        let (Some(last), Some(rows)) = (part.last, part.rows) else { break };
+        after = last;
+        read = Some(tokio::task::spawn_blocking(move || parse(&rows)));
+    }
+    if !all.is_sorted_by_key(|machine| machine.id) {
+        all.sort_by_key(|machine| machine.id);
+    }
+    Ok(all)
+}
+
+/// Gives a machine the labels of another one that has the same.
+fn shared(mut machine: Machine, known: &mut HashSet<Labels>) -> Machine {
+    match known.get(&machine.spec.labels) {
+        Some(labels) => machine.spec.labels = labels.clone(),
+        None => {
+            known.insert(machine.spec.labels.clone());
+        }
+    }
+    machine
+}
+
+fn parse(rows: &str) -> serde_json::Result<Vec<Machine>> {
+    let rows: Vec<(MachineId, i64, NewMachine)> = serde_json::from_str(rows)?;
+    Ok(rows.into_iter().map(|(id, revision, spec)| Machine { id, revision, spec }).collect())
+}
+
+/// The long way, which says what is wrong with which machine.
+async fn one_by_one(tx: &mut Tx) -> Result<Vec<Machine>, StoreError> {
+    let rows: Vec<Row> = query("SELECT id, revision, spec FROM machines ORDER BY id")
+        .fetch_all(tx)
+        .await
+        .map_err(StoreError::reading(MACHINES))?;
+    rows.into_iter().map(machines::read).collect()
+}
