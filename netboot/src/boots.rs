@@ -6,24 +6,26 @@
 
 mod active;
 mod align;
+mod message;
 mod next;
 mod pending;
 pub(crate) mod secret;
 mod tracker;
+mod words;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use kiln_inventory::{
-    Boot, BootId, Database, Decision, MachineId, OrderId, Phase, Sighting, Store, StoreError,
+    Boot, BootId, Database, Decision, MachineId, OrderId, Sighting, Store, StoreError,
 };
 use kiln_ipxe::BootTicket;
-use kiln_types::{Arch, Digest, ImageRef, Mac};
-use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use self::message::{Message, ScriptBy, Told};
 use self::tracker::Tracker;
+pub use self::words::{BootsError, Exchange, Identity, NextPlan, Report, Reports, Transfer};
 use crate::discovery::Discovery;
 use crate::observe::COUNTS;
 
@@ -35,275 +37,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Boots {
     queue: mpsc::Sender<Message>,
-}
-
-/// One line that a booted system reports about itself.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "ReportText")]
-pub struct Report {
-    /// How far it is.
-    pub phase: Phase,
-    /// More about it.
-    pub detail: String,
-    /// Milliseconds since its kernel started.
-    pub millis: Option<u64>,
-    /// Milliseconds that it lasted, until then.
-    pub took: Option<u64>,
-}
-
-/// A report as it comes: a newer kiln-init may have words that this server does not know, and they go into the detail.
-#[derive(Deserialize)]
-struct ReportText {
-    phase: String,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    millis: Option<u64>,
-    #[serde(default)]
-    took: Option<u64>,
-}
-
-impl From<ReportText> for Report {
-    fn from(text: ReportText) -> Self {
-        let ReportText { phase: word, mut detail, millis, took } = text;
-        let phase = Phase::from(word.clone());
-        if phase == Phase::Other {
-            detail = format!("{word} {detail}").trim_end().to_owned();
-        }
-        Self { phase, detail, millis, took }
-    }
-}
-
-/// What a booted system reports at one time.
-#[derive(Clone, Debug, Default)]
-pub struct Reports {
-    /// How long its kernel had run when it sent them, in milliseconds.
-    pub uptime: Option<u64>,
-    /// The lines.
-    pub reports: Vec<Report>,
-}
-
-/// One file that was asked for, and what became of it.
-#[derive(Clone, Debug)]
-pub struct Transfer {
-    /// Which part of the boot it is; [`Phase::Broken`] and [`Phase::Absent`] for what did not arrive.
-    pub phase: Phase,
-    /// Its name; after that and a colon, why it did not arrive.
-    pub detail: String,
-    /// What was sent of it.
-    pub bytes: u64,
-    /// How long it took.
-    pub millis: u64,
-}
-
-impl Transfer {
-    /// Something that was asked for and cannot be had.
-    pub fn absent(name: &str, why: &str) -> Self {
-        Self { phase: Phase::Absent, detail: format!("{name}: {why}"), bytes: 0, millis: 0 }
-    }
-
-    /// A file of so many bytes of which these were sent.
-    pub fn of(phase: Phase, name: String, bytes: u64, total: u64, millis: u64) -> Self {
-        if bytes == total {
-            return Self { phase, detail: name, bytes, millis };
-        }
-        let detail = format!("{name}: broke off after {bytes} of {total} bytes");
-        Self { phase: Phase::Broken, detail, bytes, millis }
-    }
-}
-
-/// One packet of DHCP and its answer, in the words of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// What the machine sent.
-    pub asked: &'static str,
-    /// What it was answered with.
-    pub answer: Option<&'static str>,
-    /// Why.
-    pub note: &'static str,
-}
-
-/// What the machine's own segment tells the system that boots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The boot.
-    pub boot: BootId,
-    /// Who asked.
-    pub peer: IpAddr,
-    /// Whether this server gave him his address in this boot.
-    pub given: bool,
-    /// What it proves itself with when it reports.
-    pub token: String,
-    /// Name of the machine.
-    pub hostname: String,
-    /// Interface it boots from.
-    pub mac: Mac,
-    /// Version it runs.
-    pub version: Digest,
-    /// Address of that interface while it boots.
-    pub address: Option<IpAddr>,
-    /// When the boot began, in milliseconds since 1970.
-    pub started: i64,
-}
-
-/// What a running system is told to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextPlan {
-    /// The image it was chosen by.
-    pub image: ImageRef,
-    /// Digest of its manifest.
-    pub version: Digest,
-    /// Architecture it was built for.
-    pub arch: Arch,
-}
-
-/// Why a request that names a boot is not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BootsError {
-    /// No such boot is under way.
-    #[error("no such boot is under way")]
-    Unknown,
-    /// The secret is wrong, used up, or comes from another address.
-    #[error("the secret of this boot is wrong, used up, or comes from another address")]
-    Forbidden,
-    /// It told more than a boot may.
-    #[error("this boot has told enough")]
-    TooOften,
-    /// The inventory cannot be written.
-    #[error("the server cannot keep this now; try again later")]
-    NotKept,
-    /// The server stops.
-    #[error("the server stops")]
-    Stopping,
-}
-
-/// What a machine tells besides its timeline.
-#[derive(Debug)]
-enum Told {
-    Facts(String),
-    KernelLog(String),
-}
-
-/// Who asks for what ties fetches to a boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ScriptBy {
-    /// iPXE, for its script.
-    Ipxe,
-    /// Another loader, for its menu.
-    Menu,
-    /// The firmware, for one file with everything in it.
-    Firmware,
-}
-
-#[derive(Debug)]
-enum Message {
-    Discovery(Discovery),
-    GoOn {
-        database: Database,
-        reply: oneshot::Sender<Result<(), StoreError>>,
-    },
-    Seen {
-        at: i64,
-        sighting: Sighting,
-        decision: Option<Decision>,
-        fresh: bool,
-        address: Option<IpAddr>,
-        exchange: Option<Exchange>,
-    },
-    Warn {
-        at: i64,
-        boot: BootId,
-        detail: String,
-    },
-    Loader {
-        at: i64,
-        peer: IpAddr,
-        transfer: Transfer,
-    },
-    Untrusted {
-        at: i64,
-        peer: IpAddr,
-        detail: String,
-    },
-    Script {
-        at: i64,
-        peer: IpAddr,
-        sighting: Sighting,
-        decision: Decision,
-        by: ScriptBy,
-        reply: oneshot::Sender<Option<BootTicket>>,
-    },
-    Who {
-        peer: IpAddr,
-        reply: oneshot::Sender<Option<Sighting>>,
-    },
-    At {
-        peer: IpAddr,
-        reply: oneshot::Sender<Option<BootId>>,
-    },
-    Transfer {
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        transfer: Transfer,
-    },
-    LoaderFailed {
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        detail: String,
-    },
-    Identity {
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        key: String,
-        reply: oneshot::Sender<Result<Identity, BootsError>>,
-    },
-    Reports {
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        token: String,
-        reports: Reports,
-        reply: oneshot::Sender<Result<(), BootsError>>,
-    },
-    Told {
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        token: String,
-        told: Told,
-        reply: oneshot::Sender<Result<(), BootsError>>,
-    },
-    Proof {
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        token: String,
-        reply: oneshot::Sender<Result<MachineId, BootsError>>,
-    },
-    Gave {
-        peer: IpAddr,
-        boot: BootId,
-        reply: oneshot::Sender<bool>,
-    },
-    Running {
-        machine: MachineId,
-        reply: oneshot::Sender<Option<Boot>>,
-    },
-    Next {
-        at: i64,
-        machine: MachineId,
-        plan: NextPlan,
-        order: OrderId,
-        reply: oneshot::Sender<Option<BootTicket>>,
-    },
-    NextFailed {
-        at: i64,
-        machine: MachineId,
-        detail: String,
-    },
 }
 
 /// Returns the time as boots keep it: milliseconds since 1970.

@@ -3,257 +3,45 @@
 mod away;
 #[cfg(test)]
 mod away_tests;
+mod error;
 mod files;
 mod inventory;
 mod ipv6;
+mod running;
 mod sockets;
+mod watcher;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kiln_builder::store::Store as Artifacts;
-use kiln_builder::trust::TrustError;
-use kiln_inventory::{Database, Decision, Lease, Place, Sighting, Store};
 use kiln_ipxe::{Endpoints, Https};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::error::ServeError;
 pub use self::files::FilesFault;
 pub(crate) use self::inventory::take as take_data;
+pub use self::running::Running;
 use self::sockets::{PlaneSockets, Sockets, WireSockets};
+use self::watcher::Watcher;
 use crate::bake::{Baker, BakerConfig};
-use crate::boots::{Boots, Exchange};
+use crate::boots::Boots;
 use crate::discovery::{Discovery, Vendors};
 use crate::hear::{self, Book};
-use crate::loaders::{LoadersError, OverTftp};
+use crate::loaders::OverTftp;
 use crate::notify::Notify;
 use crate::observe::{self, Observed};
 use crate::orders::Orders;
-use crate::secrets::{RingError, Secrets};
+use crate::secrets::Secrets;
 use crate::settings::{HttpsSettings, Settings};
-use crate::tls::{Tls, TlsError};
-use crate::view::{View, ViewError};
+use crate::tls::Tls;
+use crate::view::View;
 use crate::webhook::Hooks;
-use crate::{api, dhcp, http, loaders, router, tftp};
-
-/// How long the last events may take to be written.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// The server does not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The leases of the server before cannot be read, or new ones not be kept.
-    #[error("the leases cannot be kept")]
-    Journal(#[source] dhcp::journal::JournalError),
-    /// A folder cannot be made.
-    #[error("cannot make the folder {}", .0.display())]
-    MakeDir(PathBuf, #[source] io::Error),
-    /// Another server uses the same data.
-    #[error("another `kiln serve` uses {}; stop it, or give this one its own data-dir", .0.display())]
-    Locked(PathBuf),
-    /// The lock of the data cannot be taken.
-    #[error("cannot lock {}", .0.display())]
-    Lock(PathBuf, #[source] io::Error),
-    /// The inventory cannot be opened.
-    #[error("cannot open the inventory {0}")]
-    OpenInventory(Database, #[source] kiln_inventory::StoreError),
-    /// The inventory cannot be reached, and nothing is known of what is in it.
-    #[error(
-        "the inventory {database} is away, and {why}, so that there is nothing to start with; start the server of the \
-         database first, or correct `[inventory] database`"
-    )]
-    NothingKnown {
-        /// Which one.
-        database: Database,
-        /// Why nothing is known.
-        why: String,
-        /// Why it cannot be reached.
-        source: kiln_inventory::StoreError,
-    },
-    /// The artifact store cannot be opened.
-    #[error("cannot open the artifact store {}", .0.display())]
-    OpenArtifacts(PathBuf, #[source] kiln_builder::store::StoreError),
-    /// Machines and images cannot be read.
-    #[error("cannot read what to serve")]
-    LoadView(#[source] ViewError),
-    /// The key that builds are signed with cannot be made or read.
-    #[error("no key to sign builds with")]
-    Key(#[source] TrustError),
-    /// The keys of secrets cannot be read.
-    #[error("the secrets of machines cannot be opened")]
-    Secrets(#[source] RingError),
-    /// The loaders cannot be had.
-    #[error("no loaders to serve")]
-    Loaders(#[source] LoadersError),
-    /// HTTPS cannot be served.
-    #[error("cannot serve HTTPS")]
-    Tls(#[source] TlsError),
-    /// A port is taken.
-    #[error(
-        "{what} port {address} is in use; find the other program with `ss -lpn`, or set another [{what}] port"
-    )]
-    InUse {
-        /// `http` or `tftp`.
-        what: &'static str,
-        /// Where.
-        address: SocketAddr,
-    },
-    /// A port below 1024 is not allowed.
-    #[error(
-        "not allowed to open {what} port {address}; run as root or give the program CAP_NET_BIND_SERVICE"
-    )]
-    NotAllowed {
-        /// `http` or `tftp`.
-        what: &'static str,
-        /// Where.
-        address: SocketAddr,
-    },
-    /// No interface has the address.
-    #[error(
-        "no interface has the address {address}; add it (`ip address add {address}/{prefix} dev {interface}`) or correct [[subnet]] address"
-    )]
-    NoAddress {
-        /// The address.
-        address: IpAddr,
-        /// Length of the prefix of its subnet.
-        prefix: u8,
-        /// Interface of its subnet.
-        interface: String,
-    },
-    /// A port cannot be opened for another reason.
-    #[error("cannot open {what} port {address}")]
-    Bind {
-        /// `http` or `tftp`.
-        what: &'static str,
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The DHCP port cannot be opened.
-    #[error("cannot serve DHCP")]
-    Dhcp(#[source] dhcp::BindError),
-    /// The port of DHCPv6 cannot be opened.
-    #[error("cannot serve DHCPv6")]
-    Dhcp6(#[source] dhcp::v6::Bind6Error),
-    /// What we call ourselves by DHCPv6 cannot be read or kept.
-    #[error("cannot keep the name of this server for DHCPv6 in {}", .0.display())]
-    ServerId(PathBuf, #[source] io::Error),
-    /// Router advertisements cannot be sent.
-    #[error("cannot advertise IPv6")]
-    Router(#[source] router::RouterError),
-    /// A subnet cannot be served as the settings describe it.
-    #[error("subnet {0} cannot be served")]
-    Subnet(String, #[source] dhcp::SubnetError),
-    /// Something listens on the control socket that does not have our data.
-    #[error(
-        "another program listens on the socket {}; stop it, or set another [server] socket", .0.display()
-    )]
-    SocketInUse(PathBuf),
-    /// The control socket cannot be made.
-    #[error("cannot make the socket {}", .0.display())]
-    Socket(PathBuf, #[source] io::Error),
-}
-
-/// A running server.
-#[derive(Debug)]
-pub struct Running {
-    http: Vec<http::Server>,
-    https: Vec<http::Server>,
-    tftp: Vec<tftp::Server>,
-    api: Option<SocketAddr>,
-    socket: PathBuf,
-    metrics: Option<SocketAddr>,
-    stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-    tracker: JoinHandle<()>,
-    died: mpsc::Receiver<String>,
-    ledger: Option<dhcp::Ledger>,
-    _lock: std::fs::File,
-}
-
-impl Running {
-    /// Returns where the boot plane of the first subnet listens.
-    pub fn http_addr(&self) -> Option<SocketAddr> {
-        self.http.first().map(http::Server::local_addr)
-    }
-
-    /// Returns where the boot plane of the first subnet listens for HTTPS.
-    pub fn https_addr(&self) -> Option<SocketAddr> {
-        self.https.first().map(http::Server::local_addr)
-    }
-
-    /// Returns where TFTP of the first subnet listens.
-    pub fn tftp_addr(&self) -> Option<SocketAddr> {
-        self.tftp.first().map(tftp::Server::local_addr)
-    }
-
-    /// Returns where the control plane listens on the network.
-    pub const fn api_addr(&self) -> Option<SocketAddr> {
-        self.api
-    }
-
-    /// Returns the unix socket of the control plane.
-    pub fn socket_path(&self) -> &Path {
-        &self.socket
-    }
-
-    /// Returns where metrics are served.
-    pub const fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.metrics
-    }
-
-    /// Returns every lease, also those that have ended.
-    pub fn leases(&self) -> Vec<Lease> {
-        self.ledger.as_ref().map(dhcp::Ledger::leases).unwrap_or_default()
-    }
-
-    /// Waits until a part of the server dies, and says which. Pends while all is well.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn failed(&mut self) -> String {
-        match self.died.recv().await {
-            Some(what) => what,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Returns what TFTP has counted on all addresses together.
-    pub fn tftp_counts(&self) -> tftp::Counts {
-        self.tftp.iter().map(|server| server.stats().counts()).sum()
-    }
-
-    /// Stops: no new work, transfers under way get some seconds, every event is written.
-    pub async fn shutdown(self) {
-        self.stop.cancel();
-        let tftp::Counts { requests, done, broken, bytes, .. } = self.tftp_counts();
-        tracing::info!(requests, done, broken, bytes, "TFTP ends");
-        // The writer of leases ends when nobody can give it any.
-        drop(self.ledger);
-        for server in self.tftp {
-            server.shutdown().await;
-        }
-        for server in self.http.into_iter().chain(self.https) {
-            server.shutdown().await;
-        }
-        for task in self.tasks {
-            let _ = task.await;
-        }
-        let _ = std::fs::remove_file(&self.socket);
-        // Every sender is gone by now, so that the tracker writes what it has and ends; unless a transfer outlived
-        // its grace.
-        let _ = tokio::time::timeout(GRACE, self.tracker).await;
-    }
-}
+use crate::{api, dhcp, http, loaders, tftp};
 
 /// Starts the server. When it fails, nothing is left running.
 ///
@@ -589,25 +377,6 @@ fn bind_control(path: &Path) -> Result<UnixListener, ServeError> {
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     std::fs::rename(&new, path).map_err(fail)?;
     Ok(listener)
-}
-
-/// What DHCP sees goes to the boot tracker.
-struct Watcher(Boots, Discovery);
-
-impl dhcp::Observer for Watcher {
-    fn seen(&self, sighting: &Sighting, decision: Option<&Decision>, event: dhcp::DhcpEvent) {
-        let fresh = event.kind == Some(dhcp::ReplyKind::Offer);
-        // Without a machine there is no boot that it could be about.
-        let decision = decision.filter(|decision| decision.machine.is_some());
-        let answer = event.kind.map(dhcp::ReplyKind::as_str);
-        let exchange = Exchange { asked: event.asked.as_str(), answer, note: event.note.as_str() };
-        let address = event.address.map(Into::into);
-        self.0.exchanged(sighting, decision, fresh, address, Some(exchange));
-    }
-
-    fn unknown(&self, sighting: &Sighting, place: Place) {
-        self.1.seen(sighting, place);
-    }
 }
 
 #[cfg(test)]

@@ -9,28 +9,26 @@
 //! {"end":4711,"sha256":"…"}           lines before this one, and their hash
 //! ```
 
+mod lines;
+mod tables;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, BufRead, Read as _, Write};
+use std::io::{self, BufRead, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::db::{Arg, Tx, query, query_made};
+use self::lines::{FORM, Line, Lines, Out};
+use self::tables::{arg, catalog, in_order, last_id, select, set_last_id};
+use super::db::{query, query_made};
 use super::row::json;
 use super::{SQLITE, Store, StoreError};
 use crate::Lease;
 
-/// Version of the form.
-const FORM: u32 = 1;
 /// Rows that are read at a time.
 const PAGE: i64 = 1000;
-/// The longest line: facts of a machine and logs of a kernel are far below.
-const LONGEST: u64 = 64 << 20;
-/// Tables that others refer to; they come first.
-const FIRST: [&str; 3] = ["servers", "machines", "boots"];
 /// What an inventory without these is empty of.
 const CONTENT: &str = "SELECT (SELECT count(*) FROM machines) + (SELECT count(*) FROM documents) \
                        + (SELECT count(*) FROM boots) + (SELECT count(*) FROM changes)";
@@ -76,58 +74,6 @@ pub enum BackupError {
     /// There is something already.
     #[error("the inventory is not empty: {0} machines, boots and changes would be replaced")]
     NotEmpty(i64),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Head {
-        #[serde(rename = "kiln-backup")]
-        form: u32,
-        schema: i64,
-        made: i64,
-    },
-    Table {
-        table: String,
-        columns: Vec<String>,
-        last: Option<i64>,
-    },
-    Row(Vec<Value>),
-    Lease {
-        lease: Lease,
-    },
-    File {
-        file: String,
-        hex: String,
-    },
-    End {
-        end: u64,
-        sha256: String,
-    },
-}
-
-/// The columns of each table, and whether they hold numbers.
-type Catalog = BTreeMap<String, Vec<(String, bool)>>;
-
-/// Writes lines and sums them.
-struct Out<'w> {
-    to: &'w mut (dyn Write + Send),
-    sum: Sha256,
-    lines: u64,
-}
-
-impl Out<'_> {
-    fn line(&mut self, line: &str) -> Result<(), BackupError> {
-        let write = |to: &mut (dyn Write + Send)| {
-            to.write_all(line.as_bytes())?;
-            to.write_all(b"\n")
-        };
-        write(self.to).map_err(|error| BackupError::File("write", error))?;
-        self.sum.update(line.as_bytes());
-        self.sum.update(b"\n");
-        self.lines += 1;
-        Ok(())
-    }
 }
 
 impl Store {
@@ -282,82 +228,6 @@ pub fn verify_backup(from: &mut (dyn BufRead + Send)) -> Result<BackupSummary, B
     Ok(summary)
 }
 
-/// Reads lines, sums them and counts what is in them. The last one is checked and not returned.
-struct Lines<'r> {
-    from: &'r mut (dyn BufRead + Send),
-    sum: Sha256,
-    lines: u64,
-    table: Option<String>,
-}
-
-impl<'r> Lines<'r> {
-    fn new(from: &'r mut (dyn BufRead + Send)) -> Self {
-        Self { from, sum: Sha256::new(), lines: 0, table: None }
-    }
-
-    const fn damaged(&self, what: &'static str) -> BackupError {
-        BackupError::Damaged { line: self.lines, what }
-    }
-
-    fn next(&mut self, summary: &mut BackupSummary) -> Result<Option<Line>, BackupError> {
-        let mut text = Vec::new();
-        let mut from = (&mut *self.from).take(LONGEST);
-        let read = from.read_until(b'\n', &mut text);
-        read.map_err(|error| BackupError::File("read", error))?;
-        self.lines += 1;
-        if text.last() != Some(&b'\n') {
-            return Err(self.damaged("the file ends here"));
-        }
-        let line =
-            serde_json::from_slice(&text).map_err(|_| self.damaged("no line of a backup"))?;
-        if (self.lines == 1) != matches!(line, Line::Head { .. }) {
-            return Err(self.damaged("another first line"));
-        }
-        match &line {
-            Line::Head { form, schema: made_from, made } => {
-                if *form > FORM || *made_from > schema() {
-                    return Err(BackupError::TooNew(*made_from));
-                }
-                (summary.made, summary.schema) = (*made, *made_from);
-            }
-            Line::Table { table, columns, .. } => {
-                let plain = |name: &String| {
-                    name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-                };
-                if !plain(table) || !columns.iter().all(plain) || summary.rows.contains_key(table) {
-                    return Err(self.damaged("an unknown table"));
-                }
-                summary.rows.insert(table.clone(), 0);
-                self.table = Some(table.clone());
-            }
-            Line::Row(_) => {
-                let rows = self.table.as_ref().and_then(|table| summary.rows.get_mut(table));
-                match rows {
-                    Some(rows) => *rows += 1,
-                    None => return Err(self.damaged("a row without its table")),
-                }
-            }
-            Line::Lease { .. } => summary.leases += 1,
-            Line::File { file, .. } => summary.files.push(file.clone()),
-            Line::End { end, sha256 } => {
-                let sum = std::mem::take(&mut self.sum);
-                let sum = kiln_types::Digest::from_bytes(sum.finalize().into()).hex();
-                if *end != self.lines - 1 || *sha256 != sum {
-                    return Err(self.damaged("the sum of all lines is another"));
-                }
-                let mut more = [0];
-                return match self.from.read(&mut more) {
-                    Ok(0) => Ok(None),
-                    Ok(_) => Err(self.damaged("there is more behind the end")),
-                    Err(error) => Err(BackupError::File("read", error)),
-                };
-            }
-        }
-        self.sum.update(&text);
-        Ok(Some(line))
-    }
-}
-
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -366,89 +236,6 @@ fn now() -> i64 {
 /// The newest migration of this program; both kinds of database are numbered alike.
 fn schema() -> i64 {
     SQLITE.iter().map(|migration| migration.version).max().unwrap_or(0)
-}
-
-fn in_order(mut catalog: Catalog) -> Vec<(String, Vec<(String, bool)>)> {
-    let first: Vec<_> = FIRST.iter().filter_map(|name| catalog.remove_entry(*name)).collect();
-    first.into_iter().chain(catalog).collect()
-}
-
-async fn catalog(tx: &mut Tx) -> Result<Catalog, StoreError> {
-    let columns = match tx {
-        Tx::Sqlite(_) => {
-            "SELECT m.name, c.name, lower(c.type) FROM sqlite_schema m, pragma_table_info(m.name) c \
-             WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name NOT LIKE '_sqlx%' \
-             ORDER BY m.name, c.cid"
-        }
-        Tx::Postgres(_) => {
-            "SELECT table_name::text, column_name::text, data_type::text \
-             FROM information_schema.columns WHERE table_schema = current_schema() \
-             AND table_name NOT LIKE '\\_sqlx%' ORDER BY table_name, ordinal_position"
-        }
-    };
-    let rows: Vec<(String, String, String)> =
-        query(columns).fetch_all(tx).await.map_err(StoreError::reading("its tables"))?;
-    let mut catalog = Catalog::new();
-    for (table, column, kind) in rows {
-        catalog.entry(table).or_default().push((column, kind != "text"));
-    }
-    Ok(catalog)
-}
-
-/// The rows of a table, each with its place, from a place on.
-fn select(tx: &Tx, table: &str, columns: &[String]) -> String {
-    let all = columns.join(", ");
-    let row = match tx {
-        Tx::Sqlite(_) => format!("json_array({all})"),
-        Tx::Postgres(_) => format!("json_build_array({all})::text"),
-    };
-    if columns.iter().any(|name| name == "id") {
-        format!("SELECT id, {row} FROM {table} WHERE id > $1 ORDER BY id LIMIT $2")
-    } else {
-        format!("SELECT CAST(0 AS BIGINT), {row} FROM {table} ORDER BY {all} LIMIT $2 OFFSET $1")
-    }
-}
-
-/// Returns the last id that a table gave, so that none is given twice.
-async fn last_id(tx: &mut Tx, table: &str) -> Result<Option<i64>, StoreError> {
-    let last = match tx {
-        Tx::Sqlite(_) => "SELECT seq FROM sqlite_sequence WHERE name = $1",
-        Tx::Postgres(_) => {
-            "SELECT pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass) FROM \
-             information_schema.columns WHERE table_schema = current_schema() AND table_name = $1 \
-             AND column_name = 'id' AND is_identity = 'YES'"
-        }
-    };
-    let row: Option<(Option<i64>,)> = query(last)
-        .bind(table)
-        .fetch_optional(tx)
-        .await
-        .map_err(StoreError::reading("the last ids"))?;
-    Ok(row.and_then(|(last,)| last))
-}
-
-async fn set_last_id(tx: &mut Tx, table: &str, last: i64) -> Result<(), StoreError> {
-    let failed = |source| StoreError::writing("the last ids", source);
-    if matches!(tx, Tx::Sqlite(_)) {
-        let forget = "DELETE FROM sqlite_sequence WHERE name = $1";
-        query(forget).bind(table).execute(&mut *tx).await.map_err(failed)?;
-        let set = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
-        query(set).bind(table).bind(last).execute(tx).await.map_err(failed)?;
-    } else {
-        let set = "SELECT setval(pg_get_serial_sequence($1, 'id'), $2) WHERE $2 > 0";
-        query(set).bind(table).bind(last).execute(tx).await.map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn arg(value: Value, number: bool) -> Option<Arg> {
-    Some(match (value, number) {
-        (Value::Null, true) => Arg::Int(None),
-        (Value::Null, false) => Arg::Text(None),
-        (Value::Number(value), true) => Arg::Int(Some(value.as_i64()?)),
-        (Value::String(value), false) => Arg::Text(Some(value)),
-        _ => return None,
-    })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

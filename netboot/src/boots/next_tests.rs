@@ -1,7 +1,8 @@
 //! Systems that go on with the next server, and boots that running systems start.
 
 use super::tests::{MACHINE, Rig, report, reports};
-use kiln_inventory::{Asker, Firmware, Outcome};
+use kiln_inventory::{Asker, Firmware, Outcome, Phase};
+use kiln_types::{Arch, Digest};
 
 use super::*;
 

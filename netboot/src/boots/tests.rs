@@ -3,10 +3,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kiln_inventory::{
-    Artifact, Asker, Boot, BootPlan, Firmware, ImageVersion, NewMachine, Outcome, Plan, Snapshot,
-    UnknownMachines, decide,
+    Artifact, Asker, Boot, BootPlan, Firmware, ImageVersion, NewMachine, Outcome, Phase, Plan,
+    Snapshot, UnknownMachines, decide,
 };
-use kiln_types::Arch;
+use kiln_types::{Arch, Digest, Mac};
 
 use super::*;
 

@@ -1,24 +1,23 @@
 //! The task that owns what is known of running boots.
 
+mod begin;
+mod system;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use kiln_inventory::{
-    Asker, Boot, BootEvent, BootId, Database, Decision, MachineId, NewBoot, Outcome, Phase, Plan,
-    SeenFacts, Sighting, Store, StoreError, StoredFacts,
+    Boot, BootEvent, BootId, Database, MachineId, Outcome, Phase, Sighting, Store, StoreError,
 };
-use kiln_ipxe::BootTicket;
-use kiln_types::{ImageRef, Mac};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::active::{Active, begins_anew};
-use super::align;
+use super::active::Active;
+use super::message::Message;
 use super::pending::Pending;
-use super::secret::same;
-use super::{BootsError, Exchange, Identity, Message, Report, Reports, ScriptBy, Told, Transfer};
+use super::{Transfer, now_ms};
 use crate::discovery::Discovery;
 use crate::observe::COUNTS;
 
@@ -28,21 +27,7 @@ const BATCH: usize = 256;
 const MAX_EVENTS: usize = 400;
 /// Those among them of files that were asked for in vain.
 const MAX_VAIN: usize = 40;
-/// Characters of what a system says in one event.
-const MAX_DETAIL: usize = 512;
-/// Times that one boot may tell something besides its timeline.
-const MAX_TOLD: usize = 32;
-/// Refusals that are told of one boot.
-const MAX_INTRUDERS: usize = 3;
-/// Times that a loader may fetch the machine's own segment: what broke off is fetched again.
-const MAX_SEGMENTS: usize = 16;
-/// How long the key for it works after the loader was seen at work last.
-const KEY_LIFETIME_MS: i64 = 15 * 60_000;
-/// Boots of machines that nobody has added, which run at a time, and how long each has its place at least.
-const MAX_STRANGERS: usize = 64;
-const STRANGER_MS: i64 = 600_000;
-/// Addresses of which is known who has them; in a network of another server anyone may claim any.
-const MAX_WHO: usize = 1 << 16;
+
 /// The task's own state. Bounded by the number of machines in the inventory and of addresses in the subnets.
 pub(super) struct Tracker {
     pub(super) store: Store,
@@ -115,7 +100,7 @@ impl Tracker {
                 }
             }
         }
-        let boots = self.store.abandon_boots(super::now_ms()).await?;
+        let boots = self.store.abandon_boots(now_ms()).await?;
         if boots > 0 {
             tracing::info!(boots, "boots abandoned at restart");
         }
@@ -216,98 +201,6 @@ impl Tracker {
         Ok(())
     }
 
-    async fn seen(
-        &mut self,
-        at: i64,
-        sighting: &Sighting,
-        decision: &Decision,
-        fresh: bool,
-        address: Option<IpAddr>,
-        exchange: Option<Exchange>,
-    ) -> Result<(), StoreError> {
-        let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
-        let id = machine.id;
-        if matches!(decision.plan, Plan::Boot(_) | Plan::Refuse) {
-            let current = self.active.get(&id);
-            if current.is_none_or(|active| begins_anew(active, at, sighting.asker, fresh)) {
-                self.open(at, sighting, decision, address).await?;
-            }
-        }
-        if let Some(address) = address {
-            self.by_address.insert(address, id);
-        }
-        let Some(active) = self.active.get_mut(&id) else { return Ok(()) };
-        if address.is_some_and(|address| active.takes(address)) {
-            self.pending.boot(&active.boot);
-        }
-        if active.boot.firmware.is_none() && sighting.firmware.is_some() {
-            active.boot.firmware = sighting.firmware;
-            self.pending.boot(&active.boot);
-        }
-        if active.boot.ended.is_some() {
-            return Ok(());
-        }
-        if sighting.asker != Asker::System {
-            active.loading = active.loading.max(at);
-        }
-        if active.tells_of(sighting.asker, exchange.is_some()) {
-            let boot = active.boot.id;
-            let detail = in_words(sighting.asker, exchange, address);
-            self.event(boot, BootEvent::new(at, Phase::Dhcp, detail));
-        }
-        Ok(())
-    }
-
-    async fn open(
-        &mut self,
-        at: i64,
-        sighting: &Sighting,
-        decision: &Decision,
-        address: Option<IpAddr>,
-    ) -> Result<(), StoreError> {
-        let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
-        if !self.has_room(at, machine.id) {
-            return Ok(());
-        }
-        let plan = match &decision.plan {
-            Plan::Boot(plan) => Some(plan),
-            _ => None,
-        };
-        // The machine came through its firmware, whatever its system was told to start.
-        let known = [self.next.remove(&machine.id), self.active.remove(&machine.id)];
-        for old in known.into_iter().flatten() {
-            self.by_boot.remove(&old.boot.id);
-            self.give_up(at, old.boot);
-        }
-        let boot = self
-            .store
-            .open_boot(&NewBoot {
-                machine: machine.id,
-                machine_name: machine.spec.name.clone(),
-                mac: sighting.mac,
-                firmware: sighting.firmware,
-                image: plan.map(|p| p.image.clone()).or_else(|| wanted_image(decision)),
-                version: plan.map(|p| p.version),
-                arch: plan.map(|p| p.arch),
-                address,
-                started: at,
-            })
-            .await?;
-        tracing::info!(boot = boot.id.0, machine = boot.machine_name, mac = %boot.mac, "boot begins");
-        COUNTS.boot_begins();
-        let id = boot.id;
-        self.by_boot.insert(id, machine.id);
-        self.active.insert(machine.id, Active { refused: plan.is_none(), ..Active::new(boot) });
-        self.store.forget_tokens(machine.id, id).await?;
-        self.store.close_orders(machine.id, id, at).await?;
-        if plan.is_none() {
-            let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
-            let detail = format!("refused: {}", why.join("; "));
-            self.event(id, BootEvent::new(at, Phase::Failed, detail));
-        }
-        Ok(())
-    }
-
     /// Ends a boot that another one follows.
     pub(super) fn give_up(&mut self, at: i64, mut boot: Boot) {
         if boot.ended.is_none() {
@@ -315,63 +208,6 @@ impl Tracker {
             COUNTS.boot_ends(boot.outcome);
             boot.ended = Some(at);
             self.pending.boot(&boot);
-        }
-    }
-
-    async fn script(
-        &mut self,
-        at: i64,
-        peer: IpAddr,
-        sighting: &Sighting,
-        decision: &Decision,
-        by: ScriptBy,
-    ) -> Result<Option<BootTicket>, StoreError> {
-        let Some(machine) = decision.machine.as_ref() else { return Ok(None) };
-        let known = self.active.get(&machine.id);
-        if by != ScriptBy::Ipxe && known.is_some_and(|active| active.is_anothers(peer)) {
-            return Ok(None);
-        }
-        let Plan::Boot(plan) = &decision.plan else {
-            // A refusal that DHCP did not tell, because another server gives the addresses.
-            self.seen(at, sighting, decision, false, Some(peer), None).await?;
-            return Ok(None);
-        };
-        let current = self.active.get(&machine.id);
-        // Without its secrets it goes on from a server before, and its loader is done.
-        if current.is_none_or(|active| active.boot.ended.is_some() || active.secrets.is_none()) {
-            self.open(at, sighting, decision, Some(peer)).await?;
-        }
-        let Some(active) = self.active.get_mut(&machine.id) else { return Ok(None) };
-        // What is booted is settled here; the inventory may have changed since the DHCP packet.
-        active.boot.image = Some(plan.image.clone());
-        active.boot.version = Some(plan.version);
-        active.boot.arch = Some(plan.arch);
-        // The firmware said what it is before the loader did: iPXE after HTTP Boot says nothing of HTTP.
-        active.boot.firmware = active.boot.firmware.or(sighting.firmware);
-        active.fetches_from(peer);
-        let boot = active.boot.id;
-        let secrets = active.secrets.as_ref();
-        let ticket = secrets.map(|secrets| BootTicket { boot, machine_key: secrets.key.clone() });
-        active.loading = active.loading.max(at);
-        self.pending.boot(&active.boot);
-        self.by_address.insert(peer, machine.id);
-        if by != ScriptBy::Firmware {
-            self.event(boot, BootEvent::new(at, Phase::Script, plan.image.to_string()));
-        }
-        Ok(ticket)
-    }
-
-    /// Keeps what the program at an address said. The system that boots from it has nothing to add.
-    fn note_who(&mut self, address: IpAddr, sighting: &Sighting) {
-        let before = self.who.get(&address);
-        let room = before.is_some() || self.who.len() < MAX_WHO;
-        let adds = sighting.asker != Asker::System
-            || before.is_none_or(|before| before.mac != sighting.mac);
-        // What the firmware said counts: it is what decides about its loader.
-        let by_loader = sighting.asker == Asker::Ipxe
-            && before.is_some_and(|it| it.mac == sighting.mac && it.asker == Asker::Firmware);
-        if room && adds && !by_loader {
-            self.who.insert(address, sighting.clone());
         }
     }
 
@@ -415,179 +251,11 @@ impl Tracker {
         }
     }
 
-    async fn identity(
-        &mut self,
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        key: &str,
-    ) -> Result<Identity, BootsError> {
-        let store = self.store.clone();
-        let active = self.find(boot).ok_or(BootsError::Unknown)?;
-        let version = active.boot.version.ok_or(BootsError::Unknown)?;
-        let (is_from, begun) = (active.is_from(peer), active.phase >= Phase::Init);
-        let stale = at - active.loading > KEY_LIFETIME_MS;
-        let given = active.given.contains(&peer);
-        let refused = match &active.secrets {
-            Some(secrets) if !same(&secrets.key, key) => "with a key that is not that of this boot",
-            _ if !is_from => "from an address that is not the machine's",
-            None => "with a key from before this server started",
-            Some(_) if begun => "with a key that is used up: its system has reported already",
-            Some(_) if stale => "with a key whose time is over",
-            Some(secrets) if secrets.times >= MAX_SEGMENTS => {
-                "with a key that is used up: it was used too often"
-            }
-            Some(_) => "",
-        };
-        if !refused.is_empty() {
-            self.refuse(at, peer, boot, refused).await;
-            return Err(BootsError::Forbidden);
-        }
-        let active = self.find(boot).ok_or(BootsError::Unknown)?;
-        let secrets = active.secrets.as_mut().ok_or(BootsError::Forbidden)?;
-        if !secrets.given {
-            // Before the machine has it: a server that starts anew must know it.
-            if let Err(error) = store.keep_token(boot, &active.token_hash).await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    boot = boot.0,
-                    "not kept"
-                );
-                return Err(BootsError::NotKept);
-            }
-            secrets.given = true;
-        }
-        secrets.times += 1;
-        Ok(Identity {
-            boot,
-            peer,
-            given,
-            token: secrets.token.clone(),
-            hostname: active.boot.machine_name.clone(),
-            mac: active.boot.mac,
-            version,
-            address: active.boot.address,
-            started: active.boot.started,
-        })
-    }
-
-    /// Writes down that somebody was refused what belongs to a boot: in its timeline, where it takes no time and is no
-    /// step of the machine, and in the log of changes.
-    pub(super) async fn refuse(&mut self, at: i64, peer: IpAddr, boot: BootId, why: &str) {
-        let Some(active) = self.find(boot) else { return };
-        active.intruders += 1;
-        if active.intruders > MAX_INTRUDERS {
-            return;
-        }
-        let name = active.boot.machine_name.clone();
-        let detail = format!("refused {peer}, which came {why}");
-        tracing::warn!(%peer, boot = boot.0, machine = name, why, "refused");
-        self.pending.event(boot, BootEvent::new(at, Phase::Warning, detail));
-        let asked = serde_json::json!({"boot": boot.0, "why": why});
-        let store = self.store.acting(&peer.to_string());
-        if let Err(error) = store.record_denial("boot", &name, asked).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "a refusal cannot be written down");
-        }
-    }
-
     fn warn(&mut self, at: i64, boot: BootId, detail: String) {
         let Some(active) = self.find(boot).filter(|active| !active.warned) else { return };
         active.warned = true;
         tracing::warn!(boot = boot.0, machine = active.boot.machine_name, "{detail}");
         self.event(boot, BootEvent::new(at, Phase::Warning, detail));
-    }
-
-    fn reports(&mut self, at: i64, boot: BootId, Reports { uptime, reports }: Reports) {
-        let Some(active) = self.find(boot) else { return };
-        // An older kiln-init does not say how long its kernel has run; it was at least as long as to its last report.
-        let uptime = uptime.or_else(|| reports.iter().filter_map(|report| report.millis).max());
-        let mut start = active.boot.kernel_start;
-        if let Some(uptime) = uptime
-            && active.boot.outcome == Outcome::Booting
-        {
-            let better = Some(align::kernel_start(start, at, uptime, active.loading));
-            if better != start {
-                start = better;
-                active.boot.kernel_start = better;
-                let changed = active.boot.clone();
-                self.pending.boot(&changed);
-            }
-        }
-        // What the server sees for itself is not the machine's to say.
-        for report in reports.into_iter().filter(|report| report.phase >= Phase::Init) {
-            let detail: String =
-                report.detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
-            let Report { phase, millis, took, .. } = report;
-            let at = start.zip(millis).map_or(at, |(start, m)| align::place(start, m, at));
-            self.event(boot, BootEvent { millis, took, ..BootEvent::new(at, phase, detail) });
-        }
-    }
-
-    /// Keeps what a machine tells besides its timeline. Not more often than an honest one does.
-    async fn told(
-        &mut self,
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        token: &str,
-        told: Told,
-    ) -> Result<(), BootsError> {
-        let machine = self.proven(at, peer, boot, token).await?;
-        let active = self.find(boot).ok_or(BootsError::Unknown)?;
-        active.told += 1;
-        if active.told > MAX_TOLD {
-            return Err(BootsError::TooOften);
-        }
-        let mac = active.boot.mac;
-        let result = match told {
-            Told::Facts(text) if machine.is_unknown() => match serde_json::from_str(&text) {
-                Ok(facts) => self.describe(mac, SeenFacts { boot, at, facts }).await,
-                Err(_) => Ok(()),
-            },
-            Told::Facts(facts) => {
-                self.store.set_facts(machine, &StoredFacts { boot, at, facts }).await
-            }
-            Told::KernelLog(log) => self.store.add_kernel_log(boot, at, &log).await,
-        };
-        result.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, boot = boot.0, "not kept");
-            BootsError::NotKept
-        })
-    }
-
-    /// Keeps what a machine says of itself that nobody has added.
-    async fn describe(&self, mac: Mac, told: SeenFacts) -> Result<(), StoreError> {
-        let news = self.store.describe_discovered(mac, told).await?;
-        if let (Some(entry), Some(discovery)) = (news, &self.discovery) {
-            discovery.news(entry);
-        }
-        Ok(())
-    }
-
-    /// Makes room for the boot of a machine that nobody has added: anyone can make such machines up. Returns whether there
-    /// is any.
-    fn has_room(&mut self, at: i64, machine: MachineId) -> bool {
-        let strangers = self.active.iter().filter(|(id, _)| id.is_unknown());
-        if !machine.is_unknown()
-            || self.active.contains_key(&machine)
-            || strangers.count() < MAX_STRANGERS
-        {
-            return true;
-        }
-        let strangers = self.active.iter().filter(|(id, _)| id.is_unknown());
-        let oldest = strangers.min_by_key(|(_, active)| active.boot.started);
-        let Some((id, started)) = oldest.map(|(id, active)| (*id, active.boot.started)) else {
-            return false;
-        };
-        if at - started < STRANGER_MS {
-            return false;
-        }
-        if let Some(old) = self.active.remove(&id) {
-            self.by_boot.remove(&old.boot.id);
-            self.give_up(at, old.boot);
-        }
-        true
     }
 
     /// Adds one event to a boot, and lets it end the boot.
@@ -633,30 +301,5 @@ impl Tracker {
         }
         active.phase = active.phase.max(event.phase);
         self.pending.event(active.boot.id, event);
-    }
-}
-
-/// Returns the image that a machine is to run although it boots nothing now.
-fn wanted_image(decision: &Decision) -> Option<ImageRef> {
-    decision.settings.as_ref()?.image.as_ref().map(|said| said.value.clone())
-}
-
-/// Says what a program of the machine asked by DHCP, and what it got.
-fn in_words(asker: Asker, exchange: Option<Exchange>, address: Option<IpAddr>) -> String {
-    let asker = match asker {
-        Asker::Firmware => "firmware",
-        Asker::Ipxe => "ipxe",
-        Asker::System => "system",
-    };
-    match (exchange, address) {
-        (None, Some(address)) => format!("{asker} gets {address}"),
-        (None, None) => asker.to_owned(),
-        (Some(Exchange { asked, answer: Some(answer), .. }), Some(address)) => {
-            format!("{asker} {asked}, {answer} {address}")
-        }
-        (Some(Exchange { asked, answer: Some(answer), note }), None) => {
-            format!("{asker} {asked}, {answer}: {note}")
-        }
-        (Some(Exchange { asked, answer: None, note }), _) => format!("{asker} {asked}: {note}"),
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Map;
 use super::Plane;
 use super::body::Body;
 use super::listen::Caller;
-use super::routes::{bearer, not_found, refused, text};
+use super::reply::{bearer, not_found, refused, text};
 use crate::boots::BootsError;
 use crate::metadata::{self, Asker, Document, TemplateError};
 

@@ -7,6 +7,8 @@ mod listen;
 mod machine;
 mod metadata;
 mod orders;
+mod reply;
+mod reports;
 mod routes;
 mod told;
 mod transfers;

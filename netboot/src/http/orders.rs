@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Plane;
 use super::body::Body;
-use super::routes::{
-    REPORT_TIMEOUT, bearer, internal, no_content, not_found, query, refused, text,
-};
+use super::reply::{bearer, internal, no_content, not_found, query, refused, text};
+use super::reports::REPORT_TIMEOUT;
 use crate::boots::{BootsError, NextPlan};
 use crate::orders::PollError;
 

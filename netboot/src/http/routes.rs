@@ -1,10 +1,7 @@
 //! The few routes of the boot plane.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -16,19 +13,13 @@ use tokio::time::Instant;
 use super::body::{Body, Done, Sent};
 use super::file::{Answer, Ask, Content};
 use super::listen::Caller;
+use super::reply::{busy, internal, not_allowed, not_found, query, refused, text};
+use super::reports::{loader_failed, phone_home};
 use super::{Plane, machine, metadata, orders, told};
-use crate::boots::{BootsError, Report, Reports, Transfer, now_ms};
+use crate::boots::{BootsError, Transfer};
 use crate::made::{self, Made};
 use crate::memory;
 use crate::observe::{COUNTS, Route};
-
-/// The largest report that is read.
-const MAX_REPORT: usize = 64 << 10;
-/// How long a report may take to arrive.
-pub(super) const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the kernel of a machine had run when it sent its reports, in milliseconds.
-const UPTIME: &str = "kiln-uptime";
 
 const BINARY: &str = "application/octet-stream";
 /// EDK2 takes a file for a program by this type.
@@ -297,100 +288,6 @@ async fn machine_segment(
     }
 }
 
-/// Notes that a loader gave up. Every request has the same answer, so that nobody learns which boots there are.
-async fn loader_failed(
-    plane: &Plane,
-    peer: IpAddr,
-    boot: &str,
-    request: &Request<Incoming>,
-) -> Response<Body> {
-    if let Ok(boot) = boot.parse().map(BootId) {
-        let detail = failure(query(request, "what"), query(request, "error"));
-        plane.boots.loader_failed(peer, boot, detail).await;
-    }
-    let mut response = no_content();
-    // A loader that is told no length may wait for the end of the connection.
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-async fn phone_home(
-    plane: &Plane,
-    peer: IpAddr,
-    boot: &str,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    // Its own clock starts from here; a body that takes its time must not make the kernel younger.
-    let arrived = now_ms();
-    let Ok(boot) = boot.parse().map(BootId) else { return not_found() };
-    let Some(token) = bearer(&request) else {
-        return refused(peer, boot, BootsError::Forbidden);
-    };
-    let uptime = request.headers().get(UPTIME).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = Limited::new(request.into_body(), MAX_REPORT).collect();
-    let body = match tokio::time::timeout(REPORT_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "report too large\n"),
-        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "report too slow\n"),
-    };
-    let reports: Vec<Report> = match serde_json::from_slice(&body) {
-        Ok(reports) => reports,
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-    };
-    let reports = Reports { uptime, reports };
-    match plane.boots.reports(arrived, peer, boot, &token, reports).await {
-        Ok(()) => no_content(),
-        Err(error) => refused(peer, boot, error),
-    }
-}
-
-/// Returns the token that a request brings.
-pub(super) fn bearer(request: &Request<Incoming>) -> Option<String> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    value.strip_prefix("Bearer ").map(str::to_owned)
-}
-
-pub(super) fn refused(peer: IpAddr, boot: BootId, error: BootsError) -> Response<Body> {
-    tracing::warn!(%peer, boot = boot.0, error = &error as &dyn std::error::Error, "refused");
-    if error == BootsError::Forbidden {
-        COUNTS.refused.add(1);
-    }
-    let status = match error {
-        BootsError::Unknown => StatusCode::NOT_FOUND,
-        BootsError::Forbidden => StatusCode::FORBIDDEN,
-        BootsError::TooOften => StatusCode::TOO_MANY_REQUESTS,
-        BootsError::NotKept | BootsError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    text(status, format!("{error}\n"))
-}
-
-pub(super) fn no_content() -> Response<Body> {
-    let mut response = Response::new(Body::bytes(Bytes::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
-}
-
-/// Says by which methods a path can be asked for.
-fn not_allowed(path: &str) -> Response<Body> {
-    let first = path.trim_start_matches('/').split('/').next();
-    let allow = match first {
-        Some("loader" | "blob") => "GET, HEAD",
-        Some("script" | "machine" | "failed") => "GET",
-        Some("phone-home") => "POST",
-        _ => "GET, POST",
-    };
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    response
-}
-
-/// Tells a client to come back, when its turn did not come.
-fn busy() -> Response<Body> {
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "others are served; come back\n");
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    response
-}
-
 /// What a boot script asks when a file could not be had: whether others are served now. If so, it begins to count its
 /// attempts anew, so that a machine waits as long as it has to.
 fn turn(plane: &Plane) -> Response<Body> {
@@ -401,53 +298,10 @@ fn turn(plane: &Plane) -> Response<Body> {
     }
 }
 
-pub(super) fn not_found() -> Response<Body> {
-    text(StatusCode::NOT_FOUND, "not found\n")
-}
-
-pub(super) fn internal() -> Response<Body> {
-    text(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read this\n")
-}
-
-pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::bytes(text));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
-}
-
-pub(super) fn query<'a>(request: &'a Request<Incoming>, name: &str) -> Option<&'a str> {
-    let pairs = request.uri().query()?.split('&');
-    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
-}
-
 /// Returns the component in the name of a segment, fit for a listing.
-fn component(file: &str) -> String {
+pub(super) fn component(file: &str) -> String {
     let name = file.strip_suffix(".cpio.zst").unwrap_or(file);
     name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(64).collect()
-}
-
-/// Says in words what a loader reports by its script. Only what such a script can say gets through.
-fn failure(what: Option<&str>, error: Option<&str>) -> String {
-    let mut text = match what.map(component).as_deref() {
-        None | Some("") => "the loader gave up".to_owned(),
-        Some("boot") => "the loader cannot start the kernel".to_owned(),
-        Some("kernel") => "the loader cannot fetch the kernel".to_owned(),
-        Some("machine") => "the loader cannot fetch the segment of this machine".to_owned(),
-        Some(segment) => format!("the loader cannot fetch segment {segment}"),
-    };
-    let number = |text: &&str| {
-        (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    if let Some(error) = error.filter(number) {
-        text.push_str(": error ");
-        text.push_str(error);
-        text.push_str(" (https://ipxe.org/");
-        text.push_str(error);
-        text.push(')');
-    }
-    text
 }
 
 /// Returns what a timeline tells of a file that was sent, or that broke off.

@@ -9,7 +9,8 @@ use kiln_inventory::BootId;
 
 use super::Plane;
 use super::body::Body;
-use super::routes::{REPORT_TIMEOUT, bearer, no_content, not_found, refused, text};
+use super::reply::{bearer, no_content, not_found, refused, text};
+use super::reports::REPORT_TIMEOUT;
 use crate::boots::BootsError;
 use crate::facts;
 

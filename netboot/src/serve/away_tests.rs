@@ -2,9 +2,11 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use kiln_inventory::NewMachine;
+use kiln_inventory::{Database, Lease, NewMachine, Store};
 use kiln_types::Mac;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
