@@ -182,14 +182,15 @@ impl Edit<'_> {
     pub async fn renew_secrets(&mut self) -> Result<usize, StoreError> {
         let Some(seal) = self.store.seal.clone() else { return Ok(0) };
         // Every start of a server asks, and hardly any machine has secrets of its own there.
-        let rows: Vec<Row> = query(match self.tx {
+        let with_secrets = match self.tx {
             Tx::Sqlite(_) => {
                 "SELECT id, revision, spec FROM machines WHERE instr(spec, '\"secrets\"') > 0 ORDER BY id"
             }
             Tx::Postgres(_) => {
                 "SELECT id, revision, spec FROM machines WHERE strpos(spec, '\"secrets\"') > 0 ORDER BY id"
             }
-        })
+        };
+        let rows: Vec<Row> = query(with_secrets)
             .fetch_all(&mut self.tx)
             .await
             .map_err(StoreError::reading(MACHINES))?;
