@@ -358,7 +358,9 @@ async fn who_guesses_waits_and_is_written_down_but_not_without_bound() {
     assert_eq!(denied.len(), 30);
     assert_eq!((&denied[0]["verb"], &denied[0]["actor"]), (&json!("deny"), &json!("192.0.2.1")));
     assert_eq!(denied[29]["actor"], "token good");
-    assert!(!denied.iter().any(|row| row.to_string().contains("bbbb")), "no token is written down");
+    // Hashes are in the rows too, and have four of any letter now and then.
+    let told = |row: &Value| row.to_string().contains(&wrong[5..]);
+    assert!(!denied.iter().any(told), "no token is written down");
     rig.stop().await;
 }
 
