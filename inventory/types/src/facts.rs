@@ -271,9 +271,18 @@ impl Facts {
 
 /// Returns a text as one line of bounded length.
 pub fn line(text: &str) -> String {
-    let plain = text.chars().filter(|c| !c.is_control() && *c != '\u{fffd}');
+    let plain = text.chars().filter(|c| !is_hidden(*c));
     let cut: String = plain.take(TEXT).collect();
     cut.trim().to_owned()
+}
+
+/// Returns whether a character cannot be seen, stands for what cannot be read, or changes how others are shown.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fffd}'
+        )
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@
 //! | headers in which a proxy names a user, with `_` in the place of `-` | `access_tests::headers_of_a_proxy_let_nobody_in` |
 //! | fields that are nobody's to set (mass assignment) | `noun_tests::a_patch_changes_what_it_names_and_cannot_name_more_than_settings` |
 //! | markup, SQL and terminal escapes in names and values | `noun_tests::markup_and_sql_of_a_machine_are_data`, `cli::table` |
-//! | SQL in facts | `change_tests` of the inventory |
+//! | SQL, markup and 10 MB in facts, which machines tell on the boot plane | `http::hostile_tests::sql_markup_and_ten_megabytes_in_facts_change_nothing_else`, `change_tests` of the inventory |
 //! | bodies of 10 MB | `access_tests::ten_megabytes_are_refused_before_they_are_read` |
 //! | JSON 100 000 levels deep | `noun_tests::a_hundred_thousand_brackets_and_what_is_no_json_are_refused`, `http::damage_tests` |
 //! | URLs that lead into the server or its network (SSRF), `file:`, redirects | `webhook_tests`, `webhook::guard`, `webhook::post` |
+//! | registries that send a pull of an image to this host or its network | `oci::registry::guard` and its `tests` in the builder |
 //! | a MAC that somebody guessed | `http::secret_tests::no_route_tells_a_secret_to_who_knows_a_mac_and_follows_every_link` |
 //! | two requests in one, on the boot plane | `http::hostile_tests::one_request_is_never_taken_for_two` |
 //! | two requests in one, heads without end, slow bodies on the control plane | here |

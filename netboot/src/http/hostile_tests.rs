@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::metadata_tests::told;
 use super::tests::{LARGE, Rig, large, raw};
 
 fn status(answer: &str) -> u16 {
@@ -154,5 +155,66 @@ async fn each_port_refuses_what_belongs_to_the_other() {
     }
     assert_eq!(rig.get("/livez").await.status(), 200);
     server.shutdown().await;
+    rig.stop().await;
+}
+
+/// What a machine says of itself is data, whatever it looks like, and never more than a machine is made of
+/// (CVE-2019-10141).
+#[tokio::test]
+async fn sql_markup_and_ten_megabytes_in_facts_change_nothing_else() {
+    let rig = Rig::start().await;
+    let segment = told(&rig).await;
+    let path = format!("/agent/{}/facts", segment["boot"]);
+    let bearer = format!("Bearer {}", segment["token"].as_str().unwrap());
+    let own = &[("authorization", bearer.as_str())][..];
+    let before = rig.inventory.machines().await.unwrap();
+    let large = format!(r#"{{"kernel":"{}"}}"#, "x".repeat(10 << 20));
+    for path in [path.clone(), path.replace("/facts", "/kernel-log")] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {bearer}\r\n"
+        );
+        for length in [
+            format!("content-length: {}\r\n\r\n", large.len()),
+            format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n", large.len()),
+        ] {
+            let mut stream = TcpStream::connect(rig.address()).await.unwrap();
+            // Who is refused may be cut off before he has said all.
+            let _ = stream.write_all(format!("{head}{length}{large}").as_bytes()).await;
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!([0, 413].contains(&status(&answer)), "{path} {length}: {answer}");
+        }
+    }
+    for wrong in [
+        r#"{"system":"'; DROP TABLE machines; --"}"#,
+        r#"{"disks":{"$where":"1"}}"#,
+        r#"{"memory":{"total":"1 OR 1=1"}}"#,
+        r#"{"memory":{"total":1e400}}"#,
+    ] {
+        let answer = rig.send("POST", &path, own, wrong).await;
+        assert_eq!(answer.status().as_u16(), 400, "{wrong}");
+    }
+    for (said, kept) in [
+        ("'; DROP TABLE machines; --", "'; DROP TABLE machines; --"),
+        ("$1 ? :name %s\0\\", "$1 ? :name %s\\"),
+        ("<script>alert(1)</script>{{ 7*7 }}", "<script>alert(1)</script>{{ 7*7 }}"),
+        ("\u{202e}gnp.exe \u{1b}[2J", "gnp.exe [2J"),
+    ] {
+        let facts = serde_json::json!({
+            "system": {"vendor": said, "serial": said},
+            "kernel": said,
+            "'; --": said,
+        });
+        let answer = rig.send("POST", &path, own, &facts.to_string()).await;
+        assert_eq!(answer.status().as_u16(), 204, "{said}");
+        let found = rig.inventory.facts(before[0].id).await.unwrap().unwrap().facts;
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        assert_eq!(found["kernel"].as_str(), Some(kept), "{said}");
+        assert_eq!(found["system"]["serial"].as_str(), Some(kept), "{said}");
+        assert_eq!(found.get("'; --"), None);
+    }
+    assert_eq!(rig.inventory.machines().await.unwrap(), before);
+    assert_eq!(rig.get("/livez").await.status(), 200);
     rig.stop().await;
 }

@@ -90,6 +90,14 @@ pub enum RegistryError {
         /// Why.
         problem: String,
     },
+    /// It sends us to where only this host can go.
+    #[error("{host} cannot be trusted with that: {problem}")]
+    SentOn {
+        /// The host.
+        host: String,
+        /// Where to.
+        problem: String,
+    },
     /// It sends more than fits.
     #[error("{host} sends more than {limit} bytes for {what}")]
     TooLarge {

@@ -17,6 +17,7 @@ use reqwest::header::{ACCEPT, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use tokio::sync::Mutex;
 
+use super::guard::{self, Guard};
 use super::{RegistryError, RegistrySettings};
 use crate::oci::document::Descriptor;
 use crate::progress::Task;
@@ -113,6 +114,11 @@ impl Host {
             .https_only(!plain)
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS));
+        // A proxy looks for names itself, and settles what can be reached.
+        if !has_proxy() {
+            let guard = Guard::new(name);
+            http = http.redirect(guard.policy(MAX_REDIRECTS)).dns_resolver(guard);
+        }
         for (path, pem) in &certificates {
             let wrong = |problem: String| RegistryError::File { path: (*path).clone(), problem };
             let parsed = reqwest::Certificate::from_pem_bundle(pem)
@@ -356,7 +362,13 @@ impl Host {
             Some(Login::Basic(name, password)) => request.basic_auth(name, Some(password)),
             None => request,
         };
-        request.send().await.map_err(|error| self.unreachable(cause(&error)))
+        request.send().await.map_err(|error| match guard::sent_on(&error) {
+            Some(refused) => {
+                let (host, problem) = (self.name.clone(), refused.to_string());
+                RegistryError::SentOn { host, problem }
+            }
+            None => self.unreachable(cause(&error)),
+        })
     }
 
     /// Tells what is no matter of the network from what is, by the words that rustls has for it.
@@ -395,4 +407,11 @@ fn cause(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// Returns whether requests go by a proxy, as the environment says.
+fn has_proxy() -> bool {
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

@@ -1,6 +1,7 @@
 //! Registries (OCI distribution specification 1.1): manifests and blobs, with logins, mirrors, retries and limits.
 
 mod error;
+mod guard;
 mod host;
 mod login;
 mod settings;

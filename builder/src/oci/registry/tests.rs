@@ -267,3 +267,37 @@ async fn a_registry_that_does_not_encrypt_is_told_apart_from_one_that_is_not_the
     let error = Registries::new(Vec::new()).manifest(&reference, None).await.unwrap_err();
     assert!(error.to_string().contains("does not encrypt; if that is meant, set"), "{error}");
 }
+
+#[tokio::test]
+async fn a_registry_that_sends_us_to_a_metadata_service_is_not_followed() {
+    let bytes = b"layer";
+    for to in [
+        "http://169.254.169.254/latest",
+        "http://[fe80::1]/",
+        "http://0.0.0.0/",
+        "file:///etc/passwd",
+    ] {
+        let stub = Stub::start(vec![answer(307, &format!("location: {to}\r\n"), ""); 5]).await;
+        let mut file = tempfile::tempfile().unwrap();
+        let reference = stub.reference();
+        let registries = stub.registries();
+        let mut task = Silent.begin("", None);
+        let fetched = registries.blob(&reference, &blob(bytes), &mut file, &mut *task).await;
+        let error = fetched.unwrap_err().to_string();
+        assert!(!error.is_empty());
+        assert_eq!(file.metadata().unwrap().len(), 0, "{to}");
+        if to.starts_with("http:") {
+            assert!(error.contains("it sends on to"), "{to}: {error}");
+            assert_eq!(stub.lines().len(), 1, "it is not asked again");
+        }
+    }
+    // A registry on this host may send us to another port of it.
+    let store = Stub::start(vec![answer(200, "", "layer")]).await;
+    let to = format!("location: http://{}/store\r\n", store.address);
+    let stub = Stub::start(vec![answer(307, &to, "")]).await;
+    let mut file = tempfile::tempfile().unwrap();
+    let registries = stub.registries();
+    let mut task = Silent.begin("", None);
+    registries.blob(&stub.reference(), &blob(bytes), &mut file, &mut *task).await.unwrap();
+    assert_eq!(store.lines(), ["GET /store HTTP/1.1"]);
+}
