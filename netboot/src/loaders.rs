@@ -92,6 +92,13 @@ const SECURE_BOOT: &[EfiFile] = &[
         "grubaa64.efi",
     ),
 ];
+/// U-Boot for all 64-bit Raspberry Pis.
+const U_BOOT_RPI: EfiFile = EfiFile::new(
+    Arch::Arm64,
+    "u-boot-rpi",
+    "usr/lib/u-boot/rpi_arm64/u-boot.bin",
+    "u-boot-rpi.bin",
+);
 /// How long the start of the server waits for what not every machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -141,7 +148,7 @@ impl Loaders {
     /// Fails when it has none, or one that cannot be read.
     pub fn read(dir: &Path) -> Result<Self, LoadersError> {
         let (mut files, mut take_initrd) = (HashMap::new(), HashSet::new());
-        let efi = STUBS.iter().chain(SECURE_BOOT).map(|file| file.name);
+        let efi = STUBS.iter().chain(SECURE_BOOT).chain([&U_BOOT_RPI]).map(|file| file.name);
         let names = LOADERS.iter().chain(MORE_LOADERS).map(|loader| loader.name);
         for name in names.chain(efi) {
             let path = dir.join(name);
@@ -174,6 +181,11 @@ impl Loaders {
     /// Returns whether a loader hands an initrd to a kernel on UEFI as it asks for it.
     pub fn takes_initrd(&self, name: &str) -> bool {
         self.take_initrd.contains(name)
+    }
+
+    /// Returns U-Boot for Raspberry Pis, where they are to start that.
+    pub(crate) fn pi_u_boot(&self) -> Option<Bytes> {
+        self.files.get(U_BOOT_RPI.name).map(|(bytes, _)| bytes.clone())
     }
 
     /// Returns where a file of the firmware of Raspberry Pis is. The name has no part that leads out of the folder.
@@ -268,6 +280,9 @@ async fn files(settings: &Settings) -> Result<Loaders, LoadersError> {
     if settings.secure_boot {
         wanted.extend(SECURE_BOOT);
     }
+    if settings.u_boot_rpi {
+        wanted.push(&U_BOOT_RPI);
+    }
     wanted.retain(|file| !found.files.contains_key(file.name));
     if wanted.is_empty() {
         return Loaders::read(&dir);
@@ -284,7 +299,7 @@ async fn files(settings: &Settings) -> Result<Loaders, LoadersError> {
     tracing::warn!(
         error = &*error as &dyn std::error::Error,
         names,
-        "not fetched from Debian; machines that are to boot by UKI or GRUB cannot"
+        "not fetched from Debian; machines that are to boot by these cannot"
     );
     Loaders::read(&dir)
 }

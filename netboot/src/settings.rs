@@ -86,6 +86,8 @@ pub struct Settings {
     pub uki_signing: Option<Signing>,
     /// Whether the firmware of Raspberry Pis is fetched too, which is not free software.
     pub raspberry_pi: bool,
+    /// Whether U-Boot for Raspberry Pis is fetched too, which they then start in the place of the kernel.
+    pub u_boot_rpi: bool,
     /// Debian mirror for the loaders; without one, the one that the host's apt uses.
     pub mirror: Option<String>,
     /// What the server builds by itself.
@@ -292,6 +294,7 @@ impl Wire {
             loaders_dir: self.loaders.dir,
             secure_boot: self.loaders.secure_boot,
             raspberry_pi: self.loaders.raspberry_pi,
+            u_boot_rpi: self.loaders.u_boot_rpi,
             mirror: self.debian.check(problems).mirror,
             bake,
             trust,

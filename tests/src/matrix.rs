@@ -236,6 +236,12 @@ const ROWS: &[Row] = &[
         "its files by TFTP, signed boot.img by HTTP",
         "pi::a_raspberry_pi_4_gets_its_files_and_its_signed_image",
     ),
+    (
+        "Raspberry Pi 4, replayed",
+        "server",
+        "U-Boot by TFTP, then its script",
+        "pi::a_raspberry_pi_4_starts_u_boot_where_there_is_one",
+    ),
 ];
 
 /// How the cases of this run ended.

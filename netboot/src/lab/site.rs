@@ -173,6 +173,7 @@ impl Site {
             secure_boot: self.secure_boot,
             uki_signing: self.uki_signing.clone(),
             raspberry_pi: false,
+            u_boot_rpi: false,
             loaders_dir: Some(self.loaders.clone().unwrap_or_else(|| self.cache().join("loaders"))),
             mirror: None,
             bake: self.bake.clone(),

@@ -60,13 +60,13 @@ pub(super) async fn pi_firmware(settings: &Settings, dir: &Path) -> Result<(), B
     tokio::task::spawn_blocking(put).await?
 }
 
-/// Fetches files of UEFI through the signed chain, and puts each in its place in one step.
+/// Fetches files of UEFI, and U-Boot, through the signed chain, and puts each in its place in one step.
 pub(super) async fn efi_files(
     settings: &Settings,
     wanted: &[&'static EfiFile],
     dir: &Path,
 ) -> Result<(), BoxError> {
-    tracing::info!("fetching stubs and loaders of UEFI from Debian");
+    tracing::info!("fetching stubs and loaders from Debian");
     let fetcher = Fetcher::new(&Silent);
     let archive = Archive::open(archive(settings), &fetcher).await?;
     for arch in [Arch::X86_64, Arch::Arm64] {

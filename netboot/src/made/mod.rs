@@ -283,7 +283,11 @@ impl Made<'_> {
         let decision = decide(&self.view.snapshot(), &sighting);
         self.baker.hears(&decision, &sighting);
         let Plan::Boot(plan) = decision.plan.clone() else { return None };
+        let u_boot = self.loaders.pi_u_boot();
         let ticket = match file {
+            // U-Boot asks anew, and is told of the boot then.
+            "config.txt" if u_boot.is_some() => return Some(MadeFile::new(pi::U_BOOT_SETTINGS)),
+            pi::U_BOOT if u_boot.is_some() => return u_boot.map(MadeFile::new),
             // It is fetched once in a boot, and early.
             "config.txt" => self.boots.menu(peer, sighting, decision).await?,
             "cmdline.txt" => self.boots.ticket(peer, sighting, decision).await?,

@@ -25,6 +25,12 @@ fn config(ticket: &BootTicket) -> String {
     settings(&format!("{folder}/kernel"), &format!("{folder}/initrd"))
 }
 
+/// U-Boot, as the settings name it.
+pub(super) const U_BOOT: &str = "u-boot.bin";
+/// The settings with which the board starts it. It finds the devicetree that the firmware has read.
+pub(super) const U_BOOT_SETTINGS: &str =
+    "arm_64bit=1\nenable_uart=1\nos_check=0\nkernel=u-boot.bin\n";
+
 fn settings(kernel: &str, initrd: &str) -> String {
     format!(
         "arm_64bit=1\nenable_uart=1\nos_check=0\nkernel={kernel}\ninitramfs {initrd} followkernel\n"

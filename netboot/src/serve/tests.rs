@@ -36,6 +36,7 @@ pub(super) fn settings(dir: &TempDir) -> Settings {
         secure_boot: false,
         uki_signing: None,
         raspberry_pi: false,
+        u_boot_rpi: false,
         loaders_dir: Some(loaders),
         mirror: None,
         bake: crate::bake::BakeSettings::default(),

@@ -14,6 +14,8 @@ pub(super) struct WireLoaders {
     pub(super) secure_boot: bool,
     #[serde(default)]
     pub(super) raspberry_pi: bool,
+    #[serde(default)]
+    pub(super) u_boot_rpi: bool,
     sign_key: Option<PathBuf>,
     sign_cert: Option<PathBuf>,
     sign_command: Option<String>,

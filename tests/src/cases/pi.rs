@@ -27,7 +27,75 @@ pub(super) fn cases() -> Vec<Case> {
         Need::Tool("mcopy", "mtools"),
     ];
     let name = "pi::a_raspberry_pi_4_gets_its_files_and_its_signed_image";
-    vec![Case::new(name, &needs, gets_its_files)]
+    let by_u_boot = "pi::a_raspberry_pi_4_starts_u_boot_where_there_is_one";
+    vec![Case::new(name, &needs, gets_its_files), Case::new(by_u_boot, &needs[..3], starts_u_boot)]
+}
+
+/// The board is told to start U-Boot, which then asks for itself.
+fn starts_u_boot() -> anyhow::Result<()> {
+    const U_BOOT: &[u8] = b"in the place of U-Boot";
+    let image = image(Arch::Arm64)?;
+    let folder = tempfile::tempdir()?;
+    let loaders = folder.path().join("loaders");
+    fs::create_dir_all(&loaders)?;
+    fs::copy(store().join("cache/loaders/undionly.kpxe"), loaders.join("undionly.kpxe"))?;
+    fs::write(loaders.join("u-boot-rpi.bin"), U_BOOT)?;
+    let own = NewMachine { address: Some(OWN), ..Scene::machine("pi", MAC, &image) };
+    let (send, receive) = std::sync::mpsc::channel();
+    let other = move |lab: &mut Lab| Ok(send.send(lab.add_neighbour(&[(BRIDGE, BEFORE)])?)?);
+    let site = |site: Site| site.with_loaders(&loaders);
+    Scene::play_among(other, site, vec![own], async |scene| {
+        let board = receive.recv()?;
+        let work = move || -> anyhow::Result<Neighbour> {
+            board.enter()?;
+            let udp = broadcaster()?;
+            let pxe = [93, 2, 0, 0].to_vec();
+            let offer = exchange(&udp, &[vec![53, 1, 1], pxe, mark()])?;
+            ensure!(offer.kind == 2 && offer.yours == OWN, "the offer is {offer:?}");
+            takes_its_address(&board)?;
+            let config = String::from_utf8(tftp(&format!("{SERIAL}/config.txt"))?)?;
+            ensure!(config.contains("\nkernel=u-boot.bin\n"), "config.txt is {config}");
+            ensure!(!config.contains("initramfs"), "config.txt is {config}");
+            ensure!(tftp(&format!("{SERIAL}/u-boot.bin"))? == U_BOOT, "another program");
+            let class = [&[60, 12][..], b"U-Boot.armv8"].concat();
+            let offer = exchange(&udp, &[vec![53, 1, 1], vec![93, 2, 0, 22], class])?;
+            let file = offer.option(67).context("no boot file")?;
+            let script = tftp(std::str::from_utf8(file)?.trim_end_matches('\0'))?;
+            let text = String::from_utf8_lossy(&script).into_owned();
+            ensure!(text.contains("booti ${kernel_addr_r}"), "the script is {text}");
+            Ok(board)
+        };
+        let worked = tokio::task::spawn_blocking(|| std::thread::spawn(work).join()).await?;
+        let _board = worked.map_err(|_| anyhow::anyhow!("the board panicked"))??;
+        let boots = scene.inventory().boots(4).await?;
+        // It is one boot, of the board that began it.
+        let [boot] = boots.as_slice() else { bail!("the boots are {boots:?}") };
+        ensure!(boot.firmware == Some(Firmware::RaspberryPi), "the boot is {boot:?}");
+        Ok(scene)
+    })
+}
+
+/// What it says in option 97: which board it is, and its number.
+fn mark() -> Vec<u8> {
+    let mut mark = vec![97, 17, 0];
+    mark.extend(b"RPi4\x14\x31\xc0\x00\x32\x01\x36\xc2\x9f\xfe\xfd\xef");
+    mark
+}
+
+fn broadcaster() -> anyhow::Result<UdpSocket> {
+    let udp = UdpSocket::bind("0.0.0.0:68")?;
+    udp.set_broadcast(true)?;
+    udp.set_read_timeout(Some(Duration::from_secs(60)))?;
+    setsockopt(&udp, sockopt::BindToDevice, &"p0".into())?;
+    Ok(udp)
+}
+
+fn takes_its_address(board: &Neighbour) -> anyhow::Result<()> {
+    for own in [&["addr", "flush", "dev", "p0"][..], &["addr", "add", "10.77.0.20/24", "dev", "p0"]]
+    {
+        ensure!(board.command("ip").args(own).status()?.success(), "the address cannot be set");
+    }
+    Ok(())
 }
 
 const MAC: Mac = Mac::new([0xdc, 0xa6, 0x32, 1, 0x36, 0xc2]);
@@ -109,12 +177,7 @@ struct Fetched {
 
 /// Gets an address, and what the boot program asks for by TFTP, in its order.
 fn files(board: &Neighbour) -> anyhow::Result<Fetched> {
-    let udp = UdpSocket::bind("0.0.0.0:68")?;
-    udp.set_broadcast(true)?;
-    udp.set_read_timeout(Some(Duration::from_secs(60)))?;
-    setsockopt(&udp, sockopt::BindToDevice, &"p0".into())?;
-    let mut mark = vec![97, 17, 0];
-    mark.extend(b"RPi4\x14\x31\xc0\x00\x32\x01\x36\xc2\x9f\xfe\xfd\xef");
+    let (udp, mark) = (broadcaster()?, mark());
     let asks = [55, 14, 1, 3, 43, 60, 66, 67, 128, 129, 130, 131, 132, 133, 134, 135];
     let pxe = [93, 2, 0, 0, 94, 3, 1, 2, 1];
     let mut class = vec![60, 32];
@@ -132,10 +195,7 @@ fn files(board: &Neighbour) -> anyhow::Result<Fetched> {
     let wanted = [&[50, 4][..], &OWN.octets(), &[54, 4], &ADDRESS.octets()].concat();
     let ack = exchange(&udp, &[vec![53, 1, 3], wanted, mark, asks.to_vec()])?;
     ensure!(ack.kind == 5 && ack.yours == OWN, "the answer is {ack:?}");
-    for own in [&["addr", "flush", "dev", "p0"][..], &["addr", "add", "10.77.0.20/24", "dev", "p0"]]
-    {
-        ensure!(board.command("ip").args(own).status()?.success(), "the address cannot be set");
-    }
+    takes_its_address(board)?;
 
     let config = tftp(&format!("{SERIAL}/config.txt"))?;
     let config = String::from_utf8(config)?;
