@@ -211,4 +211,28 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn fuzzed_values_and_identifiers_are_read_or_refused() {
+        let samples: [&[u8]; 6] = [
+            b"ip:10.0.0.9,10.0.0.10",
+            b"hex:0102ff",
+            b"text:a b",
+            b"u16:7",
+            b"port 7",
+            b"1:52:54:00",
+        ];
+        kiln_fuzz::check("dhcp-value", &samples, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            if let Ok(value) = text.parse::<OptionValue>() {
+                assert_eq!(value.to_string().parse(), Ok(value));
+            }
+            if let Ok(identifier) = text.parse::<Identifier>() {
+                assert_eq!(identifier.to_string().parse(), Ok(identifier));
+            }
+            if let Some(identifier) = Identifier::from_bytes(bytes) {
+                assert_eq!(identifier.bytes(), bytes);
+            }
+        });
+    }
 }

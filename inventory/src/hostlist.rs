@@ -257,4 +257,16 @@ mod tests {
         assert!(expand_hostlist(&"n".repeat(300)).is_err());
         assert!(expand_hostlist(&format!("{}[1-90000]", "n".repeat(4000))).is_err());
     }
+
+    #[test]
+    fn fuzzed_hostlists_are_short_or_refused() {
+        let samples: [&[u8]; 3] = [b"n[001-010,20],gw", b"r[1-3]n[1-4]", b"a,b,c"];
+        kiln_fuzz::check("hostlist", &samples, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            match expand_hostlist(&text) {
+                Ok(names) => assert!(names.len() <= 100_000 && names.iter().all(|n| !n.is_empty())),
+                Err(error) => assert!(error.column <= text.chars().count() + 1, "{error}"),
+            }
+        });
+    }
 }

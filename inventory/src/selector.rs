@@ -360,4 +360,21 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn fuzzed_selectors_are_read_or_refused_and_mean_what_they_say() {
+        let samples: [&[u8]; 4] = [
+            b"rack=r1,role!=web",
+            b"rack in (r1, \"r 2\"),!old",
+            b"*",
+            b"facts.system.product=\"R640\\\"\"",
+        ];
+        kiln_fuzz::check("selector", &samples, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            match text.parse::<Selector>() {
+                Ok(selector) => assert_eq!(selector.to_string().parse(), Ok(selector)),
+                Err(error) => assert!(error.column <= text.chars().count() + 1, "{error}"),
+            }
+        });
+    }
 }

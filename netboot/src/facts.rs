@@ -109,4 +109,18 @@ mod tests {
             assert!(matches!(read(text.as_bytes()), Err(FactsError::Json(_))), "{text}");
         }
     }
+
+    #[test]
+    fn fuzzed_facts_are_refused_or_bounded() {
+        let told = br#"{"system":{"vendor":"A","serial":"S1","uuid":"11223344-5566-7788-99aa-bbccddeeff00"},
+            "cpu":{"model":"x","threads":8},"memory":{"total":1073741824,"modules":[{"slot":"A1","size":1}]},
+            "disks":[{"name":"sda","size":1,"serial":"D"}],"nics":[{"name":"eth0","mac":"52:54:00:00:00:01",
+            "switch":{"chassis":"c","port":"p","vlan":7}}],"kernel":"6.12","firmware":{"kind":"uefi"}}"#;
+        kiln_fuzz::check("facts", &[told, b"{}", b"[]"], |bytes| {
+            let Ok(facts) = read(bytes) else { return };
+            // What is kept can be read again, and says the same.
+            let kept = serde_json::to_vec(&facts).unwrap();
+            assert_eq!(read(&kept).unwrap(), facts);
+        });
+    }
 }

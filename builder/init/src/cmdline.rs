@@ -94,4 +94,12 @@ mod tests {
         assert_eq!(wait("kiln.network-wait=18446744073709551615"), LONGEST_WAIT);
         assert_eq!(wait("kiln.network-wait=soon"), 60);
     }
+
+    #[test]
+    fn fuzzed_command_lines_are_read_whatever_they_say() {
+        let sample = b"console=ttyS0 kiln.hostname=n1 kiln.modules=dummy,,tun kiln.network-wait=5 kiln.on-failure=halt";
+        kiln_fuzz::check("init-cmdline", &[sample], |bytes| {
+            CommandLine::parse(&String::from_utf8_lossy(bytes));
+        });
+    }
 }

@@ -329,4 +329,22 @@ pub(crate) mod tests {
             assert!(index.get("a").is_none());
         }
     }
+
+    #[test]
+    fn fuzzed_indexes_of_packages_are_read_as_far_as_they_make_sense() {
+        let zeros = "0".repeat(64);
+        let sample = format!(
+            "Package: b\nProvides: v (= 2), w\nDepends: libc6:any (>= 2) | x, a:arm64, y [amd64]\n\
+             Version: 1:2-3~a\nArchitecture: amd64\nFilename: pool/b.deb\nSize: 1\nSHA256: {zeros}\n\n\
+             Package: a\nVersion: 1\nConflicts: b (<< 2)\n\n\nPackage: a\nVersion: 1:0\n"
+        );
+        kiln_fuzz::check("deb-packages", &[sample.as_bytes()], |bytes| {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let index = PackageIndex::new(Arch::X86_64, vec![text]);
+            assert!(index.len() <= bytes.len());
+            for name in index.names() {
+                let _ = (index.get(name), index.providers(name).count());
+            }
+        });
+    }
 }

@@ -125,4 +125,19 @@ mod tests {
             assert!(Release::parse(bad).is_err());
         }
     }
+
+    #[test]
+    fn fuzzed_releases_are_read_or_refused() {
+        let zeros = "0".repeat(64);
+        let release = format!(
+            "Suite: stable\nCodename: trixie\nDate: Sat, 22 Nov 2026 08:15:00 UTC\nAcquire-By-Hash: yes\n\
+             Valid-Until: Tue, 29 Feb 2000 12:00:00 +0000\nSHA256:\n {zeros} 12 main/binary-amd64/Packages\n"
+        );
+        kiln_fuzz::check("deb-release", &[release.as_bytes()], |bytes| {
+            if let Ok(release) = Release::parse(&String::from_utf8_lossy(bytes)) {
+                assert!(!release.is_older_than(&release));
+                let _ = release.valid_until.as_deref().and_then(parse_date);
+            }
+        });
+    }
 }

@@ -193,4 +193,13 @@ mod tests {
         assert!(judge(&expired).unwrap_err().unwrap().contains("expired"));
         assert_eq!(judge(""), Err(None));
     }
+
+    #[test]
+    fn fuzzed_signed_texts_are_split_or_refused() {
+        kiln_fuzz::check("deb-signed", &[SIGNED.as_bytes()], |bytes| {
+            if let Ok((text, signature)) = split(&String::from_utf8_lossy(bytes)) {
+                assert!(!text.contains(SIGNATURE) && signature.starts_with(SIGNATURE));
+            }
+        });
+    }
 }

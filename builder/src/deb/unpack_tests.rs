@@ -274,3 +274,16 @@ fn what_a_package_says_of_itself_is_read_without_its_files() {
     assert!(write(&tar(&[file("./x", b"")])).unwrap_err().contains("it has no control file"));
     assert!(write(&good[..600]).is_err());
 }
+
+#[test]
+fn fuzzed_packages_are_unpacked_or_refused() {
+    let data = tar(&[
+        entry("L", b'L', "", b"./usr/long\0"),
+        file("./a", b"x"),
+        entry("PaxHeaders/x", b'x', "", b"14 path=./abc\n"),
+        file("./b", b"y"),
+        entry("./c", b'1', "./a", b""),
+    ]);
+    let (plain, packed) = (deb("", &data), deb(".zst", &zstd::encode_all(&data[..], 1).unwrap()));
+    kiln_fuzz::check("deb", &[&plain, &packed], |bytes| drop(unpack_bytes(bytes)));
+}

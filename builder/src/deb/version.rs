@@ -201,4 +201,19 @@ mod tests {
             assert_eq!(got, allowed, "{bound}");
         }
     }
+
+    #[test]
+    fn fuzzed_versions_have_one_order() {
+        kiln_fuzz::check(
+            "deb-version",
+            &[b"1:2.0~rc1-3+b1 0~~a", b"2 10", b"1.0-1 1.0"],
+            |bytes| {
+                let text = String::from_utf8_lossy(bytes);
+                let (a, b) = text.split_once(' ').unwrap_or((&text, ""));
+                let (a, b) = (Version::new(a), Version::new(b));
+                assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+                assert_eq!(a.cmp(&a), Ordering::Equal);
+            },
+        );
+    }
 }

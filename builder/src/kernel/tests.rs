@@ -290,3 +290,23 @@ fn what_an_image_needs_and_a_kernel_lacks_is_said() {
     parts.config = None;
     assert_eq!(parts.shortcomings(true), Vec::<String>::new());
 }
+
+#[test]
+fn fuzzed_kernels_and_their_tars_are_read_or_refused() {
+    let samples =
+        [bz_image(&gzip(&vmlinux()), Some("6 ")), zboot(&gzip(&vmlinux())), gzip(&vmlinux()), pe()];
+    let modules = tar(&[("lib/modules/6/modules.dep", "a.ko:\n")]);
+    let mut samples: Vec<&[u8]> = samples.iter().map(Vec::as_slice).collect();
+    samples.push(&modules);
+    let kernel = bz_image(&gzip(&vmlinux()), Some("6 "));
+    kiln_fuzz::check("kernel", &samples, |bytes| {
+        for files in [
+            [("kernel", bytes.to_vec()), ("kernel.tar", modules.clone())],
+            [("kernel", kernel.clone()), ("kernel.tar", bytes.to_vec())],
+        ] {
+            if let Ok(mut parts) = from_image(&tree(files), &KernelSpec::default()) {
+                let _ = parts.decompress();
+            }
+        }
+    });
+}

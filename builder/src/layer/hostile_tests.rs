@@ -198,3 +198,36 @@ fn no_damage_to_a_layer_makes_it_panic() {
     // Otherwise the damage is too great, or too small, to test anything.
     assert!(refused > 20 && read > 20, "{refused} {read}");
 }
+
+#[test]
+fn fuzzed_layers_are_read_or_refused_and_leave_nothing() {
+    let good = tar(&[
+        dir("usr/lib", 0o755),
+        symlink("lib", "usr/lib"),
+        entry("L", b'L', "", 0, b"./usr/long\0"),
+        file("cut", "x"),
+        pax(&[("path", b"./abc"), ("SCHILY.xattr.user.a", b"v"), ("uid", b"5")]),
+        file("b", "y"),
+        link("lib/c", "./abc"),
+        pax(&[("GNU.sparse.size", b"12"), ("GNU.sparse.map", b"2,3,9,1")]),
+        file("sparse", "abcd"),
+        file("usr/.wh..wh..opq", ""),
+        file(".wh.abc", ""),
+    ]);
+    let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+    let (packed, zstd) = (gzip(&good), zstd::encode_all(&good[..], 1).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    kiln_fuzz::check("layer", &[&good, &packed, &zstd], |bytes| {
+        // Where the sums of headers are right again, the damage comes further.
+        let mut bytes = bytes.to_vec();
+        let (blocks, _) = bytes.as_chunks_mut::<512>();
+        for block in blocks.iter_mut().filter(|block| block[257..].starts_with(b"ustar")) {
+            sign(block);
+        }
+        let layer = store(dir.path(), 1, &bytes, &bytes);
+        if let Ok(tree) = flatten(&[layer], &limits, dir.path()) {
+            crate::cpio::write(&tree, 0, &mut std::io::sink()).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    });
+}

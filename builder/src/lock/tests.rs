@@ -72,3 +72,14 @@ fn a_lock_that_cannot_be_used_says_so() {
     let (before, _) = text.split_once("[[package]]").unwrap();
     assert!(matches!(parse(before), LockError::Incomplete { .. }));
 }
+
+#[test]
+fn fuzzed_locks_are_read_or_refused() {
+    let text = lock().to_text().unwrap();
+    kiln_fuzz::check("lock", &[text.as_bytes()], |bytes| {
+        if let Ok(lock) = Lock::parse(Path::new("web.lock"), &String::from_utf8_lossy(bytes)) {
+            let again = lock.to_text().unwrap();
+            assert_eq!(Lock::parse(Path::new("web.lock"), &again).unwrap(), lock);
+        }
+    });
+}

@@ -325,3 +325,13 @@ fn the_firmware_that_chosen_modules_declare_is_known() {
     assert_eq!(of(&modules.declared, "unused"), None);
     assert_eq!(of(&declared(&package, "6").unwrap(), "unused").unwrap(), ["unused.fw"]);
 }
+
+#[test]
+fn fuzzed_modules_are_read_or_refused() {
+    let whole = module(&["depends=a,b", "alias=pci:v*", "softdep=pre: c", "firmware=x.bin"]);
+    kiln_fuzz::check("module", &[&whole], |bytes| {
+        if let Ok(info) = ModuleInfo::parse(bytes) {
+            assert!(info.soft_names().count() <= bytes.len());
+        }
+    });
+}

@@ -228,4 +228,29 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn fuzzed_manifests_and_configurations_are_read_or_refused() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let layer = r#""mediaType":"application/vnd.oci.image.layer.v1.tar+gzip""#;
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":7}},"layers":[{{{layer},"digest":"{digest}","size":9}}],"annotations":{{"a":"b"}}}}"#
+        );
+        let index = format!(
+            r#"{{"manifests":[{{"digest":"{digest}","size":5,"platform":{{"architecture":"arm64","os":"linux","variant":"v8"}}}}]}}"#
+        );
+        let config = format!(
+            r#"{{"architecture":"arm64","os":"linux","config":{{"Cmd":null,"Env":["A=b"],"User":"7"}},"rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+        );
+        let samples = [manifest.as_bytes(), index.as_bytes(), config.as_bytes()];
+        kiln_fuzz::check("oci", &samples, |bytes| {
+            let document = parse(bytes);
+            let Ok(config) = Configuration::parse(bytes) else { return };
+            let _ = config.image_config();
+            if let Ok(Document::Manifest(manifest)) = document {
+                let layers = config.layers(&manifest.layers);
+                assert!(layers.is_ok_and(|layers| layers.len() <= MAX_LAYERS) || bytes.len() > 2);
+            }
+        });
+    }
 }

@@ -195,4 +195,26 @@ mod tests {
             assert!(error.ends_with("or `name@sha256:…`"), "{error}");
         }
     }
+
+    #[test]
+    fn fuzzed_names_of_images_are_read_or_refused_and_keep_their_whole_form() {
+        let samples: [&[u8]; 5] = [
+            b"registry.example/a/b:1.2",
+            b"127.0.0.1:5000/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            b"oci:dir/web:1",
+            b"docker-archive:a.tar:name",
+            b"[::1]:5000/a",
+        ];
+        kiln_fuzz::check("oci-name", &samples, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            if let Ok(reference) = text.parse::<Reference>() {
+                let whole = reference.to_string();
+                // With its registry it may be too long.
+                if let Ok(again) = whole.parse::<Reference>() {
+                    assert_eq!(again.to_string(), whole);
+                }
+                let _ = (reference.registry(), reference.repository(), reference.digest());
+            }
+        });
+    }
 }

@@ -108,4 +108,20 @@ mod tests {
             assert_eq!(read(bad), None, "{bad:?}");
         }
     }
+
+    #[test]
+    fn fuzzed_certificates_and_keys_are_read_or_refused() {
+        let inner = group(0x30, &[&value(2, &[1; 9]), &value(0x0c, b"name")]);
+        let whole = group(0x30, &[&inner, &value(3, &[0; 70]), &group(context(0), &[&inner])]);
+        let text =
+            crate::trust::PublicKey::to_pem(crate::trust::SiteKey::generate().unwrap().public());
+        kiln_fuzz::check("der", &[&whole, text.as_bytes()], |bytes| {
+            let values = read_all(bytes).unwrap_or_default();
+            assert!(values.len() <= bytes.len());
+            let _ = super::super::certificate::Certificate::parse(bytes.to_vec());
+            let text = String::from_utf8_lossy(bytes);
+            let _ = crate::trust::PublicKey::from_pem(&text);
+            let _ = crate::trust::SiteKey::from_pem(&text);
+        });
+    }
 }

@@ -121,3 +121,19 @@ fn the_checksum_does_not_depend_on_how_the_bytes_come() {
     assert_eq!(sum(1), sum(100_001));
     assert_eq!(sum(7), sum(4096));
 }
+
+#[test]
+fn fuzzed_programs_are_read_or_refused_and_can_be_added_to() {
+    let (with_room, without) = (program(0x8664, 4), program(0xaa64, 0));
+    kiln_fuzz::check("pe", &[&with_room, &without], |bytes| {
+        let Ok(headers) = Headers::parse(bytes) else { return };
+        for section in headers.sections() {
+            assert!(!section.name.contains('\0'));
+        }
+        let _ =
+            (headers.check_arch(Arch::X86_64), headers.check_gapless(), headers.size_of_image());
+        if let Ok(plan) = append(bytes, &[section(".a", 1, 0), section(".linux", 700, 5000)]) {
+            assert!(plan.len() > bytes.len() as u64 / 2);
+        }
+    });
+}

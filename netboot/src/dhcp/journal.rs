@@ -433,4 +433,18 @@ mod tests {
         assert!(!full(dir.path()).exists() && !current(dir.path()).exists());
         assert_eq!(open(dir.path()).unwrap().0, []);
     }
+
+    #[test]
+    fn fuzzed_journals_give_back_what_is_whole_and_nothing_else() {
+        let records = [lease(1, 1, None), lease(2, 2, Some("")), lease(3, 3, Some("n3"))];
+        let whole: Vec<u8> = records.iter().flat_map(record).collect();
+        kiln_fuzz::check("journal", &[&whole], |bytes| {
+            let Found { leases, damaged, end } = read(bytes);
+            let end = usize::try_from(end).unwrap();
+            assert!(end <= bytes.len() && (leases.len() + damaged) * RECORD == end);
+            // What is written again is read again.
+            let again: Vec<u8> = leases.iter().flat_map(record).collect();
+            assert_eq!(read(&again).leases, leases);
+        });
+    }
 }

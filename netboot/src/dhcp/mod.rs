@@ -37,6 +37,8 @@ mod wire;
 #[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod proxy_tests;

@@ -221,4 +221,11 @@ n2, 52:54:00:00:00:03 ,,,
             assert!(error.contains(message), "{text:?}: {error}");
         }
     }
+
+    #[test]
+    fn fuzzed_tables_are_read_or_refused() {
+        kiln_fuzz::check("machines-csv", &[TABLE.as_bytes()], |bytes| {
+            let _ = read_table("t.csv", &String::from_utf8_lossy(bytes), &[]);
+        });
+    }
 }

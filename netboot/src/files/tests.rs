@@ -229,3 +229,17 @@ fn a_path_suggests_the_name_of_its_source() {
     assert_eq!(source_of(Path::new("-")).as_deref(), Some("stdin"));
     assert_eq!(source_of(Path::new("/nowhere")), None);
 }
+
+#[test]
+fn fuzzed_files_are_read_or_refused_with_their_place() {
+    let in_toml = "[[machines]]\nname = \"n1\"\nmacs = [\"52:54:00:00:00:01\"]\n[[groups]]\nname = \"g\"\n\
+                   selector = \"rack=r1\"\nsettings = { metadata = { a = 1 } }\n";
+    kiln_fuzz::check("inventory-files", &[GOOD.as_bytes(), in_toml.as_bytes()], |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        for gathered in [yaml(&text), toml(&text)] {
+            if let Err(error) = Described::of(&[gathered]) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+    });
+}

@@ -215,4 +215,26 @@ mod tests {
             let _ = read(&b"6,416,1758012,-;eth0"[..length.min(20)], Source::Netconsole);
         }
     }
+
+    #[test]
+    fn fuzzed_packets_become_lines_that_can_be_shown() {
+        let samples: [&[u8]; 5] = [
+            b"<13>1 2026-11-21T10:00:00Z n1 web 42 - - started",
+            b"<11>1 - - - - - [a@1 b=\"x ] \\\" y\"][c] text here",
+            b"<34>Oct 11 22:14:15 n1 su: failed for root",
+            b"6,416,1758426,-,caller=T1;netconsole: network logging started\n KEY=value\n",
+            b"4,100,200,-,ncfrag=0/900;a part of a long line",
+        ];
+        kiln_fuzz::check("heard", &samples, |packet| {
+            for source in [Source::Syslog, Source::Netconsole, Source::Kernel] {
+                let lines = read(packet, source);
+                assert!(lines.len() <= MOST);
+                for line in lines {
+                    assert!(
+                        line.len() <= LONGEST + 16 && !line.contains(['\n', '\u{1b}', '\u{202e}'])
+                    );
+                }
+            }
+        });
+    }
 }

@@ -202,4 +202,30 @@ mod tests {
         assert_eq!(part(Some("bytes=0-"), 0), Part::Unsatisfiable);
         assert_eq!(part(Some("bytes=-1"), 0), Part::Unsatisfiable);
     }
+
+    #[test]
+    fn fuzzed_ranges_and_conditions_never_lead_out_of_the_file() {
+        let samples: [&[u8]; 6] =
+            [b"bytes=0-0", b"bytes=5-", b"bytes=-3", b"bytes=0-1,3-4", b"\"0707\", W/\"a\"", b"*"];
+        let digest = Digest::from_bytes([7; 32]);
+        kiln_fuzz::check("http-range", &samples, |bytes| {
+            let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+            for size in [0, 1, 10, u64::MAX] {
+                match part(value.to_str().ok(), size) {
+                    Part::Range { first, last } => assert!(first <= last && last < size),
+                    Part::Whole | Part::Unsatisfiable => {}
+                }
+                for name in
+                    [header::RANGE, header::IF_RANGE, header::IF_MATCH, header::IF_NONE_MATCH]
+                {
+                    let mut headers = HeaderMap::new();
+                    headers.insert(header::RANGE, HeaderValue::from_static("bytes=1-"));
+                    headers.insert(name, value.clone());
+                    let ask = Ask { method: &Method::GET, headers: &headers };
+                    let answer = Answer::new(&ask, size, &digest, "text/plain");
+                    assert!(answer.len().is_none_or(|len| len <= size));
+                }
+            }
+        });
+    }
 }

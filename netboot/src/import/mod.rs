@@ -4,6 +4,8 @@
 //! is found becomes a document that `kiln apply` takes, so that an operator sees it before anything is changed.
 
 mod dnsmasq;
+#[cfg(test)]
+mod fuzz_tests;
 mod isc;
 mod kea;
 mod matchbox;

@@ -175,4 +175,23 @@ mod tests {
             assert_eq!(parse(path, PEER), None, "{path}");
         }
     }
+
+    #[test]
+    fn fuzzed_paths_name_a_file_of_ours_or_nothing() {
+        let samples: [&[u8]; 7] = [
+            b"uki/52-54-00-00-00-01/uefi-x64.efi",
+            b"boot/7/0011aabb/initrd",
+            b"pxelinux.cfg/01-52-54-00-00-00-01",
+            b"pxelinux.cfg/11223344-5566-7788-99aa-bbccddeeff00",
+            b"pxelinux.cfg/0A4D0009",
+            b"1a2b3c4d/config.txt",
+            b"EFI/debian/grub.cfg-01-52-54-00-00-00-01",
+        ];
+        kiln_fuzz::check("made-path", &samples, |bytes| {
+            let path = String::from_utf8_lossy(bytes);
+            if let Some(Wanted::Pi { file, .. }) = parse(&path, IpAddr::from([10, 0, 0, 1])) {
+                assert!(file.split('/').all(|part| !part.is_empty() && !part.starts_with('.')));
+            }
+        });
+    }
 }

@@ -187,4 +187,14 @@ mod tests {
         assert!(!is_solicitation(&[134, 0, 0, 0, 0, 0, 0, 0], local));
         assert!(!is_solicitation(&[133, 1, 0, 0, 0, 0, 0, 0], local));
     }
+
+    #[test]
+    fn fuzzed_messages_are_solicitations_or_not() {
+        let whole = [133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1];
+        kiln_fuzz::check("router-solicitation", &[&whole, &whole[..8]], |bytes| {
+            for source in ["::", "fe80::1", "fd00::1"] {
+                is_solicitation(bytes, source.parse().unwrap());
+            }
+        });
+    }
 }

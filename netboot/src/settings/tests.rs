@@ -137,3 +137,19 @@ fn a_key_for_secure_boot_needs_its_certificate_and_stands_alone() {
     assert_eq!(settings.uki_signing, Some(expected));
     assert!(error(&format!("{GOOD}[metadata]\nsecure-boot = true\n")).contains("unknown field"));
 }
+
+#[test]
+fn fuzzed_settings_are_read_or_refused_with_their_place() {
+    let example = include_str!("../../../config/kiln.toml");
+    let used: String =
+        example.lines().map(|line| line.trim_start_matches("# ")).collect::<Vec<_>>().join("\n");
+    let subnet =
+        "[server]\n[[subnet]]\nnetwork = \"10.0.0.0/24\"\npool = \"10.0.0.10 - 10.0.0.99\"\n";
+    let samples = [example.as_bytes(), used.as_bytes(), subnet.as_bytes()];
+    kiln_fuzz::check("settings", &samples, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Err(error) = Settings::parse(Path::new("kiln.toml"), &text) {
+            assert!(!error.to_string().is_empty());
+        }
+    });
+}

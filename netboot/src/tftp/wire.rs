@@ -187,18 +187,43 @@ mod tests {
         assert_eq!(error(Code::OTHER, &"x\0".repeat(500)).len(), 125);
     }
 
+    const SAMPLES: [&[u8]; 6] = [
+        b"\0\x01ipxe/ipxe-amd64.efi\0octet\0tsize\x000\0blksize\x001468\0windowsize\x004\0",
+        b"\0\x01undionly.kpxe\0netascii\0timeout\x005\0",
+        b"\0\x02a\0octet\0",
+        b"\0\x04\0\x01",
+        b"\0\x05\0\x08User aborted the transfer\0",
+        b"\0\x06blksize\x001468\0",
+    ];
+
+    /// Reads a packet as all that it may be.
+    fn read(packet: &[u8]) {
+        if let Incoming::Read(request) = parse_request(packet) {
+            assert!(!request.name.contains(&0));
+            if let Some(name) = super::super::name::clean(&request.name) {
+                assert!(name.split('/').all(|part| !["", ".", ".."].contains(&part)));
+                assert!(!name.contains('\\'));
+            }
+            let limits = super::super::Limits::default();
+            let (terms, answer) =
+                super::super::options::settle(&request.options, request.mode, 9, &limits);
+            assert!(terms.block >= 8 && terms.block <= limits.block && terms.window >= 1);
+            assert!(answer.is_none_or(|answer| answer.len() < 100));
+        }
+        if let Reply::Error(_, text) = parse_reply(packet) {
+            assert!(!text.chars().any(char::is_control) && text.len() <= 4 * MAX_TEXT);
+        }
+    }
+
+    #[test]
+    fn fuzzed_packets_are_read_or_refused_and_never_more_than_that() {
+        kiln_fuzz::check("tftp", &SAMPLES, read);
+    }
+
     /// `./dev fuzz` gives many more rounds.
     #[test]
     fn damaged_packets_are_read_or_refused_and_never_more_than_that() {
         let rounds = std::env::var("KILN_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok());
-        let samples: [&[u8]; 6] = [
-            b"\0\x01ipxe/ipxe-amd64.efi\0octet\0tsize\x000\0blksize\x001468\0windowsize\x004\0",
-            b"\0\x01undionly.kpxe\0netascii\0timeout\x005\0",
-            b"\0\x02a\0octet\0",
-            b"\0\x04\0\x01",
-            b"\0\x05\0\x08User aborted the transfer\0",
-            b"\0\x06blksize\x001468\0",
-        ];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = |below: usize| {
             // Xorshift (Marsaglia 2003): the same in every run.
@@ -207,8 +232,8 @@ mod tests {
             state ^= state << 17;
             usize::try_from(state >> 33).unwrap() % below.max(1)
         };
-        for round in 0..rounds.unwrap_or(2000) * samples.len() {
-            let mut packet = samples[round % samples.len()].to_vec();
+        for round in 0..rounds.unwrap_or(2000) * SAMPLES.len() {
+            let mut packet = SAMPLES[round % SAMPLES.len()].to_vec();
             for _ in 0..=next(4) {
                 let at = next(packet.len());
                 match next(5) {
@@ -220,21 +245,7 @@ mod tests {
                     _ => {}
                 }
             }
-            if let Incoming::Read(request) = parse_request(&packet) {
-                assert!(!request.name.contains(&0));
-                if let Some(name) = super::super::name::clean(&request.name) {
-                    assert!(name.split('/').all(|part| !["", ".", ".."].contains(&part)));
-                    assert!(!name.contains('\\'));
-                }
-                let limits = super::super::Limits::default();
-                let (terms, answer) =
-                    super::super::options::settle(&request.options, request.mode, 9, &limits);
-                assert!(terms.block >= 8 && terms.block <= limits.block && terms.window >= 1);
-                assert!(answer.is_none_or(|answer| answer.len() < 100));
-            }
-            if let Reply::Error(_, text) = parse_reply(&packet) {
-                assert!(!text.chars().any(char::is_control) && text.len() <= 4 * MAX_TEXT);
-            }
+            read(&packet);
         }
     }
 }

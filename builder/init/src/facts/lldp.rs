@@ -160,4 +160,13 @@ mod tests {
         let fields = [&usual()[..7], &[long, field(0, &[])]].concat();
         assert_eq!(parse(&frame(&fields)).unwrap().system.len(), 256);
     }
+
+    #[test]
+    fn fuzzed_frames_are_read_or_passed_over() {
+        kiln_fuzz::check("lldp", &[&frame(&usual())], |bytes| {
+            if let Some(port) = parse(bytes) {
+                assert!(!format!("{port:?}").contains('\u{1b}'));
+            }
+        });
+    }
 }

@@ -274,4 +274,14 @@ mod tests {
         assert_eq!(parse(&[1, 3, 0, 0, 0, 0], 0x0300), Tables::default());
         assert_eq!(parse(&[5, 4, 0, 0, 0, 0].repeat(100_000), 0x0300), Tables::default());
     }
+
+    #[test]
+    fn fuzzed_tables_are_read_as_far_as_they_make_sense() {
+        let table = table();
+        kiln_fuzz::check("smbios", &[&table], |bytes| {
+            for version in [0, 0x0206, 0x0307] {
+                let _ = parse(bytes, version);
+            }
+        });
+    }
 }

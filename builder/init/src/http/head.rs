@@ -206,4 +206,13 @@ mod tests {
             assert_eq!(date(text), expected, "{text}");
         }
     }
+
+    #[test]
+    fn fuzzed_heads_of_answers_are_read_or_refused() {
+        let samples: [&[u8]; 2] = [
+            b"HTTP/1.1 200 OK\r\ncontent-LENGTH: \t12 \r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n",
+            b"HTTP/1.1 206 P\r\nContent-Range: bytes 5-9/10\r\nRetry-After: 3\r\n\r\n",
+        ];
+        kiln_fuzz::check("init-http", &samples, |bytes| drop(parse(bytes)));
+    }
 }

@@ -123,4 +123,14 @@ mod tests {
             assert_eq!(text(wrong), None, "{wrong:?}");
         }
     }
+
+    #[test]
+    fn fuzzed_names_are_read_to_their_end() {
+        let whole = b"\x03eng\x05apple\x03com\0\x09marketing\xc0\x04";
+        kiln_fuzz::check("init-names", &[whole], |bytes| {
+            for pointers in [true, false] {
+                assert!(read(bytes, pointers).iter().all(|name| name.len() < 256));
+            }
+        });
+    }
 }

@@ -157,4 +157,12 @@ mod tests {
         );
         assert_eq!(known.0.len(), MOST);
     }
+
+    #[test]
+    fn fuzzed_advertisements_are_read_or_passed_over() {
+        let servers = [&[RDNSS, 5, 0, 0, 0, 0, 0, 60], &server(1)[..], &server(2)[..]].concat();
+        let search = [DNSSL, 2, 0, 0, 0, 0, 0, 0, 3, b'l', b'a', b'b', 0, 0, 0, 0];
+        let whole = packet(&[&servers[..], &search].concat());
+        kiln_fuzz::check("init-router", &[&whole], |bytes| drop(read(bytes)));
+    }
 }

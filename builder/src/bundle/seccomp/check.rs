@@ -162,4 +162,11 @@ mod tests {
             assert!(error.starts_with(problem), "{text}: {error}");
         }
     }
+
+    #[test]
+    fn fuzzed_profiles_are_read_or_refused() {
+        let sample = br#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"architectures":["SCMP_ARCH_X86_64"],
+            "syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#;
+        kiln_fuzz::check("seccomp", &[sample], |bytes| drop(parse(bytes)));
+    }
 }

@@ -133,3 +133,25 @@ fn headers_that_fill_the_memory_are_refused() {
     let error = Local::open(&path).unwrap_err().to_string();
     assert!(error.contains("it is no tar archive (its headers have more than"), "{error}");
 }
+
+#[test]
+fn fuzzed_archives_of_images_are_read_or_refused() {
+    let mut tar = tar::Builder::new(Vec::new());
+    let config = format!(r#"{{"rootfs":{{"diff_ids":["sha256:{}"]}}}}"#, "a".repeat(64));
+    let saved = r#"[{"Config":"c.json","RepoTags":["web:1"],"Layers":["l/layer.tar"]}]"#;
+    for (name, text) in [("manifest.json", saved), ("c.json", &config), ("l/layer.tar", "x")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_cksum();
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    let whole = tar.into_inner().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("saved.tar");
+    kiln_fuzz::check("oci-archive", &[&whole], |bytes| {
+        fs::write(&path, bytes).unwrap();
+        if let Ok(local) = Local::open(&path) {
+            let _ = local.read(&Digest::from_bytes([0xaa; 32]));
+        }
+    });
+}

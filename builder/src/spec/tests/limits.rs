@@ -82,3 +82,18 @@ fn what_is_said_twice_or_in_two_documents_is_refused() {
         "web.yml:1:19: x86_64 is here twice"
     );
 }
+
+#[test]
+fn fuzzed_specifications_are_read_or_refused_with_their_place() {
+    let samples = [
+        include_str!("../../../../tests/fixtures/linuxkit/every-section.yml"),
+        include_str!("../../../../tests/fixtures/containers/containers.yml"),
+        include_str!("../../../../tests/fixtures/services/services.yml"),
+        include_str!("../../../../tests/fixtures/network/network.yml"),
+    ];
+    kiln_fuzz::check("spec", &samples.map(str::as_bytes), |bytes| {
+        if let Err(error) = parse("web.yml", &String::from_utf8_lossy(bytes)) {
+            assert!(!error.to_string().is_empty());
+        }
+    });
+}

@@ -23,6 +23,8 @@ mod wire;
 #[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod reader_tests;
 #[cfg(test)]
 mod replay;

@@ -143,3 +143,17 @@ fn each_question_says_what_its_state_demands() {
         assert_eq!(has(&packet, &[12, 2, b'n', b'1']), kind != 4, "{question:?}");
     }
 }
+
+#[test]
+fn fuzzed_answers_are_read_or_passed_over() {
+    let whole = reply(&[
+        53, 1, 5, 1, 4, 255, 255, 255, 0, 3, 4, 10, 0, 0, 1, 6, 8, 10, 0, 0, 1, 10, 0, 0, 2, 51, 4,
+        0, 0, 14, 16, 26, 2, 0x23, 0x28, 12, 2, b'n', b'7', 119, 7, 1, b'x', 0, 3, b'l', b'a',
+        b'b', 119, 1, 0, 121, 9, 0, 10, 0, 0, 1, 16, 172, 16, 10, 255,
+    ]);
+    kiln_fuzz::check("init-dhcp4", &[&whole], |bytes| {
+        if let Some(answer) = read(bytes, 7, MAC) {
+            assert!(answer.prefix <= 32);
+        }
+    });
+}

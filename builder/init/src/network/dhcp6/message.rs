@@ -349,4 +349,11 @@ mod tests {
             assert_eq!(has(&packet, RAPID_COMMIT), ask == Ask::Solicit);
         }
     }
+
+    #[test]
+    fn fuzzed_answers_are_read_or_passed_over() {
+        let whole =
+            reply(&[(IA_NA, &ia(10, 20, 30, 40, &[])), (23, &[0xfe; 32]), (24, b"\x03lab\0")]);
+        kiln_fuzz::check("init-dhcp6", &[&whole], |bytes| drop(read(bytes, 7, MAC)));
+    }
 }

@@ -1,0 +1,74 @@
+//! Files of other servers, damaged: each is read, or refused with its line.
+
+use super::{Source, read};
+
+fn check(name: &str, source: Source, samples: &[&str]) {
+    let samples: Vec<&[u8]> = samples.iter().map(|text| text.as_bytes()).collect();
+    kiln_fuzz::check(name, &samples, |bytes| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        match read(source, &[text]) {
+            Ok(all) => {
+                for machine in &all.machines {
+                    assert!(!machine.macs.is_empty() && !machine.name.is_empty());
+                }
+                let said: Vec<String> = all.notes.iter().map(ToString::to_string).collect();
+                assert!(said.iter().all(|note| !note.contains('\u{1b}')));
+            }
+            Err((_, error)) => assert!(!error.to_string().contains('\u{1b}')),
+        }
+    });
+}
+
+#[test]
+fn fuzzed_settings_and_leases_of_dnsmasq_are_read_or_refused() {
+    let settings = "# hosts\ninterface=eth0\ndhcp-range=10.0.0.10,10.0.0.99,12h\n\
+                    dhcp-host=52:54:00:00:00:01,set:red,n1,10.0.0.1,infinite\n\
+                    dhcp-host=52-54-00-00-00-02,52:54:00:00:00:03,n2.example.org,[fd00::2]\n\
+                    dhcp-host=id:01:02:ff,52:54:00:00:00:04,id:*,ignore\n";
+    let leases = "1700000000 52:54:00:00:00:01 10.0.0.50 n1 01:52:54:00:00:00:01\n\
+                  0 52:54:00:00:00:02 10.0.0.51 * *\nduid 00:01:00\n";
+    check("import-dnsmasq", Source::Dnsmasq, &[settings, leases]);
+}
+
+#[test]
+fn fuzzed_settings_and_leases_of_isc_are_read_or_refused() {
+    let settings = r#"option domain-name "example.org"; # { not a brace
+        subnet 10.0.0.0 netmask 255.255.255.0 { range 10.0.0.10 10.0.0.99;
+          host n1 { hardware ethernet 0:c:29:1:2:3; fixed-address 10.0.0.1, 10.0.1.1; } }
+        group { host odd { hardware ethernet 52:54:00:00:00:02; option host-name "n2";
+          option dhcp-client-identifier 01:02:ff; next-server 10.0.0.9; } }
+        if option architecture = 00:07 { filename "x.efi"; } else { filename "y.0"; }"#;
+    let leases = r#"lease 10.0.0.50 { starts 6 2026/11/21 15:00:00; ends 6 2026/11/21 15:10:00;
+        binding state active; hardware ethernet 52:54:00:00:00:01; client-hostname "n1"; }
+        lease 10.0.0.51 { ends never; hardware ethernet 52:54:00:00:00:02; }
+        lease 10.0.0.50 { ends epoch 1700000000; binding state free; }"#;
+    check("import-isc", Source::Isc, &[settings, leases]);
+}
+
+#[test]
+fn fuzzed_settings_and_leases_of_kea_are_read_or_refused() {
+    let settings = r#"{ // of the site
+        "Dhcp4": { /* long */ "reservations": [ { "hw-address": "52:54:00:00:00:01", "hostname": "n1 # no" } ],
+        "subnet4": [ { "reservations": [ { "circuit-id": "'port 7'", "ip-address": "10.0.0.7", "client-id": "01:02:ff",
+        "hw-address": "52:54:00:00:00:07", "client-classes": ["Red Hat"] } ] } ] },
+        "Dhcp6": { "subnet6": [ { "reservations": [ { "hw-address": "52:54:00:00:00:02", "ip-addresses": ["fd00::2"] } ] } ] } }"#;
+    let leases = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n\
+                  10.0.0.50,52:54:00:00:00:01,,3600,1700000000,1,0,0,n1.,0,,0\n\
+                  10.0.0.51,52:54:00:00:00:02,,4294967295,1700000001,1,0,0,,2,,0\n";
+    check("import-kea", Source::Kea, &[settings, leases]);
+}
+
+#[test]
+fn fuzzed_nodes_of_warewulf_are_read_or_refused() {
+    let nodes = "nodeprofiles:\n  default:\n    image name: Rocky-9\n    kernel:\n      args: [quiet, 'console=ttyS0']\n\
+                 nodes:\n  n1:\n    profiles: [default, ~old]\n    network devices:\n      \
+                 default: {device: eth0, hwaddr: '52:54:00:00:00:01', ipaddr: 10.0.0.1, ipaddr6: fd00::2/64}\n";
+    check("import-warewulf", Source::Warewulf, &[nodes]);
+}
+
+#[test]
+fn fuzzed_groups_of_matchbox_are_read_or_refused() {
+    let group = r#"{"id":"node1","name":"Node 1","profile":"etcd","selector":{"mac":"52:54:00:00:00:01","os":"installed"},"metadata":{"role":"db"}}"#;
+    let profile = r#"{"id":"etcd","name":"etcd","boot":{"kernel":"/assets/k","initrd":["/assets/i"],"args":["quiet","initrd=main","x=${uuid:uristring}"]}}"#;
+    check("import-matchbox", Source::Matchbox, &[group, profile]);
+}
