@@ -68,6 +68,12 @@ impl Boots {
         self.offer(Message::Discovery(discovery));
     }
 
+    /// Tells from now on who exports boots that one has ended.
+    #[cfg(feature = "otel")]
+    pub(crate) fn ends(&self, ended: crate::otel::Ended) {
+        self.offer(Message::Ends(ended));
+    }
+
     /// Notes a DHCP packet and what it was answered with. `fresh` is for a DISCOVER. Never waits.
     pub fn seen(
         &self,

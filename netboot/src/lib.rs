@@ -33,6 +33,8 @@ pub mod net;
 pub mod notify;
 pub mod observe;
 pub mod orders;
+#[cfg(feature = "otel")]
+mod otel;
 pub mod pieces;
 pub mod router;
 pub mod secrets;

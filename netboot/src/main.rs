@@ -9,7 +9,9 @@ fn main() -> ExitCode {
     cli::completions::answer();
     let cli = Cli::parse();
     cli::init_logging(&cli.command);
-    match run(cli) {
+    let ended = run(cli);
+    cli::end_logging();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("kiln: {failure}");

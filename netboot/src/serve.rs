@@ -7,6 +7,8 @@ mod error;
 mod files;
 mod inventory;
 mod ipv6;
+#[cfg(feature = "otel")]
+mod otel;
 mod running;
 mod sockets;
 mod watcher;
@@ -93,6 +95,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let control = bind_control(&settings.socket)?;
 
     let stop = CancellationToken::new();
+    #[cfg(feature = "otel")]
+    let begun = crate::boots::now_ms();
     let (boots, tracker) = Boots::start(inventory.clone());
     let orders = Orders::new(inventory.clone(), stop.clone());
     if !is_away {
@@ -303,6 +307,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         gate: api::Gate::default(),
         stop: stop.clone(),
     };
+    #[cfg(feature = "otel")]
+    running.tasks.extend(otel::start(&settings.log, &state, begun));
     let (courier, halt) = (api::courier(&state), stop.clone());
     running.tasks.push(tokio::spawn(api::deliver_events(courier, halt)));
     let router = api::router(state);

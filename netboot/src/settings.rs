@@ -219,7 +219,7 @@ struct Wire {
     #[serde(default)]
     netconsole: hear::WireHear,
     #[serde(default)]
-    log: LogSettings,
+    log: metrics::WireLog,
     #[serde(default)]
     registry: Vec<Spanned<RegistrySettings>>,
     #[serde(default)]
@@ -304,7 +304,7 @@ impl Wire {
             transfers: self.transfers.check(problems),
             metrics: self.metrics.check(problems),
             hear: hear::check(self.syslog, self.netconsole),
-            log: self.log,
+            log: self.log.check(problems),
             subnets,
             subnets6,
         }

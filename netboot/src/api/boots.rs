@@ -185,8 +185,27 @@ async fn show(
     let id = key.parse().map(BootId).map_err(|_| missing())?;
     let (boot, events) = control.inventory.boot(id).await?.ok_or_else(missing)?;
     may_see(&control, &caller, boot.machine).await?.then_some(()).ok_or_else(missing)?;
+    Ok(Json(detail(&control, boot, events).await?))
+}
+
+/// Returns a boot with all that is found out about it, where it has ended.
+#[cfg(feature = "otel")]
+pub(crate) async fn ended(control: &Control, id: BootId) -> Option<BootDetail> {
+    let (boot, events) = control.inventory.boot(id).await.ok()??;
+    if boot.ended.is_none() {
+        return None;
+    }
+    detail(control, boot, events).await.ok()
+}
+
+/// Finds out about a boot where its time went and what became of it.
+async fn detail(
+    control: &Control,
+    boot: Boot,
+    events: Vec<BootEvent>,
+) -> Result<BootDetail, Fault> {
     let mut earlier = Vec::new();
-    for id in control.inventory.healthy_boots_before(boot.machine, id, COMPARED).await? {
+    for id in control.inventory.healthy_boots_before(boot.machine, boot.id, COMPARED).await? {
         if let Some((boot, events)) = control.inventory.boot(id).await? {
             earlier.push(Breakdown::of(&boot, &events));
         }
@@ -195,8 +214,8 @@ async fn show(
     breakdown.compare(&earlier);
     let boots = control.inventory.boots(MAX_LIST).await?;
     let next = boots.iter().rev().find(|next| next.machine == boot.machine && next.id > boot.id);
-    let verdict = judge(&control, &boot, &events, next).await?;
-    Ok(Json(BootDetail { boot, events, breakdown, verdict }))
+    let verdict = judge(control, &boot, &events, next).await?;
+    Ok(BootDetail { boot, events, breakdown, verdict })
 }
 
 /// All that was heard of a boot: syslog, netconsole, and the log that a system sends of a boot that failed.

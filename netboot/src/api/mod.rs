@@ -72,6 +72,8 @@ pub use tokens::{CreatedToken, NewToken, TokenRow};
 pub use users::{Login, NewPassword, NewUser, Session, UserRow};
 pub use webhooks::{CreatedWebhook, NewWebhook, WebhookRow, courier, deliver_events};
 
+#[cfg(feature = "otel")]
+pub(crate) use boots::ended;
 pub(crate) use problem::Fault;
 
 use crate::bake::Baker;

@@ -35,6 +35,8 @@ pub(super) enum Message {
         database: Database,
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
+    #[cfg(feature = "otel")]
+    Ends(crate::otel::Ended),
     Seen {
         at: i64,
         sighting: Sighting,

@@ -40,6 +40,8 @@ pub(super) struct Tracker {
     who: HashMap<IpAddr, Sighting>,
     pending: Pending,
     discovery: Option<Discovery>,
+    #[cfg(feature = "otel")]
+    ended: Option<crate::otel::Ended>,
 }
 
 impl Tracker {
@@ -53,6 +55,8 @@ impl Tracker {
             who: HashMap::new(),
             pending: Pending::new(),
             discovery: None,
+            #[cfg(feature = "otel")]
+            ended: None,
         }
     }
 
@@ -119,6 +123,8 @@ impl Tracker {
             Message::GoOn { database, reply } => {
                 let _ = reply.send(self.go_on(&database).await);
             }
+            #[cfg(feature = "otel")]
+            Message::Ends(ended) => self.ended = Some(ended),
             Message::Seen { at, sighting, decision, fresh, address, exchange } => {
                 self.pending.sighting(sighting.clone(), at);
                 if let Some(address) = address {
@@ -208,6 +214,10 @@ impl Tracker {
             COUNTS.boot_ends(boot.outcome);
             boot.ended = Some(at);
             self.pending.boot(&boot);
+            #[cfg(feature = "otel")]
+            if let Some(ended) = &self.ended {
+                ended.tell(&boot);
+            }
         }
     }
 
@@ -298,6 +308,10 @@ impl Tracker {
             }
             active.boot.ended = Some(event.at);
             self.pending.boot(&active.boot);
+            #[cfg(feature = "otel")]
+            if let Some(ended) = &self.ended {
+                ended.tell(&active.boot);
+            }
         }
         active.phase = active.phase.max(event.phase);
         self.pending.event(active.boot.id, event);

@@ -66,9 +66,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kiln_builder::trust::KeyDir;
 use serde::Serialize;
+use tracing_subscriber::util::SubscriberInitExt as _;
+#[cfg(feature = "otel")]
+use tracing_subscriber::{layer::SubscriberExt as _, registry::LookupSpan};
 
 use crate::demo::DemoArgs;
-use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, DEFAULT_STORE, LogFormat};
+use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, DEFAULT_STORE, LogFormat, LogSettings};
 
 /// Bakes operating-system images and boots machines into them over the network
 ///
@@ -278,9 +281,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
 
 /// Starts the log on standard error, that of the server as its settings say. `RUST_LOG` chooses what it holds.
 pub fn init_logging(command: &Command) {
-    let (default, format) = match command {
+    let (default, settings) = match command {
         Command::Serve(args) => ("info", args.log()),
-        _ => ("warn", LogFormat::Text),
+        _ => ("warn", LogSettings::default()),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
@@ -291,13 +294,42 @@ pub fn init_logging(command: &Command) {
         .with_ansi(colour)
         .with_target(false);
     // The journal has its own times. What programs read has one form, wherever it goes.
-    if format == LogFormat::Json {
-        log.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    if settings.format == LogFormat::Json {
+        let log = log.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        start_log(log.finish(), &settings);
     } else if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().init();
+        start_log(log.without_time().finish(), &settings);
     } else {
-        log.init();
+        start_log(log.finish(), &settings);
     }
+}
+
+#[cfg(not(feature = "otel"))]
+fn start_log(log: impl Into<tracing::Dispatch>, _: &LogSettings) {
+    log.init();
+}
+
+/// Starts the log, and what gives it to a collector too.
+#[cfg(feature = "otel")]
+fn start_log<S>(log: S, settings: &LogSettings)
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
+{
+    match settings.otlp.as_deref().map(crate::otel::layer) {
+        Some(Ok(collector)) => log.with(collector).init(),
+        Some(Err(error)) => {
+            log.init();
+            let error = format!("{error:#}");
+            tracing::error!(error, "the log is not exported to the collector");
+        }
+        None => log.init(),
+    }
+}
+
+/// Waits a moment until what is on its way to a collector is there, at the end of the program.
+pub fn end_logging() {
+    #[cfg(feature = "otel")]
+    crate::otel::flush();
 }
 
 /// Why a command failed, and its exit code.

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{ConfigArg, Failure};
 use crate::notify::Notify;
 use crate::serve;
-use crate::settings::{LogFormat, LogSettings, Settings};
+use crate::settings::{LogSettings, Settings};
 
 /// Exit code of a part that died.
 const DIED: u8 = 70;
@@ -29,9 +29,9 @@ impl ServeArgs {
     }
 
     /// Returns what the log is to look like, which is wanted before the settings are understood.
-    pub fn log(&self) -> LogFormat {
+    pub fn log(&self) -> LogSettings {
         let text = std::fs::read_to_string(&self.config.config).unwrap_or_default();
-        LogSettings::peek(&text).format
+        LogSettings::peek(&text)
     }
 }
 

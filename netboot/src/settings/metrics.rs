@@ -40,12 +40,50 @@ impl WireMetrics {
     }
 }
 
-/// What the log looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// What the log looks like, and where it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
     /// How each line is written.
     pub format: LogFormat,
+    /// The collector of OpenTelemetry that is told of boots and gets the log too, without a slash at its end.
+    pub otlp: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct WireLog {
+    format: LogFormat,
+    otlp: Option<Spanned<String>>,
+}
+
+impl WireLog {
+    pub(super) fn check(self, problems: &mut Problems) -> LogSettings {
+        let otlp = self.otlp.and_then(|text| {
+            let checked = collector(text.get_ref());
+            checked.map_err(|message| problems.push((Some(text.span()), message))).ok()
+        });
+        LogSettings { format: self.format, otlp }
+    }
+}
+
+/// Reads where a collector is.
+fn collector(text: &str) -> Result<String, String> {
+    if !cfg!(feature = "otel") {
+        let message = "this kiln was built without OpenTelemetry; remove `otlp`, or build kiln with `--features otel`";
+        return Err(message.to_owned());
+    }
+    let url = text.trim_end_matches('/');
+    let good = url.parse::<hyper::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|it| !it.as_str().contains('@'))
+            && uri.query().is_none()
+    });
+    if good && !url.contains('#') {
+        return Ok(url.to_owned());
+    }
+    Err(format!(
+        "`{text}` is not where a collector is; write it as \"http://127.0.0.1:4318\": OTLP over HTTP, without /v1/traces"
+    ))
 }
 
 /// How a line of the log is written.
@@ -66,9 +104,10 @@ impl LogSettings {
         #[derive(Default, Deserialize)]
         struct Only {
             #[serde(default)]
-            log: LogSettings,
+            log: WireLog,
         }
-        toml::from_str::<Only>(text).unwrap_or_default().log
+        let only = toml::from_str::<Only>(text).unwrap_or_default();
+        only.log.check(&mut Problems::default())
     }
 }
 
@@ -87,6 +126,29 @@ mod tests {
         assert_eq!(check("listen = 9867"), (Some("127.0.0.1:9867".to_owned()), 0));
         assert_eq!(check("listen = \"[::1]:80\""), (Some("[::1]:80".to_owned()), 0));
         assert_eq!(check("listen = \"localhost\""), (None, 1));
+    }
+
+    #[test]
+    fn a_collector_is_a_url_and_needs_a_kiln_that_can_export() {
+        let check = |text: &str| {
+            let mut problems = Problems::default();
+            let wire: WireLog = toml::from_str(&format!("otlp = {text:?}")).unwrap();
+            let otlp = wire.check(&mut problems).otlp;
+            (otlp, problems.into_iter().map(|(_, message)| message).collect::<String>())
+        };
+        let (otlp, problem) = check("http://127.0.0.1:4318/");
+        if cfg!(feature = "otel") {
+            assert_eq!((otlp.as_deref(), problem.as_str()), (Some("http://127.0.0.1:4318"), ""));
+            assert_eq!(check("https://[::1]/otlp").0.as_deref(), Some("https://[::1]/otlp"));
+            for wrong in ["", "localhost:4318", "ftp://a", "http://u:p@a", "http://a/?x", "http://"]
+            {
+                let (otlp, problem) = check(wrong);
+                assert!(otlp.is_none() && problem.contains("write it as"), "{wrong}: {problem}");
+            }
+        } else {
+            assert_eq!(otlp, None);
+            assert!(problem.contains("built without OpenTelemetry"), "{problem}");
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub use self::guard::{Network, ParseNetworkError};
 pub use self::post::Reach;
 #[cfg(test)]
 pub(crate) use self::post::signature;
+#[cfg(feature = "otel")]
+pub(crate) use self::post::trusting;
 pub(crate) use self::post::{Message, place, post};
 
 /// Deliveries that are remembered of each webhook.

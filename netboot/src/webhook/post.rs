@@ -155,7 +155,7 @@ async fn converse(
 }
 
 /// The authorities of this system, read once.
-fn trusting() -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn trusting() -> anyhow::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     if let Some(config) = CONFIG.get() {
         return Ok(config.clone());
