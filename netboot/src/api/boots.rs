@@ -192,9 +192,7 @@ async fn show(
 #[cfg(feature = "otel")]
 pub(crate) async fn ended(control: &Control, id: BootId) -> Option<BootDetail> {
     let (boot, events) = control.inventory.boot(id).await.ok()??;
-    if boot.ended.is_none() {
-        return None;
-    }
+    boot.ended?;
     detail(control, boot, events).await.ok()
 }
 

@@ -162,7 +162,7 @@ impl Follower {
                     why = error.to_string();
                 }
             }
-            self.lost.tell(&why);
+            self.lost.tell(&why, Instant::now());
         }
     }
 }

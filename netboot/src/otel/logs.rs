@@ -143,7 +143,7 @@ async fn run(mut queue: mpsc::Receiver<Item>, exporter: LogExporter, lost: Lost)
                 error.to_string()
             }
         };
-        lost.tell(&why);
+        lost.tell(&why, Instant::now());
         if let Some(done) = asked {
             // Who asked may have gone on.
             let _ = done.try_send(());

@@ -121,14 +121,14 @@ impl Lost {
     }
 
     /// Warns where something was lost since the last time and that is long enough ago. Returns whether it did.
-    fn tell(&self, why: &str) -> bool {
+    fn tell(&self, why: &str, now: Instant) -> bool {
         let lost = self.count();
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, last) = *told;
-        if lost == before || last.is_some_and(|last| last.elapsed() < TELL_AGAIN) {
+        if lost == before || last.is_some_and(|last| now.duration_since(last) < TELL_AGAIN) {
             return false;
         }
-        *told = (lost, Some(Instant::now()));
+        *told = (lost, Some(now));
         drop(told);
         let what = self.0.what;
         tracing::warn!(lost = lost - before, what, error = why, "not exported to the collector");

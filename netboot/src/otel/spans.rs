@@ -18,7 +18,7 @@ pub(super) fn spans(detail: &BootDetail) -> Vec<SpanData> {
     let boot = &detail.boot;
     let trace = trace_id(boot);
     let total = i64::try_from(detail.breakdown.total).unwrap_or(i64::MAX);
-    let ended = boot.ended.unwrap_or(boot.started.saturating_add(total));
+    let ended = boot.ended.unwrap_or_else(|| boot.started.saturating_add(total));
     let root = SpanData {
         attributes: attributes(detail),
         status: match boot.outcome {
@@ -50,14 +50,12 @@ fn attributes(detail: &BootDetail) -> Vec<KeyValue> {
         Outcome::Failed => "failed",
         Outcome::Abandoned => "abandoned",
     };
-    let firmware = boot.firmware.and_then(|it| serde_json::to_value(it).ok());
-    let firmware = firmware.and_then(|it| it.as_str().map(ToOwned::to_owned));
     [
         text("kiln.machine", boot.machine_name.clone()),
         Some(KeyValue::new("kiln.machine.id", boot.machine.0)),
         text("kiln.machine.mac", boot.mac.to_string()),
         boot.address.and_then(|it| text("kiln.machine.address", it.to_string())),
-        firmware.and_then(|it| text("kiln.machine.firmware", it)),
+        boot.firmware.and_then(|it| text("kiln.machine.firmware", it.to_string())),
         Some(KeyValue::new("kiln.boot.id", boot.id.0)),
         text("kiln.boot.outcome", outcome.to_owned()),
         text("kiln.boot.cause", verdict.cause.to_string()),
