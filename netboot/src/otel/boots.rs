@@ -144,7 +144,6 @@ impl Follower {
             let mut batch = Vec::new();
             let mut count = 0;
             for boot in boots {
-                self.due.remove(boot);
                 match read(*boot).await {
                     // Kept no longer, or its end was not written.
                     None => self.lost.add(1),
@@ -161,6 +160,10 @@ impl Follower {
                     self.lost.add(count);
                     why = error.to_string();
                 }
+            }
+            // Not before: who is told to stop in the middle exports them again at last.
+            for boot in boots {
+                self.due.remove(boot);
             }
             self.lost.tell(&why, Instant::now());
         }
