@@ -4,6 +4,7 @@ use std::sync::Arc;
 use kiln_types::{Arch, ImageRef};
 
 use crate::loader::loader_for;
+use crate::netconsole::{self, Wish};
 use crate::{
     Asker, Bake, BootFrom, BootPlan, Decision, Effective, Firmware, Flag, ImageVersion, Loader,
     LoaderChoice, Machine, Origin, Plan, Reason, Said, Setting, Sighting, Snapshot,
@@ -187,13 +188,20 @@ impl<'a> Known<'a> {
             by_group(Setting::Cmdline, part, reasons);
         }
         reasons.push(Reason::Selected { image: image.clone(), arch, version: version.version });
+        let arguments = join(&version.cmdline, &self.settings.cmdline);
+        let (cmdline, wish) = netconsole::settle(&arguments, self.snapshot.netconsole);
+        reasons.extend(match wish {
+            Wish::Nothing => None,
+            Wish::To(port) => Some(Reason::KernelHeard { port }),
+            Wish::Unheard => Some(Reason::KernelUnheard),
+        });
         Ok(Plan::Boot(BootPlan {
             image: image.clone(),
             version: version.version,
             arch,
             kernel: version.kernel.clone(),
             segments: version.segments.clone(),
-            cmdline: join(&version.cmdline, &self.settings.cmdline),
+            cmdline,
         }))
     }
 

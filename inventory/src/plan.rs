@@ -1,9 +1,10 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use kiln_types::{Arch, Digest, ImageRef};
 use serde::Serialize;
 
-use crate::{Effective, Loader, Machine, Reason};
+use crate::{Effective, Loader, Machine, Reason, fill_netconsole};
 
 /// What [`decide`](crate::decide) found: what the machine gets, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +19,17 @@ pub struct Decision {
     pub loader: Loader,
     /// Why, in the order in which it was found.
     pub reasons: Vec<Reason>,
+}
+
+impl Decision {
+    /// Fills the addresses of the machine, where it is known, and of the server into the kernel's arguments.
+    #[must_use]
+    pub fn between(mut self, own: Option<IpAddr>, server: IpAddr) -> Self {
+        if let Plan::Boot(plan) = &mut self.plan {
+            plan.cmdline = fill_netconsole(&plan.cmdline, own, server);
+        }
+        self
+    }
 }
 
 /// What a sighting is answered with.

@@ -306,6 +306,17 @@ pub enum Reason {
         /// Digest of its manifest.
         version: Digest,
     },
+    /// Its kernel sends what it prints.
+    #[error("its kernel sends what it prints to UDP port {port} of this server (`netconsole`)")]
+    KernelHeard {
+        /// The port.
+        port: u16,
+    },
+    /// Its kernel is to send what it prints, and nobody hears it.
+    #[error(
+        "its arguments ask for `netconsole`, and this server does not hear it; set `listen = true` under `[netconsole]`"
+    )]
+    KernelUnheard,
 }
 
 fn whose(by: Option<&Origin>) -> String {

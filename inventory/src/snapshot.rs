@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::effective::Resolver;
 use crate::identity::{other_number, telling_number};
 use crate::{
-    Artifact, Asker, Bake, Effective, Group, Loader, Machine, MachineId, NewMachine, Sighting,
+    Artifact, Asker, Bake, Effective, Group, Loader, Machine, MachineId, Netconsole, NewMachine,
+    Sighting, netconsole,
 };
 
 /// Everything that a decision depends on, at one moment. Cheap to share and never changed: a new one replaces it.
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub absent: Vec<(Loader, Arch)>,
     /// What machines run that nobody has added, where they run something.
     pub stranger: Option<Arc<Effective>>,
+    /// Where the server hears what kernels print, if it does.
+    pub netconsole: Option<Netconsole>,
     /// Interfaces of machines that nobody has added and that get no answer, whatever others get.
     pub ignored: HashSet<Mac>,
 }
@@ -182,6 +185,11 @@ impl Snapshot {
         let by_uuid = &self.known.by_uuid;
         let place = by_uuid.get(&uuid).or_else(|| by_uuid.get(&other_number(uuid)))?;
         self.known.machine(*place)
+    }
+
+    /// Puts what the kernel reads in the place of the word `netconsole` among arguments, where the server hears it.
+    pub fn with_netconsole(&self, arguments: &str) -> String {
+        netconsole::settle(arguments, self.netconsole).0
     }
 
     /// Returns whether an address is reserved for some machine.

@@ -1,5 +1,7 @@
 //! What a machine would get, and why: the same functions that DHCP, TFTP and HTTP answer with, in one place.
 
+use std::net::IpAddr;
+
 use kiln_inventory::{
     Asker, Decision, Firmware, Loader, Plan, SettingRow, Sighting, Snapshot, decide,
 };
@@ -127,7 +129,8 @@ pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, ways: &[&Endpoints]) -
                 continue;
             }
             let sighting = Sighting { mac, asker, firmware, uuid: None };
-            let decision = decide(snapshot, &sighting);
+            let own = known.and_then(|(machine, _)| machine.spec.address).map(IpAddr::from);
+            let decision = decide(snapshot, &sighting).between(own, at.address);
             let mut step = step(&sighting, &decision, at);
             if number > 0 {
                 step.asker.push_str(" by IPv6");

@@ -90,6 +90,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let view = view.await.map_err(ServeError::LoadView)?;
     let view = Arc::new(view);
     view.keeps(secrets.clone()).await.map_err(ServeError::LoadView)?;
+    if let Some(netconsole) = settings.hear.kernels() {
+        view.hears_kernels(netconsole);
+    }
     let loaders = loaders::obtain(&settings).await.map_err(ServeError::Loaders)?;
     view.set_absent(loaders.absent()).await.map_err(ServeError::LoadView)?;
     let control = bind_control(&settings.socket)?;

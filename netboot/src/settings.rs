@@ -217,7 +217,7 @@ struct Wire {
     #[serde(default)]
     syslog: hear::WireHear,
     #[serde(default)]
-    netconsole: hear::WireHear,
+    netconsole: hear::WireNetconsole,
     #[serde(default)]
     log: metrics::WireLog,
     #[serde(default)]
@@ -303,7 +303,7 @@ impl Wire {
             https: self.https.check(problems),
             transfers: self.transfers.check(problems),
             metrics: self.metrics.check(problems),
-            hear: hear::check(self.syslog, self.netconsole),
+            hear: hear::check(self.syslog, self.netconsole, problems),
             log: self.log.check(problems),
             subnets,
             subnets6,

@@ -17,8 +17,8 @@ use arc_swap::ArcSwap;
 use kiln_builder::store::{Store as Artifacts, StoreError as ArtifactsError};
 use kiln_builder::trust::{KeyDir, TrustError};
 use kiln_inventory::{
-    Bake, Effective, Flag, Loader, Machine, Snapshot, Store, StoreError, UnknownMachines,
-    open_secrets,
+    Bake, Effective, Flag, Loader, Machine, Netconsole, Snapshot, Store, StoreError,
+    UnknownMachines, open_secrets,
 };
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,8 @@ pub struct View {
     refused: ArcSwap<BTreeMap<Digest, String>>,
     bakes: ArcSwap<Bakes>,
     absent: ArcSwap<Vec<(Loader, Arch)>>,
+    /// Where kernels are heard.
+    netconsole: OnceLock<Netconsole>,
     versions: ArcSwap<HashMap<Digest, ServedVersion>>,
     /// The public keys whose signatures count, in hexadecimal digits.
     public_keys: ArcSwap<Vec<String>>,
@@ -133,6 +135,7 @@ impl View {
             blobs: ArcSwap::default(),
             bakes: ArcSwap::default(),
             absent: ArcSwap::default(),
+            netconsole: OnceLock::new(),
             versions: ArcSwap::default(),
             public_keys: ArcSwap::default(),
             tls: OnceLock::new(),
@@ -329,6 +332,11 @@ impl View {
     ) -> Result<(), ViewError> {
         self.bakes.store(Arc::new(bakes));
         self.refresh().await
+    }
+
+    /// Tells from the next time on that everything is read anew where kernels are heard. Once.
+    pub fn hears_kernels(&self, netconsole: Netconsole) {
+        let _ = self.netconsole.set(netconsole);
     }
 
     /// Takes the loaders that there are no files of, and reads everything anew.

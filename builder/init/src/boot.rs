@@ -21,8 +21,8 @@ use crate::phone::{Phase, Phone};
 use crate::power::{self, Then};
 use crate::process::Children;
 use crate::{
-    clock, control, facts, input, network, orders, parts, root, screen, services, state, tune,
-    volumes, watchdog,
+    clock, control, facts, input, netconsole, network, orders, parts, root, screen, services,
+    state, tune, volumes, watchdog,
 };
 
 /// How long the kernel hurries for services that do not come up.
@@ -73,7 +73,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
 
     let start = clock::uptime();
     let mut loader = Loader::open();
-    loader.load_soon(&image.modules);
+    loader.load_soon(&netconsole::without(&image.modules, &line));
     loader.load_soon(&line.modules);
     if image.diskless {
         loader.put_off_disks();
@@ -89,6 +89,7 @@ pub(crate) fn run() -> Result<Infallible, BootError> {
     clock::set_if_unset();
 
     network::bring_up(image.network.as_ref(), machine.as_ref(), &mut loader, &phone)?;
+    netconsole::start(&line, &mut loader);
     if !image.diskless {
         facts::tell(server.as_ref(), machine.as_ref());
     }

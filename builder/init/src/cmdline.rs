@@ -20,6 +20,8 @@ pub(crate) struct CommandLine {
     pub(crate) when_hopeless: Option<Then>,
     /// Whether a machine with a screen shows its state there.
     pub(crate) has_screen: bool,
+    /// Where the kernel is to send what it prints.
+    pub(crate) netconsole: Option<String>,
     /// What begins like one of ours and is none.
     pub(crate) unknown: Vec<String>,
 }
@@ -29,16 +31,20 @@ impl CommandLine {
         Self::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())
     }
 
-    fn parse(line: &str) -> Self {
+    pub(crate) fn parse(line: &str) -> Self {
         let mut said = Self {
             hostname: None,
             modules: Vec::new(),
             network_wait: NETWORK_WAIT,
             when_hopeless: None,
             has_screen: true,
+            netconsole: None,
             unknown: Vec::new(),
         };
         for word in line.split_ascii_whitespace() {
+            if let Some(wanted) = word.strip_prefix("netconsole=") {
+                said.netconsole = Some(wanted.to_owned()).filter(|wanted| !wanted.is_empty());
+            }
             let Some(ours) = word.strip_prefix("kiln.") else { continue };
             match ours.split_once('=') {
                 Some(("hostname", name)) if !name.is_empty() => {

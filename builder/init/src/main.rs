@@ -37,6 +37,7 @@ mod kmsg;
 mod logs;
 mod modules;
 mod mounts;
+mod netconsole;
 mod network;
 mod orders;
 mod out_of_memory;

@@ -384,3 +384,36 @@ fn a_loader_without_files_is_not_named_and_the_reason_says_so() {
         assert_eq!(decided(Firmware::UefiArm64).loader, loader);
     }
 }
+
+#[test]
+fn a_kernel_is_told_where_to_send_what_it_prints_where_its_machine_or_the_site_asks_for_it() {
+    let sighting =
+        Sighting { mac: MAC, asker: Asker::Ipxe, firmware: Some(Firmware::UefiX64), uuid: None };
+    let decided = |cmdline: &str, netconsole: Option<crate::Netconsole>| {
+        let mut one = Machine::clone(&machine(None, Some("web")));
+        one.spec.cmdline = cmdline.to_owned();
+        let built = [("web", Arch::X86_64, true)];
+        let mut snapshot = snapshot(Some(Arc::new(one)), &built, UnknownMachines::Ignore);
+        snapshot.netconsole = netconsole;
+        let (own, server) = ([10, 0, 0, 9].into(), [10, 0, 0, 1].into());
+        let decision = decide(&snapshot, &sighting).between(Some(own), server);
+        let Plan::Boot(plan) = decision.plan else { panic!("it boots") };
+        (plan.cmdline, decision.reasons.last().map(ToString::to_string).unwrap())
+    };
+    let heard = |everyone| Some(crate::Netconsole { port: 6666, everyone });
+    let told = "its kernel sends what it prints to UDP port 6666 of this server (`netconsole`)";
+    let (cmdline, reason) = decided("netconsole quiet", heard(false));
+    assert_eq!(cmdline, "console=ttyS0 quiet netconsole=@10.0.0.9/,6666@10.0.0.1/");
+    assert_eq!(reason, told);
+    let (cmdline, reason) = decided("quiet", heard(true));
+    assert_eq!(cmdline, "console=ttyS0 quiet netconsole=@10.0.0.9/,6666@10.0.0.1/");
+    assert_eq!(reason, told);
+    let (cmdline, reason) = decided("quiet", heard(false));
+    assert_eq!(cmdline, "console=ttyS0 quiet");
+    assert!(reason.starts_with("image `web`"), "{reason}");
+    let (cmdline, _) = decided("netconsole=", heard(true));
+    assert_eq!(cmdline, "console=ttyS0 netconsole=");
+    let (cmdline, reason) = decided("netconsole", None);
+    assert_eq!(cmdline, "console=ttyS0");
+    assert!(reason.contains("does not hear it"), "{reason}");
+}

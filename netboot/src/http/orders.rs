@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use kiln_inventory::{BootId, Command, MachineId, Order, OrderId, OrderState};
+use kiln_inventory::{BootId, Command, MachineId, Order, OrderId, OrderState, fill_netconsole};
 use serde::{Deserialize, Serialize};
 
 use super::Plane;
@@ -46,7 +46,7 @@ struct Next {
 /// Hands out the orders of a boot; with none, waits for one.
 pub(super) async fn hand_out(
     plane: &Plane,
-    peer: IpAddr,
+    (peer, server): (IpAddr, IpAddr),
     boot: &str,
     request: &Request<Incoming>,
 ) -> Response<Body> {
@@ -72,7 +72,7 @@ pub(super) async fn hand_out(
     };
     let mut handed = Vec::new();
     for order in &orders {
-        match next(plane, machine, order).await {
+        match next(plane, machine, order, (peer, server)).await {
             Ok(next) => handed.push(Handed { id: order.id, command: &order.command, next }),
             Err(why) => {
                 let failed = plane.orders.end(boot, order.id, OrderState::Failed, &why).await;
@@ -94,7 +94,12 @@ pub(super) async fn hand_out(
 }
 
 /// Opens the boot that an order begins, where it begins one.
-async fn next(plane: &Plane, machine: MachineId, order: &Order) -> Result<Option<Next>, String> {
+async fn next(
+    plane: &Plane,
+    machine: MachineId,
+    order: &Order,
+    (peer, server): (IpAddr, IpAddr),
+) -> Result<Option<Next>, String> {
     let Command::Kexec { image, version } = &order.command else { return Ok(None) };
     let gone = || format!("the version {version} is no longer served");
     let served = plane.view.version(version).ok_or_else(gone)?;
@@ -102,12 +107,14 @@ async fn next(plane: &Plane, machine: MachineId, order: &Order) -> Result<Option
     let ticket = plane.boots.next(machine, plan, order.id).await;
     let ticket = ticket.ok_or_else(|| "the server could not open a boot".to_owned())?;
     let snapshot = plane.view.snapshot();
+    let arguments = snapshot.settings_of(machine).map(|all| all.arguments()).unwrap_or_default();
+    let arguments = snapshot.with_netconsole(&arguments);
     Ok(Some(Next {
         boot: ticket.boot,
         segment: format!("/machine/{}/{}.cpio", ticket.boot, ticket.machine_key),
         manifest_size: served.manifest_size,
         signature: served.signature,
-        cmdline: snapshot.settings_of(machine).map(|all| all.arguments()).unwrap_or_default(),
+        cmdline: fill_netconsole(&arguments, Some(peer), server),
     }))
 }
 

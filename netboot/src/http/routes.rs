@@ -75,7 +75,7 @@ async fn route(plane: &Plane, caller: &Caller, request: Request<Incoming>) -> Re
         }
         (Some("agent"), Some(boot), Some("orders"), None) if method == Method::GET => {
             caller.give_back();
-            orders::hand_out(plane, peer, boot, &request).await
+            orders::hand_out(plane, (peer, at.address), boot, &request).await
         }
         (Some("agent"), Some(boot), Some("orders"), Some(order)) if method == Method::POST => {
             let (boot, order) = (boot.to_owned(), order.to_owned());
@@ -219,7 +219,7 @@ async fn boot_script(
     if let Some(url) = newer_loader(plane, request, &sighting, at) {
         return text(StatusCode::OK, renewed_by(&url));
     }
-    let decision = decide(&plane.view.snapshot(), &sighting);
+    let decision = decide(&plane.view.snapshot(), &sighting).between(Some(peer), at.address);
     let progress = plane.baker.hears(&decision, &sighting);
     let ticket = plane.boots.script(peer, sighting.clone(), decision.clone()).await;
     let script = script(&decision, &sighting, ticket.as_ref(), progress.as_deref(), at);

@@ -183,7 +183,7 @@ impl Site {
             https: self.https.clone(),
             transfers: TransferSettings::default(),
             metrics: None,
-            hear: HearSettings { syslog: Some(514), netconsole: Some(6666) },
+            hear: HearSettings { syslog: Some(514), netconsole: Some(6666), every_kernel: false },
             log: LogSettings::default(),
             subnets: self.subnets.clone(),
             subnets6: self.subnets6.clone(),

@@ -201,6 +201,11 @@ impl Made<'_> {
         self.decide(peer, sighting, Loader::UBoot).await
     }
 
+    /// Settles what a machine gets that asks from an address.
+    fn decided(&self, peer: IpAddr, sighting: &Sighting) -> Decision {
+        decide(&self.view.snapshot(), sighting).between(Some(peer), self.at.address)
+    }
+
     /// Settles what a loader gets that runs already, and opens its boot.
     async fn decide(
         &self,
@@ -209,7 +214,7 @@ impl Made<'_> {
         loader: Loader,
     ) -> Option<(Decision, Option<BootTicket>)> {
         let sighting = Sighting { asker: Asker::Firmware, ..sighting };
-        let decision = decide(&self.view.snapshot(), &sighting);
+        let decision = self.decided(peer, &sighting);
         self.baker.hears(&decision, &sighting);
         if matches!(decision.plan, Plan::Ignore | Plan::Address | Plan::LocalDisk)
             || decision.loader != loader
@@ -227,7 +232,7 @@ impl Made<'_> {
     async fn uki(&self, peer: IpAddr, mac: Mac, firmware: Firmware) -> Option<MadeFile> {
         let sighting =
             Sighting { mac, asker: Asker::Firmware, firmware: Some(firmware), uuid: None };
-        let decision = decide(&self.view.snapshot(), &sighting);
+        let decision = self.decided(peer, &sighting);
         self.baker.hears(&decision, &sighting);
         let (Plan::Boot(plan), Loader::Uki) = (&decision.plan, decision.loader) else {
             return None;
@@ -280,7 +285,7 @@ impl Made<'_> {
         if sighting.firmware != Some(Firmware::RaspberryPi) {
             return None;
         }
-        let decision = decide(&self.view.snapshot(), &sighting);
+        let decision = self.decided(peer, &sighting);
         self.baker.hears(&decision, &sighting);
         let Plan::Boot(plan) = decision.plan.clone() else { return None };
         let u_boot = self.loaders.pi_u_boot();
@@ -306,7 +311,7 @@ impl Made<'_> {
         let seen = self.boots.who(peer).await?;
         let (asker, firmware) = (Asker::Firmware, Some(Firmware::RaspberryPi));
         let sighting = Sighting { asker, firmware, ..seen };
-        let decision = decide(&self.view.snapshot(), &sighting);
+        let decision = self.decided(peer, &sighting);
         self.baker.hears(&decision, &sighting);
         let Plan::Boot(plan) = decision.plan.clone() else { return None };
         let Some(signer) = self.loaders.signer() else {

@@ -81,6 +81,7 @@ impl View {
         snapshot.kept = kept.collect();
         snapshot.bakes = BTreeMap::clone(&self.bakes.load());
         snapshot.absent = Vec::clone(&self.absent.load());
+        snapshot.netconsole = self.netconsole.get().copied();
         if let Some(image) = self.stranger.get() {
             let said = Said { value: image.clone(), by: Origin::Default };
             let settings = Effective { image: Some(said), ..Effective::default() };

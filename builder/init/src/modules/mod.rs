@@ -5,6 +5,7 @@ mod index;
 mod lanes;
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,11 +127,28 @@ impl Loader {
         self.loaded - before
     }
 
+    /// Loads one module with options, and before it what it needs. Nothing where there is no such module here, or it was
+    /// loaded before.
+    pub(crate) fn load_with(&mut self, name: &str, options: &CStr) -> Option<Result<(), Errno>> {
+        let files: Vec<String> =
+            self.index.files_for(name).into_iter().map(str::to_owned).collect();
+        let mut result = None;
+        for file in files.into_iter().filter(|file| self.tried.insert(file.clone())) {
+            let path = self.directory.join(&file);
+            let own = index::name_of(&file) == index::normal(name);
+            let loaded = load(&path, if own { Some(options) } else { None });
+            if own {
+                result = Some(loaded);
+            }
+        }
+        result
+    }
+
     fn load_lanes(&mut self, all: &[Vec<String>]) {
         let lanes: Vec<&[String]> = all.iter().map(Vec::as_slice).collect();
         let loaded = AtomicUsize::new(0);
         let directory = &self.directory;
-        lanes::run(&lanes, &mut self.tried, &|file| match load(&directory.join(file)) {
+        lanes::run(&lanes, &mut self.tried, &|file| match load(&directory.join(file), None) {
             Ok(()) => {
                 loaded.fetch_add(1, Ordering::Relaxed);
             }
@@ -142,13 +160,13 @@ impl Loader {
     }
 }
 
-fn load(path: &Path) -> Result<(), Errno> {
+fn load(path: &Path, options: Option<&CStr>) -> Result<(), Errno> {
     let file = fs::File::open(path)
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     // Without this it makes an interface of its own choice.
     let bonding = path.file_stem().is_some_and(|name| name == "bonding");
-    let options = if bonding { c"max_bonds=0" } else { c"" };
-    finit_module(&file, options, ModuleInitFlags::empty())
+    let usual = if bonding { c"max_bonds=0" } else { c"" };
+    finit_module(&file, options.unwrap_or(usual), ModuleInitFlags::empty())
 }
 
 /// What describes itself without being on a bus: the processors, the board, keyboards and the like.

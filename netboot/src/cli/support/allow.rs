@@ -42,7 +42,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("image", &["name", "build", "every", "update", "arch", "release", "jobs", "timeout"]),
     ("metrics", &["listen"]),
     ("syslog", &["listen", "port"]),
-    ("netconsole", &["listen", "port"]),
+    ("netconsole", &["listen", "port", "every-kernel"]),
     ("log", &["format"]),
     ("agent", &["run"]),
     (
