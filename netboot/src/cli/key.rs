@@ -147,7 +147,7 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             Ok(())
         }
         KeyCommand::Distrust { key, sure, place } => {
-            let shown = plain(&key);
+            let shown = plain(key);
             sure.ask(&format!("what only {shown} has signed is served no more. Go on?"))?;
             let id = place.keys().distrust(key).map_err(|error| match error {
                 error @ TrustError::Unknown { .. } => Failure::new(Failure::NOT_FOUND, error),

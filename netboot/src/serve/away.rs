@@ -75,8 +75,11 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, ServeError> {
     let last = tokio::task::spawn_blocking(move || LastKnown::read(&path)).await;
     let last = last.map_err(|stopped| stopped.to_string()).flatten();
     let last = last.and_then(|last| last.if_of(&database, &identity));
-    let nothing =
-        |why, source| ServeError::NothingKnown { database: database.clone(), why, source };
+    let nothing = |why, source| ServeError::NothingKnown {
+        database: database.clone(),
+        why,
+        source: Box::new(source),
+    };
     match last {
         Ok(LastKnown { server, newest, known, .. }) => {
             let inventory = Store::away(&database, server, newest).ok_or_else(|| failed(error))?;

@@ -43,7 +43,7 @@ pub enum ServeError {
         /// Why nothing is known.
         why: String,
         /// Why it cannot be reached.
-        source: kiln_inventory::StoreError,
+        source: Box<kiln_inventory::StoreError>,
     },
     /// The artifact store cannot be opened.
     #[error("cannot open the artifact store {}", .0.display())]
