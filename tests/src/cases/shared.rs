@@ -199,12 +199,13 @@ fn two() -> anyhow::Result<()> {
     let mut fifth = load(&clients[1], "02:ee", "10.80.0.3", 50, &log("load-five"))?;
     fourth.wait()?;
     fifth.wait()?;
+    // What is acknowledged late, on a busy computer, is seen before the servers are asked what they know.
+    ended.store(true, Ordering::Relaxed);
+    let seen = witness.join()?;
     let (now, then) = (again.leases()?, other.leases()?);
     ensure!(now.len() > had && then.len() > theirs, "without a database there are no addresses");
-    ended.store(true, Ordering::Relaxed);
 
     let mut owner: BTreeMap<Ipv4Addr, BTreeSet<Mac>> = BTreeMap::new();
-    let seen = witness.join()?;
     for (address, mac) in &seen {
         owner.entry(*address).or_default().insert(*mac);
     }
@@ -212,8 +213,21 @@ fn two() -> anyhow::Result<()> {
     ensure!(twice.is_empty(), "given twice: {twice:?}");
     let known: BTreeSet<_> =
         now.iter().chain(&then).map(|lease| (lease.address, lease.mac)).collect();
-    let lost = seen.iter().filter(|lease| !known.contains(lease)).count();
-    ensure!(lost == 0, "{lost} of {} acknowledgements are known to neither", seen.len());
+    let lost: Vec<_> = seen.iter().filter(|lease| !known.contains(lease)).collect();
+    let of_clients: Vec<_> = lost
+        .iter()
+        .take(5)
+        .map(|(address, mac)| {
+            let known = known.iter().filter(|lease| lease.0 == *address || lease.1 == *mac);
+            format!("{mac} has {address}, and known is {:?}", known.collect::<Vec<_>>())
+        })
+        .collect();
+    ensure!(
+        lost.is_empty(),
+        "{} of {} acknowledgements are known to neither: {of_clients:?}",
+        lost.len(),
+        seen.len()
+    );
     let both: BTreeSet<_> = now.iter().map(|lease| lease.address).collect();
     let shared = then.iter().filter(|lease| both.contains(&lease.address)).count();
     ensure!(shared == 0, "{shared} addresses are in the leases of both");
@@ -253,7 +267,7 @@ fn load(
 ) -> anyhow::Result<Child> {
     let (count, mac) = (count.to_string(), format!("mac={macs}:00:00:00:00"));
     from.command("setpriv")
-        .args(["--pdeathsig", "KILL", "--", "perfdhcp", "-4", "-r", "100", "-R"])
+        .args(["--pdeathsig", "KILL", "--", "perfdhcp", "-4", "-r", "50", "-R"])
         .args([&count, "-n", &count, "-b", &mac, "-W", "2000000", "-l", "p0", server])
         .stdin(Stdio::null())
         .stdout(File::create(log)?)
