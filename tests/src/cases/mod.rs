@@ -33,6 +33,7 @@ mod loaders;
 mod many;
 mod metadata;
 mod networkd;
+mod networks;
 mod orders;
 mod packed;
 mod pi;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         loaders::cases(),
         beside::cases(),
+        networks::cases(),
         cards::cases(),
         firmware::cases(),
         ipv6::cases(),

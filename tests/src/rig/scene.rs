@@ -89,6 +89,11 @@ impl Scene {
         Ok(Machine::start(&mut self.lab, config)?)
     }
 
+    /// Returns the private network, to add hosts to it.
+    pub(crate) const fn lab(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
     /// Ends the server in good order and starts it anew on the same data.
     pub(crate) async fn restart_server(self) -> anyhow::Result<Self> {
         let Self { lab, site, served, _directory } = self;
