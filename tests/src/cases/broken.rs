@@ -24,8 +24,12 @@ pub(super) fn cases() -> Vec<Case> {
         Need::KilnInit(Arch::X86_64),
         Need::Program,
     ];
-    let name = "broken::a_boot_that_is_broken_at_each_stage_is_named_rightly";
-    vec![Case::new(name, &needs, move || named(bios, uefi))]
+    let stages = "broken::a_boot_that_is_broken_at_each_stage_is_named_rightly";
+    let panic = "broken::a_kernel_that_panics_is_named_by_its_last_words";
+    vec![
+        Case::new(stages, &needs, move || named(bios, uefi)),
+        Case::new(panic, &needs, move || panics(bios)),
+    ]
 }
 
 const fn mac(last: u8) -> Mac {
@@ -38,12 +42,17 @@ const ONBOOT: Mac = mac(3);
 const HEALTH: Mac = mac(4);
 const CORRUPT: Mac = mac(5);
 const NO_KERNEL: Mac = mac(6);
+const PANIC: Mac = mac(7);
+/// What the demonstration's image does before its services.
+const HELLO: &str = "    command: [/usr/bin/busybox, uname, -srm]\n";
 
-/// Builds the demonstration's image with one part of it changed.
-fn variant(folder: &Path, name: &str, from: &str, to: &str) -> anyhow::Result<ImageRef> {
-    let demo = fs::read_to_string(IMAGE)?;
-    let text = demo.replacen(from, to, 1);
-    ensure!(text != demo, "the demo image has no `{from}`");
+/// Builds the demonstration's image with parts of it changed.
+fn variant(folder: &Path, name: &str, changes: &[(&str, &str)]) -> anyhow::Result<ImageRef> {
+    let mut text = fs::read_to_string(IMAGE)?;
+    for (from, to) in changes {
+        ensure!(text.contains(from), "the demo image has no `{from}`");
+        text = text.replacen(from, to, 1);
+    }
     let path = folder.join(format!("{name}.yml"));
     fs::write(&path, text)?;
     made(&path, Arch::X86_64)
@@ -105,14 +114,18 @@ fn named(bios: MachineKind, uefi: MachineKind) -> anyhow::Result<()> {
     let onboot = variant(
         folder.path(),
         "broken-onboot",
-        "    command: [/usr/bin/busybox, uname, -srm]\n",
-        "    command: [/usr/bin/busybox, sh, -c, \"echo no disk to format; exit 1\"]\n    on-failure: halt\n",
+        &[(
+            HELLO,
+            "    command: [/usr/bin/busybox, sh, -c, \"echo no disk to format; exit 1\"]\n    on-failure: halt\n",
+        )],
     )?;
     let health = variant(
         folder.path(),
         "broken-health",
-        "    restart: always\n",
-        "    restart: always\n    health: {tcp: 127.0.0.1:81, interval: 1s}\n",
+        &[(
+            "    restart: always\n",
+            "    restart: always\n    health: {tcp: 127.0.0.1:81, interval: 1s}\n",
+        )],
     )?;
     let shared = kiln_builder::Store::open(store())?;
     let index = shared.index()?;
@@ -184,4 +197,27 @@ fn named(bios: MachineKind, uefi: MachineKind) -> anyhow::Result<()> {
             Ok(scene)
         },
     )
+}
+
+/// Its kernel sends what it prints to the server, and its last words are why it began anew.
+fn panics(kind: MachineKind) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("panics-").tempdir_in(work_folder())?;
+    let crash = "    command: [/usr/bin/busybox, sh, -c, \"echo c >/trigger\"]\n    \
+                 binds: [/proc/sysrq-trigger:/trigger]\n";
+    let modules = ("  modules: auto\n", "  modules: [auto, netconsole]\n");
+    let image = variant(folder.path(), "broken-panic", &[modules, (HELLO, crash)])?;
+    let machine = NewMachine {
+        cmdline: "netconsole panic=1".to_owned(),
+        ..Scene::machine("panics", PANIC, &image)
+    };
+    Scene::play(vec![machine], async |mut scene| {
+        let mut first = scene.power_on(kind, PANIC)?;
+        until(Scene::deadline(), async || Ok(first.ended().map(drop))).await?;
+        let said = first.console().tail(40);
+        let mut second = scene.power_on(kind, PANIC)?;
+        let cause = verdict(&scene, &mut second, "panics", "crashed").await;
+        let shown = cause.with_context(|| format!("the console of the first was:\n{said}"))?;
+        says(&shown, &["crashed: Kernel panic - not syncing: sysrq triggered crash"])?;
+        Ok(scene)
+    })
 }

@@ -35,6 +35,7 @@ mod metadata;
 mod networkd;
 mod networks;
 mod orders;
+mod package;
 mod packed;
 mod pi;
 mod refusal;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> Vec<Case> {
         loaders::cases(),
         beside::cases(),
         networks::cases(),
+        package::cases(),
         cards::cases(),
         firmware::cases(),
         ipv6::cases(),
