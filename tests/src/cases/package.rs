@@ -44,11 +44,12 @@ fn play() -> anyhow::Result<()> {
         .output()?;
     ensure!(made.status.success(), "{}", said(&made));
     let package = PathBuf::from(String::from_utf8(made.stdout)?.trim());
-    let package = format!("/tmp/in/{}", package.file_name().context("no package")?.display());
+    let package = format!("/in/{}", package.file_name().context("no package")?.display());
     let host = Host::start(folder.path())?;
 
-    host.sh("ip link set lo up; ip link add kiln0 type dummy; ip link set kiln0 up; \
-             ip address add 10.77.0.1/24 dev kiln0; ip address add 10.77.0.2/24 dev kiln0")?;
+    host.sh("ip link set lo up; ip netns add rack; ip link add kiln0 type veth peer name p0 netns rack; \
+             ip link set kiln0 up; ip address add 10.77.0.1/24 dev kiln0; \
+             ip -n rack link set lo up; ip -n rack link set p0 up; ip -n rack address add 10.77.0.2/24 dev p0")?;
     let told = host.sh(&format!("dpkg --install {package}"))?;
     ensure!(told.contains("systemctl enable --now kiln"), "it says: {told}");
     host.fails("systemctl is-active kiln")?;
@@ -60,7 +61,7 @@ fn play() -> anyhow::Result<()> {
         "mkdir /etc/kiln/loaders; head -c 100000 /dev/zero >/etc/kiln/loaders/ipxe-amd64.efi; \
          printf '%s' '{SETTINGS}' >/etc/kiln/kiln.toml; systemctl enable --now kiln"
     ))?;
-    let boots = "kiln simulate -n 5 --until script --relay 10.77.0.2 --server 10.77.0.1 --yes";
+    let boots = "ip netns exec rack kiln simulate -n 5 --until script --interface p0 --yes";
     host.sh(boots)?;
     let process = || host.sh("systemctl show -P MainPID kiln");
     let first = process()?;
