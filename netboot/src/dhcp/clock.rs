@@ -39,6 +39,14 @@ impl Clock {
     }
 }
 
+#[cfg(test)]
+impl Clock {
+    /// Pretends that the clock of the system is set forward by so many seconds.
+    pub(super) fn is_set(&mut self, seconds: i64) {
+        self.wall -= seconds * 1000;
+    }
+}
+
 fn wall() -> i64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -8,12 +8,13 @@ use kiln_inventory::{Lease6, Pools};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::encode::Reply;
 use super::subnet::Subnet;
 use super::table::LeaseTable;
 use crate::dhcp::claims::boot_time;
+use crate::dhcp::clock::Clock;
 use crate::dhcp::{BoxError, SharedLedger, Shares, Timestamp};
 
 /// Makes leases of IPv6 durable.
@@ -41,6 +42,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Book {
     table: LeaseTable,
+    clock: Clock,
     /// When the claims of this server end, where it shares its pools: a time since the host was started.
     until: Option<Duration>,
     /// Whether every lease is known that is on disk.
@@ -51,7 +53,8 @@ impl Ledger {
     /// Starts from the leases that were kept. The task writes new ones until the last clone is dropped.
     pub fn start(leases: Vec<Lease6>, log: impl LeaseLog) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let book = Book { table: LeaseTable::new(leases), until: None, whole: true };
+        let (table, clock) = (LeaseTable::new(leases), Clock::new());
+        let book = Book { table, clock, until: None, whole: true };
         let book = Arc::new(Mutex::new(book));
         (Self { book, queue }, tokio::spawn(write_leases(waiting, log)))
     }
@@ -68,13 +71,23 @@ impl Ledger {
         self.open().whole = false;
     }
 
-    /// Lends the table, for as long as it takes to decide on one packet.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable) -> T) -> T {
+    /// Lends the table, for as long as it takes to decide on one packet, with the time.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable, Timestamp) -> T) -> T {
         let mut book = self.open();
-        if let Some(until) = book.until {
-            book.table.set_left(until.saturating_sub(boot_time()));
+        let Book { table, clock, until, .. } = &mut *book;
+        let (now, set) = clock.read();
+        if let Some(until) = until {
+            table.set_left(until.saturating_sub(boot_time()));
         }
-        work(&mut book.table)
+        if set != 0 {
+            let moved = table.shift(set, Timestamp(now.0.saturating_sub(set)));
+            let leases = moved.len();
+            info!(seconds = set, leases, "the clock was set; leases of IPv6 end as much later");
+            if self.queue.try_send(Pending { leases: moved, reply: None }).is_err() {
+                warn!("the new ends of the leases could not be kept: too many wait for the disk");
+            }
+        }
+        work(table, now)
     }
 
     fn open(&self) -> MutexGuard<'_, Book> {
@@ -84,7 +97,7 @@ impl Ledger {
 
     /// Returns the addresses whose leases run.
     pub(crate) fn used(&self) -> Vec<Ipv6Addr> {
-        self.with(|table| table.used(Timestamp::now()))
+        self.with(|table, now| table.used(now))
     }
 
     /// Sends leases on their way to disk and the reply after them, and takes them into the table that
@@ -117,7 +130,7 @@ impl SharedLedger for Ledger {
     type Subnet = Subnet;
 
     fn lend<T>(&self, work: impl FnOnce(&mut dyn Shares, Timestamp) -> T) -> T {
-        self.with(|table| work(table, Timestamp::now()))
+        self.with(|table, now| work(table, now))
     }
 
     fn set_claims(&self, blocks: HashSet<u128>, until: Duration) {
@@ -205,7 +218,7 @@ mod tests {
             let duid = Duid::new(&[0, 4, 1]).unwrap();
             let lease = Lease6 { address, duid, iaid: last.into(), mac: None, expires: 1 };
             let reply = Some((reply, Arc::clone(&server)));
-            assert!(ledger.with(|table| ledger.enter(table, vec![lease], reply)));
+            assert!(ledger.with(|table, _| ledger.enter(table, vec![lease], reply)));
         }
         drop(ledger);
         writer.await.unwrap();
@@ -217,6 +230,47 @@ mod tests {
         assert!(client.try_recv(&mut [0; 16]).is_err());
         let commits = commits.lock().unwrap().clone();
         (commits, arrived)
+    }
+
+    /// Keeps the leases of each commit.
+    struct Kept(Arc<Mutex<Vec<Lease6>>>);
+
+    impl LeaseLog for Kept {
+        async fn commit(&self, leases: &[Lease6]) -> Result<(), BoxError> {
+            self.0.lock().unwrap().extend_from_slice(leases);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn leases_follow_a_clock_that_is_set_and_are_kept_so() {
+        const HOUR: i64 = 3600;
+        let now = Timestamp::now();
+        let lease = |last: u16, expires| Lease6 {
+            address: [0xfd77, 0, 0, 0, 0, 0, 0, last].into(),
+            duid: Duid::new(&[0, 4, 1]).unwrap(),
+            iaid: last.into(),
+            mac: None,
+            expires,
+        };
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        // An hour ago one ran and one had ended; by the new time both have.
+        let then = now.0 - HOUR;
+        let (runs, ended) = (lease(1, then + 600), lease(2, then - 600));
+        let leases = vec![runs.clone(), ended.clone()];
+        let (ledger, writer) = Ledger::start(leases, Kept(kept.clone()));
+        ledger.open().clock.is_set(HOUR);
+        assert_eq!(ledger.used(), [runs.address]);
+        ledger.with(|table, _| {
+            let moved = table.at(runs.address).unwrap().expires - runs.expires;
+            assert!((HOUR - 1..=HOUR).contains(&moved), "{moved}");
+            assert_eq!(table.at(ended.address), Some(&ended));
+        });
+        drop(ledger);
+        writer.await.unwrap();
+        let kept = kept.lock().unwrap();
+        assert_eq!((kept.len(), kept[0].address), (1, runs.address));
+        assert!(kept[0].expires >= runs.expires + HOUR - 1);
     }
 
     #[tokio::test]

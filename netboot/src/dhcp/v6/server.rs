@@ -150,16 +150,15 @@ pub async fn serve<O: Observer>(
                 continue;
             }
         };
-        let now = Timestamp::now();
         // Who sent it first: behind one relay there are many.
         let last = *from.ip();
         let sender = request.relays.last().map_or(last, |relay| relay.peer);
-        if !flood.admits(sender, now) {
+        if !flood.admits(sender, Timestamp::now()) {
             debug!(%from, "packet dropped: more than {FLOOD} in a second");
             service.observer.counted(Counted::Flood);
             continue;
         }
-        if let Some(reply) = service.decide(&request, from, &socket, now) {
+        if let Some(reply) = service.decide(&request, from, &socket) {
             send(&socket, &reply).await;
         }
     }
@@ -173,10 +172,9 @@ impl<O: Observer> Service<O> {
         request: &Request,
         from: SocketAddrV6,
         socket: &Arc<UdpSocket>,
-        now: Timestamp,
     ) -> Option<Reply> {
         let snapshot = self.snapshot.load();
-        let (outcome, reply, network) = self.ledger.with(|table| {
+        let (outcome, reply, network) = self.ledger.with(|table, now| {
             let site = select(&self.sites, request, *from.ip(), &snapshot, table);
             let network = site.map(|site| (site.subnet.network, site.subnet.prefix));
             let mut outcome = match site {

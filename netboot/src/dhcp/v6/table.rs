@@ -200,6 +200,21 @@ impl LeaseTable {
         }
     }
 
+    /// Moves the ends of all leases that ran at a moment, because the clock was set, and returns them: clients count
+    /// their time by clocks of their own. What was offered or declined moves too.
+    pub fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease6> {
+        let mut moved = Vec::new();
+        for lease in self.leases.values_mut().filter(|lease| lease.expires > then.0) {
+            lease.expires = lease.expires.saturating_add(seconds);
+            moved.push(lease.clone());
+        }
+        let ends = self.holds.values_mut().map(|(_, until)| until);
+        for until in ends.chain(self.quarantine.values_mut()) {
+            until.0 = until.0.saturating_add(seconds);
+        }
+        moved
+    }
+
     /// Keeps an address from everyone for ten minutes.
     pub fn quarantine(&mut self, address: Ipv6Addr, now: Timestamp) {
         self.holds.remove(&address);
@@ -275,6 +290,24 @@ mod tests {
         assert!(!free(&holder(2, 9, Some(2))) && !free(&holder(2, 9, None)));
         assert!(!free(&holder(1, 8, Some(1))));
         assert!(table.is_free_for(address(5), &holder(2, 9, None), Timestamp(3000)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_neither_ends_nor_lengthens_leases() {
+        let (one, two, three) = (holder(1, 7, None), holder(2, 7, None), holder(3, 7, None));
+        for step in [-500_000, 500_000] {
+            let mut table = LeaseTable::new(vec![lease(4, &one, 1100), lease(5, &two, 900)]);
+            table.hold(address(6), three.clone(), NOW);
+            table.quarantine(address(7), NOW);
+            assert_eq!(table.shift(step, NOW), [lease(4, &one, 1100 + step)]);
+            let at = |seconds: i64| Timestamp(NOW.0 + step + seconds);
+            assert!(!table.is_free_for(address(4), &two, at(99)));
+            assert!(table.is_free_for(address(4), &two, at(100)));
+            assert_eq!(table.at(address(5)), Some(&lease(5, &two, 900)), "this one had ended");
+            assert_eq!(table.held_for(&three, at(0)), Some(address(6)));
+            assert!(!table.is_free_for(address(7), &one, at(0)));
+            assert!(table.is_free_for(address(7), &one, at(600)));
+        }
     }
 
     #[test]
