@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use kiln_types::{Arch, Digest, ImageRef, Mac};
@@ -47,6 +47,7 @@ struct Known {
     by_client_id: HashMap<Box<[u8]>, Place>,
     by_circuit_id: HashMap<Box<[u8]>, Place>,
     reserved: HashSet<Ipv4Addr>,
+    reserved6: HashSet<Ipv6Addr>,
 }
 
 /// Where a machine is among all: half of what it would take to have more than any inventory has.
@@ -80,6 +81,7 @@ impl Known {
                 all.by_circuit_id.entry(id.bytes().into()).or_insert(place);
             }
             all.reserved.extend(spec.address);
+            all.reserved6.extend(spec.address6);
         }
         // One that two machines have names neither.
         all.by_uuid.retain(|uuid, _| !shared.contains(uuid));
@@ -197,6 +199,11 @@ impl Snapshot {
         self.known.reserved.contains(&address)
     }
 
+    /// The same for an address of IPv6.
+    pub fn is_reserved6(&self, address: Ipv6Addr) -> bool {
+        self.known.reserved6.contains(&address)
+    }
+
     /// Returns every machine, oldest first.
     pub fn machines(&self) -> &[Arc<Machine>] {
         &self.known.machines
@@ -262,8 +269,6 @@ pub enum UnknownMachines {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     #[test]
@@ -273,6 +278,7 @@ mod tests {
             let spec = NewMachine {
                 uuid: Some(format!("4C4C4544-0000-1000-8000-{number:012X}")),
                 address: Some(Ipv4Addr::from_bits(0x0a00_0000 + number)),
+                address6: Some(Ipv6Addr::from_bits(u128::from(number) + 1)),
                 ..NewMachine::new(format!("node-{number}"), [Mac::new([2, 0, 0, a, b, c])])
             };
             Arc::new(Machine { id: MachineId(i64::from(number) + 1), revision: 1, spec })
@@ -289,7 +295,9 @@ mod tests {
                 Claim { mac: Mac::new([6; 6]), uuids: &uuids, client_id: None, circuit_id: None };
             assert_eq!(snapshot.claimed_by(&claim), Some(&wanted));
             assert!(snapshot.is_reserved(wanted.spec.address.unwrap()));
+            assert!(snapshot.is_reserved6(wanted.spec.address6.unwrap()));
         }
         assert!(!snapshot.is_reserved([10, 9, 0, 0].into()));
+        assert!(!snapshot.is_reserved6(Ipv6Addr::UNSPECIFIED));
     }
 }

@@ -10,7 +10,7 @@ use super::subnet::Subnet;
 use super::wire::Request;
 
 /// Addresses that are looked at for one that nobody ever had, before one is taken whose lease has ended.
-const LOOKS: usize = 512;
+pub(super) const LOOKS: usize = 512;
 
 /// Returns the machine whose reserved address, name and options a client gets.
 pub(super) fn owner<'a>(request: &Request, snapshot: &'a Snapshot) -> Option<&'a Arc<Machine>> {

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
 use kiln_inventory::Snapshot;
@@ -6,6 +5,7 @@ use kiln_inventory::Snapshot;
 use super::subnet::{Mode, Subnet};
 use super::table::{Holder, LeaseTable};
 use crate::dhcp::Timestamp;
+use crate::dhcp::address::LOOKS;
 
 /// Chooses the address for an association, or none when all are taken.
 ///
@@ -35,13 +35,11 @@ pub(super) fn choose(
     if subnet.mode == Mode::Stateless {
         return None;
     }
-    let promised: HashSet<Ipv6Addr> =
-        snapshot.machines().iter().filter_map(|machine| machine.spec.address6).collect();
     let open = |address: &Ipv6Addr| {
         subnet.pool_has(*address)
             && leases.may_lease(*address)
             && free(address)
-            && !promised.contains(address)
+            && !snapshot.is_reserved6(*address)
     };
     let mine = leases.of(&who.duid, who.iaid).map(|lease| lease.address);
     let before = || who.mac.and_then(|mac| leases.of_mac(mac)).map(|lease| lease.address);
@@ -53,13 +51,21 @@ pub(super) fn choose(
     if known.is_some() {
         return known;
     }
+    if leases.is_full(subnet.network, now) {
+        return None;
+    }
     // What no one ever had comes before what someone may come back for.
     let mut remembered = None;
-    for address in leases.pool_from(subnet, hash(who)).filter(open) {
-        if leases.at(address).is_none() {
-            return Some(address);
+    for (looked, address) in leases.pool_from(subnet, hash(who)).enumerate() {
+        if looked >= LOOKS && remembered.is_some() {
+            break;
         }
-        remembered = remembered.or(Some(address));
+        if open(&address) {
+            if leases.at(address).is_none() {
+                return Some(address);
+            }
+            remembered = remembered.or(Some(address));
+        }
     }
     remembered
 }

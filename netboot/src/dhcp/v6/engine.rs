@@ -9,7 +9,7 @@ use super::address::choose;
 use super::classify::{HTTP_CLIENT, classify, is_http, mac};
 use super::encode::{Options, Reply, ReplyKind, status};
 use super::option;
-use super::subnet::Subnet;
+use super::subnet::{Mode, Subnet};
 use super::table::{Holder, LeaseTable};
 use super::wire::{Association, Kind, Request};
 use crate::dhcp::Timestamp;
@@ -50,6 +50,8 @@ pub struct Outcome {
     pub holds: Vec<(Ipv6Addr, Holder)>,
     /// Addresses that someone uses without a lease.
     pub quarantine: Vec<Ipv6Addr>,
+    /// The network, when it has no address left.
+    pub full: Option<Ipv6Addr>,
     /// First address that the client gets.
     pub address: Option<Ipv6Addr>,
     /// Who asked, when it asked for something and its hardware address is known.
@@ -161,6 +163,7 @@ pub(super) const fn silent(note: Note) -> Outcome {
         leases: Vec::new(),
         holds: Vec::new(),
         quarantine: Vec::new(),
+        full: None,
         address: None,
         sighting: None,
         decision: None,
@@ -223,6 +226,11 @@ impl Turn<'_> {
         choose(subnet, snapshot, leases, who, wanted, self.now)
     }
 
+    /// Returns the network whose pool was looked through in vain.
+    fn full(&self) -> Option<Ipv6Addr> {
+        Some(self.view.subnet).filter(|it| it.mode == Mode::Stateful).map(|it| it.network)
+    }
+
     /// Returns how long an address is given: where the pool is shared with other servers, no longer than our claim to it
     /// lasts.
     fn time_of(&self, address: Ipv6Addr) -> Duration {
@@ -262,7 +270,10 @@ impl Turn<'_> {
                     outcome.holds.push((address, who));
                     outcome.note = Note::Offered;
                 }
-                None => inside.status(status::NO_ADDRESSES, "no address to give"),
+                None => {
+                    inside.status(status::NO_ADDRESSES, "no address to give");
+                    outcome.full = self.full();
+                }
             }
             options.association(ia.iaid, chosen.map_or(0, |it| self.seconds(it)), &inside);
         }
@@ -311,6 +322,7 @@ impl Turn<'_> {
                 outcome.note = Note::NotItsAddress;
             } else {
                 inside.status(status::NO_ADDRESSES, "no address to give");
+                outcome.full = self.full();
             }
             options.association(ia.iaid, seconds, &inside);
         }

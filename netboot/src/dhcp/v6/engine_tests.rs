@@ -323,6 +323,28 @@ fn without_an_address_to_give_the_answer_says_so() {
 }
 
 #[test]
+fn a_full_pool_is_looked_through_once_a_second_and_again_when_an_address_is_free() {
+    let mut world = World::new();
+    world.subnet.pool = vec![address(0x100)..=address(0x100)];
+    let (client, other) = (Client::new(9), Client::new(8));
+    let own = client.gets(&mut world).unwrap();
+    let association = ia(1, None);
+    let asks = [(option::IA_NA, association.as_slice())];
+    let none = other.says(1, &asks, &mut world);
+    assert_eq!((none.note, none.full), (Note::NoAddress, Some(world.subnet.network)));
+    assert!(world.leases.is_full(world.subnet.network, NOW));
+    let mine = ia(1, Some(&own.to_string()));
+    let renewed = client.says(5, &[(option::IA_NA, &mine)], &mut world);
+    assert_eq!(renewed.address, Some(own), "who has one keeps it");
+    assert_eq!(other.says(1, &asks, &mut world).note, Note::NoAddress);
+    client.says(8, &[(option::IA_NA, &mine)], &mut world);
+    assert_eq!(other.gets(&mut world), Some(own));
+    // Of who has one reserved nobody says that there is none.
+    world.subnet.mode = Mode::Stateless;
+    assert_eq!(other.says(1, &asks, &mut world).full, None);
+}
+
+#[test]
 fn a_stateless_subnet_tells_the_rest_and_gives_only_what_is_reserved() {
     let mut world = World::new();
     (world.subnet.mode, world.subnet.pool) = (Mode::Stateless, vec![]);

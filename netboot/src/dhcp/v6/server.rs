@@ -194,6 +194,9 @@ impl<O: Observer> Service<O> {
             for (address, who) in outcome.holds.drain(..) {
                 table.hold(address, who, now);
             }
+            if let Some(network) = outcome.full {
+                table.note_full(network, now);
+            }
             let reply = outcome.reply.clone();
             let leases = std::mem::take(&mut outcome.leases);
             let quarantine = std::mem::take(&mut outcome.quarantine);

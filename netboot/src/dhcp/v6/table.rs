@@ -47,6 +47,8 @@ pub struct LeaseTable {
     holds: HashMap<Ipv6Addr, (Holder, Timestamp)>,
     swept: Option<Timestamp>,
     quarantine: BTreeMap<Ipv6Addr, Timestamp>,
+    /// Networks in which no address was found, and when.
+    full: HashMap<Ipv6Addr, Timestamp>,
     /// What of the pools is ours, where other servers have the rest.
     claims: Option<Claims>,
 }
@@ -141,6 +143,7 @@ impl LeaseTable {
     /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
     pub(super) fn set_claims(&mut self, blocks: HashSet<u128>) {
         self.claims.get_or_insert_default().blocks = blocks;
+        self.full.clear();
     }
 
     /// Notes how long the claims last from now on.
@@ -164,6 +167,7 @@ impl LeaseTable {
     /// Takes in a lease. An older one of the same association is forgotten, and so is its offer.
     pub fn insert(&mut self, lease: Lease6) {
         self.holds.remove(&lease.address);
+        self.full.clear();
         let key = (lease.duid.clone(), lease.iaid);
         if let Some(old) = self.by_association.insert(key, lease.address)
             && old != lease.address
@@ -198,6 +202,16 @@ impl LeaseTable {
         if self.holds.len() < MAX_HOLDS || self.holds.contains_key(&address) {
             self.holds.insert(address, (who, now.after(HOLD)));
         }
+    }
+
+    /// Notes that a network has no address left, so that not every request looks through all of its pool.
+    pub fn note_full(&mut self, network: Ipv6Addr, now: Timestamp) {
+        self.full.insert(network, now);
+    }
+
+    /// Returns whether a network was found to have no address left in this second, and none has become free since.
+    pub fn is_full(&self, network: Ipv6Addr, now: Timestamp) -> bool {
+        self.full.get(&network) == Some(&now)
     }
 
     /// Moves the ends of all leases that ran at a moment, because the clock was set, and returns them: clients count
@@ -239,6 +253,7 @@ impl Shares for LeaseTable {
     fn claim(&mut self, blocks: &[u128]) {
         if let Some(claims) = &mut self.claims {
             claims.blocks.extend(blocks);
+            self.full.clear();
         }
     }
 
