@@ -24,7 +24,10 @@ pub(super) fn choose(
         |address: &Ipv6Addr| subnet.may_give(*address) && leases.is_free_for(*address, who, now);
     let machine = who.mac.and_then(|mac| snapshot.machine_by_mac(mac));
     // Firmware asks a second time under the same name for another purpose; the interface is the same.
-    let own = |address: &Ipv6Addr| who.mac.is_some_and(|mac| leases.is_of_interface(*address, mac));
+    let own = |address: &Ipv6Addr| {
+        who.mac.is_some_and(|mac| leases.is_of_interface(*address, mac))
+            && !leases.is_quarantined(*address, now)
+    };
     let reserved = machine.and_then(|machine| machine.spec.address6);
     // One in a pool that another server gives addresses of may be somebody's there.
     let ours = |address: &Ipv6Addr| !subnet.pool_has(*address) || leases.may_lease(*address);

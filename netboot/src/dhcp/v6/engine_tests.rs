@@ -303,6 +303,21 @@ fn an_address_given_back_is_free_and_one_that_is_in_use_is_kept_from_all() {
 }
 
 #[test]
+fn a_reserved_address_that_someone_else_uses_is_not_given_to_its_machine_again_at_once() {
+    let mut world = World::new();
+    let client = Client::new(2);
+    let reserved = client.gets(&mut world).unwrap();
+    assert_eq!(reserved, address(0x200));
+    let mine = ia(1, Some(&reserved.to_string()));
+    let declined = client.says(9, &[(option::IA_NA, &mine)], &mut world);
+    assert_eq!((declined.note, &declined.quarantine[..]), (Note::Declined, &[reserved][..]));
+    assert!(client.gets(&mut world).is_some_and(|other| other != reserved));
+    let later = Timestamp(NOW.0 + 600);
+    let offer = client.says_at(1, &[(option::IA_NA, &ia(1, None))], &mut world, later);
+    assert_eq!(offer.address, Some(reserved));
+}
+
+#[test]
 fn without_an_address_to_give_the_answer_says_so() {
     let mut world = World::new();
     world.subnet.pool = vec![address(0x100)..=address(0x100)];

@@ -107,8 +107,12 @@ impl LeaseTable {
                 && !who.is(&holder.duid, holder.iaid)
                 && !who.follows(&holder.duid, holder.mac)
         });
-        let declined = self.quarantine.get(&address).is_some_and(|until| *until > now);
-        !(leased || held || declined)
+        !(leased || held || self.is_quarantined(address, now))
+    }
+
+    /// Returns whether someone was found to use the address without a lease.
+    pub fn is_quarantined(&self, address: Ipv6Addr, now: Timestamp) -> bool {
+        self.quarantine.get(&address).is_some_and(|until| *until > now)
     }
 
     /// Returns whether an address of a pool is ours to give.
@@ -246,8 +250,7 @@ impl Shares for LeaseTable {
         let address = Ipv6Addr::from_bits(address);
         let leased = self.leases.get(&address).is_some_and(|lease| lease.expires > now.0);
         let held = self.holds.get(&address).is_some_and(|(_, until)| *until > now);
-        let declined = self.quarantine.get(&address).is_some_and(|until| *until > now);
-        !(leased || held || declined)
+        !(leased || held || self.is_quarantined(address, now))
     }
 
     fn claim(&mut self, blocks: &[u128]) {
