@@ -11,21 +11,27 @@ use crate::dhcp::address::LOOKS;
 ///
 /// In this order: the one reserved for its machine, the one it has or had, the one that its interface had under
 /// another name, the one it was offered, the one it asks for, and the first free one of the pool, looked for from a
-/// place that who asks determines, so that a server without memory tends to give the same again.
+/// place that who asks determines, so that a server without memory tends to give the same again. What other associations
+/// of the same message get is `taken`.
 pub(super) fn choose(
     subnet: &Subnet,
     snapshot: &Snapshot,
     leases: &LeaseTable,
     who: &Holder,
     wanted: &[Ipv6Addr],
+    taken: &[Ipv6Addr],
     now: Timestamp,
 ) -> Option<Ipv6Addr> {
-    let free =
-        |address: &Ipv6Addr| subnet.may_give(*address) && leases.is_free_for(*address, who, now);
+    let free = |address: &Ipv6Addr| {
+        subnet.may_give(*address)
+            && !taken.contains(address)
+            && leases.is_free_for(*address, who, now)
+    };
     let machine = who.mac.and_then(|mac| snapshot.machine_by_mac(mac));
     // Firmware asks a second time under the same name for another purpose; the interface is the same.
     let own = |address: &Ipv6Addr| {
         who.mac.is_some_and(|mac| leases.is_of_interface(*address, mac))
+            && !taken.contains(address)
             && !leases.is_quarantined(*address, now)
     };
     let reserved = machine.and_then(|machine| machine.spec.address6);

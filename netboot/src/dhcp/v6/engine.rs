@@ -221,9 +221,9 @@ impl Turn<'_> {
         Some(Holder { duid: self.request.client.clone()?, iaid: ia.iaid, mac: self.mac })
     }
 
-    fn choose(&self, who: &Holder, wanted: &[Ipv6Addr]) -> Option<Ipv6Addr> {
+    fn choose(&self, who: &Holder, wanted: &[Ipv6Addr], taken: &[Ipv6Addr]) -> Option<Ipv6Addr> {
         let View { subnet, snapshot, leases, .. } = *self.view;
-        choose(subnet, snapshot, leases, who, wanted, self.now)
+        choose(subnet, snapshot, leases, who, wanted, taken, self.now)
     }
 
     /// Returns the network whose pool was looked through in vain.
@@ -261,8 +261,8 @@ impl Turn<'_> {
         for ia in &self.request.associations {
             let Some(who) = self.holder(ia) else { continue };
             let mut inside = Options::default();
-            let taken = |address: &Ipv6Addr| outcome.holds.iter().any(|held| held.0 == *address);
-            let chosen = self.choose(&who, &ia.addresses).filter(|address| !taken(address));
+            let taken: Vec<Ipv6Addr> = outcome.holds.iter().map(|held| held.0).collect();
+            let chosen = self.choose(&who, &ia.addresses, &taken);
             match chosen {
                 Some(address) => {
                     inside.address(address, self.seconds(address));
@@ -293,8 +293,8 @@ impl Turn<'_> {
             let mut seconds = 0;
             let elsewhere = |address: &&Ipv6Addr| !self.view.subnet.contains(**address);
             let renews = matches!(self.request.kind, Kind::Renew | Kind::Rebind);
-            let taken = |address: &Ipv6Addr| outcome.leases.iter().any(|l| l.address == *address);
-            let chosen = self.choose(&who, &ia.addresses).filter(|address| !taken(address));
+            let taken: Vec<Ipv6Addr> = outcome.leases.iter().map(|it| it.address).collect();
+            let chosen = self.choose(&who, &ia.addresses, &taken);
             if self.request.kind == Kind::Request
                 && ia.addresses.iter().any(|address| elsewhere(&address))
             {

@@ -325,16 +325,21 @@ fn without_an_address_to_give_the_answer_says_so() {
     let association_of_mine = ia(1, None);
     let none = Client::new(8).says(1, &[(option::IA_NA, &association_of_mine)], &mut world);
     assert_eq!((none.note, association(&none)), (Note::NoAddress, (vec![], Some(2))));
-    // Two associations of one client do not get one address.
-    let mut world = World::new();
-    world.subnet.pool = vec![address(0x100)..=address(0x101)];
-    let (one, two, three) = (ia(1, None), ia(2, None), ia(3, None));
-    let all = [(option::IA_NA, &one[..]), (option::IA_NA, &two), (option::IA_NA, &three)];
-    let offer = Client::new(9).says(1, &all, &mut world);
-    let mut held: Vec<_> = offer.holds.iter().map(|held| held.0).collect();
-    held.sort_unstable();
-    held.dedup();
-    assert_eq!(held.len(), offer.holds.len());
+}
+
+#[test]
+fn each_association_of_a_client_gets_an_address_of_its_own() {
+    for kind in [1, 3] {
+        let mut world = World::new();
+        world.subnet.pool = vec![address(0x100)..=address(0x101)];
+        let (one, two, three) = (ia(1, None), ia(2, None), ia(3, None));
+        let all = [(option::IA_NA, &one[..]), (option::IA_NA, &two), (option::IA_NA, &three)];
+        let outcome = Client::new(9).says(kind, &all, &mut world);
+        let held = outcome.holds.iter().map(|held| held.0);
+        let mut given: Vec<_> = held.chain(outcome.leases.iter().map(|it| it.address)).collect();
+        given.sort_unstable();
+        assert_eq!(given, [address(0x100), address(0x101)], "{kind}");
+    }
 }
 
 #[test]
