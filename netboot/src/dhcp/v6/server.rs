@@ -273,7 +273,8 @@ fn place(
 ///
 /// A relay names its link; of several relays the one nearest to the client that does counts. Who sends to us directly
 /// is on the link of the interface, where several subnets may be: then the one counts that has something for the
-/// client already, or else the first. A sender from elsewhere has no business here without a relay.
+/// client already, or of which it names an address, or else the first. Who asks whether its addresses are right for the
+/// link is told of those (RFC 8415 §18.3.3). A sender from elsewhere has no business here without a relay.
 fn select<'a>(
     sites: &'a [Site],
     request: &Request,
@@ -299,13 +300,50 @@ fn select<'a>(
         leases.of(client?, iaid).map(|lease| lease.address)
     };
     let has = |address: Ipv6Addr| here().find(|site| site.subnet.contains(address));
-    reserved.and_then(has).or_else(|| leased().and_then(has)).or_else(|| here().next())
+    let named = || request.associations.iter().flat_map(|ia| &ia.addresses).find_map(|it| has(*it));
+    let known = || reserved.and_then(has).or_else(|| leased().and_then(has));
+    let first = || here().next();
+    match request.kind {
+        Kind::Confirm => named().or_else(first),
+        _ => known().or_else(named).or_else(first),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::option;
     use super::super::wire::Relay;
+    use super::super::wire::tests::{ia, message};
+    use super::super::world::World;
     use super::*;
+
+    #[test]
+    fn of_several_subnets_on_a_link_the_one_counts_whose_address_a_client_names() {
+        let World { subnet, snapshot, leases, endpoints, .. } = World::new();
+        let other = Subnet { network: "fd78::".parse().unwrap(), ..subnet.clone() };
+        let sites = [subnet, other].map(|subnet| Site { subnet, endpoints });
+        let from = "fe80::5054:ff:fe77:2".parse().unwrap();
+        let chosen = |kind: u8, address: Option<&str>| {
+            let duid = [0, 4, 9];
+            let server = (option::SERVER_ID, &[0, 4, 0xaa, 0xbb][..]);
+            let association = ia(1, address);
+            let mut all = vec![(option::CLIENT_ID, &duid[..]), (option::IA_NA, &association)];
+            all.extend((kind == 5).then_some(server));
+            let request = Request::decode(&message(kind, &all)).unwrap();
+            let site = |from| select(&sites, &request, from, &snapshot, &leases);
+            // The first has an address reserved for its machine.
+            let known = site(from).map(|site| site.subnet.network.segments()[0]);
+            let stranger = site("fe80::1".parse().unwrap());
+            (stranger.map(|site| site.subnet.network.segments()[0]), known)
+        };
+        let (first, second) = (Some(0xfd77), Some(0xfd78));
+        assert_eq!(chosen(1, None), (first, first));
+        for kind in [1, 5, 6] {
+            assert_eq!(chosen(kind, Some("fd78::5")), (second, first), "{kind}");
+        }
+        assert_eq!(chosen(4, Some("fd78::5")), (second, second), "is it right for the link?");
+        assert_eq!(chosen(4, Some("fd79::5")), (first, first));
+    }
 
     #[test]
     fn what_a_packet_tells_of_an_unknown_machine_is_passed_on() {
