@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::exec::TOOK_TOO_LONG;
@@ -27,6 +27,8 @@ const CHECK_SLACK: Duration = Duration::from_secs(4);
 pub(crate) enum End {
     Code(i32),
     Signal(Signal),
+    /// By a signal that has a number only.
+    RealTime,
 }
 
 impl End {
@@ -40,6 +42,7 @@ impl std::fmt::Display for End {
         match self {
             Self::Code(code) => write!(formatter, "ended with code {code}"),
             Self::Signal(signal) => write!(formatter, "was ended by {signal}"),
+            Self::RealTime => formatter.write_str("was ended by a real-time signal"),
         }
     }
 }
@@ -193,25 +196,25 @@ impl Children {
 
     /// Takes the end of every child that has one.
     pub(crate) fn reap(&self) {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         loop {
-            // Looks first without taking: the map must be held when the number becomes free.
-            match waitid(Id::All, flags) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                Ok(status) => {
-                    let mut running = self.lock();
-                    let Some(pid) = status.pid() else { return };
-                    let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
-                    let end = match status {
-                        WaitStatus::Exited(_, code) => End::Code(code),
-                        WaitStatus::Signaled(_, signal, _) => End::Signal(signal),
-                        _ => continue,
-                    };
-                    if let Some(told) = running.remove(&pid) {
-                        told(end);
-                    }
+            // The map must be held when the number becomes free.
+            let mut running = self.lock();
+            let ended = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => vec![(pid, End::Code(code))],
+                Ok(WaitStatus::Signaled(pid, signal, _)) => vec![(pid, End::Signal(signal))],
+                // The library has no name for a real-time signal. It has taken the child, and does not say which it was.
+                Err(Errno::EINVAL) => {
+                    let gone = running.keys().filter(|pid| kill(**pid, None) == Err(Errno::ESRCH));
+                    gone.map(|pid| (*pid, End::RealTime)).collect()
                 }
+                Ok(WaitStatus::StillAlive) => return,
+                Ok(_) | Err(Errno::EINTR) => continue,
                 Err(_) => return,
+            };
+            for (pid, end) in ended {
+                if let Some(told) = running.remove(&pid) {
+                    told(end);
+                }
             }
         }
     }
@@ -260,6 +263,45 @@ impl std::fmt::Debug for Children {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Says whether this test has a process of its own, in which nobody else's children are taken; else runs it in one.
+    fn is_alone(name: &str) -> bool {
+        const ALONE: &str = "KILN_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return true;
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let words = ["--exact", name, "--nocapture"];
+        assert!(command.args(words).env(ALONE, "1").status().unwrap().success());
+        false
+    }
+
+    #[test]
+    fn one_that_a_real_time_signal_ends_is_told_and_does_not_hide_others() {
+        let name =
+            "process::tests::one_that_a_real_time_signal_ends_is_told_and_does_not_hide_others";
+        if !is_alone(name) {
+            return;
+        }
+        let children = Children::default();
+        let adopt = |script: &str| {
+            let (told, end) = channel();
+            children.adopt(Command::new("sh").args(["-c", script]), told).unwrap();
+            end
+        };
+        let stays = adopt("sleep 60");
+        let ends = [adopt("kill -40 $$"), adopt("exit 7"), adopt("kill -9 $$")];
+        let deadline = crate::clock::uptime() + Duration::from_secs(30);
+        while children.count() > 1 && crate::clock::uptime() < deadline {
+            children.reap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ends = ends.map(|end| end.try_recv().ok());
+        let expected = [End::RealTime, End::Code(7), End::Signal(Signal::SIGKILL)];
+        assert_eq!(ends, expected.map(Some));
+        assert!(stays.try_recv().is_err());
+        children.signal_all(Signal::SIGKILL);
+    }
 
     #[test]
     fn what_is_held_back_is_not_started_and_says_why() {

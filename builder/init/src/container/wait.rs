@@ -64,6 +64,9 @@ impl Report {
     }
 }
 
+/// The exit code that stands for a signal without a name: that of the first of them.
+const REAL_TIME: u8 = 128 + 34;
+
 /// How a container ended, and whether its own program ever ran.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -124,7 +127,11 @@ fn reap(first: Pid) -> nix::Result<Option<u8>> {
                 return Ok(Some(code_of(signal)));
             }
             Ok(WaitStatus::StillAlive) => return Ok(None),
-            Ok(_) | Err(Errno::EINTR) => {}
+            // The library has no name for a real-time signal. It has taken a child, and does not say which it was.
+            Err(Errno::EINVAL) if kill(first, None) == Err(Errno::ESRCH) => {
+                return Ok(Some(REAL_TIME));
+            }
+            Ok(_) | Err(Errno::EINTR | Errno::EINVAL) => {}
             Err(error) => return Err(error),
         }
     }

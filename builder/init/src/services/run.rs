@@ -226,7 +226,7 @@ impl Keeper {
 
     /// The process that keeps a container passes signals on. One that was ended by a signal itself has left everything behind.
     fn clean_up(&self, end: End) {
-        if let End::Signal(_) = end {
+        if let End::Signal(_) | End::RealTime = end {
             container::sweep(Path::new(&format!("{SERVICES}/{}", self.name)), &self.name);
         }
     }
