@@ -104,6 +104,16 @@ pub(super) async fn reports(
 }
 
 #[tokio::test]
+async fn a_database_that_is_reached_once_more_ends_no_boot_that_has_begun_meanwhile() {
+    let rig = Rig::start(None).await;
+    rig.script().await.unwrap();
+    let database = Database::Sqlite(rig.dir.path().join("inventory.db"));
+    rig.boots.go_on_with(database).await.unwrap();
+    let all = rig.stop().await;
+    assert_eq!((all.len(), all[0].0.outcome), (1, Outcome::Booting));
+}
+
+#[tokio::test]
 async fn one_boot_asks_many_times_and_is_told_once_per_asker() {
     let rig = Rig::start(None).await;
     for fresh in [true, true, false] {

@@ -40,6 +40,8 @@ pub(super) struct Tracker {
     who: HashMap<IpAddr, Sighting>,
     pending: Pending,
     discovery: Option<Discovery>,
+    /// Whether the boots of the server before are taken up.
+    taken_up: bool,
     #[cfg(feature = "otel")]
     ended: Option<crate::otel::Ended>,
 }
@@ -55,6 +57,7 @@ impl Tracker {
             who: HashMap::new(),
             pending: Pending::new(),
             discovery: None,
+            taken_up: false,
             #[cfg(feature = "otel")]
             ended: None,
         }
@@ -108,12 +111,17 @@ impl Tracker {
         if boots > 0 {
             tracing::info!(boots, "boots abandoned at restart");
         }
+        self.taken_up = true;
         Ok(())
     }
 
     /// Here, so that no boot is opened before those of the server before are taken up.
     async fn go_on(&mut self, database: &Database) -> Result<(), StoreError> {
         self.store.reached(database).await?;
+        // A database that went away again in between is reached once more. What has begun since then is ours.
+        if self.taken_up {
+            return Ok(());
+        }
         self.take_up().await
     }
 
