@@ -59,9 +59,13 @@ impl Ledger {
         (Self { book, queue }, tokio::spawn(write_leases(waiting, log)))
     }
 
-    /// Takes in leases that are on disk already, and that were not known at the start.
+    /// Takes in leases that are on disk already, and that were not known at the start. Once: from then on newer ones may be
+    /// given.
     pub(crate) fn learn(&self, leases: Vec<Lease6>) {
         let mut book = self.open();
+        if book.whole {
+            return;
+        }
         leases.into_iter().for_each(|lease| book.table.insert(lease));
         book.whole = true;
     }
@@ -271,6 +275,24 @@ mod tests {
         let kept = kept.lock().unwrap();
         assert_eq!((kept.len(), kept[0].address), (1, runs.address));
         assert!(kept[0].expires >= runs.expires + HOUR - 1);
+    }
+
+    #[tokio::test]
+    async fn leases_that_were_given_since_are_not_replaced_by_what_is_learnt_once_more() {
+        let lease = |expires| Lease6 {
+            address: [0xfd77, 0, 0, 0, 0, 0, 0, 1].into(),
+            duid: Duid::new(&[0, 4, 1]).unwrap(),
+            iaid: 1,
+            mac: None,
+            expires,
+        };
+        let (ledger, _) = Ledger::start(vec![], Kept(Arc::default()));
+        ledger.is_to_learn();
+        ledger.learn(vec![lease(1000)]);
+        assert!(ledger.is_whole());
+        assert!(ledger.with(|table, _| ledger.enter(table, vec![lease(5000)], None)));
+        ledger.learn(vec![lease(1000)]);
+        ledger.with(|table, _| assert_eq!(table.at(lease(0).address), Some(&lease(5000))));
     }
 
     #[tokio::test]
