@@ -252,7 +252,7 @@ async fn the_log_arrives_with_its_fields_and_without_what_the_export_says() {
     let mut collector = Collector::start().await;
     let log = tracing_subscriber::registry().with(layer(&collector.url).unwrap());
     tracing::subscriber::with_default(log, || {
-        tracing::info!(boot = 5, machine = "n1", took_ms = 9_000, "healthy");
+        tracing::info!(target: "kiln::boots", boot = 5, machine = "n1", took_ms = 9_000, "healthy");
         tracing::warn!("not exported to the collector");
         tracing::warn!(target: "hyper::proto", "closed");
     });
