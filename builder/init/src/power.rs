@@ -1,7 +1,6 @@
 //! Switching the machine off, or starting it anew: first `onshutdown` runs, with the services still
 //! there, then these are asked to stop, then everything is ended.
 
-use std::convert::Infallible;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::sleep;
@@ -111,23 +110,40 @@ pub(crate) fn give_up() -> ! {
     end(then)
 }
 
-/// Does what comes after the stop.
+/// Does what comes after the stop. A machine that can be switched neither off nor on again stays where it is.
 fn end(then: Then) -> ! {
-    let (mode, text) = match then {
-        Then::PowerOff => (RebootMode::RB_POWER_OFF, "power off"),
-        Then::Reboot => (RebootMode::RB_AUTOBOOT, "reboot"),
-        Then::Kexec => (RebootMode::RB_KEXEC, "starting the other version"),
-    };
-    say(text);
     watchdog::hand_over(then);
-    finish(reboot(mode))
-}
-
-/// A machine that can be switched neither off nor on again stays where it is.
-fn finish(result: nix::Result<Infallible>) -> ! {
-    let Err(error) = result;
-    say(&format!("the machine does not switch off: {error}"));
+    for (mode, text) in ways(then) {
+        say(text);
+        let Err(error) = reboot(*mode);
+        say(&format!("the machine does not do so: {error}"));
+    }
     loop {
         sleep(READING_TIME);
+    }
+}
+
+/// Returns what is tried, one after the other: nothing runs any more on a machine whose other kernel does not start.
+const fn ways(then: Then) -> &'static [(RebootMode, &'static str)] {
+    match then {
+        Then::PowerOff => &[(RebootMode::RB_POWER_OFF, "power off")],
+        Then::Reboot => &[(RebootMode::RB_AUTOBOOT, "reboot")],
+        Then::Kexec => &[
+            (RebootMode::RB_KEXEC, "starting the other version"),
+            (RebootMode::RB_AUTOBOOT, "reboot"),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_whose_other_version_does_not_start_starts_anew() {
+        let modes = |then| ways(then).iter().map(|(mode, _)| *mode).collect::<Vec<_>>();
+        assert_eq!(modes(Then::Kexec), [RebootMode::RB_KEXEC, RebootMode::RB_AUTOBOOT]);
+        assert_eq!(modes(Then::Reboot), [RebootMode::RB_AUTOBOOT]);
+        assert_eq!(modes(Then::PowerOff), [RebootMode::RB_POWER_OFF]);
     }
 }
