@@ -139,6 +139,8 @@ pub struct Secrets {
     known: ArcSwap<Known>,
     /// Held by who makes or changes keys: two of them would each lose the key of the other.
     keys: Mutex<()>,
+    /// Held by who seals until that is written, and by who lets old keys go, alone.
+    sealing: tokio::sync::RwLock<()>,
 }
 
 impl Secrets {
@@ -149,7 +151,12 @@ impl Secrets {
     /// When the file cannot be read, holds something else, or others may read it.
     pub fn open(path: &Path) -> Result<Self, RingError> {
         let ring = ArcSwap::from_pointee(Ring::read(path)?);
-        Ok(Self { ring, known: ArcSwap::default(), keys: Mutex::default() })
+        Ok(Self {
+            ring,
+            known: ArcSwap::default(),
+            keys: Mutex::default(),
+            sealing: tokio::sync::RwLock::default(),
+        })
     }
 
     /// Takes the secrets that there are.
@@ -186,6 +193,7 @@ impl Secrets {
         if text.len() > LONGEST {
             return Err(SecretError::TooLong);
         }
+        let _sealed_with_a_key_that_stays = self.sealing.read().await;
         let ring = self.ring_to_seal()?;
         let place = place_of(kind, owner, name);
         let sealed = ring.seal(&place, text)?;
@@ -234,6 +242,7 @@ impl Secrets {
     /// Makes a new key, seals everything with it, and lets the old ones go. Returns its id and how many secrets there
     /// are. Where it breaks off, the old keys are still there.
     pub(crate) async fn rotate(&self, store: &Store) -> Result<(String, usize), SecretError> {
+        let _alone = self.sealing.write().await;
         let ring = {
             let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             let ring = Arc::new(self.ring.load().with_new_key()?);

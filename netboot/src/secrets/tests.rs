@@ -1,3 +1,5 @@
+use std::task::{Context, Waker};
+
 use kiln_inventory::{NewMachine, Snapshot, UnknownMachines};
 
 use super::*;
@@ -73,6 +75,29 @@ async fn a_machine_has_its_own_secrets_before_those_of_its_groups() {
     rig.store.remove::<Group>(weak.id, None).await.unwrap();
     assert_eq!(rig.store.all::<SecretDoc>().await.unwrap().len(), 2, "those of the strong group");
     assert_eq!(rig.told().await, [of(&[])]);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_written_while_keys_change_can_be_opened() {
+    let rig = Rig::start().await;
+    let machine = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
+    let machine = rig.store.add_machine(&machine).await.unwrap().id;
+    rig.set((OwnerKind::Machine, machine.0, "a"), "first").await;
+    let key = || rig.secrets.ring.load().current().map(str::to_owned);
+    let before = key();
+    let owner = (OwnerKind::Machine, machine.0, "b");
+    let mut set = Box::pin(rig.secrets.set(&rig.store, owner, b"second", "uid 0"));
+    let mut rotate = Box::pin(rig.secrets.rotate(&rig.store));
+    let mut context = Context::from_waker(Waker::noop());
+    // It has sealed, and not written.
+    assert!(set.as_mut().poll(&mut context).is_pending());
+    assert!(rotate.as_mut().poll(&mut context).is_pending());
+    assert_eq!(key(), before, "the key is in use still");
+    let (set, rotated) = tokio::join!(set, rotate);
+    set.unwrap();
+    assert_eq!(rotated.unwrap().1, 2);
+    assert_ne!(key(), before);
+    assert_eq!(rig.told().await, [of(&[("a", "first"), ("b", "second")])]);
 }
 
 #[tokio::test]
