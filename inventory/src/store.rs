@@ -184,6 +184,12 @@ impl Store {
         });
     }
 
+    /// Tells them what the database has as its newest one: another one than before, and an older one where a backup was
+    /// put in its place.
+    fn is_at_change(&self, id: i64) {
+        self.newest.send_if_modified(|newest| std::mem::replace(newest, id) != id);
+    }
+
     /// Closes the connections; SQLite folds its log into the file. Other clones fail from then on.
     pub async fn close(&self) {
         self.db.close().await;

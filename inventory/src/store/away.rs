@@ -33,7 +33,7 @@ impl Store {
             pool.set_connect_options(options.map_err(|e| StoreError::opening(database, e))?);
         }
         let last = self.last_change().await?;
-        self.saw_change(last);
+        self.is_at_change(last);
         Ok(())
     }
 

@@ -110,6 +110,18 @@ async fn a_change_by_another_server_is_told_at_once_and_after_a_lost_connection(
 }
 
 #[tokio::test]
+async fn a_database_that_comes_back_older_is_followed_from_where_it_is() {
+    let [_, (_home, store)] = stores().await;
+    // What it had before a backup was put in its place.
+    store.saw_change(1000);
+    let (mut news, follower) = (store.watch_changes(), store.clone());
+    let task = tokio::spawn(async move { follower.follow_changes().await });
+    let told = tokio::time::timeout(Duration::from_secs(60), news.wait_for(|last| *last == 0));
+    told.await.unwrap().unwrap();
+    task.abort();
+}
+
+#[tokio::test]
 async fn what_is_too_old_goes_but_not_what_is_still_needed() {
     for (_home, store) in stores().await {
         let mut ids = Vec::new();

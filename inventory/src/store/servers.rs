@@ -225,7 +225,7 @@ impl Store {
             {
                 // What came before this was told to nobody here.
                 while let Ok(last) = self.last_change().await {
-                    self.saw_change(last);
+                    self.is_at_change(last);
                     wait = AGAIN.0;
                     // A connection that broke without a word is noticed by the look.
                     if let Ok(Err(_)) = tokio::time::timeout(LOOK, listener.recv()).await {
