@@ -13,6 +13,7 @@ pub mod cpio;
 pub mod deb;
 pub mod diff;
 mod disk;
+pub mod durable;
 pub mod fetch;
 pub mod hash;
 pub mod init_binary;

@@ -9,12 +9,13 @@ use super::packages::{Packages, in_lock};
 use super::resolve::STUB;
 use super::{BuildError, BuildRequest, LOCK, contents};
 use crate::disk::is_full;
+use crate::durable::persist;
 use crate::hash::sha256;
 use crate::lock::{Lock, LockError, PackagePin};
 use crate::manifest::Manifest;
 use crate::oci;
 use crate::output::{self, Bootable, Format, Options, Stub, StubError};
-use crate::store::{Store, VersionEntry, persist};
+use crate::store::{Store, VersionEntry};
 
 /// Writes a version into a directory in every format that is asked for, and returns the files.
 pub(super) async fn export(

@@ -10,12 +10,12 @@ use super::pack::{Packer, unpack};
 use super::resolve::Resolved;
 use super::{BuildError, files};
 use crate::disk::is_full;
+use crate::durable::{folder_of, persist};
 use crate::kernel;
 use crate::layer::ApkDatabases;
 use crate::oci::Image;
 use crate::output::tar::{self, Part, TarError, kernel_tree};
 use crate::spec::Spec;
-use crate::store::persist;
 use crate::tree::{Node, Tree};
 
 /// A part of the archive: its tree, and what it came from and where the specification has it.
@@ -149,7 +149,7 @@ fn write(sources: &[Source], mtime: u32, path: &Path) -> Result<(), BuildError> 
         .iter()
         .map(|Source { source, location, tree }| Part { source, location, tree })
         .collect();
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let dir = folder_of(path);
     std::fs::create_dir_all(dir).map_err(failed)?;
     let mut file = NamedTempFile::new_in(dir).map_err(failed)?;
     let mut out = BufWriter::with_capacity(1 << 17, file.as_file_mut());

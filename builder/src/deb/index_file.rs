@@ -11,6 +11,7 @@ use liblzma::stream::{CONCATENATED, Stream};
 use tempfile::NamedTempFile;
 
 use super::error::DebError;
+use crate::durable::folder_of;
 use crate::fetch::publish;
 use crate::hash::sha256;
 
@@ -94,8 +95,7 @@ pub(super) fn unpack_index(
     if text.len() as u64 != size || sha256(&text) != digest {
         return Err(IndexError::Other("its content is not the one that was signed"));
     }
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut temp = NamedTempFile::new_in(dir).map_err(IndexError::Io)?;
+    let mut temp = NamedTempFile::new_in(folder_of(path)).map_err(IndexError::Io)?;
     temp.write_all(&text).map_err(IndexError::Io)?;
     temp.as_file().sync_all().map_err(IndexError::Io)?;
     publish(temp, path).map_err(IndexError::Publish)?;

@@ -14,12 +14,10 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use super::stanza::field;
+use crate::durable::replace;
 use crate::fetch::Validators;
 use crate::hash::sha256;
-use crate::store::persist;
 
 /// Above what an address and two headers can have.
 const MAX_HEAD: u64 = 64 << 10;
@@ -57,16 +55,16 @@ impl Kept {
 
     /// Writes it, durably and at once.
     pub(super) fn write(&self, cache: &Path, url: &str) -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(Self::dir(cache))?;
         let Validators { etag, last_modified } = &self.validators;
-        writeln!(file, "URL: {url}")?;
+        let mut bytes = Vec::new();
+        writeln!(bytes, "URL: {url}")?;
         for (name, value) in [("ETag", etag), ("Last-Modified", last_modified)] {
             if let Some(value) = value {
-                writeln!(file, "{name}: {value}")?;
+                writeln!(bytes, "{name}: {value}")?;
             }
         }
-        write!(file, "\n{}", self.text)?;
-        persist(file, &Self::path(cache, url), 0o644)
+        write!(bytes, "\n{}", self.text)?;
+        replace(&Self::path(cache, url), &bytes, 0o644)
     }
 
     /// Forgets the one of an address.

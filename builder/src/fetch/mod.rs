@@ -26,6 +26,7 @@ pub(crate) use self::apt_conf::AptSettings;
 use self::client::Clients;
 pub use self::error::FetchError;
 use self::partial::Partial;
+use crate::durable::{folder_of, sync_folder};
 use crate::progress::Progress;
 
 const TRIES: u32 = 3;
@@ -164,7 +165,7 @@ impl<'p> Fetcher<'p> {
         // The semaphore is never closed.
         let _turn = self.turns.acquire().await;
         let failed = FetchError::write(what.path);
-        let dir = what.path.parent().unwrap_or_else(|| Path::new("."));
+        let dir = folder_of(what.path);
         let new = {
             let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
             clean.insert(dir.to_owned())
@@ -354,8 +355,7 @@ fn join(base: &Uri, target: &str) -> String {
 pub(crate) fn publish(temp: NamedTempFile, path: &Path) -> Result<(), FetchError> {
     let failed = FetchError::write(path);
     temp.persist(path).map_err(|error| failed(error.error))?;
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+    sync_folder(folder_of(path)).map_err(failed)
 }
 
 #[cfg(test)]

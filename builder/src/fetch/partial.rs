@@ -10,6 +10,7 @@ use kiln_types::Digest;
 use tempfile::NamedTempFile;
 
 use super::{FetchError, publish};
+use crate::durable::{folder_of, sync_folder};
 use crate::hash::Hasher;
 
 /// What is left of downloads that nobody went on with is removed after this long.
@@ -33,7 +34,7 @@ impl Partial {
     /// Opens the file for a download to `path`. With `keep`, one that broke off before is gone on with, unless another
     /// process is at it.
     pub(super) fn open(path: &Path, keep: bool) -> io::Result<Self> {
-        let dir = path.parent().unwrap_or_else(|| Path::new("."));
+        let dir = folder_of(path);
         fs::create_dir_all(dir)?;
         if keep && let Some(partial) = Self::kept(path)? {
             return Ok(partial);
@@ -101,8 +102,7 @@ impl Partial {
             Place::Kept { path: part, file: _file } => {
                 let failed = FetchError::write(path);
                 fs::rename(part, path).map_err(&failed)?;
-                let dir = path.parent().unwrap_or_else(|| Path::new("."));
-                File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+                sync_folder(folder_of(path)).map_err(failed)
             }
         }
     }

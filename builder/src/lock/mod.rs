@@ -6,14 +6,13 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use kiln_types::{Arch, Digest};
-use tempfile::NamedTempFile;
 
 pub use self::change::Change;
-use crate::store::persist;
+use crate::durable::replace;
 
 /// The schema that this program writes.
 pub const SCHEMA: u32 = 1;
@@ -194,11 +193,7 @@ impl Lock {
             return Ok(());
         }
         let failed = |source| LockError::Write { path: path.to_owned(), source };
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let dir = dir.unwrap_or_else(|| Path::new("."));
-        let mut file = NamedTempFile::new_in(dir).map_err(failed)?;
-        file.write_all(text.as_bytes()).map_err(failed)?;
-        persist(file, path, 0o644).map_err(failed)
+        replace(path, text.as_bytes(), 0o644).map_err(failed)
     }
 
     /// Returns what an image reference means.

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use kiln_types::Digest;
 use tempfile::NamedTempFile;
 
+use crate::durable::{folder_of, persist, sync_folder};
 use crate::hash::{Hasher, sha256};
-use crate::store::persist;
 
 /// A download that nobody goes on with is thrown away after this long.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -152,7 +152,7 @@ impl Partial {
         self.file.sync_all()?;
         let path = blobs.path(&self.digest);
         fs::rename(&self.path, &path)?;
-        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
+        sync_folder(folder_of(&path))?;
         let _ = fs::remove_file(self.path.with_extension("lock"));
         Ok(Ok(path))
     }

@@ -15,9 +15,10 @@ use super::stub::Stub;
 use super::uki::{self, Parts, UkiError};
 use super::{iso, pe};
 use crate::disk::is_full;
+use crate::durable::persist;
 use crate::hash::sha256;
 use crate::manifest::Manifest;
-use crate::store::{Store, persist};
+use crate::store::Store;
 
 /// A version that machines can start.
 #[derive(Clone, Copy, Debug)]

@@ -27,8 +27,9 @@ pub use self::gc::{GcOptions, GcReport, RemovedVersion};
 pub use self::index::{ImageEntry, Index, VersionEntry};
 pub use self::key_lock::KeyLock;
 pub use self::verify::Fault;
-use self::writer::sync_dir;
-pub use self::writer::{ArtifactWriter, persist};
+pub use self::writer::ArtifactWriter;
+pub use crate::durable::persist;
+use crate::durable::sync_folder;
 use crate::hash::{Hasher, HashingWriter, sha256};
 use crate::manifest::Manifest;
 
@@ -183,7 +184,7 @@ impl Store {
         if index != before {
             // What it names must be there after a crash: every artifact is durable but for its name.
             let blobs = self.blob_dir();
-            sync_dir(&blobs).map_err(StoreError::write(&blobs))?;
+            sync_folder(&blobs).map_err(StoreError::write(&blobs))?;
             let path = self.index_path();
             persist(self.json(&index, &path)?, &path, 0o644).map_err(StoreError::write(&path))?;
         }

@@ -1,12 +1,11 @@
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::io::{self, BufWriter, Read as _, Write};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use kiln_types::Digest;
 use tempfile::NamedTempFile;
 
 use super::{Store, StoreError};
+use crate::durable::persist_bytes;
 use crate::hash::HashingWriter;
 
 /// An artifact that is being written. It is gone again when it is dropped before [`commit`](Self::commit).
@@ -61,29 +60,4 @@ impl Write for ArtifactWriter<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
-}
-
-/// Makes a temporary file durable and gives it its name and mode, over what was there.
-///
-/// # Errors
-///
-/// Fails when it cannot be written or named; what was there before is there then.
-pub fn persist(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
-    persist_bytes(file, path, mode)?;
-    // The rename is durable once the directory is.
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    sync_dir(dir.unwrap_or_else(|| Path::new(".")))
-}
-
-/// Makes the bytes of a temporary file durable and gives it its name and mode. After a crash the name may be missing,
-/// but never names anything else.
-fn persist_bytes(file: NamedTempFile, path: &Path, mode: u32) -> io::Result<()> {
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map(drop).map_err(|e| e.error)
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

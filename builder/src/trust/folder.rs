@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 
 use super::TrustError;
 use super::key::{KeyId, PublicKey, SiteKey, TrustedKeys};
-use crate::store::persist;
+use crate::durable::{folder_of, persist, sync_folder};
 
 const SITE: &str = "site.pem";
 const SITE_PUBLIC: &str = "site.pub";
@@ -255,9 +255,7 @@ impl KeyDir {
     }
 
     fn sync(&self, path: &Path) -> Result<(), TrustError> {
-        let dir = path.parent().unwrap_or(&self.dir);
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
+        sync_folder(folder_of(path))
             .map_err(|source| TrustError::Write { path: path.to_owned(), source })
     }
 
@@ -265,7 +263,7 @@ impl KeyDir {
         if self.dir.exists() {
             return self.check();
         }
-        let parent = self.dir.parent().unwrap_or_else(|| Path::new("."));
+        let parent = folder_of(&self.dir);
         fs::create_dir_all(parent)
             .map_err(|source| TrustError::Folder { path: self.dir.clone(), source })?;
         make_dir(&self.dir, parent)?;

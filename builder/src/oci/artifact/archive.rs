@@ -7,8 +7,9 @@ use tar::{Builder, Header};
 use tempfile::NamedTempFile;
 
 use super::{Artifact, index};
+use crate::durable::{folder_of, persist};
 use crate::oci::OciError;
-use crate::store::{Store, VersionEntry, persist};
+use crate::store::{Store, VersionEntry};
 
 /// Names an image in the index of a layout (OCI image specification 1.1, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -27,13 +28,11 @@ pub fn write_archive(
 ) -> Result<PathBuf, OciError> {
     let artifact = Artifact::of(store, arch, version)?;
     let written = |source| OciError::Artifact { path: path.to_owned(), source };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or_else(|| Path::new("."));
     let mut named = artifact.descriptor.clone();
     named.annotations.insert(REF_NAME.to_owned(), artifact.image.clone());
     let top = index(vec![&named], None)?;
     let fill = || {
-        let mut file = NamedTempFile::new_in(dir)?;
+        let mut file = NamedTempFile::new_in(folder_of(path))?;
         let mut out = Builder::new(io::BufWriter::new(file.as_file_mut()));
         small(&mut out, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         small(&mut out, "index.json", &top)?;

@@ -244,9 +244,7 @@ impl Images<'_> {
             }
             let dir = place.parent().unwrap_or_else(|| blobs.dir());
             std::fs::create_dir_all(dir)?;
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            std::io::Write::write_all(&mut file, &bytes)?;
-            crate::store::persist(file, &place, 0o644)
+            crate::durable::replace(&place, &bytes, 0o644)
         });
         kept.await.map_err(wrong)
     }
