@@ -1,8 +1,10 @@
 //! Where the server may connect to on behalf of others: nowhere that only it can reach, unless its settings say so.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
+
+use kiln_types::{Reach, plain_ip};
 
 /// A network that is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,65 +63,26 @@ pub(crate) fn refused(
     own: &[IpAddr],
     allowed: &[Network],
 ) -> Option<&'static str> {
-    let address = plain(address);
+    let address = plain_ip(address);
     if allowed.iter().any(|network| network.holds(address)) {
         return None;
     }
     if own.contains(&address) {
         return Some("it is an address of this server");
     }
-    match address {
-        IpAddr::V4(address) => refused4(address),
-        IpAddr::V6(address) => refused6(address),
-    }
-}
-
-/// Takes an address of IPv4 out of the forms that it has in IPv6.
-fn plain(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(six) = address else { return address };
-    let embedded = |at: u32| Ipv4Addr::from_bits(at);
-    let [a, b, c, .., g, h] = six.segments();
-    let tail = u32::from(g) << 16 | u32::from(h);
-    if let Some(four) = six.to_ipv4_mapped() {
-        return four.into();
-    }
-    match (a, b, six.to_bits() >> 32) {
-        // NAT64, 6to4, and the old form with nothing before it.
-        (0x64, 0xff9b, _) => embedded(tail).into(),
-        (0x2002, ..) => embedded(u32::from(b) << 16 | u32::from(c)).into(),
-        (0, 0, 0) if tail > 1 => embedded(tail).into(),
-        _ => address,
-    }
-}
-
-fn refused4(address: Ipv4Addr) -> Option<&'static str> {
-    let [a, b, ..] = address.octets();
-    match (a, b) {
-        (0, _) => Some("it is no address of a host"),
-        (127, _) => Some("it is an address of this host itself"),
-        (169, 254) => Some("it is a link-local address, as those of metadata services are"),
-        (10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) => {
-            Some("it is an address of a private network")
+    match (Reach::of(address), address) {
+        (Reach::Everybody, _) => None,
+        (Reach::Private, _) => Some("it is an address of a private network"),
+        (Reach::Host, _) => Some("it is an address of this host itself"),
+        (Reach::Link, IpAddr::V4(_)) => {
+            Some("it is a link-local address, as those of metadata services are")
         }
-        (224..=255, _) => Some("it is a multicast or reserved address"),
-        _ => None,
-    }
-}
-
-fn refused6(address: Ipv6Addr) -> Option<&'static str> {
-    let first = address.segments()[0];
-    if address.is_unspecified() {
-        Some("it is no address of a host")
-    } else if address.is_loopback() {
-        Some("it is an address of this host itself")
-    } else if first & 0xffc0 == 0xfe80 {
-        Some("it is a link-local address")
-    } else if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 {
-        Some("it is an address of a private network")
-    } else if first & 0xff00 == 0xff00 {
-        Some("it is a multicast address")
-    } else {
-        None
+        (Reach::Link, IpAddr::V6(_)) => Some("it is a link-local address"),
+        (Reach::Nobody, IpAddr::V4(four)) if four.octets()[0] != 0 => {
+            Some("it is a multicast or reserved address")
+        }
+        (Reach::Nobody, IpAddr::V6(six)) if six.is_multicast() => Some("it is a multicast address"),
+        (Reach::Nobody, _) => Some("it is no address of a host"),
     }
 }
 
@@ -170,6 +133,28 @@ mod tests {
         }
         for address in ["203.0.113.8", "8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
             assert_eq!(says(address, &[]), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_why_an_address_is_refused() {
+        for (address, why) in [
+            ("0.1.2.3", "no address of a host"),
+            ("::", "no address of a host"),
+            ("::2", "no address of a host"),
+            ("::ffff:0.0.0.0", "no address of a host"),
+            ("127.0.0.1", "an address of this host itself"),
+            ("::1", "an address of this host itself"),
+            ("10.0.0.1", "an address of a private network"),
+            ("fd00::1", "an address of a private network"),
+            ("169.254.1.1", "a link-local address, as those of metadata services are"),
+            ("fe80::1", "a link-local address"),
+            ("224.0.0.1", "a multicast or reserved address"),
+            ("::ffff:255.255.255.255", "a multicast or reserved address"),
+            ("ff02::1", "a multicast address"),
+            ("203.0.113.9", "an address of this server"),
+        ] {
+            assert_eq!(says(address, &[]), Some(&*format!("it is {why}")), "{address}");
         }
     }
 

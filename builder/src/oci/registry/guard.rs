@@ -4,86 +4,30 @@
 //! a name may have another address by then.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kiln_types::Reach;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Attempt, Policy};
 
-/// How far an address is away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
-    Everybody,
-    Private,
-    Host,
-    Link,
-    /// No host has such an address.
-    Nobody,
-}
-
-impl Reach {
-    fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::of4(address),
-            IpAddr::V6(address) => match embedded(address) {
-                Some(address) => Self::of4(address),
-                None => Self::of6(address),
-            },
-        }
-    }
-
-    fn of4(address: Ipv4Addr) -> Self {
-        match address.octets() {
-            [127, ..] => Self::Host,
-            [169, 254, ..] => Self::Link,
-            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Self::Private,
-            [0 | 224..=255, ..] => Self::Nobody,
-            _ => Self::Everybody,
-        }
-    }
-
-    fn of6(address: Ipv6Addr) -> Self {
-        let [first, ..] = address.segments();
-        match first {
-            _ if address.is_loopback() => Self::Host,
-            0xfe80..=0xfebf => Self::Link,
-            0xfc00..=0xfdff | 0xfec0..=0xfeff => Self::Private,
-            0xff00..=0xffff => Self::Nobody,
-            _ if address.is_unspecified() => Self::Nobody,
-            _ => Self::Everybody,
-        }
-    }
-
-    /// Returns whether a registry that is here may send us there.
-    fn may_lead_to(self, there: Self) -> bool {
-        match there {
-            Self::Everybody => true,
-            Self::Nobody => false,
-            Self::Private => matches!(self, Self::Private | Self::Host | Self::Link),
-            Self::Host | Self::Link => self == there,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Everybody => "a public address",
-            Self::Private => "an address of a private network",
-            Self::Host => "an address of this host itself",
-            Self::Link => "a link-local address, as those of metadata services are",
-            Self::Nobody => "no address of a host",
-        }
+/// Returns whether a registry that is here may send us there.
+fn may_lead(here: Reach, there: Reach) -> bool {
+    match there {
+        Reach::Everybody => true,
+        Reach::Nobody => false,
+        Reach::Private => matches!(here, Reach::Private | Reach::Host | Reach::Link),
+        Reach::Host | Reach::Link => here == there,
     }
 }
 
-/// Returns the address of IPv4 that one of IPv6 stands for: mapped, by NAT64, by 6to4, and with nothing before it.
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let four = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
-    match (a, b, c, d, e, f) {
-        (0, 0, 0, 0, 0, 0xffff) | (0x64, 0xff9b, ..) => Some(four(g, h)),
-        (0x2002, ..) => Some(four(b, c)),
-        (0, 0, 0, 0, 0, 0) if (g, h) != (0, 0) && (g, h) != (0, 1) => Some(four(g, h)),
-        _ => None,
+const fn name(there: Reach) -> &'static str {
+    match there {
+        Reach::Everybody => "a public address",
+        Reach::Private => "an address of a private network",
+        Reach::Host => "an address of this host itself",
+        Reach::Link => "a link-local address, as those of metadata services are",
+        Reach::Nobody => "no address of a host",
     }
 }
 
@@ -146,8 +90,8 @@ impl Guard {
         }
         let there = Reach::of(address);
         let here = *self.0.reach.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = here.unwrap_or(Reach::Everybody).may_lead_to(there);
-        (!may).then(|| SentOn { to: host.chars().take(260).collect(), what: there.name() })
+        let may = may_lead(here.unwrap_or(Reach::Everybody), there);
+        (!may).then(|| SentOn { to: host.chars().take(260).collect(), what: name(there) })
     }
 
     fn is_own(&self, host: &str) -> bool {
