@@ -146,9 +146,9 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
     });
 }
 
-#[test]
-fn no_damage_to_a_layer_makes_it_panic() {
-    let good = tar(&[
+/// A layer with every kind of entry.
+fn sample() -> Vec<u8> {
+    tar(&[
         dir("usr/lib", 0o755),
         symlink("lib", "usr/lib"),
         entry("L", b'L', "", 0, b"./usr/long\0"),
@@ -160,7 +160,12 @@ fn no_damage_to_a_layer_makes_it_panic() {
         file("sparse", "abcd"),
         file("usr/.wh..wh..opq", ""),
         file(".wh.abc", ""),
-    ]);
+    ])
+}
+
+#[test]
+fn no_damage_to_a_layer_makes_it_panic() {
+    let good = sample();
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };
     let dir = tempfile::tempdir().unwrap();
     let packed = gzip(&good);
@@ -201,19 +206,7 @@ fn no_damage_to_a_layer_makes_it_panic() {
 
 #[test]
 fn fuzzed_layers_are_read_or_refused_and_leave_nothing() {
-    let good = tar(&[
-        dir("usr/lib", 0o755),
-        symlink("lib", "usr/lib"),
-        entry("L", b'L', "", 0, b"./usr/long\0"),
-        file("cut", "x"),
-        pax(&[("path", b"./abc"), ("SCHILY.xattr.user.a", b"v"), ("uid", b"5")]),
-        file("b", "y"),
-        link("lib/c", "./abc"),
-        pax(&[("GNU.sparse.size", b"12"), ("GNU.sparse.map", b"2,3,9,1")]),
-        file("sparse", "abcd"),
-        file("usr/.wh..wh..opq", ""),
-        file(".wh.abc", ""),
-    ]);
+    let good = sample();
     let limits = Limits { bytes: 1 << 20, ..Limits::default() };
     let (packed, zstd) = (gzip(&good), zstd::encode_all(&good[..], 1).unwrap());
     let dir = tempfile::tempdir().unwrap();
