@@ -4,7 +4,8 @@ use tokio::time::Instant;
 
 use super::blocking::blocking;
 use super::key::{add_packages, key};
-use super::pack::{Packer, unpack};
+use super::pack::Packer;
+use super::parts::unpack;
 use super::resolve::Resolved;
 use super::{BuildError, ComponentReport, contents};
 use crate::lock::PackagePin;

@@ -25,6 +25,7 @@ mod losses;
 mod modules;
 mod pack;
 mod packages;
+mod parts;
 mod reach;
 mod report;
 mod request;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::pack::{Packer, unpack};
+use super::pack::Packer;
+use super::parts::unpack;
 use super::{BuildError, contents};
 use crate::lock::PackagePin;
 use crate::modules::{self, Firmware, Modules, ModulesError, Needs};

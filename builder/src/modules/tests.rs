@@ -1,6 +1,7 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::tree::Node;
 
 fn needs(names: &[&'static str]) -> Needs {
     Needs { names: names.to_vec(), ..Needs::default() }

@@ -1,3 +1,4 @@
+use super::checksum::Checksum;
 use super::*;
 use crate::hash::sha256;
 
