@@ -283,11 +283,11 @@ pub(super) fn read((id, revision, spec): Row) -> Result<Machine, StoreError> {
     Ok(Machine { id: MachineId(id), revision, spec })
 }
 
-/// Returns what the log of changes may say of a machine.
 fn seal_again(seal: &dyn Seal, metadata: &mut Map<String, Value>) -> Result<(), StoreError> {
     renew_secrets(seal, metadata).map_err(StoreError::Invalid)
 }
 
+/// Returns what the log of changes may say of a machine.
 pub(super) fn shown(machine: &NewMachine) -> Value {
     let mut value = serde_json::to_value(machine).unwrap_or_default();
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {

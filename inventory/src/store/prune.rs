@@ -30,7 +30,6 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn prune(&self, cutoff: Cutoff) -> Result<u64, StoreError> {
-        let failed = |source| StoreError::writing(OLD, source);
         let mut gone = 0;
         if let Some(before) = cutoff.boots {
             gone += query(
@@ -46,41 +45,29 @@ impl Store {
             .bind(BATCH)
             .execute(&self.db)
             .await
-            .map_err(failed)?;
-            gone += query(
-                "DELETE FROM orders WHERE id IN (SELECT id FROM orders WHERE ended < $1 \
-                 ORDER BY id LIMIT $2)",
-            )
-            .bind(before)
-            .bind(BATCH)
-            .execute(&self.db)
-            .await
-            .map_err(failed)?;
+            .map_err(|source| StoreError::writing(OLD, source))?;
+            let old = "DELETE FROM orders WHERE id IN (SELECT id FROM orders WHERE ended < $1 \
+                       ORDER BY id LIMIT $2)";
+            gone += self.remove_old(old, before).await?;
         }
         if let Some(before) = cutoff.sightings {
-            gone += query(
-                "DELETE FROM sightings WHERE (mac, asker) IN (SELECT mac, asker FROM sightings \
-                 WHERE last < $1 ORDER BY last LIMIT $2)",
-            )
-            .bind(before)
-            .bind(BATCH)
-            .execute(&self.db)
-            .await
-            .map_err(failed)?;
+            let old = "DELETE FROM sightings WHERE (mac, asker) IN (SELECT mac, asker FROM sightings \
+                       WHERE last < $1 ORDER BY last LIMIT $2)";
+            gone += self.remove_old(old, before).await?;
         }
         if let Some(before) = cutoff.changes {
             // From the oldest on without a gap, even where the clock was set back between two of them.
-            gone += query(
-                "DELETE FROM changes WHERE id IN (SELECT id FROM changes WHERE id < COALESCE(\
-                 (SELECT MIN(id) FROM changes WHERE at >= $1), (SELECT MAX(id) FROM changes)) \
-                 ORDER BY id LIMIT $2)",
-            )
-            .bind(before)
-            .bind(BATCH)
-            .execute(&self.db)
-            .await
-            .map_err(failed)?;
+            let old = "DELETE FROM changes WHERE id IN (SELECT id FROM changes WHERE id < COALESCE(\
+                       (SELECT MIN(id) FROM changes WHERE at >= $1), (SELECT MAX(id) FROM changes)) \
+                       ORDER BY id LIMIT $2)";
+            gone += self.remove_old(old, before).await?;
         }
         Ok(gone)
+    }
+
+    /// Removes a batch of what a statement finds to be older than a moment.
+    async fn remove_old(&self, statement: &'static str, before: i64) -> Result<u64, StoreError> {
+        let removed = query(statement).bind(before).bind(BATCH).execute(&self.db).await;
+        removed.map_err(|source| StoreError::writing(OLD, source))
     }
 }
