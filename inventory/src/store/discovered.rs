@@ -1,29 +1,19 @@
 //! Machines that nobody has added.
 
+mod rows;
+
 use kiln_types::Mac;
 
-use super::db::{Tx, query};
+pub(super) use self::rows::is_a_machine_now;
+use self::rows::{Row, by_id, delete, entry_of, is_known, make_room, put, put_macs, read, uuid};
+use super::db::query;
 use super::edit::{Edit, Step};
-use super::row::{damaged, json, parse};
+use super::row::{json, parse};
 use super::{Store, StoreError, Stored};
-use crate::discovery::MOST_MACS;
-use crate::identity::canonical;
 use crate::{Discovered, Glimpse, Machine, MachineId, NewMachine, SeenFacts};
 
 const DISCOVERED: &str = "discovered machines";
 const NOUN: &str = "discovery";
-
-type Row = (i64, i64, String, Option<String>);
-
-fn read((id, revision, document, facts): Row) -> Result<Stored<Discovered>, StoreError> {
-    let wrong = |text: &str| damaged("a discovered machine", text);
-    let mut entry: Discovered = serde_json::from_str(&document).map_err(|_| wrong(&document))?;
-    entry.facts = match facts {
-        Some(text) => Some(serde_json::from_str(&text).map_err(|_| wrong(&text))?),
-        None => None,
-    };
-    Ok(Stored { id, revision, document: entry })
-}
 
 fn failed(source: sqlx::Error) -> StoreError {
     StoreError::writing(DISCOVERED, source)
@@ -32,10 +22,6 @@ fn failed(source: sqlx::Error) -> StoreError {
 /// What is kept beside the facts, which are long.
 fn brief(entry: &Discovered) -> Discovered {
     Discovered { facts: None, ..entry.clone() }
-}
-
-fn uuid(entry: &Discovered) -> Option<String> {
-    entry.uuid.as_deref().map(canonical)
 }
 
 impl Store {
@@ -309,111 +295,4 @@ impl Edit<'_> {
 
 fn name(entry: &Discovered) -> String {
     entry.macs.first().map(ToString::to_string).unwrap_or_default()
-}
-
-async fn is_known(tx: &mut Tx, mac: Mac) -> Result<bool, StoreError> {
-    let row: Option<(i64,)> = query("SELECT machine FROM machine_macs WHERE mac = $1")
-        .bind(mac.to_string())
-        .fetch_optional(tx)
-        .await
-        .map_err(StoreError::reading(DISCOVERED))?;
-    Ok(row.is_some())
-}
-
-async fn by_id(tx: &mut Tx, id: i64) -> Result<Option<Stored<Discovered>>, StoreError> {
-    let row: Option<Row> =
-        query("SELECT id, revision, document, facts FROM discovered WHERE id = $1")
-            .bind(id)
-            .fetch_optional(tx)
-            .await
-            .map_err(StoreError::reading(DISCOVERED))?;
-    row.map(read).transpose()
-}
-
-/// Finds the entry of an interface: the one that has it, else the only one with its UUID, unless so many interfaces have
-/// that one that no box can.
-async fn entry_of(
-    tx: &mut Tx,
-    mac: Mac,
-    uuid: Option<String>,
-) -> Result<Option<Stored<Discovered>>, StoreError> {
-    let failed = StoreError::reading(DISCOVERED);
-    let own: Option<(i64,)> = query("SELECT entry FROM discovered_macs WHERE mac = $1")
-        .bind(mac.to_string())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(&failed)?;
-    if let Some((id,)) = own {
-        return by_id(tx, id).await;
-    }
-    let Some(uuid) = uuid else { return Ok(None) };
-    let alike: Vec<(i64,)> = query("SELECT id FROM discovered WHERE uuid = $1 LIMIT 2")
-        .bind(uuid)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(&failed)?;
-    let [(id,)] = alike.as_slice() else { return Ok(None) };
-    let found = by_id(tx, *id).await?;
-    Ok(found.filter(|entry| entry.document.macs.len() < MOST_MACS))
-}
-
-async fn put(tx: &mut Tx, id: i64, entry: &Discovered, step: i64) -> Result<(), StoreError> {
-    query(
-        "UPDATE discovered SET revision = revision + $1, marked = $2, last = $3, uuid = $4, \
-         document = $5, facts = $6 WHERE id = $7",
-    )
-    .bind(step)
-    .bind(i64::from(entry.is_marked()))
-    .bind(entry.last)
-    .bind(uuid(entry))
-    .bind(json(&brief(entry)))
-    .bind(entry.facts.as_ref().map(json))
-    .bind(id)
-    .execute(&mut *tx)
-    .await
-    .map_err(failed)?;
-    put_macs(tx, id, entry).await
-}
-
-async fn put_macs(tx: &mut Tx, id: i64, entry: &Discovered) -> Result<(), StoreError> {
-    for mac in &entry.macs {
-        query(
-            "INSERT INTO discovered_macs (mac, entry) VALUES ($1, $2) \
-             ON CONFLICT (mac) DO UPDATE SET entry = excluded.entry",
-        )
-        .bind(mac.to_string())
-        .bind(id)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed)?;
-    }
-    Ok(())
-}
-
-async fn delete(tx: &mut Tx, id: i64) -> Result<(), StoreError> {
-    let gone = query("DELETE FROM discovered WHERE id = $1").bind(id);
-    gone.execute(tx).await.map_err(failed)?;
-    Ok(())
-}
-
-async fn make_room(tx: &mut Tx, most: u32) -> Result<(), StoreError> {
-    query(
-        "DELETE FROM discovered WHERE marked = 0 AND id IN (SELECT id FROM discovered \
-         ORDER BY marked DESC, last DESC, id DESC LIMIT 9223372036854775807 OFFSET $1)",
-    )
-    .bind(i64::from(most))
-    .execute(tx)
-    .await
-    .map_err(failed)?;
-    Ok(())
-}
-
-/// Forgets the entry of an interface that a machine has now.
-pub(super) async fn is_a_machine_now(tx: &mut Tx, mac: Mac) -> Result<(), StoreError> {
-    query("DELETE FROM discovered WHERE id IN (SELECT entry FROM discovered_macs WHERE mac = $1)")
-        .bind(mac.to_string())
-        .execute(tx)
-        .await
-        .map_err(failed)?;
-    Ok(())
 }

@@ -1,16 +1,18 @@
+mod rules;
+
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+pub(super) use self::rules::check;
 use super::db::{Tx, query};
 use super::discovered::is_a_machine_now;
 use super::edit::{Edit, Step};
 use super::row::{damaged, json, text};
 use super::{Store, StoreError, Stored};
 use crate::seal::{renew_secrets, seal_secrets};
-use crate::settings::{check_cmdline, check_metadata};
-use crate::{Flag, Group, Locked, Machine, MachineId, NewMachine, Seal, is_label};
+use crate::{Flag, Group, Locked, Machine, MachineId, NewMachine, Seal};
 
 pub(super) const MACHINES: &str = "machines";
 const MACHINE: &str = "machine";
@@ -367,69 +369,4 @@ async fn free(
         }
     }
     Ok(())
-}
-
-/// Refuses what no machine can be.
-pub(super) fn check(machine: &NewMachine) -> Result<(), StoreError> {
-    let name = &machine.name;
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let ends = name.bytes().next().is_some_and(plain) && name.bytes().last().is_some_and(plain);
-    if !ends || name.len() > 63 || !name.bytes().all(|b| plain(b) || b == b'-') {
-        return Err(StoreError::Name(name.chars().take(80).collect()));
-    }
-    if machine.macs.is_empty() {
-        return Err(StoreError::NoMac(name.clone()));
-    }
-    if let Some(&mac) = machine.macs.iter().find(|mac| !mac.is_unicast()) {
-        return Err(StoreError::GroupMac(mac));
-    }
-    if let Some(address) = machine.address.filter(|address| !can_be_reserved(*address)) {
-        return Err(StoreError::Address(address.into()));
-    }
-    if let Some(address) = machine.address6.filter(|address| !can_be_reserved6(*address)) {
-        return Err(StoreError::Address(address.into()));
-    }
-    if let Err(what) = check_cmdline(&machine.cmdline) {
-        let cmdline = machine.cmdline.escape_debug().take(80).collect();
-        return Err(StoreError::Cmdline(cmdline, what));
-    }
-    check_metadata(&machine.metadata).map_err(|what| StoreError::Metadata(name.clone(), what))?;
-    let too_long = |text: &String| text.len() > MAX_TEXT || text.chars().any(char::is_control);
-    if let Some(key) = machine.labels.keys().find(|key| !is_label(key)) {
-        let key: String = key.escape_debug().take(MAX_TEXT).collect();
-        return Err(StoreError::Invalid(format!(
-            "machine `{name}`: `{key}` cannot be the name of a label; use letters, digits and - _ . / : + @"
-        )));
-    }
-    let labels = machine.labels.iter().flat_map(|(key, value)| [key, value]);
-    let texts = [&machine.uuid, &machine.serial, &machine.asset_tag].into_iter().flatten();
-    if machine.labels.len() > MAX_LABELS || labels.chain(texts).any(too_long) {
-        return Err(StoreError::Invalid(format!(
-            "machine `{name}` has more than {MAX_LABELS} labels, or a label, UUID, serial number or asset tag that is longer \
-             than {MAX_TEXT} bytes or has a control character"
-        )));
-    }
-    Ok(())
-}
-
-/// Bounds of what is said of one machine.
-const MAX_LABELS: usize = 256;
-const MAX_TEXT: usize = 256;
-
-fn can_be_reserved6(address: Ipv6Addr) -> bool {
-    let embeds_ipv4 = address.to_ipv4_mapped().is_some();
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address.is_unicast_link_local()
-        || embeds_ipv4)
-}
-
-fn can_be_reserved(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address.is_broadcast()
-        || address.octets()[0] == 0
-        || address.octets()[0] >= 240)
 }

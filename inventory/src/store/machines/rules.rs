@@ -1,0 +1,71 @@
+//! What no machine can be, whatever the others are.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::settings::{check_cmdline, check_metadata};
+use crate::{NewMachine, StoreError, is_label};
+
+/// Bounds of what is said of one machine.
+const MAX_LABELS: usize = 256;
+const MAX_TEXT: usize = 256;
+
+/// Refuses what no machine can be.
+pub(in crate::store) fn check(machine: &NewMachine) -> Result<(), StoreError> {
+    let name = &machine.name;
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = name.bytes().next().is_some_and(plain) && name.bytes().last().is_some_and(plain);
+    if !ends || name.len() > 63 || !name.bytes().all(|b| plain(b) || b == b'-') {
+        return Err(StoreError::Name(name.chars().take(80).collect()));
+    }
+    if machine.macs.is_empty() {
+        return Err(StoreError::NoMac(name.clone()));
+    }
+    if let Some(&mac) = machine.macs.iter().find(|mac| !mac.is_unicast()) {
+        return Err(StoreError::GroupMac(mac));
+    }
+    if let Some(address) = machine.address.filter(|address| !can_be_reserved(*address)) {
+        return Err(StoreError::Address(address.into()));
+    }
+    if let Some(address) = machine.address6.filter(|address| !can_be_reserved6(*address)) {
+        return Err(StoreError::Address(address.into()));
+    }
+    if let Err(what) = check_cmdline(&machine.cmdline) {
+        let cmdline = machine.cmdline.escape_debug().take(80).collect();
+        return Err(StoreError::Cmdline(cmdline, what));
+    }
+    check_metadata(&machine.metadata).map_err(|what| StoreError::Metadata(name.clone(), what))?;
+    let too_long = |text: &String| text.len() > MAX_TEXT || text.chars().any(char::is_control);
+    if let Some(key) = machine.labels.keys().find(|key| !is_label(key)) {
+        let key: String = key.escape_debug().take(MAX_TEXT).collect();
+        return Err(StoreError::Invalid(format!(
+            "machine `{name}`: `{key}` cannot be the name of a label; use letters, digits and - _ . / : + @"
+        )));
+    }
+    let labels = machine.labels.iter().flat_map(|(key, value)| [key, value]);
+    let texts = [&machine.uuid, &machine.serial, &machine.asset_tag].into_iter().flatten();
+    if machine.labels.len() > MAX_LABELS || labels.chain(texts).any(too_long) {
+        return Err(StoreError::Invalid(format!(
+            "machine `{name}` has more than {MAX_LABELS} labels, or a label, UUID, serial number or asset tag that is longer \
+             than {MAX_TEXT} bytes or has a control character"
+        )));
+    }
+    Ok(())
+}
+
+fn can_be_reserved6(address: Ipv6Addr) -> bool {
+    let embeds_ipv4 = address.to_ipv4_mapped().is_some();
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_unicast_link_local()
+        || embeds_ipv4)
+}
+
+fn can_be_reserved(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast()
+        || address.octets()[0] == 0
+        || address.octets()[0] >= 240)
+}
