@@ -1,13 +1,14 @@
 //! Where a registry may send us on: nowhere that only this host can reach, unless the registry is there itself.
 //!
-//! Blobs are often elsewhere, so redirects are followed. What they name is looked at when it is connected to, not before:
-//! a name may have another address by then.
+//! Blobs are often elsewhere, so redirects are followed; uploads may go on elsewhere, and tokens are often given elsewhere.
+//! What is named so is looked at when it is connected to, not before: a name may have another address by then.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_types::Reach;
+use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Attempt, Policy};
 
@@ -74,14 +75,21 @@ impl Guard {
     /// Follows redirects, a few of them, but for those to addresses that are not for us. Names are for the resolver.
     pub(super) fn policy(&self, most: usize) -> Policy {
         let (guard, limited) = (self.clone(), Policy::limited(most));
-        Policy::custom(move |attempt: Attempt<'_>| {
-            let host = attempt.url().host_str().unwrap_or_default();
-            let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-            match address.ok().and_then(|address| guard.refuses(host, address)) {
-                Some(refused) => attempt.error(refused),
-                None => limited.redirect(attempt),
-            }
+        Policy::custom(move |attempt: Attempt<'_>| match guard.check(attempt.url()) {
+            Err(refused) => attempt.error(refused),
+            Ok(()) => limited.redirect(attempt),
         })
+    }
+
+    /// Refuses a URL that the registry names, where its host is an address that is not for us. Names are for the
+    /// resolver.
+    pub(super) fn check(&self, url: &Url) -> Result<(), SentOn> {
+        let host = url.host_str().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        match address.ok().and_then(|address| self.refuses(host, address)) {
+            Some(refused) => Err(refused),
+            None => Ok(()),
+        }
     }
 
     fn refuses(&self, host: &str, address: IpAddr) -> Option<SentOn> {

@@ -1,6 +1,7 @@
 //! One registry or mirror, over HTTP.
 
 mod access;
+mod challenge;
 mod pull;
 mod push;
 
@@ -11,9 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_types::Digest;
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::{Client, Reference as Parsed, RegistryOperation};
-use reqwest::{Response, StatusCode};
+use oci_client::{Reference as Parsed, RegistryOperation};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 
 pub(super) use self::pull::Object;
@@ -38,8 +38,8 @@ pub(in crate::oci) struct Host {
     settings: Option<RegistrySettings>,
     plain: bool,
     http: reqwest::Client,
-    /// Fetches tokens, and pushes.
-    client: Client,
+    /// Where it may send us; nothing where a proxy settles that.
+    guard: Option<Guard>,
     /// By repository.
     tokens: Mutex<HashMap<String, Login>>,
     first_pause: Duration,
@@ -87,12 +87,6 @@ impl Host {
         // An error says that one is installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let plain = settings.as_ref().is_some_and(|settings| settings.plain_http);
-        let mut certificates = Vec::new();
-        for path in settings.iter().flat_map(|settings| &settings.ca) {
-            let wrong = |problem: String| RegistryError::File { path: path.clone(), problem };
-            certificates
-                .push((path, std::fs::read(path).map_err(|error| wrong(error.to_string()))?));
-        }
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
@@ -100,13 +94,14 @@ impl Host {
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS));
         // A proxy looks for names itself, and settles what can be reached.
-        if !has_proxy() {
-            let guard = Guard::new(name);
-            http = http.redirect(guard.policy(MAX_REDIRECTS)).dns_resolver(guard);
+        let guard = (!has_proxy()).then(|| Guard::new(name));
+        if let Some(guard) = &guard {
+            http = http.redirect(guard.policy(MAX_REDIRECTS)).dns_resolver(guard.clone());
         }
-        for (path, pem) in &certificates {
-            let wrong = |problem: String| RegistryError::File { path: (*path).clone(), problem };
-            let parsed = reqwest::Certificate::from_pem_bundle(pem)
+        for path in settings.iter().flat_map(|settings| &settings.ca) {
+            let wrong = |problem: String| RegistryError::File { path: path.clone(), problem };
+            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            let parsed = reqwest::Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|parsed| !parsed.is_empty())
                 .ok_or_else(|| wrong("it has no certificate in PEM form".to_owned()))?;
@@ -116,22 +111,12 @@ impl Host {
             host: name.to_owned(),
             problem: error.to_string(),
         };
-        let client = Client::new(ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            extra_root_certificates: certificates
-                .into_iter()
-                .map(|(_, data)| Certificate { encoding: CertificateEncoding::Pem, data })
-                .collect(),
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(SILENCE),
-            ..ClientConfig::default()
-        });
         Ok(Self {
             name: name.to_owned(),
             settings,
             plain,
             http: http.build().map_err(unusable)?,
-            client,
+            guard,
             tokens: Mutex::default(),
             first_pause: if cfg!(test) { Duration::from_millis(1) } else { FIRST_PAUSE },
             down: AtomicBool::default(),
@@ -156,6 +141,24 @@ impl Host {
             self.down.store(true, Ordering::Relaxed);
         }
         done
+    }
+
+    /// Sends a request that is ready.
+    async fn sent(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
+        request.send().await.map_err(|error| match guard::sent_on(&error) {
+            Some(refused) => self.sent_on(refused),
+            None => self.unreachable(cause(&error)),
+        })
+    }
+
+    /// Refuses a URL that the registry names, where it must not send us there.
+    fn may_go_to(&self, url: &Url) -> Result<(), RegistryError> {
+        let checked = self.guard.as_ref().map_or(Ok(()), |guard| guard.check(url));
+        checked.map_err(|refused| self.sent_on(&refused))
+    }
+
+    fn sent_on(&self, refused: &guard::SentOn) -> RegistryError {
+        RegistryError::SentOn { host: self.name.clone(), problem: refused.to_string() }
     }
 
     /// Tells what is no matter of the network from what is, by the words that rustls has for it.

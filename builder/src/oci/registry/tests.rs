@@ -191,6 +191,41 @@ async fn a_login_is_made_when_it_is_asked_for_and_an_unknown_one_is_told() {
     assert!(text.starts_with("HOST wants a login for team/web, "), "{text}");
 }
 
+fn bearer(realm: &str) -> String {
+    format!("www-authenticate: Bearer realm=\"{realm}\",service=\"hub\"\r\n")
+}
+
+#[tokio::test]
+async fn a_token_is_had_where_the_registry_says_and_used_for_the_request() {
+    let giver =
+        Stub::start(vec![answer(200, "", "{\"access_token\": \"t0k\", \"expires_in\": 300}")])
+            .await;
+    let asks = bearer(&format!("http://{}/token?x=y", giver.address));
+    let answers = vec![answer(401, &asks, ""), answer(401, &asks, ""), answer(200, "", "{}")];
+    let stub = Stub::start(answers).await;
+    assert_eq!(stub.registries().manifest(&stub.reference(), None).await.unwrap(), "{}");
+    let scope = "repository%3Ateam%2Fweb%3Apull";
+    assert_eq!(giver.lines(), [format!("GET /token?x=y&scope={scope}&service=hub HTTP/1.1")]);
+    let last = stub.seen.lock().unwrap().last().unwrap().clone();
+    assert!(last.contains("authorization: Bearer t0k"), "{last}");
+}
+
+#[tokio::test]
+async fn a_token_is_not_asked_for_where_the_registry_may_not_send_us() {
+    // This registry is on this host, from where nothing leads to services on the link.
+    for realm in ["http://169.254.169.254/latest/api/token", "http://[fe80::1]/", "http://0.0.0.0/"]
+    {
+        let asks = bearer(realm);
+        let text = error(vec![answer(401, &asks, ""); 2]).await;
+        assert!(text.contains("cannot be trusted with that: it sends on to "), "{realm}: {text}");
+    }
+    for realm in ["", "token", "file:///etc/passwd", "http://"] {
+        let asks = bearer(realm);
+        let text = error(vec![answer(401, &asks, ""); 2]).await;
+        assert!(text.starts_with("HOST wants a login for team/web, "), "{realm}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn mirrors_are_asked_first_and_the_registry_when_they_cannot_help() {
     let mirror = Stub::start(vec![answer(404, "", "")]).await;

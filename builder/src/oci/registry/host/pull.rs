@@ -122,7 +122,7 @@ impl Host {
         Ok(file.metadata().map_err(write)?.len())
     }
 
-    async fn collect(
+    pub(super) async fn collect(
         &self,
         mut response: Response,
         what: &str,
@@ -212,13 +212,7 @@ impl Host {
             Some(Login::Basic(name, password)) => request.basic_auth(name, Some(password)),
             None => request,
         };
-        request.send().await.map_err(|error| match guard::sent_on(&error) {
-            Some(refused) => {
-                let (host, problem) = (self.name.clone(), refused.to_string());
-                RegistryError::SentOn { host, problem }
-            }
-            None => self.unreachable(cause(&error)),
-        })
+        self.sent(request).await
     }
 
     fn broken(&self, what: &str, error: &reqwest::Error) -> RegistryError {

@@ -146,10 +146,7 @@ impl Host {
                     None => request,
                 };
             }
-            let response = request.send().await.map_err(|error| RegistryError::Unreachable {
-                host: self.name.clone(),
-                problem: cause(&error),
-            })?;
+            let response = self.sent(request).await?;
             let (host, what) = (self.name.clone(), what.to_owned());
             return match response.status() {
                 status if good.contains(&status) => Ok(response),
@@ -180,11 +177,14 @@ impl Host {
     /// Returns where an upload goes on.
     fn location(&self, answer: &Response, base: &Url, what: &str) -> Result<Url, RegistryError> {
         let text = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        text.and_then(|text| base.join(text).ok()).ok_or_else(|| RegistryError::Broken {
-            host: self.name.clone(),
-            what: what.to_owned(),
-            problem: "it does not say where to send it".to_owned(),
-        })
+        let url =
+            text.and_then(|text| base.join(text).ok()).ok_or_else(|| RegistryError::Broken {
+                host: self.name.clone(),
+                what: what.to_owned(),
+                problem: "it does not say where to send it".to_owned(),
+            })?;
+        self.may_go_to(&url)?;
+        Ok(url)
     }
 }
 
