@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::judge::Judge;
 use crate::boots::now_ms;
+use crate::trouble::Trouble;
 use crate::view::View;
 
 pub use self::like::LooksLike;
@@ -59,6 +60,8 @@ pub struct Keeper {
     news: Vec<i64>,
     judge: Judge,
     most: u32,
+    unkept: Trouble,
+    unsettled: Trouble,
 }
 
 impl Discovery {
@@ -66,7 +69,16 @@ impl Discovery {
     pub fn new(view: Arc<View>, vendors: Vendors, most: u32) -> (Self, Keeper) {
         let (queue, messages) = mpsc::channel(QUEUE);
         let judge = Judge::new(view, vendors);
-        let keeper = Keeper { messages, waiting: HashMap::new(), news: Vec::new(), judge, most };
+        let (waiting, news) = (HashMap::new(), Vec::new());
+        let unkept = Trouble::new(
+            "machines that nobody has added are not kept now",
+            "machines that nobody has added are kept again",
+        );
+        let unsettled = Trouble::new(
+            "rules for machines that nobody has added are not applied now",
+            "rules for machines that nobody has added are applied again",
+        );
+        let keeper = Keeper { messages, waiting, news, judge, most, unkept, unsettled };
         (Self { queue }, keeper)
     }
 
@@ -130,21 +142,13 @@ impl Keeper {
         seen.sort_by_key(|seen| (seen.at, seen.sighting.mac));
         let mut news = std::mem::take(&mut self.news);
         if !seen.is_empty() {
-            match self.judge.store().take_glimpses(&seen, self.most).await {
-                Ok(more) => news.extend(more),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "machines that nobody has added are not kept now");
-                }
-            }
+            let more = self.judge.store().take_glimpses(&seen, self.most).await;
+            news.extend(self.unkept.note(more).into_iter().flatten());
         }
         news.sort_unstable();
         news.dedup();
-        if !news.is_empty()
-            && let Err(error) = self.judge.settle(&news).await
-        {
-            let error = crate::cli::chain(&error);
-            tracing::warn!(error, "rules for machines that nobody has added are not applied now");
+        if !news.is_empty() {
+            self.unsettled.note(self.judge.settle(&news).await);
         }
     }
 }

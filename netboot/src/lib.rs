@@ -44,6 +44,7 @@ pub mod simulate;
 mod sys;
 pub mod tftp;
 pub mod tls;
+mod trouble;
 pub mod verdict;
 pub mod view;
 pub mod webhook;

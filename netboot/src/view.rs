@@ -28,6 +28,7 @@ use crate::boots::Identity;
 use crate::metadata;
 use crate::secrets::{self, Secrets};
 use crate::tls::Tls;
+use crate::trouble::Trouble;
 
 pub use self::images::refused;
 pub(crate) use self::known::Known;
@@ -363,6 +364,8 @@ impl View {
         // The index may have changed since the first reading; the first look settles it.
         let mut last = Vec::new();
         let mut ticks = tokio::time::interval(LOOK);
+        let mut trouble =
+            Trouble::new("images not read; what was served stays", "images are read again");
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -370,15 +373,10 @@ impl View {
             }
             let now = stamp();
             if now != last {
-                match self.refresh().await {
-                    Ok(()) => {
-                        let images = self.snapshot.load().images.len();
-                        tracing::info!(images, "images changed");
-                        last = now;
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "images not read");
-                    }
+                if trouble.note(self.refresh().await).is_some() {
+                    let images = self.snapshot.load().images.len();
+                    tracing::info!(images, "images changed");
+                    last = now;
                 }
             }
             if self.untidy.swap(false, Ordering::Relaxed) {

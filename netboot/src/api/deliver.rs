@@ -14,6 +14,7 @@ use super::feed::{self, Cursor, Event, Filter};
 use super::scope::Rights;
 use crate::boots::now_ms;
 use crate::secrets::{OwnerKind, SecretDoc, Secrets, place_of};
+use crate::trouble::Trouble;
 use crate::webhook::{Delivery, Hooks, Message, Position, WebhookDoc, pause, post};
 
 /// How often events are looked for, and the webhooks themselves.
@@ -43,30 +44,24 @@ pub(super) fn state_of(webhook: i64) -> String {
 pub(super) async fn run(courier: Courier, stop: CancellationToken) {
     let mut tasks: HashMap<i64, (i64, JoinHandle<()>)> = HashMap::new();
     let mut news = courier.store.watch_changes();
+    let mut trouble = Trouble::new("webhooks cannot be read", "webhooks are read again");
     loop {
         news.mark_unchanged();
-        match courier.store.all::<WebhookDoc>().await {
-            Ok(all) => {
-                tasks.retain(|id, (revision, task)| {
-                    let same =
-                        |hook: &Stored<WebhookDoc>| (hook.id, hook.revision) == (*id, *revision);
-                    let stays = all.iter().any(same);
-                    if !stays {
-                        task.abort();
-                    }
-                    stays
-                });
-                for hook in all {
-                    let courier = courier.clone();
-                    let (id, revision) = (hook.id, hook.revision);
-                    tasks.entry(id).or_insert_with(|| {
-                        (revision, tokio::spawn(async move { courier.follow(hook).await }))
-                    });
+        if let Some(all) = trouble.note(courier.store.all::<WebhookDoc>().await) {
+            tasks.retain(|id, (revision, task)| {
+                let same = |hook: &Stored<WebhookDoc>| (hook.id, hook.revision) == (*id, *revision);
+                let stays = all.iter().any(same);
+                if !stays {
+                    task.abort();
                 }
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "webhooks cannot be read");
+                stays
+            });
+            for hook in all {
+                let courier = courier.clone();
+                let (id, revision) = (hook.id, hook.revision);
+                tasks.entry(id).or_insert_with(|| {
+                    (revision, tokio::spawn(async move { courier.follow(hook).await }))
+                });
             }
         }
         tokio::select! {
@@ -85,8 +80,9 @@ pub(super) async fn run(courier: Courier, stop: CancellationToken) {
 impl Courier {
     async fn follow(self, hook: Stored<WebhookDoc>) {
         let mut failures = 0_u32;
+        let mut told = Told::new();
         loop {
-            let pause = match self.turn(&hook).await {
+            let pause = match self.turn(&hook, &mut told).await {
                 Ok(Turn::Again) => {
                     failures = 0;
                     continue;
@@ -98,9 +94,8 @@ impl Courier {
                     pause(failures - 1, random)
                 }
                 Err(error) => {
-                    let webhook = hook.document.name.as_str();
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(webhook, error, "events cannot be read");
+                    let of = Some(hook.document.name.as_str());
+                    told.unread.failed(of, &crate::cli::chain(&error));
                     LOOK_AGAIN
                 }
             };
@@ -109,7 +104,8 @@ impl Courier {
     }
 
     /// Delivers what there is for a webhook, up to the first that does not arrive.
-    async fn turn(&self, hook: &Stored<WebhookDoc>) -> Result<Turn, StoreError> {
+    async fn turn(&self, hook: &Stored<WebhookDoc>, told: &mut Told) -> Result<Turn, StoreError> {
+        let of = Some(hook.document.name.as_str());
         let Some((mut revision, mut position)) = self.position(hook.id).await? else {
             return Ok(Turn::Nothing);
         };
@@ -127,11 +123,11 @@ impl Courier {
         let (events, more) = match feed::read(&self.store, &filter, &mut cursor).await {
             Ok(read) => read,
             Err(fault) => {
-                let webhook = hook.document.name.as_str();
-                tracing::warn!(webhook, error = fault.detail(), "events cannot be read");
+                told.unread.failed(of, fault.detail());
                 return Ok(Turn::Failed);
             }
         };
+        told.unread.over(of);
         let wanted = events.into_iter().filter(|it| hook.document.wants(&it.noun, &it.what));
         for event in wanted {
             // Who sends says so first; where another server was faster, it is that one's turn.
@@ -146,7 +142,9 @@ impl Courier {
             if failed.is_none() {
                 position.cursor.clone_from(&event.id);
                 position.failing_since = None;
+                told.undelivered.over(of);
             } else {
+                told.undelivered.failed(of, failed.as_deref().unwrap_or_default());
                 let since = *position.failing_since.get_or_insert_with(now_ms);
                 let most = self.hooks.settings().disable_after.as_millis();
                 let long = u128::try_from(now_ms() - since).is_ok_and(|time| time >= most);
@@ -226,10 +224,31 @@ impl Courier {
         let webhook = hook.document.name.as_str();
         match &delivery.error {
             None => tracing::debug!(webhook, event = id, millis, "delivered"),
-            Some(error) => tracing::warn!(webhook, event = id, error, "not delivered"),
+            Some(error) => tracing::debug!(webhook, event = id, error, "not delivered"),
         }
         self.hooks.log(hook.id, delivery.clone());
         delivery
+    }
+}
+
+/// What goes wrong with a webhook for a while.
+struct Told {
+    unread: Trouble,
+    undelivered: Trouble,
+}
+
+impl Told {
+    const fn new() -> Self {
+        Self {
+            unread: Trouble::new(
+                "the events for a webhook cannot be read",
+                "the events for a webhook are read again",
+            ),
+            undelivered: Trouble::new(
+                "a webhook does not take its events; they are sent again later",
+                "a webhook takes its events again",
+            ),
+        }
     }
 }
 

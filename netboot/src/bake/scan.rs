@@ -23,14 +23,23 @@ pub(super) struct Found {
     pub(super) lock: Option<PathBuf>,
 }
 
+/// What is in the folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// Images by name.
+    pub(super) found: BTreeMap<String, Found>,
+    /// What is left out, and why; it may be as it should the next time.
+    pub(super) left_out: BTreeMap<PathBuf, String>,
+}
+
 /// Finds every image: `NAME.yml` is one, and so is a folder `NAME` with `.yml` files, which are merged in the order of
-/// their names. What cannot be read is left out with a line in the log; it may be there the next time.
+/// their names.
 ///
 /// # Errors
 ///
 /// Fails when the folder itself cannot be read.
-pub(super) fn scan(dir: &Path) -> std::io::Result<BTreeMap<String, Found>> {
-    let mut found = BTreeMap::new();
+pub(super) fn scan(dir: &Path) -> std::io::Result<Scanned> {
+    let Scanned { mut found, mut left_out } = Scanned::default();
     for entry in sorted(dir)? {
         let Some(name) = entry.file_name().and_then(|name| name.to_str()) else { continue };
         if name.starts_with('.') || found.len() >= MAX_IMAGES {
@@ -50,7 +59,7 @@ pub(super) fn scan(dir: &Path) -> std::io::Result<BTreeMap<String, Found>> {
         match image.parse::<ImageRef>() {
             Ok(parsed) if parsed.name() == image => {}
             _ => {
-                tracing::warn!(file = %entry.display(), "not a name for an image, left out");
+                left_out.insert(entry, "it has no name for an image".to_owned());
                 continue;
             }
         }
@@ -61,12 +70,11 @@ pub(super) fn scan(dir: &Path) -> std::io::Result<BTreeMap<String, Found>> {
                 found.insert(image.to_owned(), Found { specs, fingerprint, lock });
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(file = %entry.display(), error, "specification not read");
+                left_out.insert(entry, crate::cli::chain(&error));
             }
         }
     }
-    Ok(found)
+    Ok(Scanned { found, left_out })
 }
 
 fn sorted(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -127,7 +135,8 @@ mod tests {
         ] {
             fs::write(path(file), file).unwrap();
         }
-        let found = scan(dir.path()).unwrap();
+        let Scanned { found, left_out } = scan(dir.path()).unwrap();
+        assert_eq!(left_out.keys().collect::<Vec<_>>(), [&path("Bad Name.yml")]);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["db", "node", "web"]);
         assert_eq!(found["node"].specs, [path("node/10-base.yml"), path("node/20-more.yml")]);
         assert_eq!(found["web"].lock, Some(path("web.lock")));
@@ -140,13 +149,13 @@ mod tests {
         for file in ["a.yml", "b.yml"] {
             fs::write(dir.path().join(file), "x").unwrap();
         }
-        let before = scan(dir.path()).unwrap();
+        let before = scan(dir.path()).unwrap().found;
         fs::write(dir.path().join("a.yml"), "y").unwrap();
-        let changed = scan(dir.path()).unwrap();
+        let changed = scan(dir.path()).unwrap().found;
         assert_ne!(before["a"].fingerprint, changed["a"].fingerprint);
         assert_eq!(before["b"], changed["b"]);
         fs::write(dir.path().join("b.lock"), "z").unwrap();
-        assert_ne!(scan(dir.path()).unwrap()["b"].fingerprint, before["b"].fingerprint);
+        assert_ne!(scan(dir.path()).unwrap().found["b"].fingerprint, before["b"].fingerprint);
         assert!(scan(&dir.path().join("gone")).is_err());
     }
 }

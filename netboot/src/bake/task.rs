@@ -1,5 +1,6 @@
 //! The one task that decides and starts builds.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -11,9 +12,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::child::{Workshop, make_locks};
+use super::scan::Scanned;
 use super::schedule::Job;
 use super::{Message, Shared, memory, scan};
 use crate::boots::now_ms;
+use crate::trouble::Trouble;
 use crate::view::View;
 
 /// An editor saves in several steps: look when it has been quiet for this long.
@@ -28,6 +31,19 @@ pub(super) struct Task {
     pub(super) view: Arc<View>,
     pub(super) changed: watch::Sender<u64>,
     pub(super) stop: CancellationToken,
+}
+
+/// What the log says of the folder already.
+struct Told {
+    unread: Trouble,
+    left_out: BTreeMap<PathBuf, String>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        let unread = Trouble::new("specifications not read", "specifications are read again");
+        Self { unread, left_out: BTreeMap::new() }
+    }
 }
 
 type Finished = (Job, Result<Digest, String>);
@@ -54,6 +70,7 @@ impl Task {
         let mut running = JoinSet::new();
         let mut look = tokio::time::interval(LOOK);
         let mut scan_now = true;
+        let mut told = Told::default();
         loop {
             if let Some(watcher) = watcher.as_mut().filter(|_| !watched) {
                 // The folder may appear later.
@@ -63,7 +80,7 @@ impl Task {
                 watched = false;
             }
             if std::mem::take(&mut scan_now) {
-                task.scan(&dir).await;
+                task.scan(&dir, &mut told).await;
             }
             task.start_due(&mut running).await;
             tokio::select! {
@@ -82,24 +99,22 @@ impl Task {
         while running.join_next().await.is_some() {}
     }
 
-    async fn scan(&self, dir: &std::path::Path) {
+    async fn scan(&self, dir: &std::path::Path, told: &mut Told) {
         let dir = dir.to_owned();
-        let scanned = {
-            let dir = dir.clone();
-            tokio::task::spawn_blocking(move || scan::scan(&dir)).await
+        let Ok(scanned) = tokio::task::spawn_blocking(move || scan::scan(&dir)).await else {
+            return;
         };
-        let found = match scanned {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, dir = %dir.display(), "specifications not read");
-                    return;
-                }
-                Default::default()
-            }
-            Err(_) => return,
+        let scanned = match scanned {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Scanned::default()),
+            scanned => scanned,
         };
+        let Some(Scanned { found, left_out }) = told.unread.note(scanned) else { return };
+        for (file, why) in
+            left_out.iter().filter(|(file, why)| told.left_out.get(*file) != Some(*why))
+        {
+            tracing::warn!(file = %file.display(), why, "left out");
+        }
+        told.left_out = left_out;
         let changed = self.shared.schedule().found(found);
         if changed {
             tracing::info!(

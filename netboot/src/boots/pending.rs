@@ -10,6 +10,7 @@ use kiln_types::Mac;
 use tokio::time::Instant;
 
 use crate::observe::COUNTS;
+use crate::trouble::Trouble;
 
 /// Events that may wait; more are lost, and how many is told.
 const MOST_EVENTS: usize = 20_000;
@@ -33,6 +34,7 @@ pub(super) struct Pending {
     waiting: usize,
     lost: usize,
     retry: Duration,
+    trouble: Trouble,
     /// When to try again after a failure.
     again: Option<Instant>,
     /// When sightings are written next, after there were many at once.
@@ -48,6 +50,10 @@ impl Pending {
             waiting: 0,
             lost: 0,
             retry: FIRST_RETRY,
+            trouble: Trouble::new(
+                "cannot keep the timelines of boots; they wait in memory, and are tried again",
+                "the timelines of boots are written again",
+            ),
             again: None,
             rest: None,
         }
@@ -91,20 +97,19 @@ impl Pending {
         COUNTS.backlog.store(i64::try_from(self.waiting).unwrap_or(i64::MAX), Ordering::Relaxed);
         match written {
             Ok(()) => {
-                if self.again.take().is_some() {
-                    tracing::info!(lost = self.lost, "the timelines of boots are written again");
+                self.again = None;
+                self.trouble.over(None);
+                if self.lost > 0 {
+                    tracing::error!(
+                        events = self.lost,
+                        "lost, as more had to wait than there is room for"
+                    );
                 }
                 (self.retry, self.lost) = (FIRST_RETRY, 0);
             }
             Err(error) => {
                 COUNTS.store_failures.add(1);
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    events = self.waiting,
-                    lost = self.lost,
-                    again_in_ms = self.retry.as_millis(),
-                    "cannot keep the timelines of boots"
-                );
+                self.trouble.failed(None, &crate::cli::chain(&error));
                 self.again = Some(Instant::now() + self.retry);
                 self.retry = (self.retry * 2).min(LONGEST_RETRY);
             }

@@ -24,6 +24,7 @@ use self::limit::Limits;
 pub use self::line::Source;
 pub use self::merge::merge;
 use crate::boots::{Boots, now_ms};
+use crate::trouble::Trouble;
 
 /// The longest datagram that is read; what is longer is cut.
 const LONGEST: usize = 8 << 10;
@@ -101,15 +102,16 @@ pub async fn listen(
 
 /// Writes what is new to disk now and then, and at the end.
 pub async fn keep(book: Book, stop: CancellationToken) {
+    let mut trouble =
+        Trouble::new("what machines say is not kept", "what machines say is kept again");
     loop {
         let stopped = tokio::select! {
             () = stop.cancelled() => true,
             () = tokio::time::sleep(SAVE) => false,
         };
         let book = book.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || book.save()).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "what machines say is not kept");
+        if let Ok(saved) = tokio::task::spawn_blocking(move || book.save()).await {
+            trouble.note(saved);
         }
         if stopped {
             return;

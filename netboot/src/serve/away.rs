@@ -21,6 +21,7 @@ use crate::boots::Boots;
 use crate::dhcp::v6;
 use crate::orders::Orders;
 use crate::settings::Settings;
+use crate::trouble::Trouble;
 use crate::view::{Known, View, ViewError};
 
 const FILE: &str = "last-known.json";
@@ -160,15 +161,16 @@ impl Memory {
     /// Writes it, and again when something has changed, until told to stop.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut news = self.inventory.watch_changes();
+        let mut trouble = Trouble::new(
+            "what is known of machines is not kept for a start without the database",
+            "what is known of machines is kept again",
+        );
         loop {
             news.mark_unchanged();
             let begun = Instant::now();
-            if let Err(error) = self.save().await {
-                let error = crate::cli::chain(&*error);
-                tracing::warn!(
-                    error,
-                    "what is known of machines is not kept for a start without the database"
-                );
+            match self.save().await {
+                Ok(()) => trouble.over(None),
+                Err(error) => trouble.failed(None, &crate::cli::chain(&*error)),
             }
             // A large inventory that changes all the time may take a twentieth of it.
             let rest = begun.elapsed().saturating_mul(19).max(REST);

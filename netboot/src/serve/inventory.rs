@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::ServeError;
 use crate::dhcp::v6;
 use crate::settings::{Keep, Settings};
+use crate::trouble::Trouble;
 use crate::view::View;
 
 /// How often it is seen whether something is too old, and how long others may write in between.
@@ -56,11 +57,13 @@ pub(super) async fn seal(inventory: &Store) -> Result<(), StoreError> {
 pub(super) async fn follow(inventory: Store, view: Arc<View>, stop: CancellationToken) {
     let mut news = inventory.watch_changes();
     news.mark_changed();
+    let mut trouble = Trouble::new(
+        "the inventory cannot be read; what was known stays in use",
+        "the inventory is read again",
+    );
     let refresh = async {
         while news.changed().await.is_ok() {
-            while let Err(error) = view.refresh().await {
-                let error = crate::cli::chain(&error);
-                tracing::warn!(error, "the inventory cannot be read; what was known stays in use");
+            while trouble.note(view.refresh().await).is_none() {
                 tokio::time::sleep(AGAIN).await;
             }
         }
@@ -75,6 +78,7 @@ pub(super) async fn follow(inventory: Store, view: Arc<View>, stop: Cancellation
 /// Removes what is too old, a little at a time, until told to stop.
 pub(super) async fn prune(inventory: Store, keep: Keep, stop: CancellationToken) {
     let mut turns = tokio::time::interval(PRUNE);
+    let mut trouble = Trouble::new("what is too old stays for now", "what is too old goes again");
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -82,14 +86,9 @@ pub(super) async fn prune(inventory: Store, keep: Keep, stop: CancellationToken)
         }
         let mut gone = 0;
         loop {
-            match inventory.prune(cutoff(keep)).await {
-                Ok(0) => break,
-                Ok(rows) => gone += rows,
-                Err(error) => {
-                    let error = crate::cli::chain(&error);
-                    tracing::warn!(error, "what is too old stays for now");
-                    break;
-                }
+            match trouble.note(inventory.prune(cutoff(keep)).await) {
+                None | Some(0) => break,
+                Some(rows) => gone += rows,
             }
             tokio::select! {
                 () = stop.cancelled() => return,
