@@ -174,7 +174,8 @@ impl Discovered {
         let told = sighting.uuid.as_deref().and_then(telling_uuid);
         self.uuid = self.uuid.take().or(told);
         // What the firmware itself says counts more than what iPXE makes of it.
-        if sighting.asker == Asker::Firmware || self.firmware.is_none() {
+        let firmware_says = sighting.asker == Asker::Firmware;
+        if firmware_says || self.firmware.is_none() {
             self.firmware = sighting.firmware.or(self.firmware);
         }
         fn newer<T: Clone>(known: &mut Option<T>, told: &Option<T>) {
@@ -187,8 +188,13 @@ impl Discovered {
         newer(&mut self.relay, &place.relay);
         newer(&mut self.circuit_id, &place.circuit_id);
         newer(&mut self.address, &place.address);
-        newer(&mut self.vendor_class, &place.vendor_class);
-        newer(&mut self.duid, &place.duid);
+        // Loader and system call themselves something else in each boot, and a rule is to see one machine.
+        if firmware_says || self.vendor_class.is_none() {
+            newer(&mut self.vendor_class, &place.vendor_class);
+        }
+        if firmware_says || self.duid.is_none() {
+            newer(&mut self.duid, &place.duid);
+        }
         self.known_by() != before
     }
 
@@ -210,6 +216,7 @@ impl Discovered {
         (
             (self.macs.clone(), self.firmware, self.uuid.clone(), self.serial.clone()),
             (self.asset_tag.clone(), self.subnet.clone(), self.circuit_id.clone()),
+            (self.vendor_class.clone(), self.duid.clone()),
         )
     }
 
@@ -284,6 +291,8 @@ impl Discovered {
             ("subnet", self.subnet.clone()),
             ("relay", text(self.relay.as_ref().map(|relay| relay as _))),
             ("circuit-id", text(self.circuit_id.as_ref().map(|id| id as _))),
+            ("vendor-class", self.vendor_class.clone()),
+            ("duid", text(self.duid.as_ref().map(|duid| duid as _))),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
@@ -305,7 +314,7 @@ impl Discovered {
 }
 
 /// The names of what rules can ask for, beside `facts.PATH`.
-pub const ATTRIBUTES: [&str; 12] = [
+pub const ATTRIBUTES: [&str; 14] = [
     "mac",
     "oui",
     "vendor",
@@ -318,6 +327,8 @@ pub const ATTRIBUTES: [&str; 12] = [
     "subnet",
     "relay",
     "circuit-id",
+    "vendor-class",
+    "duid",
 ];
 
 /// Returns whether a rule can ask for something of this name.

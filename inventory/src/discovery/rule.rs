@@ -25,7 +25,7 @@ pub struct DiscoveryRule {
     /// Unique name.
     pub name: String,
     /// Which machines: terms about vendor, arch, firmware, mac, oui, uuid, serial, asset-tag, hostname, subnet, relay,
-    /// circuit-id and facts.PATH.
+    /// circuit-id, vendor-class, duid and facts.PATH.
     pub selector: Selector,
     /// Which rule is looked at first: the one with the highest number, then the one whose name comes first.
     #[serde(default)]

@@ -33,8 +33,8 @@ pub(super) enum RuleCommand {
     Add {
         /// Name
         name: String,
-        /// Which machines: vendor, arch, firmware, mac, oui, uuid, serial, asset-tag, hostname, subnet, relay, circuit-id
-        /// and facts.PATH, as in arch=arm64,subnet="10.0.0.0/24",facts.system.product="R640"; * is every one
+        /// Which machines: vendor, arch, firmware, mac, oui, uuid, serial, asset-tag, hostname, subnet, relay, circuit-id,
+        /// vendor-class, duid and facts.PATH, as in arch=arm64,subnet="10.0.0.0/24",facts.system.product="R640"; * is every one
         #[arg(short, long)]
         selector: Selector,
         /// Which rule is looked at first: the highest, then the name that comes first

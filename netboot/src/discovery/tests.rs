@@ -184,3 +184,40 @@ async fn a_machine_is_recognised_by_what_its_system_said_of_it() {
     rig.store.set_facts(machine.id, &told(6, "CZ-4711-B")).await.unwrap();
     assert_eq!((like("CZ-4711-A").await, like("CZ-4711-B").await), (0, 1));
 }
+
+#[tokio::test]
+async fn rules_go_by_what_the_firmware_calls_itself_whatever_loader_and_system_say() {
+    let mut rig = Rig::start(100).await;
+    rig.rule(serde_json::json!({"name": "by-class", "action": "ignore", "priority": 1,
+        "selector": "vendor-class=\"PXEClient:Arch:00007:UNDI:003016\",!duid"}))
+        .await;
+    rig.rule(serde_json::json!({"name": "by-duid", "action": "approve",
+        "selector": "duid in (0004aabb,0004ccdd)", "machine-name": "six-{duid}"}))
+        .await;
+    let see = |discovery: &Discovery, last: u8, asker, class: &str, duid: Option<&str>| {
+        let firmware = Some(Firmware::UefiX64);
+        let sighting = Sighting { mac: mac(last), asker, firmware, uuid: None };
+        let vendor_class = Some(class.to_owned());
+        let duid = duid.map(|duid| duid.parse().unwrap());
+        discovery.seen(&sighting, Place { vendor_class, duid, ..Place::default() });
+    };
+    see(&rig.discovery, 1, Asker::Firmware, "PXEClient:Arch:00007:UNDI:003016", None);
+    see(&rig.discovery, 2, Asker::Firmware, "PXEClient:Arch:00007:UNDI:003016", Some("0004ccdd"));
+    see(&rig.discovery, 3, Asker::Firmware, "HTTPClient", Some("0004eeff"));
+    see(&rig.discovery, 4, Asker::Ipxe, "iPXE", Some("0004eeff"));
+    rig.kept().await;
+    assert_eq!(rig.names().await, ["six-0004ccdd"]);
+    // More is known: what the firmware says counts, and nobody is asked again for what comes after it.
+    see(&rig.discovery, 4, Asker::Firmware, "PXEClient:Arch:00007:UNDI:003016", Some("0004aabb"));
+    rig.kept().await;
+    assert_eq!(rig.names().await, ["six-0004ccdd", "six-0004aabb"]);
+    see(&rig.discovery, 3, Asker::Ipxe, "PXEClient:Arch:00007:UNDI:003016", Some("0004aabb"));
+    rig.kept().await;
+    let left = rig.store.discovered().await.unwrap();
+    let told: Vec<_> = left
+        .iter()
+        .map(|entry| (entry.document.state, entry.document.vendor_class.as_deref().unwrap()))
+        .collect();
+    let class = "PXEClient:Arch:00007:UNDI:003016";
+    assert_eq!(told, [(DiscoveryState::Ignored, class), (DiscoveryState::Waiting, "HTTPClient")]);
+}
