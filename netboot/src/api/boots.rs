@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::extract::{Key, Params};
-use super::page::Which;
+use super::page::{Which, limit};
 use super::peer::Caller;
 use super::route::{Route, get};
 use super::{Control, Fault};
@@ -112,6 +112,8 @@ pub(super) async fn may_see(
 #[derive(Deserialize, IntoParams)]
 struct ListQuery {
     /// The most boots in the answer: 50 unless said, 1000 at most.
+    #[serde(default, deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 2_147_483_647)]
     limit: Option<u32>,
     /// Whether to say what became of each, which reads their timelines. Yes, unless it is `false`.
     verdict: Option<bool>,

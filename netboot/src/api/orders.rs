@@ -17,6 +17,7 @@ use super::access::{Access, Noun};
 use super::boots::may_see;
 use super::extract::{Body, Key, Params};
 use super::machines::find;
+use super::page::limit;
 use super::peer::Caller;
 use super::route::{Route, get, post};
 use super::{Control, Fault};
@@ -124,6 +125,8 @@ async fn give(
 #[derive(Deserialize, IntoParams)]
 struct ListQuery {
     /// The most orders in the answer: 50 unless said, 1000 at most.
+    #[serde(default, deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 2_147_483_647)]
     limit: Option<u32>,
 }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use kiln_inventory::{Selector, expand_hostlist};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::IntoParams;
 
@@ -14,10 +15,23 @@ use super::problem::Fault;
 /// The most fields that can be chosen.
 const MOST_FIELDS: usize = 64;
 
+/// The largest `limit`: what fits an `int32` of OpenAPI, and so every client that is made from the document.
+const MOST_ITEMS: u32 = 0x7fff_ffff;
+
+/// Reads a `limit`, from 1 on.
+pub(super) fn limit<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<u32>, D::Error> {
+    let text = String::deserialize(reader)?;
+    let limit = text.parse().ok().filter(|limit| (1..=MOST_ITEMS).contains(limit));
+    let wrong = || D::Error::custom(format!("`limit` is a number from 1 to {MOST_ITEMS}"));
+    limit.map(Some).ok_or_else(wrong)
+}
+
 /// Which part of a list.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 pub(super) struct Page {
     /// The most items in the answer; all without it. Where there are more, `Link` says where they are.
+    #[serde(default, deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 2_147_483_647)]
     limit: Option<u32>,
     /// Only items after the one with this id.
     after: Option<i64>,
@@ -87,9 +101,6 @@ pub(super) fn answer<T: Serialize>(
     items: impl Iterator<Item = (i64, T)>,
 ) -> Result<Response, Fault> {
     let limit = page.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    if limit == 0 {
-        return Err(Fault::invalid("`limit` has to be at least 1"));
-    }
     let fields: Vec<&str> = page.fields.as_deref().map_or_else(Vec::new, |text| {
         text.split(',').map(str::trim).filter(|field| !field.is_empty()).collect()
     });
@@ -189,7 +200,30 @@ mod tests {
         let page = Page { limit: Some(4), after: Some(1), fields: None };
         let all = super::answer(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
         assert!(all.headers().get(header::LINK).is_none());
-        let none = Page { limit: Some(0), ..Page::default() };
-        assert!(super::answer(&none, &uri, std::iter::empty::<(i64, i64)>()).is_err());
+    }
+
+    #[test]
+    fn a_limit_is_between_the_bounds_that_the_document_states() {
+        use utoipa::openapi::path::ParameterIn;
+
+        let read = |limit: &str| {
+            let uri: Uri = format!("/?limit={limit}").parse().unwrap();
+            axum::extract::Query::<Page>::try_from_uri(&uri).map(|page| page.0.limit)
+        };
+        for (limit, number) in [("1", 1), ("1000", 1000), ("2147483647", MOST_ITEMS)] {
+            assert_eq!(read(limit).unwrap(), Some(number));
+        }
+        for wrong in ["0", "-1", "2147483648", "4294967296", "99999999999999999999", "x", ""] {
+            let text = read(wrong).unwrap_err().body_text();
+            assert!(text.contains("`limit` is a number from 1 to 2147483647"), "{wrong}: {text}");
+        }
+        let all = Page::into_params(|| Some(ParameterIn::Query));
+        let limit = serde_json::to_value(&all[0]).unwrap();
+        assert_eq!(limit["name"], "limit");
+        assert_eq!(
+            (limit["schema"]["minimum"].as_f64(), limit["schema"]["maximum"].as_f64()),
+            (Some(1.0), Some(f64::from(MOST_ITEMS))),
+            "{limit}"
+        );
     }
 }
