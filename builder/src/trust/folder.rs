@@ -116,12 +116,30 @@ impl KeyDir {
         if !dir.exists() {
             make_dir(&dir, &self.dir)?;
         }
-        let path = self.trusted_path(&key.id());
-        if self.list()?.iter().any(|known| known.key == *key && known.path == path) {
+        if self.is_trusted(key)? {
             return Ok(false);
         }
-        self.write(&path, &key.to_pem())?;
+        self.write(&self.trusted_path(&key.id()), &key.to_pem())?;
         Ok(true)
+    }
+
+    /// Returns whether a key is trusted besides the site's own. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`list`](Self::list).
+    pub fn is_trusted(&self, key: &PublicKey) -> Result<bool, TrustError> {
+        let path = self.trusted_path(&key.id());
+        Ok(self.list()?.iter().any(|known| known.key == *key && known.path == path))
+    }
+
+    /// Returns the name of the site's key, where there is one. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`site_key`](Self::site_key), but for what is written.
+    pub fn site_key_id(&self) -> Result<Option<KeyId>, TrustError> {
+        Ok(self.read_site_key()?.map(|key| key.id()))
     }
 
     /// Trusts a key no longer.
@@ -130,19 +148,31 @@ impl KeyDir {
     ///
     /// Fails when no such key is trusted, or when it is the site's own.
     pub fn distrust(&self, id: &str) -> Result<KeyId, TrustError> {
+        let key_id = self.may_distrust(id)?;
+        let path = self.trusted_path(&key_id);
+        fs::remove_file(&path)
+            .map_err(|source| TrustError::Write { path: path.clone(), source })?;
+        self.sync(&path)?;
+        Ok(key_id)
+    }
+
+    /// Returns the key that [`distrust`](Self::distrust) would trust no longer. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no such key is trusted, or when it is the site's own.
+    pub fn may_distrust(&self, id: &str) -> Result<KeyId, TrustError> {
         let unknown = || TrustError::Unknown { id: id.chars().take(80).collect() };
         let key_id: KeyId = id.parse().map_err(|_| unknown())?;
         let path = self.trusted_path(&key_id);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(key_id),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let own = self.list()?.iter().any(|known| known.own && known.key.id() == key_id);
-                return Err(if own { TrustError::Own { id: key_id } } else { unknown() });
+                Err(if own { TrustError::Own { id: key_id } } else { unknown() })
             }
-            Err(source) => return Err(TrustError::Write { path, source }),
+            Err(source) => Err(TrustError::Read { path, source }),
         }
-        self.sync(&path)?;
-        Ok(key_id)
     }
 
     /// Returns every key whose signatures count: the site's own first, the others by name. A folder that is not there

@@ -299,8 +299,10 @@ async fn secrets_are_written_sealed_whoever_writes_and_stay_when_they_are_sent_b
         edit.commit().await.unwrap();
         let one = store.machines().await.unwrap();
         assert!(one[1].spec.metadata["secrets"]["q"].as_str().unwrap().starts_with("sealed:b:"));
-        let merged = store.merge_machines(one[1].id, one[0].id).await;
+        let mut edit = store.edit().await.unwrap();
+        let merged = edit.merge_machines(one[1].id, one[0].id).await;
         assert!(merged.is_err(), "the other one is locked");
+        drop(edit);
         for change in store.changes_since(0, 100).await.unwrap() {
             let text = serde_json::to_string(&change).unwrap();
             assert!(!text.contains("secrets"), "{text}");

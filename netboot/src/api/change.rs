@@ -52,6 +52,16 @@ impl Preview {
         let diff = differences(&value(before), &value(after.clone()));
         Self { would: would.to_owned(), after, diff }
     }
+
+    /// Compares documents as the log of changes shows them: what it hides is not told here either.
+    pub(super) fn documents<T: Document>(before: Option<&T>, after: Option<&T>) -> Self {
+        let shown = |document: &T| {
+            let mut value = serde_json::to_value(document).unwrap_or_default();
+            T::hide(&mut value);
+            value
+        };
+        Self::of(before.map(shown).as_ref(), after.map(shown).as_ref())
+    }
 }
 
 impl IntoResponse for Preview {
@@ -147,7 +157,7 @@ pub(super) async fn add<T: Document>(
     let mut edit = store.edit().await?;
     let added = edit.add(document).await?;
     if dry.dry_run {
-        return Ok(ControlFlow::Break(Preview::of(None::<&T>, Some(&added.document))));
+        return Ok(ControlFlow::Break(Preview::documents(None, Some(&added.document))));
     }
     edit.commit().await?;
     Ok(ControlFlow::Continue(added))
@@ -166,7 +176,7 @@ pub(super) async fn put<T: Document>(
     let changed = edit.change(now.id, document, expected).await?;
     let changed = changed.ok_or_else(|| Fault::not_found(T::NOUN, now.document.name()))?;
     if dry.dry_run {
-        let preview = Preview::of(Some(&now.document), Some(&changed.document));
+        let preview = Preview::documents(Some(&now.document), Some(&changed.document));
         return Ok(ControlFlow::Break(preview));
     }
     edit.commit().await?;
@@ -181,7 +191,7 @@ pub(super) async fn remove<T: Document>(
     (now, expected): (Stored<T>, Option<i64>),
 ) -> Done<T> {
     if dry.dry_run {
-        return Ok(ControlFlow::Break(Preview::of(Some(&now.document), None::<&T>)));
+        return Ok(ControlFlow::Break(Preview::documents(Some(&now.document), None)));
     }
     control.inventory.acting(&caller.name).remove::<T>(now.id, expected).await?;
     Ok(ControlFlow::Continue(now))

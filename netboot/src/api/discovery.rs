@@ -81,21 +81,21 @@ pub(super) fn routes() -> Vec<Route> {
             .lists::<DiscoveryRow>(),
         get("/api/v1/discovery/{key}", read, "Show one of them", show).gives::<DiscoveryRow>(),
         delete("/api/v1/discovery/{key}", write, "Forget it until it is seen again", remove)
-            .query::<Dry>()
+            .tried()
             .with(StatusCode::NO_CONTENT),
         post("/api/v1/discovery/{key}/approve", write, "Make a machine of it", approve)
-            .query::<Dry>()
+            .tried()
             .takes::<Approve>()
             .with(StatusCode::CREATED)
             .gives::<Machine>(),
         post("/api/v1/discovery/{key}/ignore", write, "Give it no answer", mark::<true>)
-            .query::<Dry>()
+            .tried()
             .gives::<DiscoveryRow>(),
         post("/api/v1/discovery/{key}/unignore", write, "Let it wait again", mark::<false>)
-            .query::<Dry>()
+            .tried()
             .gives::<DiscoveryRow>(),
         post("/api/v1/discovery/{key}/merge", write, "Say which machine it is", merge)
-            .query::<Dry>()
+            .tried()
             .takes::<MergeInto>()
             .gives::<Machine>(),
     ]

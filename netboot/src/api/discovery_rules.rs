@@ -76,27 +76,27 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get(RULES, read, "List rules, the strongest first", list).lists::<RuleRow>(),
         post(RULES, write, "Add a rule", add)
-            .query::<Dry>()
+            .tried()
             .takes::<DiscoveryRule>()
             .with(StatusCode::CREATED)
             .gives::<RuleRow>(),
         get(RULE, read, "Show a rule", show).gives::<RuleRow>(),
         put(RULE, write, "Change a rule", change)
-            .query::<Dry>()
+            .tried()
             .takes::<DiscoveryRule>()
             .gives::<RuleRow>(),
-        delete(RULE, write, "Remove a rule", remove).query::<Dry>().with(StatusCode::NO_CONTENT),
+        delete(RULE, write, "Remove a rule", remove).tried().with(StatusCode::NO_CONTENT),
         post("/api/v1/discovery/rules/{key}/test", read, "Say what a rule is about", test)
             .gives::<RuleTest>(),
         get(EXPECTED, read, "List machines that are to come", expected).lists::<Expected>(),
         post(EXPECTED, write, "Expect machines, all of them or none", expect)
-            .query::<Dry>()
+            .tried()
             .takes::<Expect>()
             .up_to(MOST_BYTES)
             .with(StatusCode::CREATED)
             .lists::<Expected>(),
         delete("/api/v1/discovery/expected/{key}", write, "Expect a machine no longer", unexpect)
-            .query::<Dry>()
+            .tried()
             .with(StatusCode::NO_CONTENT),
     ]
 }

@@ -49,21 +49,21 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/groups", read, "List groups, the strongest first", list).lists::<GroupRow>(),
         post("/api/v1/groups", write, "Add a group", add)
-            .query::<Dry>()
+            .tried()
             .takes::<Group>()
             .with(StatusCode::CREATED)
             .gives::<GroupRow>(),
         get("/api/v1/groups/{key}", read, "Show a group", show).gives::<GroupRow>(),
         put("/api/v1/groups/{key}", write, "Change what a group is to be", change)
-            .query::<Dry>()
+            .tried()
             .takes::<Group>()
             .gives::<GroupRow>(),
         patch("/api/v1/groups/{key}", write, "Change some fields of a group", patch_one)
-            .query::<Dry>()
+            .tried()
             .merges::<Group>()
             .gives::<GroupRow>(),
         delete("/api/v1/groups/{key}", write, "Remove a group; its machines stay", remove)
-            .query::<Dry>()
+            .tried()
             .with(StatusCode::NO_CONTENT),
         get(
             "/api/v1/machines/{key}/settings",

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Lease, Machine};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
-use super::change::Dry;
+use super::change::{Dry, Preview};
 use super::extract::{Body, Key, Params};
 use super::page::Which;
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::{Control, Fault};
+use crate::boots::now_ms;
 use crate::settings::DhcpMode;
 
 /// A lease, and whose it is.
@@ -62,7 +64,9 @@ pub(super) fn routes() -> Vec<Route> {
             .up_to(MOST_BYTES)
             .gives::<TakenLeases>(),
         get("/api/v1/leases/{key}", read, "Show a lease", show).gives::<LeaseRow>(),
-        delete("/api/v1/leases/{key}", write, "End a lease", release).with(StatusCode::NO_CONTENT),
+        delete("/api/v1/leases/{key}", write, "End a lease", release)
+            .tried()
+            .with(StatusCode::NO_CONTENT),
     ]
 }
 
@@ -140,12 +144,20 @@ async fn release(
     State(control): State<Arc<Control>>,
     caller: Caller,
     Key(key): Key,
-) -> Result<StatusCode, Fault> {
-    let row = find(&control, &caller, &key)?;
-    let address = row.lease.address;
-    control.leases.release(address).map(|_| StatusCode::NO_CONTENT).ok_or_else(|| {
-        Fault::new(StatusCode::CONFLICT, format!("the lease of {address} has ended already"))
-    })
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
+    let lease = find(&control, &caller, &key)?.lease;
+    let address = lease.address;
+    let ended =
+        || Fault::new(StatusCode::CONFLICT, format!("the lease of {address} has ended already"));
+    if dry.dry_run {
+        let now = now_ms() / 1000;
+        let after = Lease { expires: now, ..lease.clone() };
+        let before = Some(&lease).filter(|lease| lease.expires > now).ok_or_else(ended)?;
+        return Ok(Preview::of(Some(before), Some(&after)).into_response());
+    }
+    control.leases.release(address).ok_or_else(ended)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Returns the leases that the caller may see. One of no machine is for those who may see all.

@@ -33,21 +33,21 @@ pub(super) fn routes() -> Vec<Route> {
             .query::<Which>()
             .lists::<Machine>(),
         post("/api/v1/machines", write, "Add a machine", add)
-            .query::<Dry>()
+            .tried()
             .takes::<NewMachine>()
             .with(StatusCode::CREATED)
             .gives::<Machine>(),
         get("/api/v1/machines/{key}", read, "Show a machine", show).gives::<Machine>(),
         put("/api/v1/machines/{key}", write, "Change what a machine is to be", change)
-            .query::<Dry>()
+            .tried()
             .takes::<NewMachine>()
             .gives::<Machine>(),
         patch("/api/v1/machines/{key}", write, "Change some fields of a machine", patch_one)
-            .query::<Dry>()
+            .tried()
             .merges::<NewMachine>()
             .gives::<Machine>(),
         delete("/api/v1/machines/{key}", write, "Forget a machine; its boots stay", remove)
-            .query::<Dry>()
+            .tried()
             .with(StatusCode::NO_CONTENT),
         get("/api/v1/machines/{key}/explain", read, "Say what a machine would get", explain_one)
             .query::<ExplainQuery>()

@@ -143,6 +143,8 @@ mod apply_tests;
 #[cfg(test)]
 mod discovery_tests;
 #[cfg(test)]
+mod dry_tests;
+#[cfg(test)]
 mod groups_tests;
 #[cfg(test)]
 mod hostile_tests;

@@ -15,7 +15,7 @@ pub(super) fn document(routes: &[Route]) -> Value {
     schemas.insert("Problem".to_owned(), value(&<Problem as utoipa::PartialSchema>::schema()));
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
-        for shape in route.body.iter().chain(&route.answer) {
+        for shape in route.body.iter().chain(&route.answer).chain(&route.preview) {
             for (name, schema) in &shape.named {
                 schemas.entry(name.clone()).or_insert_with(|| value(schema));
             }
@@ -76,9 +76,6 @@ fn operation(route: &Route) -> Value {
     if let Some(answer) = &route.answer {
         good["content"] = content(answer);
     }
-    // What a dry run says instead.
-    let dry = route.queries().any(|name| name == "dry_run");
-    let dry = dry && route.status != StatusCode::OK;
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
@@ -93,10 +90,21 @@ fn operation(route: &Route) -> Value {
             "default": {"$ref": "#/components/responses/Problem"},
         },
     });
-    if dry {
-        let content = json!({"application/json": {"schema": {"type": "object"}}});
-        let preview = json!({"description": "What would be done (`dry_run`)", "content": content});
-        operation["responses"]["200"] = preview;
+    // What a dry run says instead.
+    if let Some(preview) = &route.preview {
+        let shape = match route.answer.as_ref().filter(|_| route.status == StatusCode::OK) {
+            Some(answer) => {
+                let schema = json!({"anyOf": [answer.schema, preview.schema]});
+                Shape { schema, ..answer.clone() }
+            }
+            None => preview.clone(),
+        };
+        let description = match route.status {
+            StatusCode::OK => "Done, or what would be done (`dry_run`)",
+            _ => "What would be done (`dry_run`)",
+        };
+        operation["responses"]["200"] =
+            json!({"description": description, "content": content(&shape)});
     }
     if let Some(body) = &route.body {
         operation["requestBody"] = json!({"required": true, "content": content(body)});

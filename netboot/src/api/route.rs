@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Control;
 use super::access::Access;
+use super::change::{Dry, Preview};
 use super::extract::MOST_BYTES;
 
 /// A type in the document: how it is written there, and the types that it needs.
@@ -48,6 +49,8 @@ pub(super) struct Route {
     pub(super) most_bytes: usize,
     pub(super) status: StatusCode,
     pub(super) answer: Option<Shape>,
+    /// What it answers to a dry run, where that is something else.
+    pub(super) preview: Option<Shape>,
     pub(super) handler: MethodRouter<Arc<Control>>,
 }
 
@@ -73,6 +76,7 @@ impl Route {
             most_bytes: MOST_BYTES,
             status: StatusCode::OK,
             answer: None,
+            preview: None,
             handler: on(filter, handler),
         }
     }
@@ -87,6 +91,11 @@ impl Route {
         let params = P::into_params(|| Some(ParameterIn::Query));
         self.params.extend(params.iter().filter_map(|param| serde_json::to_value(param).ok()));
         self
+    }
+
+    /// It takes `dry_run`, and then only answers what would be.
+    pub(super) fn tried(self) -> Self {
+        Self { preview: Some(Shape::of::<Preview>()), ..self.query::<Dry>() }
     }
 
     /// It takes a body.

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Group, MachineId, Stored};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::access::{Access, Noun};
-use super::extract::{Body, Keys};
+use super::change::{Dry, Preview};
+use super::extract::{Body, Keys, Params};
 use super::machines::{find, refresh};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post, put};
 use super::{Control, Fault};
+use crate::boots::now_ms;
 use crate::secrets::{LONGEST, OwnerKind, SecretDoc, SecretError, place_of, unhex};
 
 /// The longest body: a secret in hexadecimal digits, or in JSON with every character escaped.
@@ -82,11 +86,13 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/secrets", read, "List secrets by name", list).lists::<SecretRow>(),
         put(ONE, write, "Keep a secret of a machine or a group", set)
+            .tried()
             .takes::<NewSecret>()
             .up_to(MOST_BYTES)
             .with(StatusCode::NO_CONTENT),
-        delete(ONE, write, "Remove a secret", remove).with(StatusCode::NO_CONTENT),
+        delete(ONE, write, "Remove a secret", remove).tried().with(StatusCode::NO_CONTENT),
         post("/api/v1/secrets/rotate", write, "Encrypt all secrets with a new key", rotate)
+            .tried()
             .gives::<RotatedKey>(),
     ]
 }
@@ -120,33 +126,44 @@ async fn list(State(control): Shared) -> Result<Json<Vec<SecretRow>>, Fault> {
     let all = control.inventory.all::<SecretDoc>().await?.into_iter();
     let mut rows: Vec<SecretRow> = all
         .filter_map(|Stored { document, .. }| {
-            Some(SecretRow {
-                kind: document.kind.as_str().to_owned(),
-                owner: named(document.kind, document.owner)?,
-                name: document.name,
-                key: document.sealed.key,
-                changed: document.changed,
-                changed_by: document.changed_by,
-            })
+            let owner = named(document.kind, document.owner)?;
+            Some(row(owner, document))
         })
         .collect();
     rows.sort_by(|a, b| (&b.kind, &a.owner, &a.name).cmp(&(&a.kind, &b.owner, &b.name)));
     Ok(Json(rows))
 }
 
-/// Finds whose secrets they are.
+fn row(owner: String, secret: SecretDoc) -> SecretRow {
+    SecretRow {
+        kind: secret.kind.as_str().to_owned(),
+        owner,
+        name: secret.name,
+        key: secret.sealed.key,
+        changed: secret.changed,
+        changed_by: secret.changed_by,
+    }
+}
+
+/// How a key is called that is not there yet.
+const NEW_KEY: &str = "(a new key)";
+
+/// Finds whose secrets they are, and how that is called.
 async fn owner(
     control: &Control,
     caller: &Caller,
     kind: &str,
     key: &str,
-) -> Result<(OwnerKind, i64), Fault> {
+) -> Result<(OwnerKind, i64, String), Fault> {
     match kind {
-        "machine" => Ok((OwnerKind::Machine, find(control, caller, key).await?.id.0)),
+        "machine" => {
+            let machine = find(control, caller, key).await?;
+            Ok((OwnerKind::Machine, machine.id.0, machine.spec.name))
+        }
         "group" => {
             let group = control.inventory.named::<Group>(key).await?;
             let group = group.ok_or_else(|| Fault::not_found("group", key))?;
-            Ok((OwnerKind::Group, group.id))
+            Ok((OwnerKind::Group, group.id, group.document.name))
         }
         other => Err(Fault::not_found("kind of owner", other)),
     }
@@ -156,9 +173,10 @@ async fn set(
     State(control): Shared,
     caller: Caller,
     Keys((kind, key, name)): Path,
+    Params(dry): Params<Dry>,
     Body(new): Body<NewSecret>,
-) -> Result<StatusCode, Fault> {
-    let (kind, owner) = owner(&control, &caller, &kind, &key).await?;
+) -> Result<Response, Fault> {
+    let (kind, owner, whose) = owner(&control, &caller, &kind, &key).await?;
     let text = match new.encoding {
         Encoding::Text => new.value.into_bytes(),
         Encoding::Hex => unhex(&new.value).ok_or_else(|| {
@@ -166,30 +184,58 @@ async fn set(
         })?,
     };
     let store = control.inventory.acting(&caller.name);
+    if dry.dry_run {
+        let now = control.secrets.may_set(&store, (kind, owner, &name), &text).await?;
+        let after = SecretRow {
+            kind: kind.as_str().to_owned(),
+            owner: whose.clone(),
+            name,
+            key: control.secrets.key().unwrap_or_else(|| NEW_KEY.to_owned()),
+            changed: now_ms(),
+            changed_by: caller.name,
+        };
+        let before = now.map(|now| row(whose, now.document));
+        return Ok(Preview::of(before.as_ref(), Some(&after)).into_response());
+    }
     control.secrets.set(&store, (kind, owner, &name), &text, &caller.name).await?;
     refresh(&control).await?;
-    tracing::info!(kind = kind.as_str(), owner = key, name, "secret set");
-    Ok(StatusCode::NO_CONTENT)
+    tracing::info!(kind = kind.as_str(), owner = whose, name, "secret set");
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn remove(
     State(control): Shared,
     caller: Caller,
     Keys((kind, key, name)): Path,
-) -> Result<StatusCode, Fault> {
-    let (kind, owner) = owner(&control, &caller, &kind, &key).await?;
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
+    let (kind, owner, whose) = owner(&control, &caller, &kind, &key).await?;
     let found = control.inventory.named::<SecretDoc>(&place_of(kind, owner, &name)).await?;
     let found = found.ok_or_else(|| Fault::not_found("secret", &name))?;
+    if dry.dry_run {
+        let before = row(whose, found.document);
+        return Ok(Preview::of(Some(&before), None::<&Value>).into_response());
+    }
     control.inventory.acting(&caller.name).remove::<SecretDoc>(found.id, None).await?;
     refresh(&control).await?;
-    tracing::info!(kind = kind.as_str(), owner = key, name, "secret removed");
-    Ok(StatusCode::NO_CONTENT)
+    tracing::info!(kind = kind.as_str(), owner = whose, name, "secret removed");
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn rotate(State(control): Shared, caller: Caller) -> Result<Json<RotatedKey>, Fault> {
+async fn rotate(
+    State(control): Shared,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
     let store = control.inventory.acting(&caller.name);
+    if dry.dry_run {
+        let secrets = control.secrets.would_rotate(&store).await?;
+        let before = json!({"key": control.secrets.key()});
+        let after = json!({"key": NEW_KEY, "secrets": secrets});
+        return Ok(Preview::of(Some(&before), Some(&after)).into_response());
+    }
     let (key, secrets) = control.secrets.rotate(&store).await?;
     refresh(&control).await?;
     tracing::info!(key, secrets, "secrets are encrypted with a new key");
-    Ok(Json(RotatedKey { key, secrets }))
+    Ok(Json(RotatedKey { key, secrets }).into_response())
 }

@@ -1,17 +1,19 @@
 //! Tokens: create, list, revoke. A token is shown once; only its hash is kept.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Document, Selector, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access::{Access, Noun};
-use super::change::named;
-use super::extract::{Body, Key};
+use super::change::{self, Done, Dry, Preview, named};
+use super::extract::{Body, Key, Params};
 use super::gate::{PREFIX, sha256};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
@@ -149,10 +151,12 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/tokens", read, "List tokens", list).lists::<TokenRow>(),
         post("/api/v1/tokens", write, "Make a token, which is shown this once", create)
+            .tried()
             .takes::<NewToken>()
             .with(StatusCode::CREATED)
             .gives::<CreatedToken>(),
         delete("/api/v1/tokens/{name}", write, "Revoke a token", revoke)
+            .tried()
             .with(StatusCode::NO_CONTENT),
     ]
 }
@@ -179,16 +183,22 @@ async fn list(State(control): Shared) -> Result<Json<Vec<TokenRow>>, Fault> {
 async fn create(
     State(control): Shared,
     caller: Caller,
+    Params(dry): Params<Dry>,
     Body(new): Body<NewToken>,
-) -> Result<(StatusCode, Json<CreatedToken>), Fault> {
+) -> Result<Response, Fault> {
     if new.scopes.len() > MOST_SCOPES {
         return Err(Fault::invalid(format!("a token has at most {MOST_SCOPES} scopes")));
     }
     let NewToken { name, scopes, selector, lifetime } = new;
     let doc = doc(&caller.name, name, scopes, lifetime.unwrap_or(LIFETIME));
     let (token, doc) = issue(TokenDoc { selector, ..doc });
-    let stored = add(&control, &caller, &doc).await?;
-    Ok((StatusCode::CREATED, Json(CreatedToken { token, row: row(&control, stored) })))
+    Ok(match add(&control, &caller, dry, &doc).await? {
+        ControlFlow::Continue(stored) => {
+            let made = CreatedToken { token, row: row(&control, stored) };
+            (StatusCode::CREATED, Json(made)).into_response()
+        }
+        ControlFlow::Break(preview) => preview.into_response(),
+    })
 }
 
 /// Describes a token that begins now.
@@ -211,8 +221,9 @@ pub(super) fn issue(doc: TokenDoc) -> (String, TokenDoc) {
 pub(super) async fn add(
     control: &Control,
     caller: &Caller,
+    dry: Dry,
     doc: &TokenDoc,
-) -> Result<Stored<TokenDoc>, Fault> {
+) -> Done<TokenDoc> {
     let all = control.inventory.all::<TokenDoc>().await?;
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
@@ -229,17 +240,22 @@ pub(super) async fn add(
         return Err(Fault::new(StatusCode::CONFLICT, text));
     }
     let stored = edit.add(doc).await?;
+    if dry.dry_run {
+        return Ok(ControlFlow::Break(Preview::documents(None, Some(&stored.document))));
+    }
     edit.commit().await?;
-    Ok(stored)
+    Ok(ControlFlow::Continue(stored))
 }
 
 async fn revoke(
     State(control): Shared,
     caller: Caller,
     Key(name): Key,
-) -> Result<StatusCode, Fault> {
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
     let found = named::<TokenDoc>(&control, "token", &name).await?;
-    let store = control.inventory.acting(&caller.name);
-    store.remove::<TokenDoc>(found.id, None).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(match change::remove(&control, &caller, dry, (found, None)).await? {
+        ControlFlow::Continue(_) => StatusCode::NO_CONTENT.into_response(),
+        ControlFlow::Break(preview) => preview.into_response(),
+    })
 }

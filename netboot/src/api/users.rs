@@ -1,5 +1,6 @@
 //! Users: people who come with a password, and get a token for some hours.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use argon2::Argon2;
@@ -8,13 +9,14 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Document, Selector, Stored};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::{Access, Noun};
-use super::change::named;
-use super::extract::{Body, Key};
+use super::change::{self, Dry, Preview, named};
+use super::extract::{Body, Key, Params};
 use super::peer::{Caller, Peer, PeerOf};
 use super::route::{Route, delete, get, post, put};
 use super::scope::Scope;
@@ -135,13 +137,16 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<Session>(),
         get("/api/v1/users", read, "List users", list).lists::<UserRow>(),
         post("/api/v1/users", write, "Add a user", add)
+            .tried()
             .takes::<NewUser>()
             .with(StatusCode::CREATED)
             .gives::<UserRow>(),
         put("/api/v1/users/{name}/password", write, "Change a password; sessions end", password)
+            .tried()
             .takes::<NewPassword>()
             .with(StatusCode::NO_CONTENT),
         delete("/api/v1/users/{name}", write, "Remove a user; sessions end", remove)
+            .tried()
             .with(StatusCode::NO_CONTENT),
     ]
 }
@@ -159,13 +164,20 @@ async fn list(State(control): Shared) -> Result<Json<Vec<UserRow>>, Fault> {
 async fn add(
     State(control): Shared,
     caller: Caller,
+    Params(dry): Params<Dry>,
     Body(new): Body<NewUser>,
-) -> Result<(StatusCode, Json<UserRow>), Fault> {
-    let password = hash(&control, new.password).await?;
+) -> Result<Response, Fault> {
+    let password = match dry.dry_run {
+        // What is kept of it is shown to nobody.
+        true => check_password(&new.password).map(|()| String::new())?,
+        false => hash(&control, new.password).await?,
+    };
     let NewUser { name, scopes, selector, .. } = new;
     let user = UserDoc { name, password, scopes, selector };
-    let stored = control.inventory.acting(&caller.name).add(&user).await?;
-    Ok((StatusCode::CREATED, Json(row(stored))))
+    Ok(match change::add(&control, &caller, dry, &user).await? {
+        ControlFlow::Continue(stored) => (StatusCode::CREATED, Json(row(stored))).into_response(),
+        ControlFlow::Break(preview) => preview.into_response(),
+    })
 }
 
 async fn find(control: &Control, name: &str) -> Result<Stored<UserDoc>, Fault> {
@@ -176,33 +188,63 @@ async fn password(
     State(control): Shared,
     caller: Caller,
     Key(name): Key,
+    Params(dry): Params<Dry>,
     Body(new): Body<NewPassword>,
-) -> Result<StatusCode, Fault> {
+) -> Result<Response, Fault> {
     let user = find(&control, &name).await?;
+    check_password(&new.password)?;
+    let sessions = control.inventory.all::<TokenDoc>().await?;
+    if dry.dry_run {
+        let mut after = shown(&user.document, &[]);
+        // Neither of the two is told, only that it is another one.
+        after["password"] = json!("(the new one)");
+        let mut before = shown(&user.document, &sessions);
+        before["password"] = json!("(the one until now)");
+        return Ok(Preview::of(Some(&before), Some(&after)).into_response());
+    }
     let password = hash(&control, new.password).await?;
     let changed = UserDoc { password, ..user.document };
-    let sessions = control.inventory.all::<TokenDoc>().await?;
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
     edit.change(user.id, &changed, None).await?;
     end_sessions(&mut edit, sessions, &name).await?;
     edit.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn remove(
     State(control): Shared,
     caller: Caller,
     Key(name): Key,
-) -> Result<StatusCode, Fault> {
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
     let user = find(&control, &name).await?;
     let sessions = control.inventory.all::<TokenDoc>().await?;
+    if dry.dry_run {
+        let before = shown(&user.document, &sessions);
+        return Ok(Preview::of(Some(&before), None::<&Value>).into_response());
+    }
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
     edit.remove::<UserDoc>(user.id, None).await?;
     end_sessions(&mut edit, sessions, &name).await?;
     edit.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Shows a user in a preview, with how many sessions there are.
+fn shown(user: &UserDoc, sessions: &[Stored<TokenDoc>]) -> Value {
+    let mut value = serde_json::to_value(user).unwrap_or_default();
+    UserDoc::hide(&mut value);
+    value["sessions"] = json!(sessions_of(sessions, &user.name).count());
+    value
+}
+
+fn sessions_of<'t>(
+    tokens: &'t [Stored<TokenDoc>],
+    user: &str,
+) -> impl Iterator<Item = &'t Stored<TokenDoc>> {
+    tokens.iter().filter(move |token| token.document.user.as_deref() == Some(user))
 }
 
 async fn end_sessions(
@@ -210,7 +252,7 @@ async fn end_sessions(
     sessions: Vec<Stored<TokenDoc>>,
     user: &str,
 ) -> Result<(), Fault> {
-    for session in sessions.iter().filter(|token| token.document.user.as_deref() == Some(user)) {
+    for session in sessions_of(&sessions, user) {
         edit.remove::<TokenDoc>(session.id, None).await?;
     }
     Ok(())
@@ -246,8 +288,9 @@ async fn login(
     let session: String = secret().chars().take(16).collect();
     let doc = tokens::doc(&caller.name, format!("session-{session}"), Vec::new(), SESSION);
     let (token, doc) = tokens::issue(TokenDoc { user: Some(user.document.name), ..doc });
-    let stored = tokens::add(&control, &caller, &doc).await?;
-    Ok(Json(Session { token, expires: stored.document.expires.unwrap_or(doc.created) }))
+    let kept = tokens::add(&control, &caller, Dry::default(), &doc).await?.continue_value();
+    let expires = kept.and_then(|kept| kept.document.expires);
+    Ok(Json(Session { token, expires: expires.unwrap_or(doc.created) }))
 }
 
 /// The password of nobody.
@@ -259,11 +302,16 @@ fn derive(password: &str) -> Option<String> {
     Some(hash.to_string())
 }
 
-async fn hash(control: &Control, password: String) -> Result<String, Fault> {
-    if !(SHORTEST..=LONGEST).contains(&password.len()) {
-        let text = format!("a password has {SHORTEST} to {LONGEST} bytes");
-        return Err(Fault::invalid(text).at("/password".to_owned()));
+fn check_password(password: &str) -> Result<(), Fault> {
+    if (SHORTEST..=LONGEST).contains(&password.len()) {
+        return Ok(());
     }
+    let text = format!("a password has {SHORTEST} to {LONGEST} bytes");
+    Err(Fault::invalid(text).at("/password".to_owned()))
+}
+
+async fn hash(control: &Control, password: String) -> Result<String, Fault> {
+    check_password(&password)?;
     let _turn = control.gate.turn().await;
     let made = tokio::task::spawn_blocking(move || derive(&password)).await;
     let text = "the password cannot be kept";

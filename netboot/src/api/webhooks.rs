@@ -5,14 +5,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Selector, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Noun};
+use super::change::{Dry, Preview};
 use super::deliver::{self, Courier, SIGNATURE, state_of};
-use super::extract::{Body, Key};
+use super::extract::{Body, Key, Params};
 use super::feed::Cursor;
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
@@ -92,11 +94,12 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/webhooks", read, "List webhooks", list).lists::<WebhookRow>(),
         post("/api/v1/webhooks", write, "Add a webhook; its secret is shown this once", add)
+            .tried()
             .takes::<NewWebhook>()
             .with(StatusCode::CREATED)
             .gives::<CreatedWebhook>(),
         get(ONE, read, "Show a webhook", show).gives::<WebhookRow>(),
-        delete(ONE, write, "Remove a webhook", remove).with(StatusCode::NO_CONTENT),
+        delete(ONE, write, "Remove a webhook", remove).tried().with(StatusCode::NO_CONTENT),
         post(
             "/api/v1/webhooks/{name}/test",
             write,
@@ -154,8 +157,9 @@ async fn list(State(control): Shared) -> Result<Json<Vec<WebhookRow>>, Fault> {
 async fn add(
     State(control): Shared,
     caller: Caller,
+    Params(dry): Params<Dry>,
     Body(new): Body<NewWebhook>,
-) -> Result<(StatusCode, Json<CreatedWebhook>), Fault> {
+) -> Result<Response, Fault> {
     let NewWebhook { name, url, events, selector } = new;
     check_name("webhook", &name).map_err(|text| Fault::invalid(text).at("/name".to_owned()))?;
     place(&url, &control.hooks.settings().reach)
@@ -182,7 +186,12 @@ async fn add(
     };
     let (created, created_by) = (now_ms(), caller.name.clone());
     let doc = WebhookDoc { name, url, events, selector, created, created_by };
-    let hook = store.add(&doc).await?;
+    let mut edit = store.edit().await?;
+    let hook = edit.add(&doc).await?;
+    if dry.dry_run {
+        return Ok(Preview::documents(None, Some(&hook.document)).into_response());
+    }
+    edit.commit().await?;
     // From here on, what fails takes the webhook with it.
     let secret = format!("whsec_{}", secret());
     let owner = (OwnerKind::Webhook, hook.id, SIGNATURE);
@@ -197,7 +206,7 @@ async fn add(
     begun?;
     tracing::info!(webhook = doc.name, "webhook added");
     let row = row(&control, hook).await?;
-    Ok((StatusCode::CREATED, Json(CreatedWebhook { secret, row })))
+    Ok((StatusCode::CREATED, Json(CreatedWebhook { secret, row })).into_response())
 }
 
 async fn named(control: &Control, name: &str) -> Result<Stored<WebhookDoc>, Fault> {
@@ -214,14 +223,18 @@ async fn remove(
     State(control): Shared,
     caller: Caller,
     Key(name): Key,
-) -> Result<StatusCode, Fault> {
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
     let hook = named(&control, &name).await?;
+    if dry.dry_run {
+        return Ok(Preview::documents(Some(&hook.document), None).into_response());
+    }
     let store = control.inventory.acting(&caller.name);
     store.remove::<WebhookDoc>(hook.id, None).await?;
     store.forget(&state_of(hook.id)).await?;
     control.hooks.forget(hook.id);
     tracing::info!(webhook = name, "webhook removed");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn test(State(control): Shared, Key(name): Key) -> Result<Json<Delivery>, Fault> {

@@ -8,6 +8,7 @@ use kiln_builder::output::secure_boot::signature_list;
 use serde::Serialize;
 
 use super::confirm::Sure;
+use super::machine::DryArg;
 use super::print::{self, How};
 use super::{Failure, KeyPlaceArgs, Output};
 use crate::tls::Authority;
@@ -45,6 +46,8 @@ enum CaCommand {
     Rotate {
         #[command(flatten)]
         sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         place: KeyPlaceArgs,
     },
@@ -90,8 +93,19 @@ pub(super) fn run(args: &CaArgs) -> Result<(), Failure> {
             };
             Ok(std::io::stdout().write_all(&bytes)?)
         }
-        CaCommand::Rotate { sure, place } => {
+        CaCommand::Rotate { sure, dry, place } => {
             let folder = place.keys();
+            if dry.dry_run {
+                match Authority::present(&folder)? {
+                    Some(old) => println!(
+                        "{} in {} would be replaced by a new one",
+                        old.name(),
+                        old.path().display()
+                    ),
+                    None => println!("there is no authority; one would be made"),
+                }
+                return Ok(());
+            }
             let folder = folder.path().display();
             sure.ask(&format!(
                 "the authority in {folder} will be replaced: machines that know only the old one refuse the server from its next start on. Go on?"

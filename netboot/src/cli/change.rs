@@ -43,7 +43,8 @@ pub(super) async fn remove(
     server.delete(path).await
 }
 
-async fn preview(
+/// Shows what a request would do.
+pub(super) async fn preview(
     client: &ClientArgs,
     server: &Client,
     method: Method,

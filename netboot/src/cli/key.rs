@@ -9,6 +9,7 @@ use kiln_builder::trust::{KeyDir, PublicKey, TrustError, TrustedKey};
 use serde::Serialize;
 
 use super::confirm::Sure;
+use super::machine::DryArg;
 use super::print::{self, Column, How, Listed, col};
 use super::secure_boot::{self, SecureBootArgs};
 use super::table::plain;
@@ -57,12 +58,16 @@ enum KeyCommand {
         #[command(flatten)]
         sure: Sure,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         place: KeyPlaceArgs,
     },
     /// Trust the key of another site
     Trust {
         /// Its public key, as `kiln key export` prints it; `-` is standard input
         file: PathBuf,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         place: KeyPlaceArgs,
     },
@@ -73,6 +78,8 @@ enum KeyCommand {
         key: String,
         #[command(flatten)]
         sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         place: KeyPlaceArgs,
     },
@@ -124,8 +131,17 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             let all: Vec<_> = place.keys().list()?.iter().map(Row::new).collect();
             print::list(How::new(*output), &all)
         }
-        KeyCommand::Rotate { sure, place } => {
+        KeyCommand::Rotate { sure, dry, place } => {
             let folder = place.keys();
+            if dry.dry_run {
+                match folder.site_key_id()? {
+                    Some(old) => {
+                        println!("would sign with a new key from then on; {old} would stay trusted")
+                    }
+                    None => println!("there is no key; would sign with a new one from then on"),
+                }
+                return Ok(());
+            }
             let folder = folder.path().display();
             sure.ask(&format!(
                 "the key in {folder} will be replaced: versions are signed with a new one from now on, and other sites do not trust it yet. Go on?"
@@ -140,19 +156,31 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             }
             Ok(())
         }
-        KeyCommand::Trust { file, place } => {
+        KeyCommand::Trust { file, dry, place } => {
             let key = read(file)?;
+            if dry.dry_run {
+                let known = place.keys().is_trusted(&key)?;
+                let what = if known { "is trusted already" } else { "would be trusted" };
+                println!("{} {what}", key.id());
+                return Ok(());
+            }
             let new = place.keys().trust(&key)?;
             println!("{} is trusted{}", key.id(), if new { "" } else { " already" });
             Ok(())
         }
-        KeyCommand::Distrust { key, sure, place } => {
-            let shown = plain(key);
-            sure.ask(&format!("what only {shown} has signed is served no more. Go on?"))?;
-            let id = place.keys().distrust(key).map_err(|error| match error {
+        KeyCommand::Distrust { key, sure, dry, place } => {
+            let failed = |error| match error {
                 error @ TrustError::Unknown { .. } => Failure::new(Failure::NOT_FOUND, error),
                 error => error.into(),
-            })?;
+            };
+            if dry.dry_run {
+                let id = place.keys().may_distrust(key).map_err(failed)?;
+                println!("{id} would be trusted no longer");
+                return Ok(());
+            }
+            let shown = plain(key);
+            sure.ask(&format!("what only {shown} has signed is served no more. Go on?"))?;
+            let id = place.keys().distrust(key).map_err(failed)?;
             println!("{id} is trusted no longer");
             Ok(())
         }

@@ -5,10 +5,11 @@ use clap::{Args, Subcommand};
 use super::chosen::Which;
 use super::client::{Client, path_part};
 use super::confirm::Sure;
+use super::machine::DryArg;
 use super::print::{self, Column, How, Listed, col, more};
 use super::table::{moment, plain};
 use super::watch::{self, Look, WatchArg};
-use super::{ClientArgs, Failure};
+use super::{ClientArgs, Failure, change};
 use crate::api::LeaseRow;
 use crate::boots::now_ms;
 
@@ -51,6 +52,8 @@ enum LeaseCommand {
         #[command(flatten)]
         sure: Sure,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
@@ -74,15 +77,15 @@ pub(super) async fn run(args: LeaseArgs) -> Result<(), Failure> {
             let words = print::rows(how, std::slice::from_ref(&row)).join("\n");
             print::one(how, &row.name(), &row, || words)
         }
-        LeaseCommand::Release { key, sure, client } => {
-            let server = Client::new(&client);
-            if !sure.yes {
-                let LeaseRow { lease, machine } = server.get(&path(&key)).await?;
+        LeaseCommand::Release { key, sure, dry, client } => {
+            let path = path(&key);
+            change::remove(&client, (sure, dry), (&path, &key), async |server| {
+                let LeaseRow { lease, machine } = server.get(&path).await?;
                 let whose = machine.unwrap_or_else(|| lease.mac.to_string());
                 let (address, whose) = (lease.address, plain(&whose));
-                sure.ask(&format!("the lease of {address} by {whose} will end. Go on?"))?;
-            }
-            server.delete(&path(&key)).await
+                Ok(format!("the lease of {address} by {whose} will end. Go on?"))
+            })
+            .await
         }
     }
 }

@@ -20,7 +20,7 @@ use super::order::{self, OrderCommand};
 use super::print::{self, How};
 use super::table::plain;
 use super::watch::{self, Look, WatchArg};
-use super::{ClientArgs, Failure, Output, facts, machine_state};
+use super::{ClientArgs, Failure, Output, change, facts, machine_state};
 use crate::api::{Merge, Split};
 use crate::explain::Explanation;
 use crate::facts::ToldFacts;
@@ -93,6 +93,8 @@ enum MachineCommand {
         #[command(flatten)]
         sure: Sure,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Make a machine of its own of some interfaces of a machine; it boots nothing yet
@@ -104,6 +106,8 @@ enum MachineCommand {
         /// Hardware address of an interface that goes; can be given several times
         #[arg(long, required = true, value_name = "MAC")]
         mac: Vec<Mac>,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -203,16 +207,22 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
             let explanation: Explanation = Client::new(&client).get(&path).await?;
             print::one(&client, &machine, &explanation, || show::explanation(&explanation))
         }
-        MachineCommand::Merge { machine, from, sure, client } => {
+        MachineCommand::Merge { machine, from, sure, dry, client } => {
             let (stays, goes) = (plain(&machine), plain(&from));
-            sure.ask(&format!("{goes} goes, and {stays} gets its interfaces and boots. Go on?"))?;
+            if !dry.dry_run {
+                let question = format!("{goes} goes, and {stays} gets its interfaces and boots.");
+                sure.ask(&format!("{question} Go on?"))?;
+            }
             let path = format!("{}/merge", path(&machine));
-            let body = serde_json::to_vec(&Merge { from })?;
-            print::list::<Machine>(&client, &[Client::new(&client).post(&path, body).await?])
+            change::post::<Machine>(&client, dry, (&path, &machine), &Merge { from }).await
         }
-        MachineCommand::Split { machine, name, mac, client } => {
+        MachineCommand::Split { machine, name, mac, dry, client } => {
             let path = format!("{}/split", path(&machine));
             let body = serde_json::to_vec(&Split { name, macs: mac.into_iter().collect() })?;
+            if dry.dry_run {
+                let (server, at) = (Client::new(&client), (&*path, &*machine));
+                return change::preview(&client, &server, Method::POST, at, body).await;
+            }
             let both: Vec<Machine> = Client::new(&client).post(&path, body).await?;
             print::list(&client, &both)
         }

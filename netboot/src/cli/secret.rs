@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use hyper::Method;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
+use super::machine::DryArg;
 use super::print::{self, Column, How, Listed, col, more};
 use super::table::{moment, plain};
 use super::watch::{self, Look, WatchArg};
-use super::{ClientArgs, Failure};
+use super::{ClientArgs, Failure, change};
 use crate::api::{Encoding, NewSecret, RotatedKey, SecretRow};
 use crate::secrets::LONGEST;
 
@@ -34,6 +36,8 @@ enum SecretCommand {
         /// File that holds the secret; without one it is read from standard input, which `-` says too
         #[arg(long, value_name = "FILE")]
         from_file: Option<PathBuf>,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -59,12 +63,16 @@ enum SecretCommand {
         #[command(flatten)]
         sure: Sure,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Encrypt all secrets with a new key, and throw the old one away
     Rotate {
         #[command(flatten)]
         sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -97,7 +105,7 @@ impl PlaceArgs {
 
 pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
     match args.command {
-        SecretCommand::Set { place, from_file, client } => {
+        SecretCommand::Set { place, from_file, dry, client } => {
             let path = place.path()?;
             let bytes = read(from_file.as_deref())?;
             let new = match String::from_utf8(bytes) {
@@ -107,7 +115,12 @@ pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
                     NewSecret { value, encoding: Encoding::Hex }
                 }
             };
-            Client::new(&client).put_only(&path, serde_json::to_vec(&new)?).await
+            let (server, body) = (Client::new(&client), serde_json::to_vec(&new)?);
+            if dry.dry_run {
+                let at = (&*path, &*place.names.join(" "));
+                return change::preview(&client, &server, Method::PUT, at, body).await;
+            }
+            server.put_only(&path, body).await
         }
         SecretCommand::List { machine, group, watch, client } => {
             let server = Client::new(&client);
@@ -126,14 +139,19 @@ pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
             })
             .await
         }
-        SecretCommand::Remove { place, sure, client } => {
-            let path = place.path()?;
-            let names: Vec<String> = place.names.iter().map(|name| plain(name)).collect();
-            sure.ask(&format!("the secret {} will be gone. Go on?", names.join(" ")))?;
-            Client::new(&client).delete(&path).await
+        SecretCommand::Remove { place, sure, dry, client } => {
+            let (path, name) = (place.path()?, place.names.join(" "));
+            change::remove(&client, (sure, dry), (&path, &name), async |_| {
+                Ok(format!("the secret {} will be gone. Go on?", plain(&name)))
+            })
+            .await
         }
-        SecretCommand::Rotate { sure, client } => {
+        SecretCommand::Rotate { sure, dry, client } => {
             let server = Client::new(&client);
+            if dry.dry_run {
+                let at = ("/api/v1/secrets/rotate", "the key of secrets");
+                return change::preview(&client, &server, Method::POST, at, Vec::new()).await;
+            }
             if !sure.yes {
                 let rows: Vec<SecretRow> = server.get("/api/v1/secrets").await?;
                 sure.ask(&format!(

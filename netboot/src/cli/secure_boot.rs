@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use kiln_builder::output::secure_boot::{create_key, signature_list};
 
 use super::Failure;
+use super::machine::DryArg;
 
 /// The key that UEFI programs are signed with
 #[derive(Debug, Args)]
@@ -29,17 +30,24 @@ enum SecureBootCommand {
         /// Name in the certificate, which some setup menus show
         #[arg(long, default_value = "Kiln Secure Boot")]
         name: String,
+        #[command(flatten)]
+        dry: DryArg,
     },
 }
 
 pub(super) fn run(args: &SecureBootArgs) -> Result<(), Failure> {
-    let SecureBootCommand::Create { dir, name } = &args.command;
+    let SecureBootCommand::Create { dir, name, dry } = &args.command;
     let file = |ending: &str| dir.join(format!("secure-boot.{ending}"));
     let key_file = file("key");
     if key_file.exists() {
         // Machines that trust the old one would start nothing of ours any more.
         let error = anyhow!("{} is there already; move it away first", key_file.display());
         return Err(Failure::new(Failure::CONFLICT, error));
+    }
+    if dry.dry_run {
+        let files = ["pem", "cer", "esl", "key"].map(|ending| file(ending).display().to_string());
+        println!("would write {}", files.join(", "));
+        return Ok(());
     }
     let key = create_key(name)?;
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -79,9 +87,16 @@ mod tests {
 
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("new");
-        let command = SecureBootCommand::Create { dir: dir.clone(), name: "test".to_owned() };
-        let args = SecureBootArgs { command };
-        run(&args).unwrap();
+        let args = |dry_run| SecureBootArgs {
+            command: SecureBootCommand::Create {
+                dir: dir.clone(),
+                name: "test".to_owned(),
+                dry: DryArg { dry_run },
+            },
+        };
+        run(&args(true)).unwrap();
+        assert!(!dir.exists());
+        run(&args(false)).unwrap();
         let mode = |ending: &str| {
             let path = dir.join(format!("secure-boot.{ending}"));
             std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -90,6 +105,8 @@ mod tests {
             [mode("key"), mode("pem"), mode("cer"), mode("esl")],
             [0o600, 0o644, 0o644, 0o644]
         );
-        assert_eq!(run(&args).unwrap_err().code(), Failure::CONFLICT);
+        for dry_run in [true, false] {
+            assert_eq!(run(&args(dry_run)).unwrap_err().code(), Failure::CONFLICT);
+        }
     }
 }

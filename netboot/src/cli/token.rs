@@ -1,15 +1,19 @@
 //! `kiln token`.
 
 use clap::{Args, Subcommand};
+use hyper::Method;
 use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
+use super::machine::DryArg;
 use super::print::{self, Column, Listed, col};
 use super::table::{moment, plain};
 use super::watch::{self, WatchArg};
-use super::{ClientArgs, Failure};
+use super::{ClientArgs, Failure, change};
 use crate::api::{CreatedToken, NewToken, Scope, TokenRow};
+
+const TOKENS: &str = "/api/v1/tokens";
 
 /// The longest time that a token with an end is good for, in seconds.
 const LONGEST: u64 = 3650 * 24 * 3600;
@@ -41,6 +45,8 @@ enum TokenCommand {
         #[command(flatten)]
         sure: Sure,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
@@ -58,6 +64,8 @@ struct CreateArgs {
     /// How long it is good for, as 12h or 30d, or `never` where it has no end
     #[arg(long, default_value = "90d", value_parser = lifetime, value_name = "TIME")]
     expires: u64,
+    #[command(flatten)]
+    dry: DryArg,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -82,11 +90,14 @@ fn lifetime(text: &str) -> Result<u64, String> {
 
 pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
     match args.command {
-        TokenCommand::Create(CreateArgs { name, scope, selector, expires, client }) => {
+        TokenCommand::Create(CreateArgs { name, scope, selector, expires, dry, client }) => {
             let new = NewToken { name, scopes: scope, selector, lifetime: Some(expires) };
-            let server = Client::new(&client);
-            let made: CreatedToken =
-                server.post("/api/v1/tokens", serde_json::to_vec(&new)?).await?;
+            let (server, body) = (Client::new(&client), serde_json::to_vec(&new)?);
+            if dry.dry_run {
+                let at = (TOKENS, &*new.name);
+                return change::preview(&client, &server, Method::POST, at, body).await;
+            }
+            let made: CreatedToken = server.post(TOKENS, body).await?;
             if client.output.is_table() {
                 eprintln!(
                     "nobody can show this token again; keep it in a file that only you can read"
@@ -96,13 +107,14 @@ pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
             print::one(&client, &made.token, &made, || made.token.clone())
         }
         TokenCommand::List { watch, client } => {
-            watch::list::<TokenRow>(&client, watch, "token", "/api/v1/tokens").await
+            watch::list::<TokenRow>(&client, watch, "token", TOKENS).await
         }
-        TokenCommand::Revoke { name, sure, client } => {
-            let question = format!("the token {} will be good for nothing. Go on?", plain(&name));
-            sure.ask(&question)?;
-            let path = format!("/api/v1/tokens/{}", path_part(&name));
-            Client::new(&client).delete(&path).await
+        TokenCommand::Revoke { name, sure, dry, client } => {
+            let path = format!("{TOKENS}/{}", path_part(&name));
+            change::remove(&client, (sure, dry), (&path, &name), async |_| {
+                Ok(format!("the token {} will be good for nothing. Go on?", plain(&name)))
+            })
+            .await
         }
     }
 }

@@ -5,15 +5,19 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use hyper::Method;
 use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
-use super::print::{self, Column, Listed, col};
+use super::machine::DryArg;
+use super::print::{Column, Listed, col};
 use super::table::plain;
 use super::watch::{self, WatchArg};
-use super::{ClientArgs, Failure};
+use super::{ClientArgs, Failure, change};
 use crate::api::{NewPassword, NewUser, Scope, UserRow};
+
+const USERS: &str = "/api/v1/users";
 
 /// The longest password that is read.
 const LONGEST: u64 = 4096;
@@ -44,6 +48,8 @@ enum UserCommand {
         #[command(flatten)]
         password: PasswordArg,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Remove a user
@@ -53,6 +59,8 @@ enum UserCommand {
         name: String,
         #[command(flatten)]
         sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -70,6 +78,8 @@ struct AddArgs {
     selector: Option<Selector>,
     #[command(flatten)]
     password: PasswordArg,
+    #[command(flatten)]
+    dry: DryArg,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -112,25 +122,28 @@ impl PasswordArg {
 
 pub(super) async fn run(args: UserArgs) -> Result<(), Failure> {
     match args.command {
-        UserCommand::Add(AddArgs { name, scope, selector, password, client }) => {
+        UserCommand::Add(AddArgs { name, scope, selector, password, dry, client }) => {
             let new = NewUser { name, password: password.read()?, scopes: scope, selector };
-            let server = Client::new(&client);
-            let user: UserRow = server.post("/api/v1/users", serde_json::to_vec(&new)?).await?;
-            print::list(&client, &[user])
+            change::post::<UserRow>(&client, dry, (USERS, &new.name), &new).await
         }
         UserCommand::List { watch, client } => {
-            watch::list::<UserRow>(&client, watch, "user", "/api/v1/users").await
+            watch::list::<UserRow>(&client, watch, "user", USERS).await
         }
-        UserCommand::Passwd { name, password, client } => {
-            let path = format!("/api/v1/users/{}/password", path_part(&name));
+        UserCommand::Passwd { name, password, dry, client } => {
+            let path = format!("{USERS}/{}/password", path_part(&name));
             let body = serde_json::to_vec(&NewPassword { password: password.read()? })?;
-            Client::new(&client).put_only(&path, body).await
+            let server = Client::new(&client);
+            if dry.dry_run {
+                return change::preview(&client, &server, Method::PUT, (&path, &name), body).await;
+            }
+            server.put_only(&path, body).await
         }
-        UserCommand::Remove { name, sure, client } => {
-            let shown = plain(&name);
-            sure.ask(&format!("the user {shown} will be gone, and logged out. Go on?"))?;
-            let path = format!("/api/v1/users/{}", path_part(&name));
-            Client::new(&client).delete(&path).await
+        UserCommand::Remove { name, sure, dry, client } => {
+            let path = format!("{USERS}/{}", path_part(&name));
+            change::remove(&client, (sure, dry), (&path, &name), async |_| {
+                Ok(format!("the user {} will be gone, and logged out. Go on?", plain(&name)))
+            })
+            .await
         }
     }
 }

@@ -2,16 +2,20 @@
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use hyper::Method;
 use kiln_inventory::Selector;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
+use super::machine::DryArg;
 use super::print::{self, Column, Listed, col, more};
 use super::table::{moment, plain};
 use super::watch::{self, WatchArg};
-use super::{ClientArgs, Failure};
+use super::{ClientArgs, Failure, change};
 use crate::api::{CreatedWebhook, NewWebhook, WebhookRow};
 use crate::webhook::Delivery;
+
+const WEBHOOKS: &str = "/api/v1/webhooks";
 
 /// Webhooks, by which other programs are told what happens
 #[derive(Debug, Args)]
@@ -34,6 +38,8 @@ enum WebhookCommand {
         /// Only of machines with these labels, as `rack=r1`
         #[arg(short = 'l', long)]
         selector: Option<Selector>,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -74,18 +80,23 @@ enum WebhookCommand {
         #[command(flatten)]
         sure: Sure,
         #[command(flatten)]
+        dry: DryArg,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
 
 pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
-    let path = |name: &str, rest: &str| format!("/api/v1/webhooks/{}{rest}", path_part(name));
+    let path = |name: &str, rest: &str| format!("{WEBHOOKS}/{}{rest}", path_part(name));
     match args.command {
-        WebhookCommand::Add { name, url, event, selector, client } => {
+        WebhookCommand::Add { name, url, event, selector, dry, client } => {
             let new = NewWebhook { name, url, events: event, selector };
-            let server = Client::new(&client);
-            let made: CreatedWebhook =
-                server.post("/api/v1/webhooks", serde_json::to_vec(&new)?).await?;
+            let (server, body) = (Client::new(&client), serde_json::to_vec(&new)?);
+            if dry.dry_run {
+                let at = (WEBHOOKS, &*new.name);
+                return change::preview(&client, &server, Method::POST, at, body).await;
+            }
+            let made: CreatedWebhook = server.post(WEBHOOKS, body).await?;
             if client.output.is_table() {
                 eprintln!(
                     "nobody can show this secret again; give it to the program that checks signatures"
@@ -94,7 +105,7 @@ pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
             print::one(&client, &made.secret, &made, || made.secret.clone())
         }
         WebhookCommand::List { watch, client } => {
-            watch::list::<WebhookRow>(&client, watch, "webhook", "/api/v1/webhooks").await
+            watch::list::<WebhookRow>(&client, watch, "webhook", WEBHOOKS).await
         }
         WebhookCommand::Show { name, client } => {
             let row: WebhookRow = Client::new(&client).get(&path(&name, "")).await?;
@@ -114,10 +125,11 @@ pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
             let rows: Vec<Delivery> = Client::new(&client).get(&path(&name, "/log")).await?;
             print::list(&client, &rows)
         }
-        WebhookCommand::Remove { name, sure, client } => {
-            let shown = plain(&name);
-            sure.ask(&format!("the webhook {shown} will be told nothing more. Go on?"))?;
-            Client::new(&client).delete(&path(&name, "")).await
+        WebhookCommand::Remove { name, sure, dry, client } => {
+            change::remove(&client, (sure, dry), (&path(&name, ""), &name), async |_| {
+                Ok(format!("the webhook {} will be told nothing more. Go on?", plain(&name)))
+            })
+            .await
         }
     }
 }

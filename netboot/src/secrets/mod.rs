@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use kiln_inventory::{
-    Document, Effective, Group, Machine, MachineId, Seal, Store, StoreError, Stored,
+    Document, Edit, Effective, Group, Machine, MachineId, Seal, Store, StoreError, Stored,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -189,11 +189,8 @@ impl Secrets {
         text: &[u8],
         by: &str,
     ) -> Result<(), SecretError> {
-        check_name(name).map_err(StoreError::Invalid)?;
-        if text.len() > LONGEST {
-            return Err(SecretError::TooLong);
-        }
         let _sealed_with_a_key_that_stays = self.sealing.read().await;
+        let now = self.may_set(store, (kind, owner, name), text).await?;
         let ring = self.ring_to_seal()?;
         let place = place_of(kind, owner, name);
         let sealed = ring.seal(&place, text)?;
@@ -206,19 +203,40 @@ impl Secrets {
             changed: crate::boots::now_ms(),
             changed_by: by.to_owned(),
         };
-        if let Some(old) = store.named::<SecretDoc>(&secret.place).await? {
-            store.change(old.id, &secret, None).await?;
-            return Ok(());
+        match now {
+            Some(now) => store.change(now.id, &secret, None).await.map(drop)?,
+            None => store.add(&secret).await.map(drop)?,
+        }
+        Ok(())
+    }
+
+    /// Checks whether a secret can be kept, and returns the one whose place it would take.
+    pub(crate) async fn may_set(
+        &self,
+        store: &Store,
+        (kind, owner, name): (OwnerKind, i64, &str),
+        text: &[u8],
+    ) -> Result<Option<Stored<SecretDoc>>, SecretError> {
+        check_name(name).map_err(StoreError::Invalid)?;
+        if text.len() > LONGEST {
+            return Err(SecretError::TooLong);
+        }
+        if let Some(now) = store.named::<SecretDoc>(&place_of(kind, owner, name)).await? {
+            return Ok(Some(now));
         }
         let all = store.all::<SecretDoc>().await?;
         let same = |other: &&Stored<SecretDoc>| {
             (other.document.kind, other.document.owner) == (kind, owner)
         };
-        if all.iter().filter(same).count() >= MOST {
-            return Err(SecretError::TooMany);
+        match all.iter().filter(same).count() {
+            MOST.. => Err(SecretError::TooMany),
+            _ => Ok(None),
         }
-        store.add(&secret).await?;
-        Ok(())
+    }
+
+    /// Returns the id of the key in use; the first secret makes one.
+    pub(crate) fn key(&self) -> Option<String> {
+        self.ring.load().current().map(str::to_owned)
     }
 
     /// Returns a secret by its place.
@@ -249,17 +267,7 @@ impl Secrets {
             self.ring.store(ring.clone());
             ring
         };
-        let all = store.all::<SecretDoc>().await?;
-        let (count, mut edit) = (all.len(), store.edit().await?);
-        for Stored { id, revision, document } in all {
-            let place = document.place.clone();
-            let failed = |source| SecretError::Ring { place: place.clone(), source };
-            let text = ring.open(&place, &document.sealed).map_err(failed)?;
-            let sealed = ring.seal(&place, &text)?;
-            edit.change(id, &SecretDoc { sealed, ..document }, Some(revision)).await?;
-        }
-        // Those of metadata too: the store seals with these keys.
-        let count = count + edit.renew_secrets().await?;
+        let (count, edit) = renewed(store, &ring).await?;
         edit.commit().await?;
         let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         // Another rotation has made a newer key by now, and lets these go.
@@ -267,6 +275,21 @@ impl Secrets {
             self.ring.store(Arc::new(ring.without_old_keys()?));
         }
         Ok((ring.current().unwrap_or_default().to_owned(), count))
+    }
+
+    /// Does what [`rotate`](Self::rotate) does with a key that is kept nowhere, and returns how many secrets there are.
+    pub(crate) async fn would_rotate(&self, store: &Store) -> Result<usize, SecretError> {
+        let ring = Arc::new(self.ring.load().with_one_more()?);
+        let ring_in_use = ArcSwap::new(ring.clone());
+        let trial = Self {
+            ring: ring_in_use,
+            known: ArcSwap::default(),
+            keys: Mutex::default(),
+            sealing: RwLock::default(),
+        };
+        let store = store.sealing(Arc::new(trial));
+        let (count, _dropped) = renewed(&store, &ring).await?;
+        Ok(count)
     }
 
     /// Returns whether a machine has any secrets.
@@ -315,6 +338,22 @@ impl Seal for Secrets {
 
 fn in_metadata(place: &str) -> String {
     format!("metadata/{place}")
+}
+
+/// Seals everything with the key of a ring that is in use, in an edit that is to be committed, and returns how much it is.
+async fn renewed<'s>(store: &'s Store, ring: &Ring) -> Result<(usize, Edit<'s>), SecretError> {
+    let all = store.all::<SecretDoc>().await?;
+    let (count, mut edit) = (all.len(), store.edit().await?);
+    for Stored { id, revision, document } in all {
+        let place = document.place.clone();
+        let failed = |source| SecretError::Ring { place: place.clone(), source };
+        let text = ring.open(&place, &document.sealed).map_err(failed)?;
+        let sealed = ring.seal(&place, &text)?;
+        edit.change(id, &SecretDoc { sealed, ..document }, Some(revision)).await?;
+    }
+    // Those of metadata too: the store seals with these keys.
+    let count = count + edit.renew_secrets().await?;
+    Ok((count, edit))
 }
 
 /// Returns whether a machine is at an address, as far as the network says; `given` where this server gave it the address

@@ -91,12 +91,17 @@ impl Ring {
 
     /// Returns these keys with a new one before them, as they are kept from now on.
     pub(crate) fn with_new_key(&self) -> Result<Self, RingError> {
+        let ring = self.with_one_more()?;
+        ring.write()?;
+        Ok(ring)
+    }
+
+    /// Returns these keys with a new one before them, which is kept nowhere.
+    pub(crate) fn with_one_more(&self) -> Result<Self, RingError> {
         let mut key = [0; KEY];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| RingError::Library)?;
         let lines = [key].into_iter().chain(self.lines.iter().copied()).collect();
-        let ring = Self::of(&self.path, lines)?;
-        ring.write()?;
-        Ok(ring)
+        Self::of(&self.path, lines)
     }
 
     /// Returns the key in use alone, as it is kept from now on: nothing is left that others have sealed.

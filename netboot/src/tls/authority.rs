@@ -84,6 +84,15 @@ impl Authority {
         Self::read(path, &text)
     }
 
+    /// Reads the site's authority, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be read.
+    pub fn present(keys: &KeyDir) -> Result<Option<Self>, CaError> {
+        keys.path().join(FILE).exists().then(|| Self::open(keys)).transpose()
+    }
+
     /// Replaces the site's authority by a new one. The old one is kept beside it, under the name of its certificate.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub(super) struct TagArgs {
     #[arg(long)]
     arch: Option<Arch>,
     #[command(flatten)]
+    dry: DryArg,
+    #[command(flatten)]
     store: StoreArg,
 }
 
@@ -63,8 +65,11 @@ pub(super) fn tag(args: &TagArgs) -> Result<(), Failure> {
     for arch in arches {
         match store.find(&args.from, arch) {
             Ok(version) => {
-                store.tag(&args.to, arch, &version.digest).map_err(failure)?;
-                println!("{} {arch}: {}", args.to, version.digest);
+                let would = if args.dry.dry_run { " (would be)" } else { "" };
+                if !args.dry.dry_run {
+                    store.tag(&args.to, arch, &version.digest).map_err(failure)?;
+                }
+                println!("{} {arch}: {}{would}", args.to, version.digest);
                 moved += 1;
             }
             Err(error) => missing = Some(error),
