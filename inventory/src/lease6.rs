@@ -71,15 +71,19 @@ impl FromStr for Duid {
 ///
 /// Firmware, loader and system of one machine are three clients: each calls itself something else. What they have in
 /// common is the hardware address, where the packet tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Lease6 {
     /// The address.
+    #[schema(value_type = String, format = Ipv6)]
     pub address: Ipv6Addr,
     /// Who has it.
+    #[schema(value_type = String)]
     pub duid: Duid,
     /// Which of its associations, most often one for each interface.
     pub iaid: u32,
     /// Hardware address of the interface, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
     /// When it ends, in seconds since 1970. A past time keeps the memory of who had the address.
     pub expires: i64,

@@ -28,7 +28,10 @@ async fn dry(rig: &Rig, method: Method, path: &str, body: &Value) -> (u16, Value
 }
 
 async fn with_two_machines() -> Rig {
-    let rig = Rig::start().await;
+    two_machines(Rig::start().await).await
+}
+
+async fn two_machines(rig: Rig) -> Rig {
     for number in 1..=2 {
         let mut one = machine(&format!("n{number}"), &format!("52:54:00:00:00:0{number}"), None);
         if number == 1 {
@@ -225,5 +228,36 @@ async fn a_dry_run_is_refused_where_the_real_run_is() {
         assert_eq!((status, tried), real, "{method} {path}");
     }
     assert_eq!(traces(&rig).await, before);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn leases_of_ipv6_of_another_server_are_taken_over_where_kiln_gives_the_address() {
+    let rig = two_machines(Rig::with_ipv6().await).await;
+    let kept = json!({"address6": "fd00:7::50"});
+    assert_eq!(rig.send(Method::PATCH, "/api/v1/machines/n2", &kept).await.0, 200);
+    let end = i64::MAX / 1000;
+    let lease = |address: &str, iaid: u32| json!({"address": address, "duid": "0004aabb", "iaid": iaid, "expires": end});
+    let all = json!([lease("fd00:7::20", 1), lease("fd00:8::20", 2), lease("fd00:7::50", 3)]);
+    for path in ["/api/v1/leases6?dry_run=true", "/api/v1/leases6", "/api/v1/leases6"] {
+        let (status, done) = rig.send(Method::POST, path, &all).await;
+        assert_eq!((status, &done["taken"]), (200, &json!(1)), "{path}: {done}");
+        let skipped = json!([
+            {"address": "fd00:8::20", "why": "no pool of this server has the address"},
+            {"address": "fd00:7::50", "why": "the address is reserved for machine `n2`"},
+        ]);
+        assert_eq!(done["skipped"], skipped, "{path}");
+    }
+    let other = json!([{"address": "fd00:7::20", "duid": "0004cc", "iaid": 1, "expires": end}]);
+    let (_, done) = rig.send(Method::POST, "/api/v1/leases6", &other).await;
+    assert_eq!(done["skipped"][0]["why"], "0004aabb has the address", "{done}");
+    for wrong in [
+        json!([{"address": "10.0.0.1", "duid": "0004cc", "iaid": 1, "expires": end}]),
+        json!([{"address": "fd00:7::21", "duid": "zz", "iaid": 1, "expires": end}]),
+        json!([{"address": "fd00:7::21", "duid": "0004cc", "iaid": -1, "expires": end}]),
+        json!([{"address": "fd00:7::21", "duid": "0004cc", "iaid": 1, "expires": end, "x": 1}]),
+    ] {
+        assert_eq!(rig.send(Method::POST, "/api/v1/leases6", &wrong).await.0, 400, "{wrong}");
+    }
     rig.stop().await;
 }

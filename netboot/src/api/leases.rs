@@ -1,14 +1,14 @@
 //! Leases: list, show, release.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Lease, Machine};
+use kiln_inventory::{Lease, Lease6, Machine};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
@@ -19,7 +19,7 @@ use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::{Control, Fault};
 use crate::boots::now_ms;
-use crate::settings::DhcpMode;
+use crate::settings::{Dhcp6Mode, DhcpMode};
 
 /// A lease, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -45,8 +45,8 @@ pub struct TakenLeases {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SkippedLease {
     /// Its address.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
+    #[schema(value_type = String)]
+    pub address: IpAddr,
     /// Why.
     pub why: String,
 }
@@ -63,6 +63,16 @@ pub(super) fn routes() -> Vec<Route> {
             .takes_list::<Lease>()
             .up_to(MOST_BYTES)
             .gives::<TakenLeases>(),
+        post(
+            "/api/v1/leases6",
+            write,
+            "Take over leases of IPv6 that another server gave",
+            take_over6,
+        )
+        .query::<Dry>()
+        .takes_list::<Lease6>()
+        .up_to(MOST_BYTES)
+        .gives::<TakenLeases>(),
         get("/api/v1/leases/{key}", read, "Show a lease", show).gives::<LeaseRow>(),
         delete("/api/v1/leases/{key}", write, "End a lease", release)
             .tried()
@@ -102,10 +112,7 @@ async fn take_over(
     Params(dry): Params<Dry>,
     Body(leases): Body<Vec<Lease>>,
 ) -> Result<Json<TakenLeases>, Fault> {
-    if !caller.rights.sees_all() {
-        let text = "leases are of any machine, and you may change some machines only";
-        return Err(Fault::new(StatusCode::FORBIDDEN, text));
-    }
+    may_take_over(&caller)?;
     let snapshot = control.view.snapshot();
     let reserved: HashMap<Ipv4Addr, &Machine> = snapshot
         .machines()
@@ -126,16 +133,69 @@ async fn take_over(
         (!given).then(|| "no pool of this server has the address".to_owned())
     };
     let all = leases.len();
-    let skipped = control.leases.take_over(leases, dry.dry_run, refuses).ok_or_else(|| {
-        let text = "too many leases wait for the disk; try again";
-        Fault::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(1)
-    })?;
+    let skipped = control.leases.take_over(leases, dry.dry_run, refuses).ok_or_else(full)?;
+    Ok(Json(taken(&caller, dry, all, skipped)))
+}
+
+/// As [`take_over`], for IPv6.
+async fn take_over6(
+    State(control): State<Arc<Control>>,
+    caller: Caller,
+    Params(dry): Params<Dry>,
+    Body(leases): Body<Vec<Lease6>>,
+) -> Result<Json<TakenLeases>, Fault> {
+    may_take_over(&caller)?;
+    let snapshot = control.view.snapshot();
+    let reserved: HashMap<Ipv6Addr, &Machine> = snapshot
+        .machines()
+        .iter()
+        .filter_map(|machine| Some((machine.spec.address6?, &**machine)))
+        .collect();
+    let refuses = |lease: &Lease6| {
+        let address = lease.address;
+        if let Some(machine) = reserved.get(&address)
+            && !lease.mac.is_some_and(|mac| machine.spec.macs.contains(&mac))
+        {
+            return Some(format!("the address is reserved for machine `{}`", machine.spec.name));
+        }
+        let given = control.endpoints6.iter().any(|(subnet, _)| {
+            subnet.dhcp == Dhcp6Mode::Stateful
+                && subnet.pool.iter().any(|pool| pool.contains(&address))
+        });
+        (!given).then(|| "no pool of this server has the address".to_owned())
+    };
+    let all = leases.len();
+    let skipped = control.leases6.take_over(leases, dry.dry_run, refuses).ok_or_else(full)?;
+    Ok(Json(taken(&caller, dry, all, skipped)))
+}
+
+fn may_take_over(caller: &Caller) -> Result<(), Fault> {
+    if caller.rights.sees_all() {
+        return Ok(());
+    }
+    let text = "leases are of any machine, and you may change some machines only";
+    Err(Fault::new(StatusCode::FORBIDDEN, text))
+}
+
+fn full() -> Fault {
+    let text =
+        "too many leases wait for the disk, or the leases until now are not known yet; try again";
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(1)
+}
+
+fn taken<A: Into<IpAddr>>(
+    caller: &Caller,
+    dry: Dry,
+    all: usize,
+    skipped: Vec<(A, String)>,
+) -> TakenLeases {
     let taken = all - skipped.len();
     if !dry.dry_run {
         tracing::info!(taken, by = caller.name, "leases of another server taken over");
     }
-    let skipped = skipped.into_iter().map(|(address, why)| SkippedLease { address, why });
-    Ok(Json(TakenLeases { taken, skipped: skipped.collect() }))
+    let skipped = skipped.into_iter();
+    let skipped = skipped.map(|(address, why)| SkippedLease { address: address.into(), why });
+    TakenLeases { taken, skipped: skipped.collect() }
 }
 
 /// Ends a lease. Whose it was may go on using the address until it comes to renew it; then it gets it again, unless

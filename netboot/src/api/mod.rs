@@ -110,6 +110,8 @@ pub struct Control {
     pub agent: AgentSettings,
     /// Who has which address.
     pub leases: Ledger,
+    /// Those of IPv6.
+    pub leases6: crate::dhcp::v6::Ledger,
     /// What opens the secrets of machines.
     pub secrets: Arc<Secrets>,
     /// Who made which network card.

@@ -22,6 +22,15 @@ use crate::settings::SubnetSettings;
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(super) const MACHINES: &str = "/api/v1/machines";
 
+/// Leases of IPv6 that nobody keeps.
+struct Nowhere;
+
+impl crate::dhcp::v6::LeaseLog for Nowhere {
+    async fn commit(&self, _: &[kiln_inventory::Lease6]) -> Result<(), crate::dhcp::BoxError> {
+        Ok(())
+    }
+}
+
 pub(crate) struct Rig {
     _dir: TempDir,
     pub(crate) socket: PathBuf,
@@ -35,6 +44,22 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn start() -> Self {
+        Self::with(Vec::new()).await
+    }
+
+    /// One that gives addresses of fd00:7::10 to fd00:7::99 too.
+    pub(super) async fn with_ipv6() -> Self {
+        let network = "fd00:7::".parse().unwrap();
+        let address = "fd00:7::1".parse().unwrap();
+        let subnet = Subnet6Settings {
+            pool: vec!["fd00:7::10".parse().unwrap()..="fd00:7::99".parse().unwrap()],
+            dhcp: crate::settings::Dhcp6Mode::Stateful,
+            ..Subnet6Settings::new(network, 64, "br0", address)
+        };
+        Self::with(vec![(subnet, Endpoints::new(address, 8080))]).await
+    }
+
+    async fn with(endpoints6: Vec<(Subnet6Settings, Endpoints)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
@@ -65,13 +90,14 @@ impl Rig {
             inventory: inventory_.sealing(secrets.clone()),
             view,
             endpoints,
-            endpoints6: Vec::new(),
+            endpoints6,
             baker,
             boots: boots.clone(),
             heard: Book::new(dir.path().join("heard")),
             orders: orders.clone(),
             agent,
             leases: Ledger::start(vec![lease], journal).0,
+            leases6: crate::dhcp::v6::Ledger::start(Vec::new(), Nowhere).0,
             secrets: secrets.clone(),
             vendors: Vendors::default(),
             hooks: Hooks::new(crate::webhook::WebhookSettings {

@@ -60,15 +60,23 @@ pub(super) async fn run(args: ImportArgs) -> Result<(), Failure> {
     if args.leases.is_empty() {
         return Ok(());
     }
-    let leases = read_all(args.from, &args.leases)?.leases;
-    let path = if args.dry_run { "/api/v1/leases?dry_run=true" } else { "/api/v1/leases" };
-    let body = serde_json::to_vec(&leases)?;
-    let TakenLeases { taken, skipped } = args.server.client().post(path, body).await?;
-    for lease in &skipped {
+    let Imported { leases, leases6, .. } = read_all(args.from, &args.leases)?;
+    let bodies = [
+        ("/api/v1/leases", leases.is_empty(), serde_json::to_vec(&leases)?),
+        ("/api/v1/leases6", leases6.is_empty(), serde_json::to_vec(&leases6)?),
+    ];
+    let mut all = TakenLeases::default();
+    for (path, _, body) in bodies.into_iter().filter(|(_, empty, _)| !empty) {
+        let path = if args.dry_run { format!("{path}?dry_run=true") } else { path.to_owned() };
+        let TakenLeases { taken, skipped } = args.server.client().post(&path, body).await?;
+        all.taken += taken;
+        all.skipped.extend(skipped);
+    }
+    for lease in &all.skipped {
         eprintln!("{}: {}", lease.address, plain(&lease.why));
     }
     let would = if args.dry_run { " would be" } else { "" };
-    eprintln!("{taken} leases{would} taken over, {} left out", skipped.len());
+    eprintln!("{} leases{would} taken over, {} left out", all.taken, all.skipped.len());
     Ok(())
 }
 

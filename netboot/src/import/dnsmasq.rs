@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kiln_inventory::Lease;
+use kiln_inventory::{Lease, Lease6};
 use kiln_types::Mac;
 
-use super::{FOR_EVER, Found, ImportError, Page, identifier, octets, short};
+use super::{FOR_EVER, Found, ImportError, Page, duid, identifier, octets, short};
 
 /// Where a host's entry is told apart from the rest of a line.
 const KEY: &str = "dhcp-host";
@@ -21,8 +21,12 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
             continue;
         }
         if let Some(lease) = lease(line) {
-            let lease = lease.map_err(|what| ImportError::at(line_number, what))?;
-            page.leases.extend(lease.map(|lease| (lease.address, lease)));
+            match lease.map_err(|what| ImportError::at(line_number, what))? {
+                Given::Four(lease) => drop(page.leases.insert(lease.address, lease)),
+                Given::Six(lease) => drop(page.leases6.insert(lease.address, lease)),
+                Given::Left(what) => page.note(line_number, what),
+                Given::Nothing => {}
+            }
             continue;
         }
         let entry = match line.split_once('=') {
@@ -132,25 +136,57 @@ fn is_time(part: &str) -> bool {
             && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Reads `TIME MAC ADDRESS NAME CLIENT-ID`; the time is in seconds, 0 for ever. Returns nothing where it is no lease, and
-/// no lease where it is one of IPv6.
-fn lease(line: &str) -> Option<Result<Option<Lease>, String>> {
+/// What a line about a lease gives.
+enum Given {
+    Four(Lease),
+    Six(Lease6),
+    /// Something that there is no place for.
+    Left(String),
+    Nothing,
+}
+
+/// Reads `TIME MAC ADDRESS NAME CLIENT-ID`; the time is in seconds, 0 for ever. Behind the line with `duid` it is
+/// `TIME IAID ADDRESS NAME DUID`, with a `T` before the IAID of a temporary address (lease.c of dnsmasq). Returns nothing
+/// where it is no lease.
+fn lease(line: &str) -> Option<Result<Given, String>> {
     let mut words = line.split_ascii_whitespace();
     let until: i64 = words.next()?.parse().ok()?;
     let (who, address, name) = (words.next()?, words.next()?, words.next()?);
-    if address.parse::<Ipv6Addr>().is_ok() {
-        return Some(Ok(None));
+    let expires = if until == 0 { FOR_EVER } else { until };
+    if let Ok(address) = address.parse::<Ipv6Addr>() {
+        return Some(lease6(who, address, words.next(), expires));
     }
     let Ok(address) = address.parse() else {
         return Some(Err(format!("`{}` is no address", short(address))));
     };
     // A hardware type other than Ethernet stands before the address.
     let Ok(mac) = who.parse::<Mac>() else {
-        return Some(Ok(None));
+        return Some(Ok(Given::Nothing));
     };
-    let expires = if until == 0 { FOR_EVER } else { until };
     let hostname = (name != "*").then(|| name.to_owned());
-    Some(Ok(Some(Lease { address, mac, expires, hostname })))
+    Some(Ok(Given::Four(Lease { address, mac, expires, hostname })))
+}
+
+fn lease6(
+    who: &str,
+    address: Ipv6Addr,
+    client: Option<&str>,
+    expires: i64,
+) -> Result<Given, String> {
+    if who.starts_with('T') {
+        let what = format!("{address} is left out: it is temporary, and Kiln gives no such ones");
+        return Ok(Given::Left(what));
+    }
+    let iaid = who
+        .parse()
+        .map_err(|_| format!("`{}` is no IAID, which is a number of 32 bits", short(who)))?;
+    let client = client.unwrap_or("*");
+    if client == "*" {
+        return Ok(Given::Left(format!("{address} is left out: it is not said whose it is")));
+    }
+    let duid = duid(client).ok_or_else(|| format!("`{}` is no DUID", short(client)))?;
+    let mac = duid.mac();
+    Ok(Given::Six(Lease6 { address, duid, iaid, mac, expires }))
 }
 
 #[cfg(test)]
@@ -200,6 +236,44 @@ mod tests {
             ("10.0.0.51".to_owned(), FOR_EVER, None),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn leases_of_ipv6_are_read_with_who_has_them() {
+        let all = one(
+            "1700000000 52:54:00:00:00:01 10.0.0.50 n1 *\nduid 00:01:00:01:2a:00:00:00:52:54:00:00:00:09\n\
+             1700000001 16777216 fd00::5 n5 00:03:00:01:52:54:00:00:00:05\n\
+             0 4294967295 fd00::6 * 00:04:aa:bb\n1700000003 T7 fd00::7 * 00:04:aa:bb\n1700000004 8 fd00::8 * *\n",
+        );
+        let seen: Vec<_> = all
+            .leases6
+            .iter()
+            .map(|it| (it.address.to_string(), it.duid.to_string(), it.iaid, it.expires))
+            .collect();
+        let expected = [
+            ("fd00::5".to_owned(), "00030001525400000005".to_owned(), 0x0100_0000, 1_700_000_001),
+            ("fd00::6".to_owned(), "0004aabb".to_owned(), u32::MAX, FOR_EVER),
+        ];
+        assert_eq!((all.leases.len(), seen), (1, expected.into()));
+        assert_eq!(all.leases6[0].mac, "52:54:00:00:00:05".parse().ok());
+        let notes: Vec<_> = all.notes.iter().map(ToString::to_string).collect();
+        assert!(
+            notes.len() == 2 && notes[0].starts_with("line 5: fd00::7 is left out"),
+            "{notes:?}"
+        );
+        for (line, part) in [
+            ("1 x fd00::5 * 00:04:aa", "`x` is no IAID"),
+            ("1 4294967296 fd00::5 * 00:04:aa", "`4294967296` is no IAID"),
+            ("1 -1 fd00::5 * 00:04:aa", "`-1` is no IAID"),
+            ("1 1 fd00::5 * 00:04", "`00:04` is no DUID"),
+            ("1 1 fd00::5 * zz", "`zz` is no DUID"),
+            (&*format!("1 1 fd00::5 * {}", "00:".repeat(200)), "is no DUID"),
+        ] {
+            let text = format!("duid 00:04:01\n{line}\n");
+            let (_, error) = read(Source::Dnsmasq, &[text]).unwrap_err();
+            let error = error.to_string();
+            assert!(error.starts_with("line 2: ") && error.contains(part), "{line}: {error}");
+        }
     }
 
     #[test]

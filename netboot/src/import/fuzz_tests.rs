@@ -26,7 +26,8 @@ fn fuzzed_settings_and_leases_of_dnsmasq_are_read_or_refused() {
                     dhcp-host=52-54-00-00-00-02,52:54:00:00:00:03,n2.example.org,[fd00::2]\n\
                     dhcp-host=id:01:02:ff,52:54:00:00:00:04,id:*,ignore\n";
     let leases = "1700000000 52:54:00:00:00:01 10.0.0.50 n1 01:52:54:00:00:00:01\n\
-                  0 52:54:00:00:00:02 10.0.0.51 * *\nduid 00:01:00\n";
+                  0 52:54:00:00:00:02 10.0.0.51 * *\nduid 00:01:00\n\
+                  1700000000 7 fd00::5 n5 00:04:aa:bb\n0 T8 fd00::6 * 00:04:aa:bb\n";
     check("import-dnsmasq", Source::Dnsmasq, &[settings, leases]);
 }
 
@@ -42,7 +43,10 @@ fn fuzzed_settings_and_leases_of_isc_are_read_or_refused() {
         binding state active; hardware ethernet 52:54:00:00:00:01; client-hostname "n1"; }
         lease 10.0.0.51 { ends never; hardware ethernet 52:54:00:00:00:02; }
         lease 10.0.0.50 { ends epoch 1700000000; binding state free; }"#;
-    check("import-isc", Source::Isc, &[settings, leases]);
+    let leases6 = r#"authoring-byte-order little-endian; server-duid "\000\001";
+        ia-na "\001\000\000\002\000\003\000\001RT\000\000\000\005" { cltt 6 2026/11/21 15:00:00;
+          iaaddr fd00::5 { binding state active; max-life 600; ends 6 2026/11/21 15:10:00; } }"#;
+    check("import-isc", Source::Isc, &[settings, leases, leases6]);
 }
 
 #[test]
@@ -55,7 +59,10 @@ fn fuzzed_settings_and_leases_of_kea_are_read_or_refused() {
     let leases = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n\
                   10.0.0.50,52:54:00:00:00:01,,3600,1700000000,1,0,0,n1.,0,,0\n\
                   10.0.0.51,52:54:00:00:00:02,,4294967295,1700000001,1,0,0,,2,,0\n";
-    check("import-kea", Source::Kea, &[settings, leases]);
+    let leases6 = "address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context\n\
+                   fd00::5,00:04:aa:bb,3600,1700000000,1,1800,0,7,128,0,0,n5.,52:54:00:00:00:05,0,\n\
+                   fd01::,00:04:aa:bb,3600,1700000004,1,1800,2,7,64,0,0,,,0,\n";
+    check("import-kea", Source::Kea, &[settings, leases, leases6]);
 }
 
 #[test]

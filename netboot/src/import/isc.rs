@@ -1,10 +1,11 @@
-//! ISC's dhcpd: `host` declarations of dhcpd.conf and dhcpd.leases, and the leases (dhcpd.conf(5), dhcpd.leases(5)).
+//! ISC's dhcpd: `host` declarations of dhcpd.conf and dhcpd.leases, and the leases, also those of dhcpd6.leases
+//! (dhcpd.conf(5), dhcpd.leases(5)).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use kiln_inventory::Lease;
+use kiln_inventory::{Duid, Lease, Lease6};
 use kiln_types::Mac;
 
 use super::{FOR_EVER, Found, ImportError, Page, identifier, octets, short};
@@ -17,6 +18,7 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut statement: Vec<String> = Vec::new();
     let mut words = Words { rest: text, line: 1 };
+    let mut order = Order::Little;
     while let Some(word) = words.next()? {
         let line = words.line;
         match word {
@@ -27,7 +29,8 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
                         format!("declarations lie more than {MAX_DEPTH} deep in each other"),
                     ));
                 }
-                blocks.push(Block::new(&statement, line));
+                let block = Block::new(&statement, line, blocks.last(), order)?;
+                blocks.push(block);
                 statement.clear();
             }
             Word::Close => {
@@ -42,6 +45,10 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
                 } else if statement.first().is_some_and(|word| word == "include") {
                     let file = statement.get(1).map_or_else(String::new, |file| short(file));
                     page.note(line, format!("{file} is included by this file; name it too"));
+                } else if let [key, value] = statement.as_slice()
+                    && key == "authoring-byte-order"
+                {
+                    order = if value == "big-endian" { Order::Big } else { Order::Little };
                 }
                 statement.clear();
             }
@@ -75,11 +82,32 @@ enum Kind {
         name: Option<String>,
         active: bool,
     },
+    /// An association of a client, in which addresses lie.
+    Association(u32, Duid),
+    Address6 {
+        address: Ipv6Addr,
+        iaid: u32,
+        duid: Duid,
+        expires: Option<i64>,
+        active: bool,
+    },
     Other,
 }
 
+/// In which order the server has written the bytes of numbers: that of its processor.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    Little,
+    Big,
+}
+
 impl Block {
-    fn new(head: &[String], line: usize) -> Self {
+    fn new(
+        head: &[String],
+        line: usize,
+        outer: Option<&Self>,
+        order: Order,
+    ) -> Result<Self, ImportError> {
         let words: Vec<&str> = head.iter().map(String::as_str).collect();
         let kind = match words[..] {
             ["host", name] => Kind::Host(Box::new(Found {
@@ -95,9 +123,30 @@ impl Block {
                 // The server of old versions writes no state, and only leases that are in use.
                 active: true,
             }),
+            ["ia-na", key] => {
+                let what = || {
+                    format!("`{}` is no IAID with a DUID behind it, as `ia-na` has it", short(key))
+                };
+                let (iaid, duid) =
+                    association(key, order).ok_or_else(|| ImportError::at(line, what()))?;
+                Kind::Association(iaid, duid)
+            }
+            ["iaaddr", text] => match outer.map(|outer| &outer.kind) {
+                Some(Kind::Association(iaid, duid)) => Kind::Address6 {
+                    address: text.parse().map_err(|_| {
+                        ImportError::at(line, format!("`{}` is no address of IPv6", short(text)))
+                    })?,
+                    iaid: *iaid,
+                    duid: duid.clone(),
+                    expires: None,
+                    active: false,
+                },
+                // Temporary ones, in `ia-ta`.
+                _ => Kind::Other,
+            },
             _ => Kind::Other,
         };
-        Self { line, kind }
+        Ok(Self { line, kind })
     }
 
     fn say(
@@ -112,17 +161,22 @@ impl Block {
             Kind::Lease { mac, expires, name, active, .. } => {
                 match words[..] {
                     ["hardware", "ethernet", text] => *mac = text.parse().ok(),
-                    ["ends", "never"] => *expires = Some(FOR_EVER),
-                    ["ends", "epoch", seconds, ..] => *expires = seconds.parse().ok(),
-                    // A day of the week, a date, a time, all in UTC.
-                    ["ends", _, date, time] => *expires = seconds(date, time),
+                    ["ends", ref when @ ..] => *expires = end_of(when),
                     ["client-hostname", text] => *name = Some(text.to_owned()),
                     ["binding", "state", state] => *active = state == "active",
                     _ => {}
                 }
                 Ok(())
             }
-            Kind::Other => Ok(()),
+            Kind::Address6 { expires, active, .. } => {
+                match words[..] {
+                    ["ends", ref when @ ..] => *expires = end_of(when),
+                    ["binding", "state", state] => *active = state == "active",
+                    _ => {}
+                }
+                Ok(())
+            }
+            Kind::Association(..) | Kind::Other => Ok(()),
         }
     }
 
@@ -136,7 +190,14 @@ impl Block {
             Kind::Lease { address, active: false, .. } => {
                 page.leases.remove(&address);
             }
-            Kind::Lease { .. } | Kind::Other => {}
+            Kind::Address6 { address, iaid, duid, expires: Some(expires), active: true } => {
+                let mac = duid.mac();
+                page.leases6.insert(address, Lease6 { address, duid, iaid, mac, expires });
+            }
+            Kind::Address6 { address, active: false, .. } => {
+                page.leases6.remove(&address);
+            }
+            Kind::Lease { .. } | Kind::Address6 { .. } | Kind::Association(..) | Kind::Other => {}
         }
     }
 }
@@ -187,7 +248,10 @@ fn host(
         ["filename" | "next-server" | "server-name", ..] => {
             page.note(
                 line,
-                format!("`{}` is left out: Kiln finds the loader by the firmware", words.join(" ")),
+                format!(
+                    "`{}` is left out: Kiln finds the loader by the firmware",
+                    short(&words.join(" "))
+                ),
             );
         }
         ["option", name, ..] => {
@@ -209,6 +273,28 @@ fn pad(text: &str) -> String {
     text.split(':').map(|part| format!("{part:0>2}")).collect::<Vec<_>>().join(":")
 }
 
+/// Reads when a lease ends: a day of the week, a date and a time, all in UTC, or another form that stands for it.
+fn end_of(words: &[&str]) -> Option<i64> {
+    match *words {
+        ["never"] => Some(FOR_EVER),
+        ["epoch", seconds, ..] => seconds.parse().ok(),
+        [_, date, time] => seconds(date, time),
+        _ => None,
+    }
+}
+
+/// Reads four bytes of an IAID and the DUID behind them, of which each letter is one byte.
+fn association(key: &str, order: Order) -> Option<(u32, Duid)> {
+    let bytes: Vec<u8> =
+        key.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect::<Option<_>>()?;
+    let (iaid, duid) = bytes.split_first_chunk()?;
+    let iaid = match order {
+        Order::Little => u32::from_le_bytes(*iaid),
+        Order::Big => u32::from_be_bytes(*iaid),
+    };
+    Some((iaid, Duid::new(duid)?))
+}
+
 /// Reads `2026/11/21` and `15:04:05`.
 fn seconds(date: &str, time: &str) -> Option<i64> {
     let moment: DateTime = format!("{}T{time}", date.replace('/', "-")).parse().ok()?;
@@ -220,6 +306,12 @@ enum Word {
     Close,
     End,
     Text(String),
+}
+
+/// Reads the three digits by which a byte is written that cannot be printed.
+fn octal(text: &str) -> Option<u8> {
+    let digits = text.get(..3).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    u8::from_str_radix(digits, 8).ok()
 }
 
 /// The words of a file; comments run from `#` to the end of the line.
@@ -259,14 +351,21 @@ impl Words<'_> {
     fn quoted(&mut self) -> Result<Word, ImportError> {
         let start = self.line;
         let mut text = String::new();
-        let mut letters = self.rest.char_indices().skip(1);
+        let quoted = self.rest;
+        let mut letters = quoted.char_indices().skip(1);
         while let Some((at, c)) = letters.next() {
             match c {
                 '"' => {
                     self.skip(at + 1);
                     return Ok(Word::Text(text));
                 }
-                '\\' => text.extend(letters.next().map(|(_, c)| c)),
+                '\\' => match octal(quoted.get(at + 1..).unwrap_or_default()) {
+                    Some(byte) => {
+                        text.push(char::from(byte));
+                        letters.nth(2);
+                    }
+                    None => text.extend(letters.next().map(|(_, c)| c)),
+                },
                 c => text.push(c),
             }
         }
@@ -333,6 +432,52 @@ mod tests {
             "lease 10.0.0.1 { ends 6 2026/11/21 15:10:00; hardware ethernet 52:54:00:00:00:01; }",
         );
         assert_eq!(first.leases[0].expires, 1_795_273_800);
+    }
+
+    #[test]
+    fn leases_of_ipv6_are_read_with_who_has_them() {
+        let all = one(r#"
+            # a file of dhcpd -6
+            authoring-byte-order little-endian;
+            server-duid "\000\001\000\001,\360\\";
+            ia-na "\001\000\000\002\000\003\000\001RT\000\000\000\005" {
+              cltt 6 2026/11/21 15:00:00;
+              iaaddr fd00::5 { binding state active; preferred-life 375; max-life 600; ends 6 2026/11/21 15:10:00; }
+              iaaddr fd00::6 { binding state expired; ends 6 2026/11/21 15:10:00; }
+            }
+            ia-na "\"\\\000\000\000\004\377a" { iaaddr fd00::7 { binding state active; ends never; } }
+            ia-na "\001\000\000\002\000\004\252\273" { iaaddr fd00::8 { binding state active; ends epoch 1700000000; } }
+            ia-na "\001\000\000\002\000\004\252\273" { iaaddr fd00::8 { binding state released; ends epoch 1700000000; } }
+            ia-ta "\001\000\000\002\000\004\252\273" { iaaddr fd00::9 { binding state active; ends never; } }
+            ia-pd "\001\000\000\002\000\004\252\273" { iaprefix fd01::/64 { binding state active; ends never; } }
+        "#);
+        let seen: Vec<_> = all
+            .leases6
+            .iter()
+            .map(|it| (it.address.to_string(), it.duid.to_string(), it.iaid, it.expires))
+            .collect();
+        let expected = [
+            ("fd00::5".to_owned(), "00030001525400000005".to_owned(), 0x0200_0001, 1_795_273_800),
+            ("fd00::7".to_owned(), "0004ff61".to_owned(), 0x5c22, FOR_EVER),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(all.leases6[0].mac, "52:54:00:00:00:05".parse().ok());
+        let big = one(r#"authoring-byte-order big-endian;
+            ia-na "\001\000\000\002\000\004\252" { iaaddr fd00::5 { binding state active; ends never; } }"#);
+        assert_eq!(big.leases6[0].iaid, 0x0100_0002);
+        for (text, start) in [
+            ("\nia-na \"\" {}", "line 2: `` is no IAID"),
+            (r#"ia-na "\001\000\000\002\000\004" {}"#, "line 1: `"),
+            (&*format!("ia-na \"{}\" {{}}", "a".repeat(200)), "line 1: `aaaa"),
+            ("ia-na \"ab\u{431}cdefg\" {}", "line 1: `ab"),
+            ("ia-na \"abcdefgh\" {\n iaaddr 10.0.0.1 {}}", "line 2: `10.0.0.1` is no address"),
+            ("ia-na \"abcdefgh\" {\n iaaddr fd00::1 {", "line 2: a `{`"),
+        ] {
+            let (_, error) = read(Source::Isc, &[text.to_owned()]).unwrap_err();
+            assert!(error.to_string().starts_with(start), "{text}: {error}");
+        }
+        let outside = one("iaaddr fd00::1 { binding state active; ends never; }");
+        assert!(outside.leases6.is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kiln_inventory::{Identifier, Lease, NewMachine};
+use kiln_inventory::{Duid, Identifier, Lease, Lease6, NewMachine};
 use kiln_types::{ImageRef, Mac};
 use serde_json::{Map, Value};
 
@@ -26,9 +26,9 @@ const FOR_EVER: i64 = u32::MAX as i64;
 /// Whose file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Source {
-    /// Settings of dnsmasq (`dhcp-host=` lines), a file of `dhcp-hostsfile`, or its leases
+    /// Settings of dnsmasq (`dhcp-host=` lines), a file of `dhcp-hostsfile`, or its leases, also those of IPv6
     Dnsmasq,
-    /// dhcpd.conf or dhcpd.leases of ISC's server
+    /// dhcpd.conf, dhcpd.leases or dhcpd6.leases of ISC's server
     Isc,
     /// kea-dhcp4.conf or kea-dhcp6.conf, or the leases in Kea's CSV
     Kea,
@@ -119,6 +119,8 @@ pub struct Imported {
     pub shared: Vec<Shared>,
     /// Addresses that are in use.
     pub leases: Vec<Lease>,
+    /// Those of IPv6.
+    pub leases6: Vec<Lease6>,
     /// What was left behind.
     pub notes: Vec<Note>,
 }
@@ -129,6 +131,7 @@ struct Page {
     found: Vec<Found>,
     shared: Vec<Shared>,
     leases: BTreeMap<Ipv4Addr, Lease>,
+    leases6: BTreeMap<Ipv6Addr, Lease6>,
     notes: Vec<Note>,
 }
 
@@ -157,6 +160,7 @@ pub fn read(source: Source, texts: &[String]) -> Result<Imported, (usize, Import
         whole.found.extend(page.found);
         whole.shared.extend(page.shared);
         whole.leases.extend(page.leases);
+        whole.leases6.extend(page.leases6);
         whole.notes.extend(page.notes);
     }
     Ok(name::settle(whole))
@@ -166,6 +170,11 @@ pub fn read(source: Source, texts: &[String]) -> Result<Imported, (usize, Import
 fn identifier(bytes: &[u8]) -> Option<Identifier> {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("hex:{digits}").parse().ok()
+}
+
+/// Reads what a client of DHCPv6 calls itself, in any of the forms of [`octets`].
+fn duid(text: &str) -> Option<Duid> {
+    Duid::new(&octets(text)?)
 }
 
 /// Reads bytes as servers write them: `01:02:ab`, `01-02-ab`, `0102ab`.

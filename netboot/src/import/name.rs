@@ -12,7 +12,7 @@ use super::{Found, Imported, Page};
 /// Two entries with the same name are one machine with several interfaces, unless they have different addresses; so are
 /// two with a hardware address in common.
 pub(super) fn settle(page: Page) -> Imported {
-    let Page { found, shared, leases, mut notes } = page;
+    let Page { found, shared, leases, leases6, mut notes } = page;
     let mut note = |line, what: String| notes.push(super::Note { line, what });
     let mut merged: Vec<Found> = Vec::new();
     let mut by_mac: HashMap<Mac, usize> = HashMap::new();
@@ -75,7 +75,8 @@ pub(super) fn settle(page: Page) -> Imported {
         taken.insert(name.clone());
         machines.push(machine(name, one));
     }
-    Imported { machines, shared, leases: leases.into_values().collect(), notes }
+    let (leases, leases6) = (leases.into_values().collect(), leases6.into_values().collect());
+    Imported { machines, shared, leases, leases6, notes }
 }
 
 fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {

@@ -119,6 +119,43 @@ impl Ledger {
         sent
     }
 
+    /// Takes over leases that another server gave, those of them that are wanted and in nobody's way, with one write.
+    /// Returns for each of the others why it is not taken over, or nothing when too many wait for the disk or not all
+    /// leases are known yet.
+    pub(crate) fn take_over(
+        &self,
+        leases: Vec<Lease6>,
+        dry_run: bool,
+        refuses: impl Fn(&Lease6) -> Option<String>,
+    ) -> Option<Vec<(Ipv6Addr, String)>> {
+        if !self.open().whole {
+            return None;
+        }
+        self.with(|table| {
+            let now = Timestamp::now();
+            let (mut taken, mut skipped) = (Vec::new(), Vec::new());
+            let (mut addresses, mut holders) = (HashSet::new(), HashSet::new());
+            for lease in leases {
+                let holder = (lease.duid.clone(), lease.iaid);
+                let why = if lease.expires <= now.0 {
+                    Some("the lease has ended".to_owned())
+                } else if !table.may_lease(lease.address) {
+                    Some("another server gives this address".to_owned())
+                } else if !addresses.insert(lease.address) || !holders.insert(holder) {
+                    Some("another lease has the address, or the association".to_owned())
+                } else {
+                    in_the_way(table, &lease, now).or_else(|| refuses(&lease))
+                };
+                match why {
+                    Some(why) => skipped.push((lease.address, why)),
+                    None => taken.push(lease),
+                }
+            }
+            let done = dry_run || taken.is_empty() || self.enter(table, taken, None);
+            done.then_some(skipped)
+        })
+    }
+
     /// Waits until the writer has ended, which it does before its time only when it has failed.
     ///
     /// # Cancel safety
@@ -146,6 +183,18 @@ impl SharedLedger for Ledger {
     fn is_whole(&self) -> bool {
         self.open().whole
     }
+}
+
+/// Says who has the address of a lease that is to be taken over, or what its association has already.
+fn in_the_way(table: &LeaseTable, lease: &Lease6, now: Timestamp) -> Option<String> {
+    let runs = |other: &&Lease6| other.expires > now.0;
+    let holder = |it: &&Lease6| (&it.duid, it.iaid) != (&lease.duid, lease.iaid);
+    if let Some(other) = table.at(lease.address).filter(runs).filter(holder) {
+        return Some(format!("{} has the address", other.duid));
+    }
+    let other = table.of(&lease.duid, lease.iaid).filter(runs);
+    let other = other.filter(|it| it.address != lease.address);
+    other.map(|other| format!("{} has {} already", other.duid, other.address))
 }
 
 /// Sends a reply. What cannot be sent is told in the log; its client asks again.
@@ -293,6 +342,59 @@ mod tests {
         assert!(ledger.with(|table, _| ledger.enter(table, vec![lease(5000)], None)));
         ledger.learn(vec![lease(1000)]);
         ledger.with(|table, _| assert_eq!(table.at(lease(0).address), Some(&lease(5000))));
+    }
+
+    #[tokio::test]
+    async fn leases_of_another_server_are_taken_over_where_nobody_is_in_the_way() {
+        struct Nowhere;
+        impl LeaseLog for Nowhere {
+            async fn commit(&self, _: &[Lease6]) -> Result<(), BoxError> {
+                Ok(())
+            }
+        }
+        let lease = |last: u16, client: u8, iaid: u32, expires: i64| Lease6 {
+            address: [0xfd77, 0, 0, 0, 0, 0, 0, last].into(),
+            duid: Duid::new(&[0, 4, client]).unwrap(),
+            iaid,
+            mac: None,
+            expires,
+        };
+        let end = Timestamp::now().0 + 1000;
+        let (ledger, _) = Ledger::start(vec![lease(1, 1, 1, end), lease(2, 2, 1, 5)], Nowhere);
+        let given = vec![
+            lease(1, 9, 1, end),
+            lease(3, 1, 1, end),
+            lease(2, 9, 2, end),
+            lease(4, 9, 3, 5),
+            lease(5, 9, 4, end),
+            lease(5, 9, 5, end),
+            lease(6, 9, 4, end),
+            lease(7, 9, 6, end),
+        ];
+        let refuses = |lease: &Lease6| {
+            (lease.address == Ipv6Addr::from([0xfd77, 0, 0, 0, 0, 0, 0, 7]))
+                .then(|| "no".to_owned())
+        };
+        let used = || ledger.used().len();
+        let mut told = Vec::new();
+        for dry_run in [true, false] {
+            assert_eq!(used(), 1, "a dry run takes nothing");
+            let skipped = ledger.take_over(given.clone(), dry_run, refuses).unwrap();
+            told.push(skipped.into_iter().map(|(_, why)| why).collect::<Vec<_>>());
+        }
+        let twice = "another lease has the address, or the association";
+        let expected = [
+            "000401 has the address",
+            "000401 has fd77::1 already",
+            "the lease has ended",
+            twice,
+            twice,
+            "no",
+        ];
+        assert_eq!(told, [expected, expected]);
+        assert_eq!(used(), 3);
+        ledger.is_to_learn();
+        assert!(ledger.take_over(given, true, refuses).is_none());
     }
 
     #[tokio::test]
