@@ -285,7 +285,7 @@ impl Secrets {
             ring: ring_in_use,
             known: ArcSwap::default(),
             keys: Mutex::default(),
-            sealing: RwLock::default(),
+            sealing: tokio::sync::RwLock::default(),
         };
         let store = store.sealing(Arc::new(trial));
         let (count, _dropped) = renewed(&store, &ring).await?;

@@ -131,8 +131,7 @@ impl Ledger {
         if !self.open().whole {
             return None;
         }
-        self.with(|table| {
-            let now = Timestamp::now();
+        self.with(|table, now| {
             let (mut taken, mut skipped) = (Vec::new(), Vec::new());
             let (mut addresses, mut holders) = (HashSet::new(), HashSet::new());
             for lease in leases {
