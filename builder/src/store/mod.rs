@@ -28,8 +28,7 @@ pub use self::index::{ImageEntry, Index, VersionEntry};
 pub use self::key_lock::KeyLock;
 pub use self::verify::Fault;
 pub use self::writer::ArtifactWriter;
-pub use crate::durable::persist;
-use crate::durable::sync_folder;
+use crate::durable::{persist, sync_folder};
 use crate::hash::{Hasher, HashingWriter, sha256};
 use crate::manifest::Manifest;
 

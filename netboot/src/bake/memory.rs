@@ -1,10 +1,10 @@
 //! What was built and what failed, kept over restarts. Losing it costs a rebuild from the cache and nothing else.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 
-use kiln_builder::store::persist;
+use kiln_builder::durable;
 use kiln_types::Arch;
 
 use super::schedule::History;
@@ -38,8 +38,5 @@ pub(super) fn read(path: &Path) -> Memory {
 ///
 /// Fails when it cannot be written; the old file is there then.
 pub(super) fn write(path: &Path, memory: &Memory) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(&serde_json::to_vec_pretty(memory)?)?;
-    persist(file, path, 0o600)
+    durable::replace(path, &serde_json::to_vec_pretty(memory)?, 0o600)
 }

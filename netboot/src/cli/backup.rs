@@ -1,13 +1,14 @@
 //! `kiln backup`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use kiln_builder::durable::{self, folder_of};
 use kiln_inventory::{BackupError, BackupFile, BackupSummary, Store, verify_backup};
+use tempfile::NamedTempFile;
 
 use super::{ConfigArg, Failure, Output, print_document};
 use crate::dhcp::journal;
@@ -99,22 +100,14 @@ async fn create(file: &Path, keys: bool, settings: &Settings) -> Result<BackupSu
     let keys = if keys { key_files(settings.trust.keys.path())? } else { Vec::new() };
     let inventory = Store::connect(&database).await?;
     // Whole or not there, and nobody else's to read.
-    let part = file.with_extension("part");
     let written = async {
-        let mut options = OpenOptions::new();
-        let to = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        let mut to = BufWriter::new(to);
+        let mut to = BufWriter::new(NamedTempFile::new_in(folder_of(file))?);
         let made = inventory.back_up(&mut to, &leases, &keys).await?;
-        to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&part, file)?;
-        sync_folder(file)?;
+        durable::persist(to.into_inner().map_err(io::IntoInnerError::into_error)?, file, 0o600)?;
         anyhow::Ok(made)
     };
     let made = written.await.with_context(|| format!("cannot write {}", file.display()));
     inventory.close().await;
-    if made.is_err() {
-        let _ = fs::remove_file(&part);
-    }
     Ok(made?)
 }
 
@@ -203,24 +196,10 @@ fn put_key(dir: &Path, name: &str, content: &[u8], replace: bool) -> Result<(), 
         let mut folders = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(folders.recursive(true), 0o700);
         folders.create(path.parent().unwrap_or(dir))?;
-        let part = path.with_extension("part");
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&part, &path)?;
-        sync_folder(&path)
+        durable::replace(&path, content, 0o600)
     };
     write().with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
-}
-
-/// Makes a new name in a folder last.
-fn sync_folder(file: &Path) -> io::Result<()> {
-    match file.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
 }
 
 fn show(output: Output, what: &str, file: &Path, summary: &BackupSummary) -> Result<(), Failure> {

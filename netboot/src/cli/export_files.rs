@@ -1,10 +1,10 @@
 //! `kiln export`: the inventory as files that `kiln apply` reads.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use kiln_builder::durable;
 use kiln_inventory::{Machine, Wanted};
 
 use super::client::Client;
@@ -76,7 +76,8 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), Failure> {
         ("discovery-rules", Wanted { discovery_rules, ..Wanted::default() }),
     ] {
         let path = dir.join(format!("{name}.{}", args.output.ending()));
-        replace(&path, &write(&wanted, args.output)?)
+        // It names machines, and is its owner's only.
+        durable::replace(&path, write(&wanted, args.output)?.as_bytes(), 0o600)
             .with_context(|| format!("cannot write {}", path.display()))?;
         print::say(&path.display().to_string())?;
     }
@@ -95,33 +96,4 @@ async fn fetch(client: &Client, style: Style) -> Result<Wanted, Failure> {
         all.discovery_rules = rules.into_iter().map(|row| row.rule).collect();
     }
     Ok(all)
-}
-
-/// Writes a file so that it is there as a whole, or as it was before. It names machines, and is its owner's only.
-pub(super) fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    std::fs::File::open(dir)?.sync_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_as_a_whole_and_belongs_to_its_owner() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("machines.yaml");
-        for text in ["a", "b"] {
-            replace(&path, text).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        }
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(replace(&dir.path().join("none/x"), "a").is_err());
-    }
 }

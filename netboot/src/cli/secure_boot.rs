@@ -1,10 +1,10 @@
 //! `kiln key secure-boot`.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
+use kiln_builder::durable;
 use kiln_builder::output::secure_boot::{create_key, signature_list};
 
 use super::Failure;
@@ -63,18 +63,7 @@ pub(super) fn run(args: &SecureBootArgs) -> Result<(), Failure> {
 
 /// Puts a file in its place in one step, so that there is no half of a key.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    durable::replace(path, bytes, mode).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

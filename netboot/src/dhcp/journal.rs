@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use kiln_builder::durable;
 use kiln_inventory::{Lease, Store};
 use kiln_types::Mac;
 use tokio::sync::mpsc;
@@ -95,7 +96,7 @@ pub fn open(dir: &Path) -> Result<(Vec<Lease>, Journal, Folder), JournalError> {
     let file = create(&path).map_err(failed("open", &path))?;
     // What a crash cut off is written over.
     file.set_len(length).map_err(failed("shorten", &path))?;
-    sync_dir(dir).map_err(failed("keep", &path))?;
+    durable::sync_folder(dir).map_err(failed("keep", &path))?;
     let (fold, wake) = mpsc::channel(1);
     let (dir, buffer, fold_at) = (dir.to_owned(), Vec::new(), FOLD_AT);
     let folder = Folder { dir: dir.clone(), wake };
@@ -142,17 +143,13 @@ pub fn kept(dir: &Path) -> Result<Vec<Lease>, JournalError> {
 ///
 /// When it cannot be written. What was kept before is there still.
 pub fn keep(dir: &Path, leases: &[Lease]) -> Result<(), JournalError> {
-    let (path, new) = (copy(dir), dir.join("leases.kept.new"));
-    let write = || -> io::Result<()> {
-        let _ = fs::remove_file(&new);
-        let bytes: Vec<u8> = leases.iter().flat_map(record).collect();
-        let file = create(&new)?;
-        file.write_all_at(&bytes, 0)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        sync_dir(dir)
-    };
-    write().map_err(|source| JournalError { what: "keep a copy of", path: path.clone(), source })
+    let path = copy(dir);
+    let bytes: Vec<u8> = leases.iter().flat_map(record).collect();
+    durable::replace(&path, &bytes, 0o600).map_err(|source| JournalError {
+        what: "keep a copy of",
+        path,
+        source,
+    })
 }
 
 fn copy(dir: &Path) -> PathBuf {
@@ -190,10 +187,6 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 impl LeaseLog for Journal {
     fn commit(&mut self, leases: &[Lease]) -> Result<(), BoxError> {
         self.buffer.clear();
@@ -224,7 +217,7 @@ impl Journal {
             // nothing is written before.
             self.file = create(&current)?;
             self.length = 0;
-            sync_dir(&self.dir)?;
+            durable::sync_folder(&self.dir)?;
         }
         // One that waits is enough.
         let _ = self.fold.try_send(());

@@ -1,10 +1,10 @@
 //! Fetches loaders from Debian, each through the signed chain, and puts it in its place in one step.
 
-use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln_builder::deb::{self, Archive, ArchiveConfig};
+use kiln_builder::durable;
 use kiln_builder::fetch::Fetcher;
 use kiln_builder::progress::Silent;
 use kiln_builder::tree::TreePath;
@@ -50,11 +50,11 @@ pub(super) async fn pi_firmware(settings: &Settings, dir: &Path) -> Result<(), B
             let file = new.path().join(name);
             let parent = file.parent().ok_or("a file without a folder")?;
             std::fs::create_dir_all(parent)?;
-            write(parent, &file, &content.read_all(MAX_SIZE)?)?;
+            durable::replace(&file, &content.read_all(MAX_SIZE)?, 0o600)?;
         }
         std::fs::set_permissions(new.path(), std::fs::Permissions::from_mode(0o755))?;
         std::fs::rename(new.keep(), dir.join(PI))?;
-        std::fs::File::open(&dir)?.sync_all()?;
+        durable::sync_folder(&dir)?;
         Ok(origins::note(&dir, [(PI.to_owned(), origin)])?)
     };
     tokio::task::spawn_blocking(put).await?
@@ -86,7 +86,7 @@ pub(super) async fn efi_files(
                 let content = tree.content(&TreePath::new(file.path)?);
                 let content = content.ok_or_else(|| format!("no {} in it", file.path))?;
                 let bytes = content.read_all(MAX_SIZE)?;
-                write(&dir, &dir.join(file.name), &bytes)?;
+                durable::replace(&dir.join(file.name), &bytes, 0o600)?;
                 Ok(origins::note(&dir, [(file.name.to_owned(), origin.with(&bytes))])?)
             };
             tokio::task::spawn_blocking(put).await??;
@@ -125,17 +125,9 @@ fn install(package: &Path, origin: &Origin, dir: &Path) -> Result<Loaders, Loade
             continue;
         };
         let bytes = content.read_all(MAX_SIZE).map_err(|e| LoadersError::Package(e.into()))?;
-        write(dir, &path, &bytes).map_err(|e| write_error(&path, e))?;
+        durable::replace(&path, &bytes, 0o600).map_err(|e| write_error(&path, e))?;
         let origin = [(loader.name.to_owned(), origin.with(&bytes))];
         origins::note(dir, origin).map_err(|e| write_error(dir, e))?;
     }
     Loaders::read(dir)
-}
-
-pub(super) fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    std::fs::File::open(dir)?.sync_all()
 }

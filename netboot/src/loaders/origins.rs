@@ -5,11 +5,11 @@ use std::io;
 use std::path::Path;
 
 use kiln_builder::deb::Package;
+use kiln_builder::durable;
 use kiln_builder::hash::sha256;
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::fetch::write;
 use super::read;
 
 /// The file.
@@ -57,7 +57,7 @@ pub(super) fn note(dir: &Path, new: impl IntoIterator<Item = (String, Origin)>) 
     all.extend(new);
     let mut text = serde_json::to_vec_pretty(&all)?;
     text.push(b'\n');
-    write(dir, &dir.join(NAME), &text)
+    durable::replace(&dir.join(NAME), &text, 0o600)
 }
 
 /// Says which files are not those that were fetched.

@@ -1,12 +1,13 @@
 //! The keys that secrets are encrypted with: a file of lines, the key in use first, and what is sealed with them.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use kiln_builder::durable;
 use serde::{Deserialize, Serialize};
 
 /// Length of a key in the file, and of the key that is made of it.
@@ -113,22 +114,9 @@ impl Ring {
 
     /// Writes a new file in the place of the old one, so that a power cut leaves one of the two.
     fn write(&self) -> Result<(), RingError> {
-        let failed = |source| RingError::File(self.path.clone(), source);
         let text: String = self.lines.iter().map(|line| hex(line) + "\n").collect();
-        let new = self.path.with_extension("new");
-        let write = || {
-            let _ = fs::remove_file(&new);
-            let mut file =
-                OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)?;
-            match self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                Some(parent) => File::open(parent)?.sync_all(),
-                None => Ok(()),
-            }
-        };
-        write().map_err(failed)
+        durable::replace(&self.path, text.as_bytes(), 0o600)
+            .map_err(|source| RingError::File(self.path.clone(), source))
     }
 
     /// Returns the id of the key in use.
@@ -206,7 +194,9 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::fs::{self, OpenOptions};
+    use std::io::Write as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
     use super::*;
 

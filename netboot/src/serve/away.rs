@@ -2,13 +2,13 @@
 //! the server of the database takes longest. What was known when it was last reached is in a file beside the leases;
 //! machines boot from that, nothing else can be asked or changed, and the database is looked for until it is there.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiln_builder::durable;
 use kiln_inventory::{Database, Duid, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -123,17 +123,6 @@ impl LastKnown {
         }
         Ok(self)
     }
-
-    /// Puts it in the place of what is there. A crash leaves the one or the other.
-    fn write(bytes: &[u8], path: &Path) -> io::Result<()> {
-        let new = path.with_extension("json.new");
-        let _ = fs::remove_file(&new);
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
-    }
 }
 
 /// The only part of the file that every version of it has.
@@ -204,7 +193,7 @@ impl Memory {
         let write = move || -> Result<Vec<u8>, crate::dhcp::BoxError> {
             let bytes = serde_json::to_vec(&last)?;
             if bytes != before {
-                LastKnown::write(&bytes, &path)?;
+                durable::replace(&path, &bytes, 0o600)?;
             }
             Ok(bytes)
         };
@@ -315,8 +304,7 @@ mod tests {
         };
         let bytes = serde_json::to_vec(&last()).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains("hunter2"));
-        LastKnown::write(&bytes, &path).unwrap();
-        LastKnown::write(&bytes, &path).unwrap();
+        fs::write(&path, &bytes).unwrap();
         assert_eq!(LastKnown::read(&path).unwrap(), last());
         let other: Database = "postgres://kiln@other/kiln".parse().unwrap();
         let why = last().if_of(&other, &identity).unwrap_err();

@@ -4,12 +4,13 @@ mod allow;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use kiln_builder::durable::{folder_of, persist};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -197,8 +198,7 @@ fn pretty(value: &Value) -> Result<Vec<u8>, Failure> {
 
 /// Writes the archive: whole or not there, and nobody else's to read.
 pub(super) fn write(path: &Path, parts: &[Part]) -> Result<(), Failure> {
-    let folder =
-        path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     // A file of that kind is its owner's alone from the first byte on.
     let file = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("cannot write to {}", folder.display()))?;
@@ -213,10 +213,7 @@ pub(super) fn write(path: &Path, parts: &[Part]) -> Result<(), Failure> {
     }
     let mut file = archive.into_inner()?.finish()?;
     file.flush()?;
-    file.as_file().sync_all()?;
-    file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
-    // The name is on the disk with its folder.
-    File::open(folder)?.sync_all()?;
+    persist(file, path, 0o600).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
 }
 

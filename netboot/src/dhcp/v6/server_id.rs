@@ -1,7 +1,8 @@
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
+use kiln_builder::durable;
 use kiln_inventory::Duid;
 
 /// Returns what this server calls itself, and keeps it in a file: clients renew with the server of that name, also
@@ -27,14 +28,7 @@ pub fn server_id(path: &Path) -> io::Result<Duid> {
     }
     bytes[1] = 4;
     let duid = Duid::new(&bytes).ok_or(io::ErrorKind::InvalidData)?;
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    writeln!(file, "{duid}")?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    if let Some(dir) = path.parent() {
-        File::open(dir)?.sync_all()?;
-    }
+    durable::replace(path, format!("{duid}\n").as_bytes(), 0o640)?;
     Ok(duid)
 }
 
