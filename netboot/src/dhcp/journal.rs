@@ -79,12 +79,7 @@ pub fn open(dir: &Path) -> Result<(Vec<Lease>, Journal, Folder), JournalError> {
     let mut leases = Vec::new();
     let mut length = 0;
     for path in [full(dir), path.clone()] {
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed("read", &path)(error)),
-        };
-        let Found { leases: found, damaged, end } = read(&bytes);
+        let Found { leases: found, damaged, end } = read(&bytes(&path)?);
         if damaged > 0 {
             let kept = path.with_extension("damaged");
             warn!(records = damaged, file = %kept.display(), "records of the lease journal are damaged and left out");
@@ -112,11 +107,7 @@ pub fn peek(dir: &Path) -> Result<Vec<Lease>, JournalError> {
     let mut leases = Vec::new();
     // The older one first: it may become the other one meanwhile, and is then read twice.
     for path in [full(dir), current(dir), full(dir)] {
-        match fs::read(&path) {
-            Ok(bytes) => leases.extend(read(&bytes).leases),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(JournalError { what: "read", path, source }),
-        }
+        leases.extend(read(&bytes(&path)?).leases);
     }
     // Of those that were read out of order, the one that lasts longest.
     leases.sort_by_key(|lease| lease.expires);
@@ -129,11 +120,14 @@ pub fn peek(dir: &Path) -> Result<Vec<Lease>, JournalError> {
 ///
 /// When the file cannot be read. That there is none is no reason.
 pub fn kept(dir: &Path) -> Result<Vec<Lease>, JournalError> {
-    let path = copy(dir);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(read(&bytes).leases),
+    Ok(read(&bytes(&copy(dir))?).leases)
+}
+
+/// Reads a file. Where there is none there are no bytes.
+fn bytes(path: &Path) -> Result<Vec<u8>, JournalError> {
+    match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(JournalError { what: "read", path, source }),
+        read => read.map_err(|source| JournalError { what: "read", path: path.to_owned(), source }),
     }
 }
 

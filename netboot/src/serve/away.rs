@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_builder::durable;
+use kiln_builder::hash::sha256;
 use kiln_inventory::{Database, Duid, Store, StoreError};
+use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -137,14 +139,14 @@ pub(super) struct Memory {
     pub(super) identity: Duid,
     pub(super) inventory: Store,
     path: PathBuf,
-    /// What is in the file.
-    written: Vec<u8>,
+    /// Of what is in the file.
+    written: Option<Digest>,
 }
 
 impl Memory {
     pub(super) fn new(settings: &Settings, identity: Duid, inventory: Store) -> Self {
         let (database, path) = (settings.database(), settings.data_dir.join(FILE));
-        Self { database, identity, inventory, path, written: Vec::new() }
+        Self { database, identity, inventory, path, written: None }
     }
 
     /// Writes it, and again when something has changed, until told to stop.
@@ -189,15 +191,16 @@ impl Memory {
             known: Known::read(&self.inventory).await?,
         };
         let path = self.path.clone();
-        let before = std::mem::take(&mut self.written);
-        let write = move || -> Result<Vec<u8>, crate::dhcp::BoxError> {
+        let before = self.written.take();
+        let write = move || -> Result<Digest, crate::dhcp::BoxError> {
             let bytes = serde_json::to_vec(&last)?;
-            if bytes != before {
+            let digest = sha256(&bytes);
+            if before != Some(digest) {
                 durable::replace(&path, &bytes, 0o600)?;
             }
-            Ok(bytes)
+            Ok(digest)
         };
-        self.written = tokio::task::spawn_blocking(write).await??;
+        self.written = Some(tokio::task::spawn_blocking(write).await??);
         Ok(())
     }
 }
