@@ -6,7 +6,8 @@ use kiln_inventory::{Asker, Firmware, Flag, Machine, Plan, Snapshot, UnknownMach
 use kiln_types::Mac;
 
 use super::encode::ReplyKind;
-use super::engine::{Note, Outcome};
+use super::engine::Outcome;
+use super::note::Note;
 use super::option;
 use super::subnet::Mode;
 use super::wire::tests::{ia, message, relayed};

@@ -13,6 +13,7 @@ mod classify;
 mod encode;
 mod engine;
 mod ledger;
+mod note;
 pub(super) mod option;
 mod server;
 mod server_id;
@@ -33,8 +34,9 @@ mod world;
 
 pub use bind::{Bind6Error, bind};
 pub use encode::{Reply, ReplyKind};
-pub use engine::{Note, Outcome, View, respond};
+pub use engine::{Outcome, View, respond};
 pub use ledger::{LeaseLog, Ledger};
+pub use note::Note;
 pub use server::{Counted, Observer, Serve6Error, Service, Site, serve};
 pub use server_id::server_id;
 pub(crate) use subnet::pool_size;

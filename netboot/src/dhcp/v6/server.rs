@@ -12,8 +12,9 @@ use tracing::{debug, warn};
 
 use super::classify::mac;
 use super::encode::{Reply, ReplyKind};
-use super::engine::{Note, Outcome, View, respond, silent};
+use super::engine::{Outcome, View, respond, silent};
 use super::ledger::{Ledger, send};
+use super::note::Note;
 use super::subnet::Subnet;
 use super::table::LeaseTable;
 use super::wire::{Kind, Request};
