@@ -327,18 +327,22 @@ fn parse_range<A: FromStr + PartialOrd>(
     }
 }
 
+/// Reads a time, such as 90s, 30m, 12h or 7d, in seconds: at most as many as there are numbers for.
+pub(crate) fn parse_seconds(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text.get(digits.len()..)? {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return None,
+    };
+    digits.parse().ok().map(|number: u64| number.saturating_mul(factor))
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let error = || format!("`{text}` is not a time; write it as 90s, 30m, 12h or 7d");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor: u64 = match text.get(digits.len()..) {
-        Some("s") => 1,
-        Some("m") => 60,
-        Some("h") => 3600,
-        Some("d") => 24 * 3600,
-        _ => return Err(error()),
-    };
-    let number: u64 = digits.parse().map_err(|_| error())?;
-    let time = Duration::from_secs(number.saturating_mul(factor));
+    let time = Duration::from_secs(parse_seconds(text).ok_or_else(error)?);
     if TIMES.contains(&time) {
         Ok(time)
     } else {

@@ -62,6 +62,7 @@ get /api/v1/leases lease:read
 get /api/v1/leases/{key} lease:read
 post /api/v1/leases lease:write
 delete /api/v1/leases/{key} lease:write
+post /api/v1/leases6 lease:write
 get /api/v1/images image:read
 get /api/v1/builds build:read
 get /api/v1/builds/{image} build:read

@@ -193,7 +193,6 @@ async fn a_dry_run_is_refused_where_the_real_run_is() {
     }
     let before = traces(&rig).await;
     let user = |name: &str, password: &str| json!({"name": name, "scopes": ["read"], "password": password});
-    let hook = |url: &str| json!({"name": "chat", "url": url});
     for (method, path, body) in [
         (Method::POST, "tokens", json!({"name": "ci", "scopes": ["read"]})),
         (Method::POST, "tokens", json!({"name": "-", "scopes": ["read"]})),

@@ -12,7 +12,7 @@ use super::discovery_rule::{self, ExpectCommand, RuleCommand};
 use super::machine::DryArg;
 use super::print::{self, Column, How, Listed, col, more};
 use super::table::{moment, plain};
-use super::watch::{self, Look, WatchArg};
+use super::watch::{self, ListArgs, Look, WatchArg};
 use super::{ClientArgs, Failure, change, facts};
 use crate::api::{Approve, DiscoveryRow, MergeInto};
 
@@ -27,12 +27,7 @@ pub struct DiscoveryArgs {
 enum DiscoveryCommand {
     /// List machines that wanted to boot and that nobody has added
     #[command(alias = "ls")]
-    List {
-        #[command(flatten)]
-        watch: WatchArg,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(ListArgs),
     /// Show all that is known of one, and which machine it looks like
     Show {
         /// Its number, or a hardware address
@@ -130,9 +125,7 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 
 pub(super) async fn run(args: DiscoveryArgs) -> Result<(), Failure> {
     match args.command {
-        DiscoveryCommand::List { watch, client } => {
-            watch::list::<DiscoveryRow>(&client, watch, NOUNS, ENTRIES).await
-        }
+        DiscoveryCommand::List(list) => list.show::<DiscoveryRow>(NOUNS, ENTRIES).await,
         DiscoveryCommand::Show { entry, watch, client } => {
             let server = Client::new(&client);
             watch::show(&server, watch, Some(NOUNS), async || {

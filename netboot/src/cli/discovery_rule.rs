@@ -16,8 +16,8 @@ use super::diff::{self, Would};
 use super::discovery::label;
 use super::machine::DryArg;
 use super::print::{self, Column, Listed, col};
-use super::table::{plain, table, text};
-use super::watch::{self, WatchArg};
+use super::table::{or_dash, plain, table, text};
+use super::watch::ListArgs;
 use super::{ClientArgs, Failure, change};
 use crate::api::{Expect, RuleRow, RuleTest};
 
@@ -59,12 +59,7 @@ pub(super) enum RuleCommand {
     },
     /// List rules, the strongest first
     #[command(alias = "ls")]
-    List {
-        #[command(flatten)]
-        watch: WatchArg,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(ListArgs),
     /// Show one rule
     Show {
         /// Name
@@ -110,12 +105,7 @@ pub(super) enum ExpectCommand {
     },
     /// List machines that are to come
     #[command(alias = "ls")]
-    List {
-        #[command(flatten)]
-        watch: WatchArg,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(ListArgs),
     /// Expect a machine no longer
     #[command(alias = "rm")]
     Remove {
@@ -183,9 +173,7 @@ pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
             };
             change::post::<RuleRow>(&client, dry, (RULES, &rule.name), &rule).await
         }
-        RuleCommand::List { watch, client } => {
-            watch::list::<RuleRow>(&client, watch, "discovery-rule", RULES).await
-        }
+        RuleCommand::List(list) => list.show::<RuleRow>("discovery-rule", RULES).await,
         RuleCommand::Show { name, client } => {
             let row: RuleRow = Client::new(&client).get(&path(&name)).await?;
             print::list(&client, &[row])
@@ -262,10 +250,6 @@ impl Listed for Expected {
     }
 }
 
-fn or_dash<T: ToString>(value: Option<&T>) -> String {
-    value.map_or_else(|| "-".to_owned(), ToString::to_string)
-}
-
 fn labels(labels: &BTreeMap<String, String>) -> String {
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
 }
@@ -286,9 +270,7 @@ pub(super) async fn expect(command: ExpectCommand) -> Result<(), Failure> {
             let rows: Vec<Expected> = server.post(EXPECTED, body).await?;
             print::list(&client, &rows)
         }
-        ExpectCommand::List { watch, client } => {
-            watch::list::<Expected>(&client, watch, "expected", EXPECTED).await
-        }
+        ExpectCommand::List(list) => list.show::<Expected>("expected", EXPECTED).await,
         ExpectCommand::Remove { name, sure, dry, client } => {
             let at = format!("{EXPECTED}/{}", path_part(&name));
             change::remove(&client, (sure, dry), (&at, &name), async |_| {

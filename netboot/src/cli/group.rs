@@ -12,7 +12,7 @@ use super::machine::DryArg;
 use super::machine_show::settings;
 use super::print::{self, Column, How, Listed, col, more};
 use super::settings_args::SettingsArgs;
-use super::watch::{self, WatchArg};
+use super::watch::ListArgs;
 use super::{ClientArgs, Failure};
 use crate::api::GroupRow;
 
@@ -44,12 +44,7 @@ enum GroupCommand {
     },
     /// List groups, the strongest first
     #[command(alias = "ls")]
-    List {
-        #[command(flatten)]
-        watch: WatchArg,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(ListArgs),
     /// Show one group
     Show {
         /// Name
@@ -102,9 +97,7 @@ pub(super) async fn run(args: GroupArgs) -> Result<(), Failure> {
             let group = Group { name, selector, priority, settings };
             change::post::<GroupRow>(&client, dry, (GROUPS, &group.name), &group).await
         }
-        GroupCommand::List { watch, client } => {
-            watch::list::<GroupRow>(&client, watch, "group,machine", GROUPS).await
-        }
+        GroupCommand::List(list) => list.show::<GroupRow>("group,machine", GROUPS).await,
         GroupCommand::Show { name, client } => {
             let row: GroupRow = Client::new(&client).get(&path(&name)).await?;
             let how = How::of(&client);

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::machine::path;
 use super::machine_state::states;
 use super::print::{Column, Listed, col, more};
-use super::table::{plain, size, table, text};
+use super::table::{or_dash, plain, size, table, text};
 use super::{Failure, facts};
 use crate::api::MachineSettings;
 use crate::explain::{Explanation, Step};
@@ -34,10 +34,6 @@ impl Listed for Machine {
     fn name(&self) -> String {
         self.spec.name.clone()
     }
-}
-
-fn or_dash<T: ToString>(value: Option<&T>) -> String {
-    value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
 fn macs(machine: &Machine) -> String {

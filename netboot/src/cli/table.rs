@@ -33,6 +33,16 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !hidden(*c)).collect()
 }
 
+/// Writes what there may be, or a dash.
+pub(super) fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+/// Writes what bounds something, or that nothing does.
+pub(super) fn or_all<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "all".to_owned(), ToString::to_string)
+}
+
 /// Writes a length as people read it: `3.4 MB`.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];

@@ -8,10 +8,11 @@ use super::client::{Client, path_part};
 use super::confirm::Sure;
 use super::machine::DryArg;
 use super::print::{self, Column, Listed, col};
-use super::table::{moment, plain};
-use super::watch::{self, WatchArg};
+use super::table::{moment, or_all, plain};
+use super::watch::ListArgs;
 use super::{ClientArgs, Failure, change};
 use crate::api::{CreatedToken, NewToken, Scope, TokenRow};
+use crate::settings::parse_seconds;
 
 const TOKENS: &str = "/api/v1/tokens";
 
@@ -31,12 +32,7 @@ enum TokenCommand {
     Create(CreateArgs),
     /// List tokens, and when they were used last
     #[command(alias = "ls")]
-    List {
-        #[command(flatten)]
-        watch: WatchArg,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(ListArgs),
     /// Let a token be good for nothing, from now on
     #[command(alias = "rm")]
     Revoke {
@@ -74,18 +70,11 @@ fn lifetime(text: &str) -> Result<u64, String> {
     if text == "never" {
         return Ok(0);
     }
-    let wrong = || format!("`{text}` is not a time; write it as 30m, 12h or 30d, or `never`");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor: u64 = match text.get(digits.len()..) {
-        Some("s") => 1,
-        Some("m") => 60,
-        Some("h") => 3600,
-        Some("d") => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let time = number.checked_mul(factor).filter(|time| (1..=LONGEST).contains(time));
-    time.ok_or_else(|| format!("`{text}` is not between 1s and 3650d"))
+    match parse_seconds(text) {
+        Some(time) if (1..=LONGEST).contains(&time) => Ok(time),
+        Some(_) => Err(format!("`{text}` is not between 1s and 3650d")),
+        None => Err(format!("`{text}` is not a time; write it as 30m, 12h or 30d, or `never`")),
+    }
 }
 
 pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
@@ -106,9 +95,7 @@ pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
             // Also with `-o name`: it would be lost.
             print::one(&client, &made.token, &made, || made.token.clone())
         }
-        TokenCommand::List { watch, client } => {
-            watch::list::<TokenRow>(&client, watch, "token", TOKENS).await
-        }
+        TokenCommand::List(list) => list.show::<TokenRow>("token", TOKENS).await,
         TokenCommand::Revoke { name, sure, dry, client } => {
             let path = format!("{TOKENS}/{}", path_part(&name));
             change::remove(&client, (sure, dry), (&path, &name), async |_| {
@@ -128,9 +115,7 @@ impl Listed for TokenRow {
                 let session = it.user.as_ref().map(|user| format!("session of {user}"));
                 session.unwrap_or_else(|| scopes.join(","))
             }),
-            col("machines", |it| {
-                it.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string)
-            }),
+            col("machines", |it| or_all(it.selector.as_ref())),
             col("expires", |it| it.expires.map_or_else(|| "never".to_owned(), moment)),
             col("last used", |it| it.last_used.map_or_else(|| "-".to_owned(), moment)),
             col("made by", |it| it.created_by.clone()),

@@ -12,8 +12,8 @@ use super::client::{Client, path_part};
 use super::confirm::Sure;
 use super::machine::DryArg;
 use super::print::{Column, Listed, col};
-use super::table::plain;
-use super::watch::{self, WatchArg};
+use super::table::{or_all, plain};
+use super::watch::ListArgs;
 use super::{ClientArgs, Failure, change};
 use crate::api::{NewPassword, NewUser, Scope, UserRow};
 
@@ -35,12 +35,7 @@ enum UserCommand {
     Add(AddArgs),
     /// List users
     #[command(alias = "ls")]
-    List {
-        #[command(flatten)]
-        watch: WatchArg,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(ListArgs),
     /// Give a user another password; who is logged in as that user is no more
     Passwd {
         /// Name
@@ -126,9 +121,7 @@ pub(super) async fn run(args: UserArgs) -> Result<(), Failure> {
             let new = NewUser { name, password: password.read()?, scopes: scope, selector };
             change::post::<UserRow>(&client, dry, (USERS, &new.name), &new).await
         }
-        UserCommand::List { watch, client } => {
-            watch::list::<UserRow>(&client, watch, "user", USERS).await
-        }
+        UserCommand::List(list) => list.show::<UserRow>("user", USERS).await,
         UserCommand::Passwd { name, password, dry, client } => {
             let path = format!("{USERS}/{}/password", path_part(&name));
             let body = serde_json::to_vec(&NewPassword { password: password.read()? })?;
@@ -155,9 +148,7 @@ impl Listed for UserRow {
             col("scopes", |it| {
                 it.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
             }),
-            col("machines", |it| {
-                it.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string)
-            }),
+            col("machines", |it| or_all(it.selector.as_ref())),
         ]
     }
 

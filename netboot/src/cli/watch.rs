@@ -27,19 +27,29 @@ pub(super) struct WatchArg {
     pub(super) watch: bool,
 }
 
-/// Shows a list that the server has under a path, and again whenever something happens to these nouns.
-pub(super) async fn list<T: Listed + DeserializeOwned>(
-    client: &ClientArgs,
+/// How to show a list of which there is no more to say.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
     watch: WatchArg,
-    nouns: &str,
-    path: &str,
-) -> Result<(), Failure> {
-    let server = Client::new(client);
-    show(&server, watch, Some(nouns), async || {
-        let rows: Vec<T> = server.get(path).await?;
-        Look::list(How::of(client), &rows)
-    })
-    .await
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl ListArgs {
+    /// Shows a list that the server has under a path, and again whenever something happens to these nouns.
+    pub(super) async fn show<T: Listed + DeserializeOwned>(
+        &self,
+        nouns: &str,
+        path: &str,
+    ) -> Result<(), Failure> {
+        let server = Client::new(&self.client);
+        show(&server, self.watch, Some(nouns), async || {
+            let rows: Vec<T> = server.get(path).await?;
+            Look::list(How::of(&self.client), &rows)
+        })
+        .await
+    }
 }
 
 /// What there is to see.

@@ -9,8 +9,8 @@ use super::client::{Client, path_part};
 use super::confirm::Sure;
 use super::machine::DryArg;
 use super::print::{self, Column, Listed, col, more};
-use super::table::{moment, plain};
-use super::watch::{self, WatchArg};
+use super::table::{moment, or_all, or_dash, plain};
+use super::watch::ListArgs;
 use super::{ClientArgs, Failure, change};
 use crate::api::{CreatedWebhook, NewWebhook, WebhookRow};
 use crate::webhook::Delivery;
@@ -45,12 +45,7 @@ enum WebhookCommand {
     },
     /// List webhooks, and whether messages arrive
     #[command(alias = "ls")]
-    List {
-        #[command(flatten)]
-        watch: WatchArg,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(ListArgs),
     /// Show one webhook
     Show {
         /// Name
@@ -104,9 +99,7 @@ pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
             }
             print::one(&client, &made.secret, &made, || made.secret.clone())
         }
-        WebhookCommand::List { watch, client } => {
-            watch::list::<WebhookRow>(&client, watch, "webhook", WEBHOOKS).await
-        }
+        WebhookCommand::List(list) => list.show::<WebhookRow>("webhook", WEBHOOKS).await,
         WebhookCommand::Show { name, client } => {
             let row: WebhookRow = Client::new(&client).get(&path(&name, "")).await?;
             print::list(&client, &[row])
@@ -143,9 +136,7 @@ impl Listed for WebhookRow {
                 [] => "all".to_owned(),
                 some => some.join(","),
             }),
-            col("machines", |it| {
-                it.selector.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string)
-            }),
+            col("machines", |it| or_all(it.selector.as_ref())),
             col("state", |it| match (&it.disabled, it.failing_since) {
                 (Some(why), _) => format!("disabled: {why}"),
                 (None, Some(since)) => format!("failing since {}", moment(since)),
@@ -167,7 +158,7 @@ impl Listed for Delivery {
             col("at", |it: &Self| moment(it.at)),
             col("event", |it| it.event.clone()),
             col("took", |it| format!("{} ms", it.millis)),
-            col("answer", |it| it.status.map_or_else(|| "-".to_owned(), |it| it.to_string())),
+            col("answer", |it| or_dash(it.status.as_ref())),
             col("error", |it| it.error.clone().unwrap_or_default()),
         ]
     }

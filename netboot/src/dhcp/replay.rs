@@ -87,6 +87,25 @@ pub(super) struct World {
     pub(super) endpoints: Endpoints,
 }
 
+/// What is known: these machines, and an image that they may boot.
+pub(super) fn snapshot(machines: Vec<Arc<Machine>>) -> Snapshot {
+    let artifact = |name: &str| Artifact {
+        name: name.to_owned(),
+        digest: Digest::from_bytes([7; 32]),
+        size: 1,
+    };
+    let version = Arc::new(ImageVersion {
+        version: Digest::from_bytes([9; 32]),
+        kernel: artifact("kernel"),
+        efi_stub: true,
+        segments: vec![artifact("init")],
+        cmdline: String::new(),
+    });
+    let versions = Arch::ALL.map(|arch| (arch, Arc::clone(&version)));
+    let images = BTreeMap::from([("demo".parse().unwrap(), BTreeMap::from(versions))]);
+    Snapshot::new(machines, images, UnknownMachines::Ignore)
+}
+
 impl World {
     pub(super) fn new() -> Self {
         let address = Ipv4Addr::new(10, 77, 0, 1);
@@ -103,21 +122,6 @@ impl World {
                 },
             })
         };
-        let artifact = |name: &str| Artifact {
-            name: name.to_owned(),
-            digest: Digest::from_bytes([7; 32]),
-            size: 1,
-        };
-        let version = Arc::new(ImageVersion {
-            version: Digest::from_bytes([9; 32]),
-            kernel: artifact("kernel"),
-            efi_stub: true,
-            segments: vec![artifact("init")],
-            cmdline: String::new(),
-        });
-        let versions = Arch::ALL.map(|arch| (arch, Arc::clone(&version)));
-        let images = BTreeMap::from([("demo".parse().unwrap(), BTreeMap::from(versions))]);
-        let machines = machines.map(machine).to_vec();
         Self {
             subnet: Subnet {
                 network: "10.77.0.0/24".parse().unwrap(),
@@ -132,7 +136,7 @@ impl World {
                 lease_time: Duration::from_secs(3600),
                 rules: Rules::default(),
             },
-            snapshot: Snapshot::new(machines, images, UnknownMachines::Ignore),
+            snapshot: snapshot(machines.map(machine).to_vec()),
             leases: LeaseTable::default(),
             endpoints: Endpoints::new(address, 8080),
         }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{HttpsSettings, OwnCertificate, Problems};
+use super::https::{certificate, dns_names};
+use super::{HttpsSettings, Problems};
 
 /// The control plane on the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,23 +28,8 @@ pub(super) struct WireApi {
 
 impl WireApi {
     pub(super) fn check(self, problems: &mut Problems) -> ApiSettings {
-        let span = self.certificate.as_ref().map(Spanned::span);
-        let own = match (self.certificate.map(Spanned::into_inner), self.key) {
-            (Some(certificate), Some(key)) => Some(OwnCertificate { certificate, key }),
-            (None, None) => None,
-            _ => {
-                let message = "certificate and key go together; give both or neither".to_owned();
-                problems.push((span, message));
-                None
-            }
-        };
-        for name in &self.names {
-            if rustls::pki_types::DnsName::try_from(name.get_ref().as_str()).is_err() {
-                let message = format!("`{}` is not a DNS name", name.get_ref());
-                problems.push((Some(name.span()), message));
-            }
-        }
-        let names = self.names.into_iter().map(Spanned::into_inner).collect();
+        let own = certificate(self.certificate, self.key, problems);
+        let names = dns_names(self.names, problems);
         let tls = |address: SocketAddr| HttpsSettings {
             port: address.port(),
             urls: None,

@@ -57,22 +57,8 @@ enum WireUrls {
 impl WireHttps {
     /// Returns nothing without a port.
     pub(super) fn check(self, problems: &mut Problems) -> Option<HttpsSettings> {
-        let span = self.certificate.as_ref().map(Spanned::span);
-        let own = match (self.certificate.map(Spanned::into_inner), self.key) {
-            (Some(certificate), Some(key)) => Some(OwnCertificate { certificate, key }),
-            (None, None) => None,
-            _ => {
-                let message = "certificate and key go together; give both or neither".to_owned();
-                problems.push((span, message));
-                None
-            }
-        };
-        for name in &self.names {
-            if rustls::pki_types::DnsName::try_from(name.get_ref().as_str()).is_err() {
-                let message = format!("`{}` is not a DNS name", name.get_ref());
-                problems.push((Some(name.span()), message));
-            }
-        }
+        let own = certificate(self.certificate, self.key, problems);
+        let names = dns_names(self.names, problems);
         Some(HttpsSettings {
             port: self.port?,
             urls: match self.urls {
@@ -82,9 +68,38 @@ impl WireHttps {
             },
             own,
             client_certificates: self.client_certificates,
-            names: self.names.into_iter().map(Spanned::into_inner).collect(),
+            names,
         })
     }
+}
+
+/// Takes a certificate that somebody else has made, which is of no use without its key.
+pub(super) fn certificate(
+    certificate: Option<Spanned<PathBuf>>,
+    key: Option<PathBuf>,
+    problems: &mut Problems,
+) -> Option<OwnCertificate> {
+    let span = certificate.as_ref().map(Spanned::span);
+    match (certificate.map(Spanned::into_inner), key) {
+        (Some(certificate), Some(key)) => Some(OwnCertificate { certificate, key }),
+        (None, None) => None,
+        _ => {
+            let message = "certificate and key go together; give both or neither".to_owned();
+            problems.push((span, message));
+            None
+        }
+    }
+}
+
+/// Takes names of this server, which are names of DNS.
+pub(super) fn dns_names(names: Vec<Spanned<String>>, problems: &mut Problems) -> Vec<String> {
+    for name in &names {
+        if rustls::pki_types::DnsName::try_from(name.get_ref().as_str()).is_err() {
+            let message = format!("`{}` is not a DNS name", name.get_ref());
+            problems.push((Some(name.span()), message));
+        }
+    }
+    names.into_iter().map(Spanned::into_inner).collect()
 }
 
 #[cfg(test)]

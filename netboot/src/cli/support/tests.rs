@@ -1,5 +1,6 @@
 //! Secrets that are put in everywhere do not come out.
 
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 

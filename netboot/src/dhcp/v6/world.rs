@@ -1,21 +1,19 @@
 //! A subnet like the one of the recordings, with three machines, for the tests of this folder.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_inventory::{
-    Artifact, Duid, ImageVersion, Machine, MachineId, NewMachine, Snapshot, UnknownMachines,
-};
+use kiln_inventory::{Duid, Machine, MachineId, NewMachine, Snapshot};
 use kiln_ipxe::Endpoints;
-use kiln_types::{Arch, Digest, Mac};
+use kiln_types::Mac;
 
 use super::engine::{Outcome, View, respond};
 use super::subnet::{Mode, Subnet};
 use super::table::LeaseTable;
 use super::wire::Request;
 use crate::dhcp::Timestamp;
+use crate::dhcp::replay::snapshot;
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -46,20 +44,6 @@ impl World {
                 },
             })
         };
-        let artifact = |name: &str| Artifact {
-            name: name.to_owned(),
-            digest: Digest::from_bytes([7; 32]),
-            size: 1,
-        };
-        let version = Arc::new(ImageVersion {
-            version: Digest::from_bytes([9; 32]),
-            kernel: artifact("kernel"),
-            efi_stub: true,
-            segments: vec![artifact("init")],
-            cmdline: String::new(),
-        });
-        let versions = Arch::ALL.map(|arch| (arch, Arc::clone(&version)));
-        let images = BTreeMap::from([("demo".parse().unwrap(), BTreeMap::from(versions))]);
         let machines = [(2, "ovmf", Some(0x200)), (3, "aavmf", None)].map(machine).to_vec();
         let own = address(1);
         Self {
@@ -76,7 +60,7 @@ impl World {
                 preference: 255,
                 rapid_commit: false,
             },
-            snapshot: Snapshot::new(machines, images, UnknownMachines::Ignore),
+            snapshot: snapshot(machines),
             leases: LeaseTable::default(),
             endpoints: Endpoints::new(own, 8080),
             server: Duid::new(&[0, 4, 0xaa, 0xbb]).unwrap(),
