@@ -372,12 +372,10 @@ impl View {
                 _ = ticks.tick() => {}
             }
             let now = stamp();
-            if now != last {
-                if trouble.note(self.refresh().await).is_some() {
-                    let images = self.snapshot.load().images.len();
-                    tracing::info!(images, "images changed");
-                    last = now;
-                }
+            if now != last && trouble.note(self.refresh().await).is_some() {
+                let images = self.snapshot.load().images.len();
+                tracing::info!(images, "images changed");
+                last = now;
             }
             if self.untidy.swap(false, Ordering::Relaxed) {
                 let _ = tokio::task::spawn_blocking(crate::sys::give_free_memory_back).await;

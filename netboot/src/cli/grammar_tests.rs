@@ -128,7 +128,7 @@ fn what_changes_something_can_say_what_it_would_do() {
     let verbs = verbs();
     let known = |words: &str| {
         let ends = |it: &&str| words == *it || words.ends_with(&format!(" {it}"));
-        READS.iter().any(|it| ends(&it)) || NO_DRY_RUN.iter().any(|(it, _)| words == *it)
+        READS.iter().any(ends) || NO_DRY_RUN.iter().any(|(it, _)| words == *it)
     };
     for (words, options) in &verbs {
         let dry = options.iter().any(|option| option == "dry-run");
