@@ -191,6 +191,7 @@ fn lease6(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::lease6;
     use super::super::{FOR_EVER, Source, read};
 
     fn one(text: &str) -> super::super::Imported {
@@ -245,17 +246,17 @@ mod tests {
              1700000001 16777216 fd00::5 n5 00:03:00:01:52:54:00:00:00:05\n\
              0 4294967295 fd00::6 * 00:04:aa:bb\n1700000003 T7 fd00::7 * 00:04:aa:bb\n1700000004 8 fd00::8 * *\n",
         );
-        let seen: Vec<_> = all
-            .leases6
-            .iter()
-            .map(|it| (it.address.to_string(), it.duid.to_string(), it.iaid, it.expires))
-            .collect();
         let expected = [
-            ("fd00::5".to_owned(), "00030001525400000005".to_owned(), 0x0100_0000, 1_700_000_001),
-            ("fd00::6".to_owned(), "0004aabb".to_owned(), u32::MAX, FOR_EVER),
+            lease6(
+                "fd00::5",
+                "00030001525400000005",
+                0x0100_0000,
+                "52:54:00:00:00:05",
+                1_700_000_001,
+            ),
+            lease6("fd00::6", "0004aabb", u32::MAX, "", FOR_EVER),
         ];
-        assert_eq!((all.leases.len(), seen), (1, expected.into()));
-        assert_eq!(all.leases6[0].mac, "52:54:00:00:00:05".parse().ok());
+        assert_eq!((all.leases.len(), all.leases6), (1, expected.into()));
         let notes: Vec<_> = all.notes.iter().map(ToString::to_string).collect();
         assert!(
             notes.len() == 2 && notes[0].starts_with("line 5: fd00::7 is left out"),

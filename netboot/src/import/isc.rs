@@ -381,6 +381,7 @@ impl Words<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::lease6;
     use super::super::{FOR_EVER, Imported, Source, read};
 
     fn one(text: &str) -> Imported {
@@ -451,17 +452,17 @@ mod tests {
             ia-ta "\001\000\000\002\000\004\252\273" { iaaddr fd00::9 { binding state active; ends never; } }
             ia-pd "\001\000\000\002\000\004\252\273" { iaprefix fd01::/64 { binding state active; ends never; } }
         "#);
-        let seen: Vec<_> = all
-            .leases6
-            .iter()
-            .map(|it| (it.address.to_string(), it.duid.to_string(), it.iaid, it.expires))
-            .collect();
         let expected = [
-            ("fd00::5".to_owned(), "00030001525400000005".to_owned(), 0x0200_0001, 1_795_273_800),
-            ("fd00::7".to_owned(), "0004ff61".to_owned(), 0x5c22, FOR_EVER),
+            lease6(
+                "fd00::5",
+                "00030001525400000005",
+                0x0200_0001,
+                "52:54:00:00:00:05",
+                1_795_273_800,
+            ),
+            lease6("fd00::7", "0004ff61", 0x5c22, "", FOR_EVER),
         ];
-        assert_eq!(seen, expected);
-        assert_eq!(all.leases6[0].mac, "52:54:00:00:00:05".parse().ok());
+        assert_eq!(all.leases6, expected);
         let big = one(r#"authoring-byte-order big-endian;
             ia-na "\001\000\000\002\000\004\252" { iaaddr fd00::5 { binding state active; ends never; } }"#);
         assert_eq!(big.leases6[0].iaid, 0x0100_0002);

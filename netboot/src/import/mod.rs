@@ -199,6 +199,13 @@ fn short(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A lease of IPv6. An empty hardware address is one that is not known.
+    pub(super) fn lease6(address: &str, duid: &str, iaid: u32, mac: &str, expires: i64) -> Lease6 {
+        let (address, duid) = (address.parse().unwrap(), duid.parse().unwrap());
+        let mac = (!mac.is_empty()).then(|| mac.parse().unwrap());
+        Lease6 { address, duid, iaid, mac, expires }
+    }
+
     #[test]
     fn bytes_are_read_in_the_forms_that_servers_write() {
         for text in ["01:02:ab", "1:2:ab", "01-02-AB", "0102ab"] {
