@@ -1,6 +1,7 @@
 //! Leases: list, show, release.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Lease, Lease6, Machine};
+use kiln_inventory::{Lease, Lease6, NewMachine, Snapshot};
+use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
@@ -19,7 +21,7 @@ use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::{Control, Fault};
 use crate::boots::now_ms;
-use crate::settings::{Dhcp6Mode, DhcpMode};
+use crate::settings::{Dhcp6Mode, DhcpMode, Subnet6Settings, SubnetSettings};
 
 /// A lease, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -114,23 +116,14 @@ async fn take_over(
 ) -> Result<Json<TakenLeases>, Fault> {
     may_take_over(&caller)?;
     let snapshot = control.view.snapshot();
-    let reserved: HashMap<Ipv4Addr, &Machine> = snapshot
-        .machines()
-        .iter()
-        .filter_map(|machine| Some((machine.spec.address?, &**machine)))
-        .collect();
+    let reserved = reservations(&snapshot, |machine| machine.address);
+    let gives = |subnet: &SubnetSettings, address: &Ipv4Addr| {
+        let in_pool = subnet.pool.iter().any(|pool| pool.contains(address));
+        subnet.dhcp == DhcpMode::Server && in_pool
+    };
     let refuses = |lease: &Lease| {
-        let address = lease.address;
-        if let Some(machine) = reserved.get(&address)
-            && !machine.spec.macs.contains(&lease.mac)
-        {
-            return Some(format!("the address is reserved for machine `{}`", machine.spec.name));
-        }
-        let given = control.endpoints.iter().any(|(subnet, _)| {
-            subnet.dhcp == DhcpMode::Server
-                && subnet.pool.iter().any(|pool| pool.contains(&address))
-        });
-        (!given).then(|| "no pool of this server has the address".to_owned())
+        let given = control.endpoints.iter().any(|(subnet, _)| gives(subnet, &lease.address));
+        refusal(reserved.get(&lease.address), Some(lease.mac), given)
     };
     let all = leases.len();
     let skipped = control.leases.take_over(leases, dry.dry_run, refuses).ok_or_else(full)?;
@@ -146,27 +139,38 @@ async fn take_over6(
 ) -> Result<Json<TakenLeases>, Fault> {
     may_take_over(&caller)?;
     let snapshot = control.view.snapshot();
-    let reserved: HashMap<Ipv6Addr, &Machine> = snapshot
-        .machines()
-        .iter()
-        .filter_map(|machine| Some((machine.spec.address6?, &**machine)))
-        .collect();
+    let reserved = reservations(&snapshot, |machine| machine.address6);
+    let gives = |subnet: &Subnet6Settings, address: &Ipv6Addr| {
+        let in_pool = subnet.pool.iter().any(|pool| pool.contains(address));
+        subnet.dhcp == Dhcp6Mode::Stateful && in_pool
+    };
     let refuses = |lease: &Lease6| {
-        let address = lease.address;
-        if let Some(machine) = reserved.get(&address)
-            && !lease.mac.is_some_and(|mac| machine.spec.macs.contains(&mac))
-        {
-            return Some(format!("the address is reserved for machine `{}`", machine.spec.name));
-        }
-        let given = control.endpoints6.iter().any(|(subnet, _)| {
-            subnet.dhcp == Dhcp6Mode::Stateful
-                && subnet.pool.iter().any(|pool| pool.contains(&address))
-        });
-        (!given).then(|| "no pool of this server has the address".to_owned())
+        let given = control.endpoints6.iter().any(|(subnet, _)| gives(subnet, &lease.address));
+        refusal(reserved.get(&lease.address), lease.mac, given)
     };
     let all = leases.len();
     let skipped = control.leases6.take_over(leases, dry.dry_run, refuses).ok_or_else(full)?;
     Ok(Json(taken(&caller, dry, all, skipped)))
+}
+
+/// Returns the machine that each reserved address is for.
+fn reservations<A: Eq + Hash>(
+    snapshot: &Snapshot,
+    address: impl Fn(&NewMachine) -> Option<A>,
+) -> HashMap<A, &NewMachine> {
+    let machines = snapshot.machines().iter().map(|machine| &machine.spec);
+    machines.filter_map(|machine| Some((address(machine)?, machine))).collect()
+}
+
+/// Says why a lease is not taken over: the machine that its address is reserved for is another one, or none of our pools has
+/// it.
+fn refusal(reserved: Option<&&NewMachine>, mac: Option<Mac>, in_a_pool: bool) -> Option<String> {
+    match reserved {
+        Some(machine) if !mac.is_some_and(|mac| machine.macs.contains(&mac)) => {
+            Some(format!("the address is reserved for machine `{}`", machine.name))
+        }
+        _ => (!in_a_pool).then(|| "no pool of this server has the address".to_owned()),
+    }
 }
 
 fn may_take_over(caller: &Caller) -> Result<(), Fault> {
