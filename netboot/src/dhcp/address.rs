@@ -6,11 +6,9 @@ use kiln_types::Mac;
 
 use super::classify::uuids;
 use super::leases::{LeaseTable, Timestamp};
+use super::pool;
 use super::subnet::Subnet;
 use super::wire::Request;
-
-/// Addresses that are looked at for one that nobody ever had, before one is taken whose lease has ended.
-pub(super) const LOOKS: usize = 512;
 
 /// Returns the machine whose reserved address, name and options a client gets.
 pub(super) fn owner<'a>(request: &Request, snapshot: &'a Snapshot) -> Option<&'a Arc<Machine>> {
@@ -69,27 +67,12 @@ pub(super) fn choose(
     if leases.is_full(subnet.network.address(), now) {
         return None;
     }
-    // What no one ever had comes before what someone may come back for.
-    let mut remembered = None;
-    for (looked, address) in subnet.pool_from(hash(mac)).enumerate() {
-        if looked >= LOOKS && remembered.is_some() {
-            break;
-        }
-        if open(&address) {
-            if leases.at(address).is_none() {
-                return Some(address);
-            }
-            remembered = remembered.or(Some(address));
-        }
-    }
-    remembered
+    let pool = subnet.pool_from(start(mac));
+    pool::find(pool, open, |address| leases.at(address).is_some())
 }
 
-/// FNV-1a: the same on every host and in every version, unlike the hashes of the standard library. Folded, since the low
-/// half alone would lead neighbours to neighbours.
-fn hash(mac: Mac) -> u64 {
-    let hash = mac.octets().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash ^ hash >> 32
+/// Where the search begins for a machine. Folded, since the low half alone would lead neighbours to neighbours.
+fn start(mac: Mac) -> u64 {
+    let place = pool::place(&mac.octets());
+    place ^ place >> 32
 }

@@ -218,6 +218,7 @@ mod tests {
     use super::super::subnet::{Role, Subnet};
     use super::plan::{PLACES, Plan, READY, once_around};
     use super::*;
+    use crate::dhcp::book::Table as _;
 
     const NOW: Timestamp = Timestamp(1000);
 

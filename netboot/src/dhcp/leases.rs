@@ -5,6 +5,7 @@ use std::time::Duration;
 use kiln_inventory::Lease;
 use kiln_types::Mac;
 
+use super::book::Table;
 use super::claims::{Claims, Shares};
 
 /// A moment, in seconds since 1970.
@@ -103,20 +104,6 @@ impl LeaseTable {
         self.claims.as_ref().map(|claims| claims.left)
     }
 
-    /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
-    pub(super) fn set_claims(&mut self, blocks: HashSet<u128>) {
-        let claims = self.claims.get_or_insert_default();
-        claims.blocks = blocks;
-        self.full.clear();
-    }
-
-    /// Notes how long the claims last from now on.
-    pub(super) fn set_left(&mut self, left: Duration) {
-        if let Some(claims) = &mut self.claims {
-            claims.left = left;
-        }
-    }
-
     /// Takes in a lease. An older one of the same hardware address is forgotten, and so is its offer.
     pub fn insert(&mut self, lease: Lease) {
         self.drop_hold(lease.mac);
@@ -189,9 +176,30 @@ impl LeaseTable {
         all
     }
 
-    /// Moves the ends of all leases that ran at a moment, because the clock was set, and returns them: clients count
-    /// their time by clocks of their own. What was offered or declined moves too.
-    pub fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease> {
+    /// Keeps an address from everyone for ten minutes.
+    pub fn quarantine(&mut self, address: Ipv4Addr, now: Timestamp) {
+        self.quarantine.retain(|_, until| *until > now);
+        self.quarantine.insert(address, now.after(QUARANTINE));
+    }
+}
+
+impl Table for LeaseTable {
+    type Lease = Lease;
+    const NAME: &'static str = "leases";
+
+    fn set_claims(&mut self, blocks: HashSet<u128>) {
+        let claims = self.claims.get_or_insert_default();
+        claims.blocks = blocks;
+        self.full.clear();
+    }
+
+    fn set_left(&mut self, left: Duration) {
+        if let Some(claims) = &mut self.claims {
+            claims.left = left;
+        }
+    }
+
+    fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease> {
         let mut moved = Vec::new();
         for lease in self.leases.values_mut().filter(|lease| lease.expires > then.0) {
             lease.expires = lease.expires.saturating_add(seconds);
@@ -202,12 +210,6 @@ impl LeaseTable {
             until.0 = until.0.saturating_add(seconds);
         }
         moved
-    }
-
-    /// Keeps an address from everyone for ten minutes.
-    pub fn quarantine(&mut self, address: Ipv4Addr, now: Timestamp) {
-        self.quarantine.retain(|_, until| *until > now);
-        self.quarantine.insert(address, now.after(QUARANTINE));
     }
 }
 

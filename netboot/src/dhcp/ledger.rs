@@ -1,16 +1,16 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_inventory::{Lease, Pools};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Reply;
-use super::claims::{SharedLedger, Shares, boot_time};
-use super::clock::Clock;
+use super::book::Book;
+use super::claims::{SharedLedger, Shares};
 use super::leases::{LeaseTable, Timestamp};
 use super::subnet::Subnet;
 use super::transport::Transport;
@@ -43,23 +43,15 @@ enum Pending {
 /// was decided. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<Book<LeaseTable>>>,
     queue: mpsc::Sender<Pending>,
-}
-
-#[derive(Debug)]
-struct Book {
-    table: LeaseTable,
-    clock: Clock,
-    /// When the claims of this server end, where it shares its pools: a time since the host was started.
-    until: Option<Duration>,
 }
 
 impl Ledger {
     /// Starts from the leases that were kept. The task writes new ones until the last clone is dropped.
     pub fn start(leases: Vec<Lease>, log: impl LeaseLog) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let book = Book { table: LeaseTable::new(leases), clock: Clock::new(), until: None };
+        let book = Book::new(LeaseTable::new(leases));
         // A thread of its own: what it does is wait for the disk.
         let writer = tokio::task::spawn_blocking(|| write_leases(waiting, log));
         (Self { book: Arc::new(Mutex::new(book)), queue }, writer)
@@ -67,22 +59,14 @@ impl Ledger {
 
     /// Lends the table, for as long as it takes to decide on one packet, with the time.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable, Timestamp) -> T) -> T {
-        // Every change of the table is whole when it is made.
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let Book { table, clock, until } = &mut *book;
-        let (now, set) = clock.read();
-        if let Some(until) = until {
-            table.set_left(until.saturating_sub(boot_time()));
-        }
-        if set != 0 {
-            let moved = table.shift(set, Timestamp(now.0.saturating_sub(set)));
-            let leases = moved.len();
-            info!(seconds = set, leases, "the clock was set; leases end as much later");
-            if self.queue.try_send(Pending::Moved(moved)).is_err() {
-                warn!("the new ends of the leases could not be kept: too many wait for the disk");
-            }
-        }
+        let mut book = self.open();
+        let (table, now) = book.lend(|moved| self.queue.try_send(Pending::Moved(moved)).is_ok());
         work(table, now)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Book<LeaseTable>> {
+        // Every change of the table is whole when it is made.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a lease on its way to disk and the reply after it, and takes it into the table. Call it within
@@ -170,9 +154,7 @@ impl SharedLedger for Ledger {
     }
 
     fn set_claims(&self, blocks: HashSet<u128>, until: Duration) {
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        book.until = Some(until);
-        book.table.set_claims(blocks);
+        self.open().set_claims(blocks, until);
     }
 }
 

@@ -4,8 +4,7 @@ use kiln_inventory::Snapshot;
 
 use super::subnet::{Mode, Subnet};
 use super::table::{Holder, LeaseTable};
-use crate::dhcp::Timestamp;
-use crate::dhcp::address::LOOKS;
+use crate::dhcp::{Timestamp, pool};
 
 /// Chooses the address for an association, or none when all are taken.
 ///
@@ -63,30 +62,14 @@ pub(super) fn choose(
     if leases.is_full(subnet.network, now) {
         return None;
     }
-    // What no one ever had comes before what someone may come back for.
-    let mut remembered = None;
-    for (looked, address) in leases.pool_from(subnet, hash(who)).enumerate() {
-        if looked >= LOOKS && remembered.is_some() {
-            break;
-        }
-        if open(&address) {
-            if leases.at(address).is_none() {
-                return Some(address);
-            }
-            remembered = remembered.or(Some(address));
-        }
-    }
-    remembered
+    let pool = leases.pool_from(subnet, start(who));
+    pool::find(pool, open, |address| leases.at(address).is_some())
 }
 
-/// FNV-1a of the hardware address, or of the name where none is known: the same on every host and in every version.
-fn hash(who: &Holder) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+/// Where the search begins: determined by the hardware address, or by the name where none is known.
+fn start(who: &Holder) -> u64 {
     match who.mac {
-        Some(mac) => mac.octets().iter().fold(0xcbf2_9ce4_8422_2325, step),
-        None => {
-            let bytes = who.duid.as_bytes().iter();
-            bytes.chain(&who.iaid.to_be_bytes()).fold(0xcbf2_9ce4_8422_2325, step)
-        }
+        Some(mac) => pool::place(&mac.octets()),
+        None => pool::place(who.duid.as_bytes().iter().chain(&who.iaid.to_be_bytes())),
     }
 }

@@ -13,6 +13,7 @@ use super::subnet::Mode;
 use super::wire::tests::{ia, message, relayed};
 use super::world::{NOW, World, address, option as of, options, told};
 use crate::dhcp::Timestamp;
+use crate::dhcp::book::Table as _;
 
 /// A client whose name is made of a hardware address that ends so.
 struct Client {

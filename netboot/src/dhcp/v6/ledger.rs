@@ -8,13 +8,12 @@ use kiln_inventory::{Lease6, Pools};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::encode::Reply;
 use super::subnet::Subnet;
 use super::table::LeaseTable;
-use crate::dhcp::claims::boot_time;
-use crate::dhcp::clock::Clock;
+use crate::dhcp::book::Book;
 use crate::dhcp::{BoxError, SharedLedger, Shares, Timestamp};
 
 /// Makes leases of IPv6 durable.
@@ -35,16 +34,13 @@ struct Pending {
 /// The leases of all subnets of IPv6: one table and one writer, as for IPv4. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    book: Arc<Mutex<Book>>,
+    known: Arc<Mutex<Known>>,
     queue: mpsc::Sender<Pending>,
 }
 
 #[derive(Debug)]
-struct Book {
-    table: LeaseTable,
-    clock: Clock,
-    /// When the claims of this server end, where it shares its pools: a time since the host was started.
-    until: Option<Duration>,
+struct Known {
+    book: Book<LeaseTable>,
     /// Whether every lease is known that is on disk.
     whole: bool,
 }
@@ -53,21 +49,21 @@ impl Ledger {
     /// Starts from the leases that were kept. The task writes new ones until the last clone is dropped.
     pub fn start(leases: Vec<Lease6>, log: impl LeaseLog) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let (table, clock) = (LeaseTable::new(leases), Clock::new());
-        let book = Book { table, clock, until: None, whole: true };
-        let book = Arc::new(Mutex::new(book));
-        (Self { book, queue }, tokio::spawn(write_leases(waiting, log)))
+        let known = Known { book: Book::new(LeaseTable::new(leases)), whole: true };
+        let known = Arc::new(Mutex::new(known));
+        (Self { known, queue }, tokio::spawn(write_leases(waiting, log)))
     }
 
     /// Takes in leases that are on disk already, and that were not known at the start. Once: from then on newer ones may be
     /// given.
     pub(crate) fn learn(&self, leases: Vec<Lease6>) {
-        let mut book = self.open();
-        if book.whole {
+        let mut known = self.open();
+        if known.whole {
             return;
         }
-        leases.into_iter().for_each(|lease| book.table.insert(lease));
-        book.whole = true;
+        let (table, _) = known.book.lend(|moved| self.keep(moved));
+        leases.into_iter().for_each(|lease| table.insert(lease));
+        known.whole = true;
     }
 
     /// Says that there are leases that are not known yet: nothing is claimed before they are learned.
@@ -77,26 +73,19 @@ impl Ledger {
 
     /// Lends the table, for as long as it takes to decide on one packet, with the time.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut LeaseTable, Timestamp) -> T) -> T {
-        let mut book = self.open();
-        let Book { table, clock, until, .. } = &mut *book;
-        let (now, set) = clock.read();
-        if let Some(until) = until {
-            table.set_left(until.saturating_sub(boot_time()));
-        }
-        if set != 0 {
-            let moved = table.shift(set, Timestamp(now.0.saturating_sub(set)));
-            let leases = moved.len();
-            info!(seconds = set, leases, "the clock was set; leases of IPv6 end as much later");
-            if self.queue.try_send(Pending { leases: moved, reply: None }).is_err() {
-                warn!("the new ends of the leases could not be kept: too many wait for the disk");
-            }
-        }
+        let mut known = self.open();
+        let (table, now) = known.book.lend(|moved| self.keep(moved));
         work(table, now)
     }
 
-    fn open(&self) -> MutexGuard<'_, Book> {
+    /// Sends leases on their way to disk, without a reply. Returns false when too many wait for it.
+    fn keep(&self, leases: Vec<Lease6>) -> bool {
+        self.queue.try_send(Pending { leases, reply: None }).is_ok()
+    }
+
+    fn open(&self) -> MutexGuard<'_, Known> {
         // Every change of the table is whole when it is made.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the addresses whose leases run.
@@ -174,9 +163,7 @@ impl SharedLedger for Ledger {
     }
 
     fn set_claims(&self, blocks: HashSet<u128>, until: Duration) {
-        let mut book = self.open();
-        book.until = Some(until);
-        book.table.set_claims(blocks);
+        self.open().book.set_claims(blocks, until);
     }
 
     fn is_whole(&self) -> bool {
@@ -311,7 +298,7 @@ mod tests {
         let (runs, ended) = (lease(1, then + 600), lease(2, then - 600));
         let leases = vec![runs.clone(), ended.clone()];
         let (ledger, writer) = Ledger::start(leases, Kept(kept.clone()));
-        ledger.open().clock.is_set(HOUR);
+        ledger.open().book.clock_is_set(HOUR);
         assert_eq!(ledger.used(), [runs.address]);
         ledger.with(|table, _| {
             let moved = table.at(runs.address).unwrap().expires - runs.expires;

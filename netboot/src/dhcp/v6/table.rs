@@ -6,6 +6,7 @@ use kiln_inventory::{Duid, Lease6};
 use kiln_types::Mac;
 
 use super::subnet::Subnet;
+use crate::dhcp::book::Table;
 use crate::dhcp::claims::{Claims, addresses};
 use crate::dhcp::{Shares, Timestamp};
 
@@ -144,19 +145,6 @@ impl LeaseTable {
         Box::new(all.filter(|address| subnet.pool_has(*address)))
     }
 
-    /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
-    pub(super) fn set_claims(&mut self, blocks: HashSet<u128>) {
-        self.claims.get_or_insert_default().blocks = blocks;
-        self.full.clear();
-    }
-
-    /// Notes how long the claims last from now on.
-    pub(super) fn set_left(&mut self, left: Duration) {
-        if let Some(claims) = &mut self.claims {
-            claims.left = left;
-        }
-    }
-
     /// Returns the addresses whose leases run.
     pub(super) fn used(&self, now: Timestamp) -> Vec<Ipv6Addr> {
         let runs = |lease: &&Lease6| lease.expires > now.0;
@@ -218,9 +206,30 @@ impl LeaseTable {
         self.full.get(&network) == Some(&now)
     }
 
-    /// Moves the ends of all leases that ran at a moment, because the clock was set, and returns them: clients count
-    /// their time by clocks of their own. What was offered or declined moves too.
-    pub fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease6> {
+    /// Keeps an address from everyone for ten minutes.
+    pub fn quarantine(&mut self, address: Ipv6Addr, now: Timestamp) {
+        self.holds.remove(&address);
+        self.quarantine.retain(|_, until| *until > now);
+        self.quarantine.insert(address, now.after(QUARANTINE));
+    }
+}
+
+impl Table for LeaseTable {
+    type Lease = Lease6;
+    const NAME: &'static str = "leases of IPv6";
+
+    fn set_claims(&mut self, blocks: HashSet<u128>) {
+        self.claims.get_or_insert_default().blocks = blocks;
+        self.full.clear();
+    }
+
+    fn set_left(&mut self, left: Duration) {
+        if let Some(claims) = &mut self.claims {
+            claims.left = left;
+        }
+    }
+
+    fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease6> {
         let mut moved = Vec::new();
         for lease in self.leases.values_mut().filter(|lease| lease.expires > then.0) {
             lease.expires = lease.expires.saturating_add(seconds);
@@ -231,13 +240,6 @@ impl LeaseTable {
             until.0 = until.0.saturating_add(seconds);
         }
         moved
-    }
-
-    /// Keeps an address from everyone for ten minutes.
-    pub fn quarantine(&mut self, address: Ipv6Addr, now: Timestamp) {
-        self.holds.remove(&address);
-        self.quarantine.retain(|_, until| *until > now);
-        self.quarantine.insert(address, now.after(QUARANTINE));
     }
 }
 
