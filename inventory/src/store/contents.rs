@@ -1,6 +1,6 @@
 //! Reads everything that machines are described by, as it is at one moment.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use sqlx::FromRow;
 use tokio::task::JoinHandle;
@@ -14,6 +14,9 @@ use crate::{Group, Labels, Machine, MachineId, NewMachine};
 
 /// Machines of one answer of the database. A row for each would cost more than all that is in it.
 const PART: i64 = 1000;
+
+/// Parts that are taken apart at once, at most: it bounds the memory that they take.
+const AHEAD: usize = 4;
 
 /// What machines are described by, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,40 +52,28 @@ struct Part {
     rows: Option<String>,
 }
 
-/// Reads every machine, oldest first. While the database makes up a part, the one before it is taken apart elsewhere.
+/// Reads every machine, oldest first. While the database makes up a part, those before it are taken apart elsewhere.
 pub(super) async fn machines(tx: &mut Tx) -> Result<Vec<Machine>, StoreError> {
+    let mut parts: VecDeque<JoinHandle<serde_json::Result<Vec<Machine>>>> = VecDeque::new();
     let mut all: Vec<Machine> = Vec::new();
-    let mut labels = HashSet::new();
     let mut after = i64::MIN;
-    let mut read: Option<JoinHandle<serde_json::Result<Vec<Machine>>>> = None;
-    loop {
-        let part: Part = query(match tx {
-            Tx::Sqlite(_) => {
-                "SELECT MAX(id) AS last, '[' || group_concat('[' || id || ',' || revision || ',' || spec || ']') \
-                 || ']' AS rows FROM (SELECT id, revision, spec FROM machines WHERE id > $1 ORDER BY id LIMIT $2)"
-            }
-            Tx::Postgres(_) => {
-                "SELECT MAX(id) AS last, '[' || string_agg('[' || id || ',' || revision || ',' || spec || ']', ',') \
-                 || ']' AS rows FROM (SELECT id, revision, spec FROM machines WHERE id > $1 ORDER BY id LIMIT $2) part"
-            }
-        })
-        .bind(after)
-        .bind(PART)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(StoreError::reading(MACHINES))?;
-        if let Some(before) = read.take() {
-            match before.await {
-                Ok(Ok(machines)) => {
-                    all.extend(machines.into_iter().map(|machine| shared(machine, &mut labels)));
+    let mut is_last = false;
+    while !is_last || !parts.is_empty() {
+        if !is_last && parts.len() < AHEAD {
+            match read_part(tx, after).await? {
+                Part { last: Some(last), rows: Some(rows) } => {
+                    after = last;
+                    parts.push_back(tokio::task::spawn_blocking(move || parse(&rows)));
                 }
+                _ => is_last = true,
+            }
+        } else if let Some(part) = parts.pop_front() {
+            match part.await {
+                Ok(Ok(machines)) => all.extend(machines),
                 // It is found where it is.
                 _ => return one_by_one(tx).await,
             }
         }
-        let (Some(last), Some(rows)) = (part.last, part.rows) else { break };
-        after = last;
-        read = Some(tokio::task::spawn_blocking(move || parse(&rows)));
     }
     if !all.is_sorted_by_key(|machine| machine.id) {
         all.sort_by_key(|machine| machine.id);
@@ -90,20 +81,32 @@ pub(super) async fn machines(tx: &mut Tx) -> Result<Vec<Machine>, StoreError> {
     Ok(all)
 }
 
-/// Gives a machine the labels of another one that has the same.
-fn shared(mut machine: Machine, known: &mut HashSet<Labels>) -> Machine {
-    match known.get(&machine.spec.labels) {
-        Some(labels) => machine.spec.labels = labels.clone(),
-        None => {
-            known.insert(machine.spec.labels.clone());
+async fn read_part(tx: &mut Tx, after: i64) -> Result<Part, StoreError> {
+    let part = query(match tx {
+        Tx::Sqlite(_) => {
+            "SELECT MAX(id) AS last, '[' || group_concat('[' || id || ',' || revision || ',' || spec || ']') \
+             || ']' AS rows FROM (SELECT id, revision, spec FROM machines WHERE id > $1 ORDER BY id LIMIT $2)"
         }
-    }
-    machine
+        Tx::Postgres(_) => {
+            "SELECT MAX(id) AS last, '[' || string_agg('[' || id || ',' || revision || ',' || spec || ']', ',') \
+             || ']' AS rows FROM (SELECT id, revision, spec FROM machines WHERE id > $1 ORDER BY id LIMIT $2) part"
+        }
+    });
+    part.bind(after).bind(PART).fetch_one(tx).await.map_err(StoreError::reading(MACHINES))
 }
 
+/// Takes a part apart. Machines of it that have the same labels share them.
 fn parse(rows: &str) -> serde_json::Result<Vec<Machine>> {
     let rows: Vec<(MachineId, i64, NewMachine)> = serde_json::from_str(rows)?;
-    Ok(rows.into_iter().map(|(id, revision, spec)| Machine { id, revision, spec }).collect())
+    let mut known = HashSet::new();
+    let machine = |(id, revision, mut spec): (_, _, NewMachine)| {
+        match known.get(&spec.labels) {
+            Some(labels) => spec.labels = Labels::clone(labels),
+            None => drop(known.insert(spec.labels.clone())),
+        }
+        Machine { id, revision, spec }
+    };
+    Ok(rows.into_iter().map(machine).collect())
 }
 
 /// The long way, which says what is wrong with which machine.
