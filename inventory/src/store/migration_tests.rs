@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 
 use kiln_types::Arch;
+use sqlx::AssertSqlSafe;
 use sqlx::migrate::Migrator;
+use sqlx::postgres::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use super::db::query;
-use super::test_stores::stores;
+use super::test_stores::{Home, stores};
 use super::tests::machine;
 use super::*;
-use crate::{BootId, Machine, MachineId, NewMachine, OrderId, OrderState, Phase};
+use crate::{BootId, Group, Machine, MachineId, NewMachine, OrderId, OrderState, Phase, Pools};
 
-/// What a program had in its database that knew the migrations up to a number, besides what those before it had.
+/// What a program had in its file that knew the migrations up to a number, besides what those before it had.
 const HAD: [(i64, &str); 6] = [
     (
         1,
@@ -48,24 +50,107 @@ const HAD: [(i64, &str); 6] = [
     ),
 ];
 
+/// The first that there was a database of PostgreSQL of.
+const FIRST_POSTGRES: i64 = 7;
+
+/// What it had then, which is what is in files too.
+const POSTGRES_HAD: &str = r#"
+    INSERT INTO machines (name, address, spec) VALUES
+        ('n4', '10.0.0.4', '{"name":"n4","macs":["52:54:00:00:00:02"],"address":"10.0.0.4"}');
+    INSERT INTO machine_macs VALUES ('52:54:00:00:00:02', 1);
+    INSERT INTO leases VALUES ('10.0.0.9', '52:54:00:00:00:09', 77, 'n9');
+    INSERT INTO leases6 VALUES ('fd77::9', '000409', 7, NULL, 88);
+"#;
+
+/// As [`HAD`], in databases of either kind.
+const BOTH_HAD: [(i64, &str); 4] = [
+    (
+        7,
+        r#"INSERT INTO documents (noun, name, document) VALUES ('group', 'g7', '{"name":"g7","selector":"a=b"}');"#,
+    ),
+    (
+        8,
+        "INSERT INTO servers (identity, name, subnets, heartbeat) VALUES ('000401', 's1', '[]', 1); \
+         INSERT INTO pool_blocks VALUES (77, 1, 9000000000000); \
+         INSERT INTO leases (address, mac, expires, server) VALUES ('10.0.0.8', '52:54:00:00:00:09', 78, 1);",
+    ),
+    (
+        9,
+        r#"INSERT INTO discovered (last, document) VALUES (9, '{"macs":["52:54:00:00:00:0b"],"first":9,"last":9,"times":1}');
+        INSERT INTO discovered_macs VALUES ('52:54:00:00:00:0b', 1);"#,
+    ),
+    (
+        10,
+        "INSERT INTO pool_blocks6 VALUES ('fd77::', 1, 9000000000000); \
+         INSERT INTO leases6 (address, duid, iaid, expires, server) VALUES ('fd77::8', '000409', 7, 99, 1);",
+    ),
+];
+
+fn up_to(all: &Migrator, version: i64) -> Migrator {
+    let known: Vec<_> = all.iter().filter(|one| one.version <= version).cloned().collect();
+    Migrator { migrations: known.into(), ..Migrator::DEFAULT }
+}
+
+fn had(all: &[(i64, &'static str)], version: i64) -> String {
+    all.iter().filter(|(since, _)| *since == version).map(|(_, had)| *had).collect()
+}
+
 /// Makes a file as the program wrote it that knew the migrations up to this one.
 async fn file_of(version: i64, path: &Path) {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let pool = SqlitePool::connect_with(options).await.unwrap();
     for at in 1..=version {
-        let known: Vec<_> =
-            SQLITE.iter().filter(|migration| migration.version <= at).cloned().collect();
-        Migrator { migrations: known.into(), ..Migrator::DEFAULT }.run(&pool).await.unwrap();
-        for (_, had) in HAD.iter().filter(|(since, _)| *since == at) {
-            sqlx::raw_sql(*had).execute(&pool).await.unwrap();
-        }
+        up_to(&SQLITE, at).run(&pool).await.unwrap();
+        let had = had(&HAD, at) + &had(&BOTH_HAD, at);
+        sqlx::raw_sql(AssertSqlSafe(had)).execute(&pool).await.unwrap();
     }
     pool.close().await;
 }
 
+/// As [`file_of`], on PostgreSQL.
+async fn database_of(version: i64, home: &Home) {
+    let Database::Postgres(url) = &home.database else { unreachable!() };
+    let pool = PgPool::connect_with(url.options().unwrap()).await.unwrap();
+    for at in FIRST_POSTGRES..=version {
+        up_to(&POSTGRES, at).run(&pool).await.unwrap();
+        let first = if at == FIRST_POSTGRES { POSTGRES_HAD } else { "" };
+        let had = first.to_owned() + &had(&BOTH_HAD, at);
+        sqlx::raw_sql(AssertSqlSafe(had)).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+}
+
+fn newest(migrations: &Migrator) -> i64 {
+    migrations.iter().map(|migration| migration.version).max().unwrap()
+}
+
+/// Looks for what databases of either kind had.
+async fn has_what_it_had(store: &Store, version: i64) {
+    let groups: Vec<Stored<Group>> = store.all().await.unwrap();
+    assert_eq!(groups.len(), usize::from(version >= 7), "from {version}");
+    let discovered = store.discovered().await.unwrap();
+    assert_eq!(discovered.len(), usize::from(version >= 9), "from {version}");
+    let server = store.serving("000401", "s1", &[]).await.unwrap();
+    let leases: Vec<_> = server.leases().await.unwrap().into_iter().map(|it| it.expires).collect();
+    assert_eq!(leases, if version >= 8 { vec![77, 78] } else { vec![77] }, "from {version}");
+    let leases = server.leases6().await.unwrap().0;
+    let leases: Vec<_> = leases.into_iter().map(|it| it.expires).collect();
+    let expected: &[i64] = match version {
+        ..6 => &[],
+        6..10 => &[88],
+        _ => &[88, 99],
+    };
+    assert_eq!(leases, expected, "from {version}");
+    let other = store.serving("000402", "s2", &[]).await.unwrap();
+    let taken = other.claimed_by_others(Pools::V4).await.unwrap();
+    assert_eq!(taken.len(), usize::from(version >= 8), "from {version}");
+    let taken = other.claimed_by_others(Pools::V6).await.unwrap();
+    assert_eq!(taken.len(), usize::from(version >= 10), "from {version}");
+}
+
 #[tokio::test]
 async fn a_database_of_every_earlier_program_arrives_whole() {
-    for version in 1..=6 {
+    for version in 1..=newest(&SQLITE) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kiln.db");
         file_of(version, &path).await;
@@ -105,10 +190,27 @@ async fn a_database_of_every_earlier_program_arrives_whole() {
         assert_eq!(store.running_boots().await.unwrap().len(), usize::from(version >= 2));
         let facts = store.facts(MachineId(4)).await.unwrap().map(|facts| facts.at);
         assert_eq!(facts, (version >= 3).then_some(9));
-        assert_eq!(store.leases6().await.unwrap().0.len(), usize::from(version >= 6));
+        has_what_it_had(&store, version).await;
         // What comes next is numbered on from there.
         let next = store.add_machine(&machine("n5", &[5])).await.unwrap();
         assert!(next.id > MachineId(4));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_every_earlier_program_arrives_whole_on_postgres() {
+    for version in FIRST_POSTGRES..=newest(&POSTGRES) {
+        let home = Home::postgres().await;
+        database_of(version, &home).await;
+        let store = home.open().await;
+        let address = Some([10, 0, 0, 4].into());
+        let fourth = NewMachine { address, ..machine("n4", &[2]) };
+        let fourth = Machine { id: MachineId(1), revision: 1, spec: fourth };
+        assert_eq!(store.machines().await.unwrap(), [fourth], "from {version}");
+        has_what_it_had(&store, version).await;
+        let next = store.add_machine(&machine("n5", &[5])).await.unwrap();
+        assert!(next.id > MachineId(1));
         store.close().await;
     }
 }
@@ -132,7 +234,6 @@ async fn both_kinds_of_database_have_the_same_columns() {
     .unwrap();
     let set = |columns: Vec<_>| columns.into_iter().collect::<BTreeSet<_>>();
     assert_eq!(set(columns), set(others));
-    let newest = |migrator: &Migrator| migrator.iter().map(|migration| migration.version).max();
     assert_eq!(newest(&SQLITE), newest(&POSTGRES), "they are numbered alike");
 }
 

@@ -47,7 +47,8 @@ impl Home {
         Self { database, _dir: Some(dir) }
     }
 
-    async fn postgres() -> Self {
+    /// A database with nothing in it yet.
+    pub(crate) async fn postgres() -> Self {
         let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         run_in_server(format!("CREATE DATABASE {name}")).await;
         let socket = SERVER.socket.display();
