@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lost, spans};
+use super::{Exporter, Lost, spans};
 use crate::api::BootDetail;
 
 /// Boots that may wait: in the queue, and for their time.
@@ -58,7 +58,7 @@ impl Default for Grace {
 pub(crate) struct Follower {
     ended: mpsc::Receiver<(BootId, Outcome)>,
     due: HashMap<BootId, Instant>,
-    exporter: SpanExporter,
+    exporter: Exporter<SpanExporter>,
     grace: Grace,
     pub(super) lost: Lost,
 }
@@ -155,10 +155,10 @@ impl Follower {
             }
             let mut why = "they cannot be read, or were more than could wait".to_owned();
             if !batch.is_empty() {
-                let sent = super::attempt(|| self.exporter.export(batch.clone())).await;
-                if let Err(error) = sent {
+                let Exporter { to, client } = &self.exporter;
+                if let Err(error) = super::attempt(client, || to.export(batch.clone())).await {
                     self.lost.add(count);
-                    why = error.to_string();
+                    why = error;
                 }
             }
             // Not before: who is told to stop in the middle exports them again at last.

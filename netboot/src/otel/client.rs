@@ -1,8 +1,8 @@
 //! Sends requests of the exporters: one connection for each, with the TLS that the rest of the program has.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -11,6 +11,7 @@ use hyper::Uri;
 use hyper::header::{HOST, HeaderValue, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_sdk::error::OTelSdkError;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -23,20 +24,23 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The most that is read of an answer.
 const MOST: usize = 64 << 10;
 
-#[derive(Debug)]
-pub(super) struct Client;
-
-/// Why a request came to nothing, with its causes: the exporter prints only the outermost.
-#[derive(Debug)]
-struct Failed(String);
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// The client of one exporter. Clones share what it remembers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Client {
+    /// Why the last request came to nothing, with its causes: the library says of all of them that it was the network.
+    failed: Arc<Mutex<Option<String>>>,
 }
 
-impl std::error::Error for Failed {}
+impl Client {
+    /// Says why an export failed.
+    pub(super) fn why(&self, error: &OTelSdkError) -> String {
+        self.failed().take().unwrap_or_else(|| error.to_string())
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<String>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
@@ -46,12 +50,13 @@ impl HttpClient for Client {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async {
+        Box::pin(async move {
             let sent = tokio::time::timeout(TIMEOUT, send(request)).await;
             let sent = sent
                 .map_err(|_| anyhow!("no answer within {} seconds", TIMEOUT.as_secs()))
                 .and_then(|answer| answer);
-            sent.map_err(|error| HttpError::from(Failed(format!("{error:#}"))))
+            *self.failed() = sent.as_ref().err().map(|error| format!("{error:#}"));
+            sent.map_err(HttpError::from)
         })
     }
 }

@@ -19,7 +19,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::Lost;
+use super::{Exporter, Lost};
 
 /// Lines that may wait, and those that are sent at a time.
 const QUEUE: usize = 4096;
@@ -119,7 +119,8 @@ impl LogProcessor for Processor {
     }
 }
 
-async fn run(mut queue: mpsc::Receiver<Item>, exporter: LogExporter, lost: Lost) {
+async fn run(mut queue: mpsc::Receiver<Item>, exporter: Exporter<LogExporter>, lost: Lost) {
+    let Exporter { to, client } = exporter;
     while let Some(first) = queue.recv().await {
         let (mut lines, mut asked) = (Vec::new(), None);
         let until = Instant::now() + LINGER;
@@ -136,11 +137,11 @@ async fn run(mut queue: mpsc::Receiver<Item>, exporter: LogExporter, lost: Lost)
             };
         }
         let batch: Vec<_> = lines.iter().map(|line| (&line.0, &line.1)).collect();
-        let why = match super::attempt(|| exporter.export(LogBatch::new(&batch))).await {
+        let why = match super::attempt(&client, || to.export(LogBatch::new(&batch))).await {
             Ok(()) => "there were more than could wait".to_owned(),
             Err(error) => {
                 lost.add(batch.len());
-                error.to_string()
+                error
             }
         };
         lost.tell(&why, Instant::now());

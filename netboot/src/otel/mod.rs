@@ -30,6 +30,8 @@ use opentelemetry_sdk::logs::LogExporter as _;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::time::Instant;
 
+use self::client::Client;
+
 pub(crate) use self::boots::{Ended, Follower};
 pub(crate) use self::logs::{flush, layer};
 
@@ -38,30 +40,39 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// How often it is told at most that something was lost.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
+/// What exports to a collector, and what knows why it could not.
+#[derive(Debug)]
+struct Exporter<E> {
+    to: E,
+    client: Client,
+}
+
 /// Returns what exports spans to the collector at a URL. The library reads `OTEL_EXPORTER_OTLP_HEADERS`.
-fn span_exporter(collector: &str) -> Result<SpanExporter, ExporterBuildError> {
+fn span_exporter(collector: &str) -> Result<Exporter<SpanExporter>, ExporterBuildError> {
+    let client = Client::default();
     let builder = SpanExporter::builder()
         .with_http()
-        .with_http_client(client::Client)
+        .with_http_client(client.clone())
         .with_retry_policy(RetryPolicy::disabled())
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{collector}/v1/traces"));
-    let mut exporter = builder.build()?;
-    exporter.set_resource(&resource());
-    Ok(exporter)
+    let mut to = builder.build()?;
+    to.set_resource(&resource());
+    Ok(Exporter { to, client })
 }
 
 /// The same for the log.
-fn log_exporter(collector: &str) -> Result<LogExporter, ExporterBuildError> {
+fn log_exporter(collector: &str) -> Result<Exporter<LogExporter>, ExporterBuildError> {
+    let client = Client::default();
     let builder = LogExporter::builder()
         .with_http()
-        .with_http_client(client::Client)
+        .with_http_client(client.clone())
         .with_retry_policy(RetryPolicy::disabled())
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{collector}/v1/logs"));
-    let mut exporter = builder.build()?;
-    exporter.set_resource(&resource());
-    Ok(exporter)
+    let mut to = builder.build()?;
+    to.set_resource(&resource());
+    Ok(Exporter { to, client })
 }
 
 /// Says who exports. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are read by the library and win.
@@ -85,15 +96,16 @@ fn resource() -> Resource {
 ///
 /// Says what went wrong the last time.
 async fn attempt<F: Future<Output = OTelSdkResult>>(
+    client: &Client,
     mut export: impl FnMut() -> F,
-) -> OTelSdkResult {
+) -> Result<(), String> {
     for pause in PAUSES {
         if export().await.is_ok() {
             return Ok(());
         }
         tokio::time::sleep(pause).await;
     }
-    export().await
+    export().await.map_err(|error| client.why(&error))
 }
 
 /// Counts what was not exported, and says so now and then. Clones share it.

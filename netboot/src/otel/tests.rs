@@ -291,9 +291,11 @@ fn losses_are_told_once_a_minute_with_their_number() {
 
 #[tokio::test]
 async fn nobody_at_the_address_is_a_reason_in_words() {
-    let (exporter, span) =
-        (span_exporter("http://127.0.0.1:9").unwrap(), detail(1, Outcome::Failed));
-    let error = exporter.export(spans::spans(&span)).await.unwrap_err().to_string();
-    assert!(error.contains("nobody at 127.0.0.1 port 9"), "{error}");
+    let Exporter { to, client } = span_exporter("http://127.0.0.1:9").unwrap();
+    let span = detail(1, Outcome::Failed);
+    let error = to.export(spans::spans(&span)).await.unwrap_err();
+    let why = client.why(&error);
+    assert!(why.starts_with("nobody at 127.0.0.1 port 9: "), "{why}");
+    assert_eq!(client.why(&error), error.to_string(), "it is told once");
     assert!(span_exporter("no url").is_err());
 }
