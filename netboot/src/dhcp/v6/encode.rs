@@ -3,15 +3,16 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use kiln_inventory::Duid;
 
 use super::option;
-use super::wire::Relay;
+use super::wire::{Other, OtherKind, Relay};
 
 const RELAY_REPLY: u8 = 13;
-/// Bit of the status codes that we use (RFC 8415 §21.13).
+/// The status codes that we use (RFC 8415 §21.13).
 pub(super) mod status {
     pub(in crate::dhcp::v6) const SUCCESS: u16 = 0;
     pub(in crate::dhcp::v6) const NO_ADDRESSES: u16 = 2;
     pub(in crate::dhcp::v6) const NO_BINDING: u16 = 3;
     pub(in crate::dhcp::v6) const NOT_ON_LINK: u16 = 4;
+    pub(in crate::dhcp::v6) const NO_PREFIXES: u16 = 6;
 }
 
 /// What a server sends.
@@ -91,6 +92,20 @@ impl Options {
         value.extend(times.iter().flat_map(|time| time.to_be_bytes()));
         value.extend_from_slice(&inside.0);
         self.put(option::IA_NA, &value);
+    }
+
+    /// Adds an association with what we do not give: nothing is in it but why.
+    pub(super) fn refused(&mut self, other: Other, code: u16, message: &str) {
+        let mut inside = Self::default();
+        inside.status(code, message);
+        let iaid = other.iaid.to_be_bytes();
+        match other.of {
+            // It has no times (RFC 8415 §21.5).
+            OtherKind::Temporary => self.put(option::IA_TA, &[&iaid[..], &inside.0].concat()),
+            OtherKind::Prefixes => {
+                self.put(option::IA_PD, &[&iaid[..], &[0; 8], &inside.0].concat());
+            }
+        }
     }
 
     /// Adds an address to an association, good for so many seconds; with none, its client gives it up.

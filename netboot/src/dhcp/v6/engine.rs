@@ -11,7 +11,7 @@ use super::note::Note;
 use super::option;
 use super::subnet::{Mode, Subnet};
 use super::table::{Holder, LeaseTable};
-use super::wire::{Association, Kind, Request};
+use super::wire::{Association, Kind, OtherKind, Request};
 use crate::dhcp::Timestamp;
 
 /// Ports of clients and of servers and relays (RFC 8415 §7.2).
@@ -19,6 +19,8 @@ const CLIENT_PORT: u16 = 546;
 const SERVER_PORT: u16 = 547;
 /// Whose vendor class HTTP Boot is: Intel's number, as UEFI has it.
 const UEFI_ENTERPRISE: u32 = 343;
+/// What is said of an association with `NoBinding`.
+const UNKNOWN: &str = "not an association that is known here";
 /// How long what a client without a lease was told is good.
 const REFRESH: u32 = 3600;
 
@@ -73,7 +75,7 @@ pub fn respond(request: &Request, view: &View<'_>, now: Timestamp) -> Outcome {
         Kind::Decline => return turn.decline(),
         Kind::Confirm => return turn.confirm(),
         // One that names an association is not to be answered (RFC 8415 §16.12).
-        Kind::Inform if !request.associations.is_empty() || request.wants_others => {
+        Kind::Inform if !request.associations.is_empty() || !request.others.is_empty() => {
             return silent(Note::NotItsAddress);
         }
         Kind::Solicit | Kind::Request | Kind::Renew | Kind::Rebind | Kind::Inform => {}
@@ -162,6 +164,25 @@ impl Turn<'_> {
         }
     }
 
+    /// Says of associations with what we do not give that there is nothing, lest their client ask again and again
+    /// (RFC 8415 §18.3.1, §18.3.4). Who asks every server whether it may keep something gets no answer: its own may know
+    /// better.
+    fn others(&self, options: &mut Options) {
+        for other in &self.request.others {
+            let (code, message) = match (self.request.kind, other.of) {
+                (Kind::Solicit | Kind::Request, OtherKind::Temporary) => {
+                    (status::NO_ADDRESSES, "no temporary address to give")
+                }
+                (Kind::Solicit | Kind::Request, OtherKind::Prefixes) => {
+                    (status::NO_PREFIXES, "no prefix to give")
+                }
+                (Kind::Renew | Kind::Release | Kind::Decline, _) => (status::NO_BINDING, UNKNOWN),
+                (Kind::Rebind | Kind::Confirm | Kind::Inform, _) => continue,
+            };
+            options.refused(*other, code, message);
+        }
+    }
+
     fn holder(&self, ia: &Association) -> Option<Holder> {
         Some(Holder { duid: self.request.client.clone()?, iaid: ia.iaid, mac: self.mac })
     }
@@ -222,6 +243,7 @@ impl Turn<'_> {
             }
             options.association(ia.iaid, chosen.map_or(0, |it| self.seconds(it)), &inside);
         }
+        self.others(&mut options);
         options.put(option::PREFERENCE, &[self.view.subnet.preference]);
         options.0.extend(rest.0);
         outcome.reply = Some(self.reply(ReplyKind::Advertise, options));
@@ -262,7 +284,7 @@ impl Turn<'_> {
                         continue;
                     }
                     Kind::Rebind => ia.addresses.iter().for_each(|old| inside.address(*old, 0)),
-                    _ => inside.status(status::NO_BINDING, "not an association that is known here"),
+                    _ => inside.status(status::NO_BINDING, UNKNOWN),
                 }
                 outcome.note = Note::NotItsAddress;
             } else {
@@ -275,6 +297,7 @@ impl Turn<'_> {
         if silence {
             return silent(Note::NotItsAddress);
         }
+        self.others(&mut options);
         options.0.extend(rest.0);
         outcome.reply = Some(self.reply(ReplyKind::Reply, options));
         outcome
@@ -363,10 +386,11 @@ impl Turn<'_> {
                 outcome.note = note;
             } else {
                 let mut inside = Options::default();
-                inside.status(status::NO_BINDING, "not an association that is known here");
+                inside.status(status::NO_BINDING, UNKNOWN);
                 options.association(ia.iaid, 0, &inside);
             }
         }
+        self.others(&mut options);
         outcome.reply = Some(self.reply(ReplyKind::Reply, options));
         outcome
     }

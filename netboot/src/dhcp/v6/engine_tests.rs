@@ -106,6 +106,39 @@ fn an_address_is_offered_and_given_with_all_that_goes_with_it() {
 }
 
 #[test]
+fn who_asks_for_prefixes_or_temporary_addresses_is_told_that_there_are_none() {
+    let mut world = World::new();
+    let client = Client::new(9);
+    let (prefixes, temporary) = ([0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 4]);
+    let offered = client.gets(&mut world).unwrap().to_string();
+    let ours = ia(1, Some(&offered));
+    let asked: [(u16, &[u8]); 3] =
+        [(option::IA_PD, &prefixes), (option::IA_NA, &ours), (option::IA_TA, &temporary)];
+    let code = |outcome: &Outcome, option, times: usize| {
+        let value = of(outcome, option)?;
+        assert!(value[..4] == [0, 0, 0, if times == 0 { 4 } else { 3 }]);
+        assert!(value[4..4 + times].iter().all(|byte| *byte == 0));
+        let [(option::STATUS, text)] = &options(&value[4 + times..])[..] else { return None };
+        Some(u16::from_be_bytes([text[0], text[1]]))
+    };
+    for (kind, prefixes, temporary) in [
+        (1, Some(6), Some(2)),
+        (3, Some(6), Some(2)),
+        (5, Some(3), Some(3)),
+        (6, None, None),
+        (9, Some(3), Some(3)),
+        (8, Some(3), Some(3)),
+    ] {
+        let told = client.says(kind, &asked, &mut world);
+        let codes = (code(&told, option::IA_PD, 8), code(&told, option::IA_TA, 0));
+        assert_eq!(codes, (prefixes, temporary), "{kind}");
+    }
+    // Its own server may know better.
+    let alone = client.says(6, &asked[..1], &mut world);
+    assert_eq!(alone.reply, None);
+}
+
+#[test]
 fn a_reserved_address_is_found_by_whatever_tells_the_hardware_address() {
     let reserved = Some(address(0x200));
     assert_eq!(Client::new(2).gets(&mut World::new()), reserved, "by the address it asks from");

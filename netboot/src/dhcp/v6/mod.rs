@@ -42,4 +42,4 @@ pub use server_id::server_id;
 pub(crate) use subnet::pool_size;
 pub use subnet::{Mode, Subnet};
 pub use table::{Holder, LeaseTable};
-pub use wire::{Association, Kind, Relay, Request, WireError};
+pub use wire::{Association, Kind, Other, OtherKind, Relay, Request, WireError};

@@ -355,7 +355,7 @@ mod tests {
             client: Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 9]),
             server: None,
             associations: Vec::new(),
-            wants_others: false,
+            others: Vec::new(),
             rapid_commit: false,
             user_classes: Vec::new(),
             vendor_class: Some(b"PXEClient:Arch:00007\x1b[2J\xff".to_vec()),

@@ -51,6 +51,24 @@ pub struct Association {
     pub addresses: Vec<Ipv6Addr>,
 }
 
+/// One association of a client with what we do not give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// What it is with.
+    pub of: OtherKind,
+    /// The client's name for it.
+    pub iaid: u32,
+}
+
+/// What we do not give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherKind {
+    /// Temporary addresses (IA_TA).
+    Temporary,
+    /// Prefixes for the networks behind a router (IA_PD).
+    Prefixes,
+}
+
 /// One relay on the way of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
@@ -79,8 +97,8 @@ pub struct Request {
     pub server: Option<Vec<u8>>,
     /// Associations, of which the first is the one of the interface that boots.
     pub associations: Vec<Association>,
-    /// Whether it asks for temporary addresses or prefixes too, which we do not have.
-    pub wants_others: bool,
+    /// Associations with what we do not give.
+    pub others: Vec<Other>,
     /// Whether one reply is enough for it.
     pub rapid_commit: bool,
     /// Texts of its user class (RFC 8415 §21.15).
@@ -172,7 +190,7 @@ impl Request {
             client: None,
             server: None,
             associations: Vec::new(),
-            wants_others: false,
+            others: Vec::new(),
             rapid_commit: false,
             user_classes: Vec::new(),
             vendor_class: None,
@@ -191,7 +209,8 @@ impl Request {
                     request.server = Some(value.to_vec());
                 }
                 option::IA_NA => request.associations.extend(association(value)),
-                option::IA_TA | option::IA_PD => request.wants_others = true,
+                option::IA_TA => request.others.extend(other(OtherKind::Temporary, value)),
+                option::IA_PD => request.others.extend(other(OtherKind::Prefixes, value)),
                 option::RAPID_COMMIT => request.rapid_commit = true,
                 option::USER_CLASS if request.user_classes.is_empty() => {
                     request.user_classes = texts(value).take(8).map(<[u8]>::to_vec).collect();
@@ -208,15 +227,8 @@ impl Request {
                 _ => {}
             }
         }
-        // The second of two with one name is not another one.
-        let mut seen = Vec::new();
-        request.associations.retain(|ia| {
-            let fresh = !seen.contains(&ia.iaid) && seen.len() < MAX_ASSOCIATIONS;
-            if fresh {
-                seen.push(ia.iaid);
-            }
-            fresh
-        });
+        first_of_each(&mut request.associations, |ia| ia.iaid);
+        first_of_each(&mut request.others, |other| *other);
         request.check(named)
     }
 
@@ -232,6 +244,19 @@ impl Request {
         };
         if in_place { Ok(self) } else { Err(WireError::ServerOutOfPlace) }
     }
+}
+
+/// Lets go of associations that are there once more, and of more than we answer: the second of two with one name is not
+/// another one.
+fn first_of_each<T, N: PartialEq>(all: &mut Vec<T>, name: impl Fn(&T) -> N) {
+    let mut seen = Vec::new();
+    all.retain(|one| {
+        let fresh = seen.len() < MAX_ASSOCIATIONS && !seen.contains(&name(one));
+        if fresh {
+            seen.push(name(one));
+        }
+        fresh
+    });
 }
 
 /// Returns each option that is there in full. What is cut off ends them.
@@ -267,6 +292,11 @@ fn association(value: &[u8]) -> Option<Association> {
         .take(MAX_ADDRESSES)
         .collect();
     Some(Association { iaid: u32::from_be_bytes(iaid), addresses })
+}
+
+fn other(of: OtherKind, value: &[u8]) -> Option<Other> {
+    let iaid = value.first_chunk().copied().map(u32::from_be_bytes)?;
+    Some(Other { of, iaid })
 }
 
 /// Returns an Ethernet hardware address: its type, then six bytes and no more.

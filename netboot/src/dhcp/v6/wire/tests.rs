@@ -57,6 +57,9 @@ fn a_solicit_is_read_with_all_that_says_who_asks() {
             (option::IA_NA, &one),
             (option::IA_NA, &two),
             (option::IA_PD, &[0; 12]),
+            (option::IA_PD, &[0; 12]),
+            (option::IA_TA, &[0, 0, 0, 5]),
+            (option::IA_TA, &[0; 3]),
             (option::RAPID_COMMIT, &[]),
             (option::USER_CLASS, b"\x00\x01x\x00\x04iPXE"),
             (option::VENDOR_CLASS, &vendor),
@@ -68,7 +71,10 @@ fn a_solicit_is_read_with_all_that_says_who_asks() {
     let addresses = vec!["fd77::5".parse().unwrap()];
     let expected = [Association { iaid: 7, addresses }, Association { iaid: 8, addresses: vec![] }];
     assert_eq!(request.associations, expected);
-    assert!(request.rapid_commit && request.wants_others);
+    let others =
+        [Other { of: OtherKind::Prefixes, iaid: 0 }, Other { of: OtherKind::Temporary, iaid: 5 }];
+    assert!(request.rapid_commit);
+    assert_eq!(request.others, others);
     assert_eq!(request.user_classes, [&b"x"[..], b"iPXE"]);
     assert_eq!(request.vendor_class.as_deref(), Some(&b"HTTPClient"[..]));
     assert_eq!(request.architecture, Some(16));
