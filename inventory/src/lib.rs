@@ -80,5 +80,5 @@ pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
     Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Contents, Cutoff, Database,
     Document, Edit, FeedEvent, Outline, ParseDatabaseError, Pools, PostgresUrl, Source, Store,
-    StoreError, Stored, StoredFacts, Verb, Verified, verify_backup,
+    StoreError, Stored, StoredFacts, TakenUp, Verb, Verified, verify_backup,
 };

@@ -26,6 +26,7 @@ pub use facts::StoredFacts;
 pub use feed::FeedEvent;
 pub use prune::Cutoff;
 pub use servers::{BLOCK, Pools};
+pub use tokens::TakenUp;
 
 use crate::Seal;
 use db::{Db, Tx};

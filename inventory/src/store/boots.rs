@@ -137,27 +137,6 @@ impl Store {
         Ok(())
     }
 
-    /// Ends every boot of this server as abandoned that is under way and whose system cannot prove itself, because it was never
-    /// given its token. Returns how many there were.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be written.
-    pub async fn abandon_boots(&self, at_ms: i64) -> Result<u64, StoreError> {
-        let done = query(
-            "UPDATE boots SET outcome = $1, ended = $2 WHERE outcome = $3 \
-             AND id NOT IN (SELECT boot FROM boot_tokens) AND server = $4",
-        )
-        .bind(word(&Outcome::Abandoned))
-        .bind(at_ms)
-        .bind(word(&Outcome::Booting))
-        .bind(self.server)
-        .execute(&self.db)
-        .await
-        .map_err(|source| StoreError::writing(BOOTS, source))?;
-        Ok(done)
-    }
-
     /// Returns what a machine last ran well: the image, the version and the architecture.
     ///
     /// # Errors

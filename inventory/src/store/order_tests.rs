@@ -4,7 +4,9 @@ use kiln_types::Digest;
 
 use super::test_stores::stores;
 use super::tests::{machine, new_boot};
-use crate::{BootId, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome};
+use crate::{
+    BootId, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome, TakenUp,
+};
 
 #[tokio::test]
 async fn the_token_of_a_boot_outlives_the_server_and_its_boot_is_not_abandoned() {
@@ -22,9 +24,11 @@ async fn the_token_of_a_boot_outlives_the_server_and_its_boot_is_not_abandoned()
         let foreign =
             store.open_boot(&NewBoot { machine: MachineId(77), ..new_boot() }).await.unwrap();
         store.keep_token(foreign.id, &token).await.unwrap();
-        let running = store.running_boots().await.unwrap();
-        assert_eq!(running, [(new.clone(), Digest::from_bytes([8; 32]))]);
-        assert_eq!(store.abandon_boots(5).await.unwrap(), 2);
+        let running = vec![(new.clone(), Digest::from_bytes([8; 32]))];
+        for abandoned in [2, 0] {
+            let taken = store.take_up_boots(5).await.unwrap();
+            assert_eq!(taken, TakenUp { running: running.clone(), abandoned });
+        }
         assert_eq!(store.boot(new.id).await.unwrap().unwrap().0.outcome, Outcome::Booting);
     }
 }

@@ -73,7 +73,7 @@ async fn a_server_neither_ends_the_boots_of_another_nor_forgets_its_leases() {
         let first = store.serving("a", "one", &[]).await.unwrap();
         let other = home.open().await.serving("b", "two", &[]).await.unwrap();
         let boot = first.open_boot(&new_boot()).await.unwrap();
-        assert_eq!(other.abandon_boots(5).await.unwrap(), 0);
+        assert_eq!(other.take_up_boots(5).await.unwrap().abandoned, 0);
         assert_eq!(first.boot(boot.id).await.unwrap().unwrap().0.outcome, Outcome::Booting);
         first.commit_leases(&[lease(10, 1, 100)]).await.unwrap();
         other.commit_leases(&[lease(20, 1, 200)]).await.unwrap();

@@ -8,6 +8,15 @@ use crate::{Boot, BootId, MachineId, Outcome};
 
 const TOKENS: &str = "tokens of boots";
 
+/// What has become of the boots that a server left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenUp {
+    /// Those that go on, the oldest first, each with the hash of its token.
+    pub running: Vec<(Boot, Digest)>,
+    /// How many have ended.
+    pub abandoned: u64,
+}
+
 impl Store {
     /// Remembers by what the system of a boot proves itself, as a hash of it.
     ///
@@ -45,13 +54,13 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the boots of this server whose systems can prove themselves, of machines that are still in the inventory, each with
-    /// the hash of its token; forgets the tokens of all others.
+    /// Takes up the boots that this server left: those whose systems can prove themselves, of machines that are still in the
+    /// inventory, go on; the tokens of all others are forgotten, and those of them that are under way end as abandoned.
     ///
     /// # Errors
     ///
-    /// When the database cannot be read or written.
-    pub async fn running_boots(&self) -> Result<Vec<(Boot, Digest)>, StoreError> {
+    /// When the database cannot be read or written; nothing has changed then.
+    pub async fn take_up_boots(&self, at_ms: i64) -> Result<TakenUp, StoreError> {
         let failed = |source| StoreError::writing(TOKENS, source);
         let mut tx = self.write(TOKENS).await?;
         query(
@@ -78,10 +87,22 @@ impl Store {
                 .fetch_all(&mut tx)
                 .await
                 .map_err(failed)?;
+        let read = |(row, (_, sha256)): (BootRow, (i64, String))| {
+            Ok((row.read()?, parse("a digest", &sha256)?))
+        };
+        let running = rows.into_iter().zip(tokens).map(read).collect::<Result<_, StoreError>>()?;
+        let abandoned = query(
+            "UPDATE boots SET outcome = $1, ended = $2 WHERE outcome = $3 \
+             AND id NOT IN (SELECT boot FROM boot_tokens) AND server = $4",
+        )
+        .bind(word(&Outcome::Abandoned))
+        .bind(at_ms)
+        .bind(word(&Outcome::Booting))
+        .bind(self.server)
+        .execute(&mut tx)
+        .await
+        .map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        rows.into_iter()
-            .zip(tokens)
-            .map(|(row, (_, sha256))| Ok((row.read()?, parse("a digest", &sha256)?)))
-            .collect()
+        Ok(TakenUp { running, abandoned })
     }
 }

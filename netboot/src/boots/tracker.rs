@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kiln_inventory::{
     Boot, BootEvent, BootId, Database, MachineId, Outcome, Phase, Sighting, Store, StoreError,
+    TakenUp,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -90,7 +91,8 @@ impl Tracker {
     /// left under way is ended, however young: its secrets were in that server's memory only, so that the machine
     /// cannot fetch its own segment any more. Its next try is a new boot.
     async fn take_up(&mut self) -> Result<(), StoreError> {
-        for (boot, token_hash) in self.store.running_boots().await? {
+        let TakenUp { running, abandoned } = self.store.take_up_boots(now_ms()).await?;
+        for (boot, token_hash) in running {
             let machine = boot.machine;
             self.by_boot.insert(boot.id, machine);
             if let Some(address) = boot.address {
@@ -107,9 +109,8 @@ impl Tracker {
                 }
             }
         }
-        let boots = self.store.abandon_boots(now_ms()).await?;
-        if boots > 0 {
-            tracing::info!(boots, "boots abandoned at restart");
+        if abandoned > 0 {
+            tracing::info!(boots = abandoned, "boots abandoned at restart");
         }
         self.taken_up = true;
         Ok(())
