@@ -13,26 +13,26 @@ const COMPLETE: u32 = 2;
 /// Returns whether a machine is at an address, as far as anybody but the one who asks there says so. On a network that
 /// this server is part of, the hardware address decides; behind a router, the lease or reservation does.
 pub(super) fn is_at(machine: &Machine, peer: IpAddr, given: bool) -> bool {
-    let table = match peer {
-        // The table is as long as the kernel lets it grow, which is a few thousand lines.
-        IpAddr::V4(_) => std::fs::read_to_string(NEIGHBOURS).unwrap_or_default(),
-        IpAddr::V6(_) => String::new(),
+    let card = match peer {
+        IpAddr::V4(peer) => {
+            // The table is as long as the kernel lets it grow, which is a few thousand lines.
+            neighbour(&std::fs::read_to_string(NEIGHBOURS).unwrap_or_default(), peer)
+        }
+        // Nobody is let in by a question that the kernel does not answer: then only what was given or reserved counts.
+        IpAddr::V6(peer) => crate::net::neighbour6(peer).unwrap_or_default(),
     };
-    holds(machine, peer, given, &table)
+    holds(machine, peer, given, card)
 }
 
-fn holds(machine: &Machine, peer: IpAddr, given: bool, table: &str) -> bool {
+/// `card` is the hardware address by which the kernel reached that address, where it is a neighbour. An address of IPv6
+/// that is made of a hardware address says nothing: anyone may take it.
+fn holds(machine: &Machine, peer: IpAddr, given: bool, card: Option<Mac>) -> bool {
     let spec = &machine.spec;
-    match peer {
-        IpAddr::V4(peer) => match neighbour(table, peer) {
-            Some(mac) => spec.macs.contains(&mac),
-            None => given || spec.address == Some(peer),
-        },
-        IpAddr::V6(peer) => {
-            let made = Mac::from_eui64(peer).is_some_and(|mac| spec.macs.contains(&mac));
-            given || made || spec.address6 == Some(peer)
-        }
-    }
+    let reserved = match peer {
+        IpAddr::V4(peer) => spec.address == Some(peer),
+        IpAddr::V6(peer) => spec.address6 == Some(peer),
+    };
+    card.map_or(given || reserved, |card| spec.macs.contains(&card))
 }
 
 /// Finds the hardware address of a neighbour in the kernel's table.
@@ -69,13 +69,24 @@ IP address       HW type     Flags       HW address            Mask     Device
             ..NewMachine::new("n1", [mac])
         };
         let machine = Machine { id: MachineId(1), revision: 1, spec };
-        let holds = |peer: &str, given| holds(&machine, peer.parse().unwrap(), given, TABLE);
+        let holds = |peer: &str, given| {
+            let peer: IpAddr = peer.parse().unwrap();
+            let card = match peer {
+                IpAddr::V4(peer) => neighbour(TABLE, peer),
+                IpAddr::V6(_) => None,
+            };
+            holds(&machine, peer, given, card)
+        };
         assert!(holds("10.0.0.5", false), "its card");
         assert!(!holds("10.0.0.6", true), "its reserved address, but another's card");
         assert!(!holds("10.0.0.7", false), "nobody answered there");
         assert!(!holds("10.9.0.9", false) && holds("10.9.0.9", true), "behind a router");
         assert!(holds("fd00::6", false) && !holds("fd00::7", false) && holds("fd00::7", true));
-        assert!(holds("fe80::5054:ff:fe00:1", false), "made of its hardware address");
+        assert!(!holds("2001:db8::5054:ff:fe00:1", false), "made of its hardware address");
+        let other = "52:54:00:00:00:66".parse().unwrap();
+        let peer = "fd00::6".parse().unwrap();
+        assert!(!super::holds(&machine, peer, true, Some(other)), "another's card");
+        assert!(super::holds(&machine, "fe80::1".parse().unwrap(), false, Some(mac)));
         assert_eq!(neighbour("", [10, 0, 0, 5].into()), None);
         assert_eq!(neighbour("x\n10.0.0.5\n10.0.0.5 0x1 0x2 zz", [10, 0, 0, 5].into()), None);
     }
