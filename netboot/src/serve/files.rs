@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::files::{Described, FilesError, gather, source_of};
 use crate::view::View;
 
-/// An editor, or git, saves in several steps: look when it has been quiet for this long.
-const SETTLE: Duration = Duration::from_millis(300);
+/// An editor, git or a copy over the network writes in several steps. What it has written by then may be right by itself
+/// and name only some of the machines, so that the others would go: files count when they are the same so much later.
+const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 1000 });
 /// The directory is looked at this often in any case: some file systems tell nothing.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -48,11 +49,13 @@ pub(super) struct Keeper {
     fault: FilesFault,
     /// The hash of the files that were applied.
     applied: Option<u64>,
+    /// The hash of the files as they were seen last, which may still be written.
+    unsettled: Option<u64>,
 }
 
 impl Keeper {
     pub(super) fn new(dir: &Path, inventory: Store, view: Arc<View>, fault: FilesFault) -> Self {
-        Self { dir: dir.to_owned(), inventory, view, fault, applied: None }
+        Self { dir: dir.to_owned(), inventory, view, fault, applied: None, unsettled: None }
     }
 
     /// Applies the files where they are others than before, or in any case.
@@ -66,23 +69,35 @@ impl Keeper {
 
     async fn try_to_look(&mut self, in_any_case: bool) -> Result<(), String> {
         let dir = self.dir.clone();
-        let read = move || -> Result<_, FilesError> {
-            let files = gather(&dir)?;
-            let mut hash = DefaultHasher::new();
-            for file in &files {
-                (&file.name, &file.text).hash(&mut hash);
-            }
-            let described = if files.is_empty() { None } else { Some(Described::of(&files)?) };
-            Ok((hash.finish(), described))
-        };
-        let read = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
-        let (hash, described) =
-            read.map_err(|error| crate::cli::chain(&error).replace('\n', "; "))?;
-        if self.applied == Some(hash) && !in_any_case {
+        let in_a_line = |error: FilesError| crate::cli::chain(&error).replace('\n', "; ");
+        let read = tokio::task::spawn_blocking(move || gather(&dir)).await;
+        let files = read.map_err(|error| error.to_string())?.map_err(in_a_line)?;
+        let mut hash = DefaultHasher::new();
+        for file in &files {
+            (&file.name, &file.text).hash(&mut hash);
+        }
+        let hash = hash.finish();
+        if !in_any_case && self.applied == Some(hash) {
+            self.unsettled = None;
             return Ok(());
         }
+        if !in_any_case && self.unsettled != Some(hash) {
+            self.unsettled = Some(hash);
+            return Ok(());
+        }
+        self.unsettled = None;
         // A directory that is not mounted is not one without machines.
-        let described = described.ok_or("there is no .yaml, .yml or .toml file in it")?;
+        if files.is_empty() {
+            return Err("there is no .yaml, .yml or .toml file in it".to_owned());
+        }
+        if let Some(empty) = files.iter().find(|file| file.text.trim().is_empty()) {
+            let name = &empty.name;
+            return Err(format!(
+                "{name} is empty, as one is that is being written; remove it, or write `machines: []`"
+            ));
+        }
+        let described = tokio::task::spawn_blocking(move || Described::of(&files)).await;
+        let described = described.map_err(|error| error.to_string())?.map_err(in_a_line)?;
         let source = source_of(&self.dir).ok_or("its name cannot be that of a source")?;
         let store = self.inventory.acting(&format!("files {source}"));
         let mut edit = store.edit().await.map_err(|error| crate::cli::chain(&error))?;
@@ -124,6 +139,7 @@ impl Keeper {
                 () = stop.cancelled() => return,
                 () = hung_up(&mut hangup) => true,
                 _ = turns.tick() => false,
+                () = tokio::time::sleep(SETTLE), if self.unsettled.is_some() => false,
                 Some(()) = events.recv() => {
                     tokio::time::sleep(SETTLE).await;
                     while events.try_recv().is_ok() {}
@@ -194,19 +210,52 @@ mod tests {
         view.snapshot().machines().iter().map(|machine| machine.spec.name.clone()).collect()
     }
 
+    /// Looks as often as it takes until files count.
+    async fn settled(keeper: &mut Keeper) {
+        keeper.look(false).await;
+        keeper.look(false).await;
+    }
+
+    #[tokio::test]
+    async fn files_count_only_when_nobody_writes_them_any_more() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("lab");
+        std::fs::create_dir(&dir).unwrap();
+        let file = dir.join("a.yaml");
+        let (mut keeper, view, fault) = keeper(home.path(), &dir).await;
+        let two = format!("{N1}  - name: n2\n    macs: ['52:54:00:00:00:02']\n");
+        std::fs::write(&file, &two).unwrap();
+        settled(&mut keeper).await;
+        assert_eq!(names(&view), ["n1", "n2"]);
+        // A copy over the network, of which the first part is right by itself.
+        for text in ["", N1] {
+            std::fs::write(&file, text).unwrap();
+            keeper.look(false).await;
+            assert_eq!((fault.get(), names(&view).len()), (None, 2), "{text:?}");
+        }
+        std::fs::write(&file, format!("{two}\n")).unwrap();
+        settled(&mut keeper).await;
+        assert_eq!((fault.get(), names(&view).len()), (None, 2));
+        // One that broke off.
+        std::fs::write(&file, "").unwrap();
+        settled(&mut keeper).await;
+        assert!(fault.get().unwrap().contains("a.yaml is empty"), "{fault:?}");
+        assert_eq!(names(&view).len(), 2);
+    }
+
     #[tokio::test]
     async fn wrong_files_change_nothing_and_are_named_until_they_are_right() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("lab");
         let file = dir.join("a.yaml");
         let (mut keeper, view, fault) = keeper(home.path(), &dir).await;
-        keeper.look(false).await;
+        settled(&mut keeper).await;
         assert!(fault.get().unwrap().contains("cannot read"), "{fault:?}");
         std::fs::create_dir(&dir).unwrap();
-        keeper.look(false).await;
+        settled(&mut keeper).await;
         assert!(fault.get().unwrap().contains("there is no .yaml"), "{fault:?}");
         std::fs::write(&file, N1).unwrap();
-        keeper.look(false).await;
+        settled(&mut keeper).await;
         assert_eq!((fault.get(), names(&view)), (None, vec!["n1".to_owned()]));
         for (text, message) in [
             (format!("{N1}    imgae: web\n"), "a.yaml:4:5: unknown key `imgae`"),
@@ -214,7 +263,7 @@ mod tests {
             (N1.replace("n1", "N1"), "a.yaml:2:5: `N1`"),
         ] {
             std::fs::write(&file, text).unwrap();
-            keeper.look(false).await;
+            settled(&mut keeper).await;
             assert!(fault.get().unwrap().contains(message), "{fault:?}");
             assert_eq!(names(&view), ["n1"]);
         }
@@ -223,7 +272,7 @@ mod tests {
         assert!(fault.get().unwrap().contains("there is no .yaml"), "{fault:?}");
         assert_eq!(names(&view), ["n1"], "a directory without files removes nothing");
         std::fs::write(&file, N1.replace("n1", "other").replace(":01", ":02")).unwrap();
-        keeper.look(false).await;
+        settled(&mut keeper).await;
         assert_eq!((fault.get(), names(&view)), (None, vec!["other".to_owned()]));
     }
 
