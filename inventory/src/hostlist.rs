@@ -74,6 +74,19 @@ struct Range {
     width: usize,
 }
 
+impl Part<'_> {
+    /// Returns how many bytes of a name it makes, at most.
+    fn longest(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Numbers(ranges) => {
+                let length = |range: &Range| range.width.max(range.to.to_string().len());
+                ranges.iter().map(length).max().unwrap_or_default()
+            }
+        }
+    }
+}
+
 impl Range {
     const fn count(&self) -> u64 {
         // Both ends have at most 18 digits.
@@ -160,6 +173,10 @@ fn combine(
     if count.is_none_or(|count| count > room) {
         return Err(wrong(column, format!("it stands for more than {MAX_NAMES} names")));
     }
+    let longest = parts.iter().fold(0_usize, |length, part| length.saturating_add(part.longest()));
+    if longest > MAX_NAME {
+        return Err(wrong(column, format!("a name is longer than {MAX_NAME} bytes")));
+    }
     let mut made = vec![String::new()];
     for part in parts {
         made = match part {
@@ -175,9 +192,6 @@ fn combine(
                 made.iter().flat_map(numbers).collect()
             }
         };
-        if made.iter().any(|name| name.len() > MAX_NAME) {
-            return Err(wrong(column, format!("a name is longer than {MAX_NAME} bytes")));
-        }
     }
     names.append(&mut made);
     Ok(())
@@ -255,7 +269,12 @@ mod tests {
         }
         assert!(expand_hostlist(&"n,".repeat(3000)).is_err());
         assert!(expand_hostlist(&"n".repeat(300)).is_err());
-        assert!(expand_hostlist(&format!("{}[1-90000]", "n".repeat(4000))).is_err());
+        for long in ["n".repeat(4000) + "[1-90000]", "[1-90000]".to_owned() + &"n".repeat(4000)] {
+            let error = expand_hostlist(&long).unwrap_err().to_string();
+            assert!(error.contains("longer than 255 bytes"), "{error}");
+        }
+        assert!(expand_hostlist(&format!("[1,10]{}", "n".repeat(253))).is_ok());
+        assert!(expand_hostlist(&format!("[1,10]{}", "n".repeat(254))).is_err());
     }
 
     #[test]
