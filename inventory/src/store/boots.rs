@@ -1,12 +1,16 @@
 use kiln_types::{Arch, Digest, ImageRef};
 use sqlx::FromRow;
 
-use super::db::query;
+use super::db::{Tx, query};
 use super::row::{count, parse, parse_count, parse_opt, parse_word, text, word};
 use super::{Store, StoreError};
 use crate::{Boot, BootEvent, BootId, MachineId, NewBoot, Outcome};
 
 const BOOTS: &str = "boots";
+
+/// The number of the lock that writers of events take in PostgreSQL until they are done, so that events appear in the order
+/// of their numbers: who follows them would miss one that came late. SQLite has one writer at a time in any case.
+const ONE_TELLER: &str = "SELECT pg_advisory_xact_lock(5495116)";
 
 #[derive(FromRow)]
 pub(super) struct BootRow {
@@ -173,6 +177,9 @@ impl Store {
         const EVENTS: &str = "events of a boot";
         let failed = |source| StoreError::writing(EVENTS, source);
         let mut tx = self.write(EVENTS).await?;
+        if let Tx::Postgres(_) = tx {
+            query(ONE_TELLER).execute(&mut tx).await.map_err(failed)?;
+        }
         for event in events {
             query(
                 "INSERT INTO boot_events (boot, at, phase, detail, bytes, millis, took) \
