@@ -99,6 +99,10 @@ impl Keeper {
     /// Keeps the queue until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut rest: Option<Instant> = None;
+        // What was seen last may not have been settled when the server before ended.
+        let before = self.judge.store().discovered().await;
+        let before = self.unkept.note(before).unwrap_or_default().into_iter();
+        self.news.extend(before.filter(|it| !it.document.is_marked()).map(|it| it.id));
         loop {
             let due = rest.unwrap_or_else(Instant::now);
             let idle = self.waiting.is_empty() && self.news.is_empty();
@@ -147,8 +151,8 @@ impl Keeper {
         }
         news.sort_unstable();
         news.dedup();
-        if !news.is_empty() {
-            self.unsettled.note(self.judge.settle(&news).await);
+        if !news.is_empty() && self.unsettled.note(self.judge.settle(&news).await).is_none() {
+            self.news = news;
         }
     }
 }

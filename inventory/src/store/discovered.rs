@@ -33,7 +33,7 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn take_glimpses(&self, seen: &[Glimpse], most: u32) -> Result<Vec<i64>, StoreError> {
-        let mut tx = self.write(DISCOVERED).await?;
+        let mut tx = self.write_alone(DISCOVERED).await?;
         let (mut news, mut more) = (Vec::new(), false);
         for glimpse in seen {
             let mac = glimpse.sighting.mac;
@@ -82,7 +82,7 @@ impl Store {
         mac: Mac,
         told: SeenFacts,
     ) -> Result<Option<i64>, StoreError> {
-        let mut tx = self.write(DISCOVERED).await?;
+        let mut tx = self.write_alone(DISCOVERED).await?;
         let Some(now) = entry_of(&mut tx, mac, None).await? else {
             // It was approved while its system started, which tells this once.
             query(
@@ -160,7 +160,7 @@ impl Store {
         revision: i64,
         entry: &Discovered,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.write(DISCOVERED).await?;
+        let mut tx = self.write_alone(DISCOVERED).await?;
         let now = by_id(&mut tx, id).await?;
         if now.is_none_or(|now| now.revision != revision) {
             return Ok(false);

@@ -153,3 +153,46 @@ async fn what_a_machine_says_of_itself_after_it_was_approved_is_the_machine_s() 
         assert_eq!(store.describe_discovered(mac(9), told).await.unwrap(), None);
     }
 }
+
+#[tokio::test]
+async fn what_a_person_says_is_not_written_over_by_what_is_seen_meanwhile() {
+    for (home, store) in stores().await {
+        let (other, most) = (home.open().await, 100);
+        let id = store.take_glimpses(&[seen(1, None, 10)], most).await.unwrap()[0];
+        let mut edit = store.edit().await.unwrap();
+        let now = edit.discovered(id, None).await.unwrap().unwrap();
+        let ignored = Discovered { state: DiscoveryState::Ignored, ..now.document.clone() };
+        edit.change_discovered(&now, &ignored).await.unwrap();
+        // Another server hears the machine while that is not written yet.
+        let glimpse = [seen(1, None, 20)];
+        let judged = Discovered { state: DiscoveryState::Held, ..now.document.clone() };
+        let seen = async {
+            other.take_glimpses(&glimpse, most).await.unwrap();
+            other.judge_discovered(id, now.revision, &judged).await.unwrap()
+        };
+        let commit = async {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            edit.commit().await.unwrap();
+        };
+        let (judged, ()) = tokio::join!(seen, commit);
+        assert!(!judged, "a person has said something meanwhile");
+        let entry = store.discovered().await.unwrap().remove(0).document;
+        assert_eq!((entry.state, entry.last), (DiscoveryState::Ignored, 20));
+    }
+}
+
+#[tokio::test]
+async fn two_servers_that_hear_a_machine_at_once_make_one_entry_of_it() {
+    for (home, store) in stores().await {
+        let other = home.open().await;
+        for last in 1..6 {
+            let glimpse = [seen(last, Some(UUID), 10)];
+            let (one, two) = tokio::join!(
+                store.take_glimpses(&glimpse, 100),
+                other.take_glimpses(&glimpse, 100)
+            );
+            assert_eq!(one.unwrap().len() + two.unwrap().len(), 1, "{last}");
+        }
+        assert_eq!(store.discovered().await.unwrap().len(), 1);
+    }
+}

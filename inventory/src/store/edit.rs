@@ -57,17 +57,23 @@ impl Step<'_> {
 }
 
 impl Store {
+    /// Starts a transaction that writes what an edit may write too: one waits for the other.
+    pub(super) async fn write_alone(&self, what: &'static str) -> Result<Tx, StoreError> {
+        let mut tx = self.write(what).await?;
+        if matches!(tx, Tx::Postgres(_)) {
+            let alone = query(ONE_WRITER).execute(&mut tx).await;
+            alone.map_err(|source| StoreError::writing(what, source))?;
+        }
+        Ok(tx)
+    }
+
     /// Begins to change nouns. Others wait until it is committed or dropped, so that nothing slow may happen meanwhile.
     ///
     /// # Errors
     ///
     /// When the database cannot be written.
     pub async fn edit(&self) -> Result<Edit<'_>, StoreError> {
-        let failed = |source| StoreError::writing(CHANGES, source);
-        let mut tx = self.write(CHANGES).await?;
-        if matches!(tx, Tx::Postgres(_)) {
-            query(ONE_WRITER).execute(&mut tx).await.map_err(failed)?;
-        }
+        let mut tx = self.write_alone(CHANGES).await?;
         let last = Change::last(&mut tx).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let at = i64::try_from(now).unwrap_or(i64::MAX);

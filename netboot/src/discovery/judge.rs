@@ -54,7 +54,15 @@ impl Judge {
         let mut site = Site { rules, expected, entries: all, recogniser, names, added: Vec::new() };
         let mut changed = false;
         for id in entries {
-            changed |= self.settle_one(&mut site, *id).await?;
+            match self.settle_one(&mut site, *id).await {
+                Ok(settled) => changed |= settled,
+                Err(error) if error.is_unavailable() => return Err(error),
+                // One that cannot be settled does not hold up the others.
+                Err(error) => {
+                    let error = crate::cli::chain(&error);
+                    tracing::error!(entry = id, error, "what becomes of a machine cannot be kept");
+                }
+            }
         }
         if changed && let Err(error) = self.view.refresh().await {
             let error = crate::cli::chain(&error);
