@@ -142,11 +142,12 @@ impl Orders {
             // From here on an order that is given wakes us.
             woken.as_mut().enable();
             if self.machines().with_orders.remove(&machine) {
+                let mut mark = Mark { orders: self, machine: Some(machine) };
                 let orders = self.store.take_orders(boot, after, now_ms()).await?;
                 if !orders.is_empty() {
-                    self.machines().with_orders.insert(machine);
                     return Ok(orders);
                 }
+                mark.machine = None;
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Err(PollError::Stopping),
@@ -274,6 +275,20 @@ fn clean(answer: &str) -> String {
     text
 }
 
+/// Says again that a machine has orders, unless it was seen that there are none: who asked may be gone by then.
+struct Mark<'a> {
+    orders: &'a Orders,
+    machine: Option<MachineId>,
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        if let Some(machine) = self.machine {
+            self.orders.machines().with_orders.insert(machine);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kiln_inventory::Command;
@@ -339,6 +354,19 @@ mod tests {
         assert_eq!(ended.unwrap().answer, "a[2Jb\n");
         assert_eq!(poll(&next, OrderId(0)).await, 0);
         assert!(next.end(BootId(8), order.id, OrderState::Done, "").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_order_is_found_again_by_who_asks_after_a_failure() {
+        let (dir, orders) = orders().await;
+        orders.give(&reboot()).await.unwrap();
+        let path = dir.path().join("inventory.db");
+        let away = dir.path().join("away.db");
+        std::fs::rename(&path, &away).unwrap();
+        let now = Duration::ZERO;
+        orders.poll(MACHINE, BOOT, OrderId(0), now).await.unwrap_err();
+        std::fs::rename(&away, &path).unwrap();
+        assert_eq!(orders.poll(MACHINE, BOOT, OrderId(0), now).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
