@@ -19,6 +19,9 @@ impl Tracker {
         boot: BootId,
         token: &str,
     ) -> Result<MachineId, BootsError> {
+        if !self.taken_up && self.take_up().await.is_err() {
+            return Err(BootsError::NotKept);
+        }
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
         let refused = match (active.is_from(peer), active.knows(token)) {
             (true, true) => None,

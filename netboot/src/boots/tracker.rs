@@ -42,7 +42,7 @@ pub(super) struct Tracker {
     pending: Pending,
     discovery: Option<Discovery>,
     /// Whether the boots of the server before are taken up.
-    taken_up: bool,
+    pub(super) taken_up: bool,
     #[cfg(feature = "otel")]
     ended: Option<crate::otel::Ended>,
 }
@@ -90,7 +90,7 @@ impl Tracker {
     /// Takes up the boots whose systems have their token: they go on reporting. Every other boot that the server before
     /// left under way is ended, however young: its secrets were in that server's memory only, so that the machine
     /// cannot fetch its own segment any more. Its next try is a new boot.
-    async fn take_up(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn take_up(&mut self) -> Result<(), StoreError> {
         let TakenUp { running, abandoned } = self.store.take_up_boots(now_ms()).await?;
         for (boot, token_hash) in running {
             let machine = boot.machine;

@@ -74,6 +74,10 @@ impl Tracker {
         if !self.has_room(at, machine.id) {
             return Ok(());
         }
+        // What could not be done at the start is done before there are boots of this server.
+        if !self.taken_up {
+            self.take_up().await?;
+        }
         let plan = match &decision.plan {
             Plan::Boot(plan) => Some(plan),
             _ => None,
@@ -143,12 +147,21 @@ impl Tracker {
         active.boot.arch = Some(plan.arch);
         // The firmware said what it is before the loader did: iPXE after HTTP Boot says nothing of HTTP.
         active.boot.firmware = active.boot.firmware.or(sighting.firmware);
+        let before = [active.boot.address, active.other];
         active.fetches_from(peer);
+        let now = [active.boot.address, active.other];
         let boot = active.boot.id;
         let secrets = active.secrets.as_ref();
         let ticket = secrets.map(|secrets| BootTicket { boot, machine_key: secrets.key.clone() });
         active.loading = active.loading.max(at);
         self.pending.boot(&active.boot);
+        // Who asks from ever new addresses has one at a time.
+        for address in before.into_iter().flatten().filter(|address| !now.contains(&Some(*address)))
+        {
+            if self.by_address.get(&address) == Some(&machine.id) {
+                self.by_address.remove(&address);
+            }
+        }
         self.by_address.insert(peer, machine.id);
         if by != ScriptBy::Firmware {
             self.event(boot, BootEvent::new(at, Phase::Script, plan.image.to_string()));
