@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::FromRequestParts;
@@ -70,6 +71,10 @@ impl IntoResponse for Preview {
     }
 }
 
+/// How often a change is made anew at most, and after which time.
+const MOST_TRIES: u32 = 100;
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// What a noun has to be for the request to count (`If-Match`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum IfMatch {
@@ -116,6 +121,26 @@ impl IfMatch {
                 Err(Fault::new(StatusCode::PRECONDITION_FAILED, text))
             }
         }
+    }
+}
+
+/// Counts how often a change is made anew from what is there by then, because somebody else was faster.
+#[derive(Debug, Default)]
+pub(super) struct Tries(u32);
+
+impl Tries {
+    /// Returns whether that was the last try: it was made, it failed for another reason, or the caller has said what has to
+    /// be there.
+    pub(super) fn are_over<T>(&mut self, condition: &IfMatch, made: &Result<T, Fault>) -> bool {
+        let was_changed =
+            made.as_ref().is_err_and(|fault| fault.status() == StatusCode::PRECONDITION_FAILED);
+        self.0 += 1;
+        !was_changed || *condition != IfMatch::Any || self.0 > MOST_TRIES
+    }
+
+    /// Waits a moment, until the other one shows what it has made.
+    pub(super) async fn pause() {
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

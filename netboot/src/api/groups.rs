@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access::{Access, Noun};
-use super::change::{self, Dry, IfMatch, Tagged};
+use super::change::{self, Dry, IfMatch, Tagged, Tries};
 use super::extract::{Body, Key, Params, merged};
 use super::machines::{find, refresh};
 use super::peer::Caller;
@@ -123,12 +123,19 @@ async fn patch_one(
     condition: IfMatch,
     Body(patch): Body<Value>,
 ) -> Result<Response, Fault> {
-    let now = named(&control, &key).await?;
-    condition.expected("the group", now.revision)?;
-    let group: Group = merged(&now.document, patch)?;
-    // What was merged with has to be there still.
-    let expected = Some(now.revision);
-    make(&control, &caller, now, &group, expected, dry).await
+    let mut tries = Tries::default();
+    loop {
+        let now = named(&control, &key).await?;
+        condition.expected("the group", now.revision)?;
+        let group: Group = merged(&now.document, patch.clone())?;
+        // What was merged with has to be there still.
+        let expected = Some(now.revision);
+        let made = make(&control, &caller, now, &group, expected, dry).await;
+        if tries.are_over(&condition, &made) {
+            return made;
+        }
+        Tries::pause().await;
+    }
 }
 
 async fn make(

@@ -13,7 +13,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
-use super::change::{Dry, IfMatch, Preview, Tagged};
+use super::change::{Dry, IfMatch, Preview, Tagged, Tries};
 use super::extract::{Body, Key, Params, merged};
 use super::page::{self, Page, Which};
 use super::peer::Caller;
@@ -115,12 +115,19 @@ async fn patch_one(
     condition: IfMatch,
     Body(patch): Body<Value>,
 ) -> Result<Response, Fault> {
-    let now = find(&control, &caller, &key).await?;
-    condition.expected("the machine", now.revision)?;
-    let spec: NewMachine = merged(&now.spec, patch)?;
-    // What was merged with has to be there still.
-    let expected = Some(now.revision);
-    make(&control, &caller, now, &spec, expected, dry).await
+    let mut tries = Tries::default();
+    loop {
+        let now = find(&control, &caller, &key).await?;
+        condition.expected("the machine", now.revision)?;
+        let spec: NewMachine = merged(&now.spec, patch.clone())?;
+        // What was merged with has to be there still.
+        let expected = Some(now.revision);
+        let made = make(&control, &caller, now, &spec, expected, dry).await;
+        if tries.are_over(&condition, &made) {
+            return made;
+        }
+        Tries::pause().await;
+    }
 }
 
 async fn make(

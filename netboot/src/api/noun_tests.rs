@@ -376,3 +376,20 @@ async fn a_secret_is_set_listed_by_name_and_removed_and_no_answer_has_it() {
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn of_many_who_change_one_machine_at_once_none_is_forgotten() {
+    let rig = with_n1().await;
+    let one = |number: usize| {
+        let rig = &rig;
+        async move {
+            let patch = json!({"labels": {format!("l{number}"): "x"}});
+            rig.send(Method::PATCH, N1, &patch).await
+        }
+    };
+    let made = futures_util::future::join_all((0..12).map(one)).await;
+    assert!(made.iter().all(|(status, _)| *status == 200), "{made:?}");
+    let (_, now) = rig.get(N1).await;
+    assert_eq!(now["labels"].as_object().unwrap().len(), 12, "{now}");
+    rig.stop().await;
+}

@@ -61,7 +61,7 @@ pub(super) async fn run(args: AuditArgs) -> Result<(), Failure> {
             let server = Client::new(&client);
             // Whatever happens may be in it.
             watch::show(&server, watch, Some(""), async || {
-                let rows: Vec<AuditRow> = server.get(&path).await?;
+                let rows: Vec<AuditRow> = server.all(&path).await?;
                 Look::list(How::of(&client), &rows)
             })
             .await

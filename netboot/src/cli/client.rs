@@ -8,8 +8,10 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderValue, IF_MATCH, LINK};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use kiln_inventory::Machine;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -17,12 +19,14 @@ use tokio::net::UnixStream;
 use super::remote::Remote;
 use super::sse::{Parser, Sent};
 use super::{ClientArgs, Failure};
-use crate::api::{Preview, Problem};
+use crate::api::{GroupRow, Preview, Problem};
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a change is made anew where others change the same thing.
+const MOST_TRIES: u32 = 100;
 /// A server that follows events says something more often than this.
 const SILENCE: Duration = Duration::from_secs(45);
 
@@ -78,12 +82,38 @@ impl Client {
         Ok(serde_json::from_slice(&self.send(Method::POST, path, body).await?)?)
     }
 
-    pub(super) async fn put<T: DeserializeOwned>(
+    /// Gets a list to its end, however many answers it takes.
+    pub(super) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
+        let (mut all, mut next) = (Vec::new(), Some(path.to_owned()));
+        while let Some(path) = next.take() {
+            let (headers, answer) = self.send_if(Method::GET, &path, Vec::new(), None).await?;
+            all.extend(serde_json::from_slice::<Vec<T>>(&answer)?);
+            next = headers.get(LINK).and_then(next_page);
+        }
+        Ok(all)
+    }
+
+    /// Changes something from what it is now, and anew where somebody else has changed it meanwhile. Without a body it is
+    /// what it is to be.
+    pub(super) async fn change<T: DeserializeOwned + Numbered>(
         &self,
         path: &str,
-        body: Vec<u8>,
+        made: impl Fn(&T) -> Result<Option<Vec<u8>>, Failure>,
     ) -> Result<T, Failure> {
-        Ok(serde_json::from_slice(&self.send(Method::PUT, path, body).await?)?)
+        let mut tries = 0;
+        loop {
+            let now: T = self.get(path).await?;
+            let Some(body) = made(&now)? else { return Ok(now) };
+            let put = self.send_if(Method::PUT, path, body, Some(now.revision())).await;
+            let was_changed = |failure: &Failure| {
+                let status = failure.refusal().map(|refusal| refusal.0.status);
+                status == Some(StatusCode::PRECONDITION_FAILED.as_u16())
+            };
+            match put {
+                Err(failure) if was_changed(&failure) && tries < MOST_TRIES => tries += 1,
+                answer => return Ok(serde_json::from_slice(&answer?.1)?),
+            }
+        }
     }
 
     /// Puts something whose answer is empty.
@@ -107,28 +137,53 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
-        let exchange = self.exchange(method, path, body);
+        Ok(self.send_if(method, path, body, None).await?.1)
+    }
+
+    /// Sends a request, which counts only where what it is about still has a revision.
+    async fn send_if(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        revision: Option<i64>,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
+        let exchange = async {
+            let (response, _connection) = self.ask_if(method, path, body, revision).await?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await;
+            let body = body.map_err(|error| anyhow!(error))?.to_bytes();
+            match parts.status.is_success() {
+                true => Ok((parts.headers, body)),
+                false => Err(refused(parts.status, &body)),
+            }
+        };
         let answer = tokio::time::timeout(TIMEOUT, exchange).await;
         answer.map_err(|_| anyhow!("the server at {} takes too long to answer", self.place()))?
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
-        let (response, _connection) = self.ask(method, path, body).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| anyhow!(error))?.to_bytes();
-        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
-    }
-
-    /// Sends a request. The connection ends with the second thing.
     async fn ask(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
     ) -> Result<(Response<Incoming>, Connection), Failure> {
-        let request =
+        self.ask_if(method, path, body, None).await
+    }
+
+    /// Sends a request. The connection ends with the second thing.
+    async fn ask_if(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        revision: Option<i64>,
+    ) -> Result<(Response<Incoming>, Connection), Failure> {
+        let mut request =
             Request::builder().method(method).uri(path).header("content-type", "application/json");
+        if let Some(revision) = revision {
+            request = request.header(IF_MATCH, format!("\"{revision}\""));
+        }
         match self {
             Self::Here(socket) => {
                 let stream = open(socket).await?;
@@ -227,6 +282,29 @@ async fn converse(
 }
 
 /// Returns why the server refused.
+/// What has another revision after each change.
+pub(super) trait Numbered {
+    fn revision(&self) -> i64;
+}
+
+impl Numbered for Machine {
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+}
+
+impl Numbered for GroupRow {
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+}
+
+/// Returns where a list goes on (RFC 8288).
+fn next_page(link: &HeaderValue) -> Option<String> {
+    let (path, rest) = link.to_str().ok()?.strip_prefix('<')?.split_once('>')?;
+    rest.contains("rel=\"next\"").then(|| path.to_owned())
+}
+
 fn refused(status: StatusCode, body: &[u8]) -> Failure {
     let code = match status {
         StatusCode::NOT_FOUND => Failure::NOT_FOUND,

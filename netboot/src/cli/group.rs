@@ -108,23 +108,27 @@ pub(super) async fn run(args: GroupArgs) -> Result<(), Failure> {
         }
         GroupCommand::Set { name, selector, priority, settings: said, dry, client } => {
             let server = Client::new(&client);
-            let GroupRow { mut group, .. } = server.get(&path(&name)).await?;
-            let before = group.clone();
-            said.apply(&mut group.settings);
-            group.selector = selector.unwrap_or(group.selector);
-            group.priority = priority.unwrap_or(group.priority);
-            let body = serde_json::to_vec(&group)?;
+            let changed = |now: &GroupRow| {
+                let mut group = now.group.clone();
+                said.clone().apply(&mut group.settings);
+                group.selector = selector.clone().unwrap_or(group.selector);
+                group.priority = priority.unwrap_or(group.priority);
+                group
+            };
             if dry.dry_run {
+                let body = serde_json::to_vec(&changed(&server.get(&path(&name)).await?))?;
                 let preview = server.preview(Method::PUT, &path(&name), body).await?;
                 return diff::print(&client, &[Would { name, preview }]);
             }
-            if group == before {
-                let help =
-                    "that is what it is already; `kiln group set --help` lists what can be changed";
-                return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
-            }
-            let row: GroupRow = server.put(&path(&name), body).await?;
-            print::list(&client, &[row])
+            let changed = |now: &GroupRow| {
+                let group = changed(now);
+                if group == now.group {
+                    let help = "that is what it is already; `kiln group set --help` lists what can be changed";
+                    return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
+                }
+                Ok(Some(serde_json::to_vec(&group)?))
+            };
+            print::list(&client, &[server.change(&path(&name), changed).await?])
         }
         GroupCommand::Remove { name, sure, dry, client } => {
             change::remove(&client, (sure, dry), (&path(&name), &name), async |server| {

@@ -267,22 +267,20 @@ async fn set_all(set: SetArgs) -> Result<(), Failure> {
         return Err(Failure::new(Failure::USAGE, anyhow::anyhow!(help)));
     }
     let names = Chosen { machines, selector }.names(&server).await?;
-    let changed = async |server: &Client, name: &str| -> Result<Vec<u8>, Failure> {
-        let Machine { spec: mut now, .. } = server.get(&path(name)).await?;
+    let changed = |now: &Machine| -> Result<Vec<u8>, Failure> {
+        let mut now = now.spec.clone();
         spec.clone().apply(&mut now);
         now.macs.retain(|mac| !no_mac.contains(mac));
         now.macs.extend(mac.iter().copied());
         Ok(serde_json::to_vec(&now)?)
     };
     if dry.dry_run {
-        return preview(&client, &names, Method::PUT, changed).await;
+        let body = async |server: &Client, name: &str| changed(&server.get(&path(name)).await?);
+        return preview(&client, &names, Method::PUT, body).await;
     }
     let (mut tally, mut done) = (Tally::default(), Vec::new());
     for name in &names {
-        let machine = match changed(&server, name).await {
-            Ok(body) => server.put::<Machine>(&path(name), body).await,
-            Err(failure) => Err(failure),
-        };
+        let machine = server.change(&path(name), |now| changed(now).map(Some)).await;
         done.extend(tally.note(name, machine));
     }
     if !done.is_empty() {

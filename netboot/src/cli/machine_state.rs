@@ -98,12 +98,12 @@ fn turn(machine: &mut Machine, flag: Flag, on: bool) -> bool {
 }
 
 async fn switch(client: &Client, name: &str, flag: Flag, on: bool) -> Result<Machine, Failure> {
-    let path = path(name);
-    let mut machine: Machine = client.get(&path).await?;
-    if turn(&mut machine, flag, on) {
-        machine = client.put(&path, serde_json::to_vec(&machine.spec)?).await?;
-    }
-    Ok(machine)
+    let turned = |now: &Machine| {
+        let mut machine = now.clone();
+        let is_a_change = turn(&mut machine, flag, on);
+        Ok(is_a_change.then(|| serde_json::to_vec(&machine.spec)).transpose()?)
+    };
+    client.change(&path(name), turned).await
 }
 
 /// Returns the states of a machine in words.
