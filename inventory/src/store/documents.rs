@@ -202,7 +202,11 @@ impl Store {
 
 impl Edit<'_> {
     /// Returns every document of a noun, as this edit sees them.
-    pub(super) async fn all<T: Document>(&mut self) -> Result<Vec<Stored<T>>, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn all<T: Document>(&mut self) -> Result<Vec<Stored<T>>, StoreError> {
         all(&mut self.tx).await
     }
 

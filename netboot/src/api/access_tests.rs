@@ -263,6 +263,12 @@ async fn a_token_for_some_machines_shows_and_changes_no_others() {
         .with(&own, ("patch", "/api/v1/machines/n1"), &json!({"labels": {"role": "db"}}))
         .await;
     assert_eq!((fine.0, &fine.1["labels"]["rack"]), (200, &json!("r1")));
+    let both = json!({"macs": ["52:54:00:00:00:01", "52:54:00:00:00:02"]});
+    assert_eq!(stranger.with(&own, ("patch", "/api/v1/machines/n1"), &both).await.0, 200);
+    let half = json!({"name": "x", "macs": ["52:54:00:00:00:02"]});
+    let split = stranger.with(&own, ("post", "/api/v1/machines/n1/split"), &half).await;
+    assert_eq!(split.0, 403, "the other half would have no labels: {split:?}");
+    assert_eq!(rig.get("/api/v1/machines/x").await.0, 404);
     let (_, other) = rig.get("/api/v1/machines/n2").await;
     assert_eq!(other["revision"], 1, "{other}");
     rig.stop().await;
@@ -413,5 +419,24 @@ async fn ten_megabytes_are_refused_before_they_are_read() {
             "{path}"
         );
     }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn passwords_that_are_tried_at_once_are_no_more_than_those_tried_one_after_the_other() {
+    let rig = Rig::start().await;
+    let eve = json!({"name": "eve", "password": "correct horse", "scopes": ["read"]});
+    assert_eq!(rig.send(Method::POST, "/api/v1/users", &eve).await.0, 201);
+    let stranger = Stranger::of(&rig, 9);
+    let path = ("post", "/api/v1/login");
+    let right = json!({"user": "eve", "password": "correct horse"});
+    for _ in 0..12 {
+        assert_eq!(stranger.ask(path, &[], &right).await.0, 200, "who is right is not counted");
+    }
+    let wrong = json!({"user": "eve", "password": "wrong horse"});
+    let tries = (0..30).map(|_| stranger.ask(path, &[("idempotency-key", "")], &wrong));
+    let statuses = futures_util::future::join_all(tries).await;
+    let count = |wanted| statuses.iter().filter(|(status, ..)| *status == wanted).count();
+    assert_eq!((count(401), count(429)), (10, 20), "and a key of nobody's is not looked at");
     rig.stop().await;
 }

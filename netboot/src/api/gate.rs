@@ -153,6 +153,13 @@ impl Gate {
         self.let_try_at(source, self.now())
     }
 
+    /// The same, for something that counts as a failure until it is [forgiven](Self::forgive).
+    pub(super) fn let_try_once(&self, source: IpAddr) -> Result<(), Fault> {
+        self.let_try(source)?;
+        self.failed(source);
+        Ok(())
+    }
+
     fn now(&self) -> Instant {
         self.0.stands.unwrap_or_else(Instant::now)
     }
@@ -171,6 +178,14 @@ impl Gate {
     /// Counts a failure of an address.
     pub(super) fn failed(&self, source: IpAddr) {
         self.failed_at(source, self.now());
+    }
+
+    /// Takes one back that was counted before it was known.
+    pub(super) fn forgive(&self, source: IpAddr) {
+        let mut failures = self.0.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = failures.get_mut(&network(source)) {
+            window.count = window.count.saturating_sub(1);
+        }
     }
 
     fn failed_at(&self, source: IpAddr, now: Instant) {

@@ -86,6 +86,14 @@ async fn heads_without_end_and_slow_bodies_hold_up_nobody_else_on_the_control_pl
     let (status, _) = tokio::time::timeout(Duration::from_secs(60), ask).await.unwrap();
     assert_eq!(status, 200);
     drop(slow);
+    // Nobody holds a place for ever either, whoever he is.
+    let mut stream = rig.connect().await;
+    let head = "POST /api/v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let read = tokio::time::timeout(Duration::from_secs(60), stream.read_exact(&mut answer));
+    read.await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
     rig.stop().await;
 }
 

@@ -85,8 +85,12 @@ impl Answers {
             return Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer broke")
                 .into_response();
         };
-        // What failed here may work when it is tried again.
-        if !parts.status.is_server_error() && body.len() <= LARGEST {
+        // What failed here, or came too early, may work when it is tried again.
+        let passing = matches!(
+            parts.status,
+            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+        );
+        if !parts.status.is_server_error() && !passing && body.len() <= LARGEST {
             place.key = None;
             self.keep(key, (parts.status, parts.headers.clone(), body.clone()));
         }

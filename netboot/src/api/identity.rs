@@ -67,6 +67,7 @@ async fn merge(
     let boots = (edit.boots_of(into.id).await?, edit.boots_of(from.id).await?);
     let merged = edit.merge_machines(into.id, from.id).await?;
     let merged = merged.ok_or_else(|| Fault::not_found("machine", &key))?;
+    caller.may_make(&merged.spec)?;
     if dry.dry_run {
         let before = [(&into.spec, boots.0), (&from.spec, boots.1)];
         let after = [(&merged.spec, edit.boots_of(into.id).await?)];
@@ -90,6 +91,8 @@ async fn split(
     let mut edit = store.edit().await?;
     let both = edit.split_machine(machine.id, &split.name, &split.macs).await?;
     let (rest, new) = both.ok_or_else(|| Fault::not_found("machine", &key))?;
+    caller.may_make(&rest.spec)?;
+    caller.may_make(&new.spec)?;
     if dry.dry_run {
         let boots = edit.boots_of(machine.id).await?;
         let before = by_name(&[(&machine.spec, boots)]);

@@ -14,10 +14,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::peer::Peer;
+use crate::http::Shares;
 use crate::tls::Tls;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 512;
+/// Of these, for one address.
+const MAX_PER_CLIENT: usize = 128;
 /// How long two sides may take to agree on how to encrypt, and a head to come; also how long a connection may be idle.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// A connection whose peer takes nothing for this long is closed by the kernel.
@@ -36,6 +39,7 @@ pub async fn serve_encrypted(
 ) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shares = Shares::of(MAX_PER_CLIENT);
     loop {
         let next = async { (places.clone().acquire_owned().await, listener.accept().await) };
         let (place, accepted) = tokio::select! {
@@ -50,11 +54,16 @@ pub async fn serve_encrypted(
                 continue;
             }
         };
-        let peer = Peer::Remote(address.ip().to_canonical());
+        let client = address.ip().to_canonical();
+        let Some(share) = shares.take(client) else {
+            tracing::debug!(%client, "too many connections from one address");
+            continue;
+        };
+        let peer = Peer::Remote(client);
         let router = router.clone().layer(Extension(ConnectInfo(peer)));
         let (tls, watcher) = (tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let _place = place;
+            let _held = (place, share);
             guard(&stream);
             let Some(stream) = encrypt(&tls, stream).await else { return };
             let connection = http1::Builder::new()

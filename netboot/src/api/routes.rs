@@ -1,6 +1,7 @@
 //! Every route, and the router that is made of them.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -76,6 +77,10 @@ pub(super) fn router(control: Control) -> Router {
         .with_state(control)
 }
 
+/// How long a body may take, and how many bytes in a millisecond it may take longer for.
+const BODY_TIME: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 20 });
+const SLOWEST: u64 = 64;
+
 /// What is looked at before a handler runs.
 struct Rule {
     control: Arc<Control>,
@@ -86,7 +91,10 @@ struct Rule {
 
 async fn check(State(rule): State<Arc<Rule>>, request: Request, next: Next) -> Response {
     let mut response = match admit(&rule, request).await {
-        Ok((caller, request)) if request.method() == Method::POST => {
+        // What strangers are told is kept for none of them: they would push out what others are to hear again.
+        Ok((caller, request))
+            if request.method() == Method::POST && rule.access != Access::Anyone =>
+        {
             rule.control.gate.answers().once(&caller.name, request, next).await
         }
         Ok((_, request)) => next.run(request).await,
@@ -149,7 +157,12 @@ async fn admit(rule: &Rule, mut request: Request) -> Result<(Caller, Request), F
 /// which a client can only tell from a server that went away.
 async fn whole(request: Request, most_bytes: usize) -> Result<Request, Fault> {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, most_bytes).await.map_err(|_| {
+    let time = BODY_TIME + Duration::from_millis(most_bytes as u64 / SLOWEST);
+    let body = tokio::time::timeout(time, to_bytes(body, most_bytes)).await.map_err(|_| {
+        let text = format!("the body was not there after {} seconds", time.as_secs());
+        Fault::new(StatusCode::REQUEST_TIMEOUT, text)
+    })?;
+    let body = body.map_err(|_| {
         let text = "the body is longer than what is read here, or broke off";
         Fault::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     })?;

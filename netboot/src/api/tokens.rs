@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Document, Selector, Stored};
+use kiln_inventory::{Document, Edit, Selector, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -217,16 +217,20 @@ pub(super) fn issue(doc: TokenDoc) -> (String, TokenDoc) {
     (token, TokenDoc { sha256, ..doc })
 }
 
-/// Keeps a token, and forgets those that have ended.
-pub(super) async fn add(
-    control: &Control,
-    caller: &Caller,
-    dry: Dry,
-    doc: &TokenDoc,
-) -> Done<TokenDoc> {
-    let all = control.inventory.all::<TokenDoc>().await?;
+async fn add(control: &Control, caller: &Caller, dry: Dry, doc: &TokenDoc) -> Done<TokenDoc> {
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
+    let stored = keep(&mut edit, doc).await?;
+    if dry.dry_run {
+        return Ok(ControlFlow::Break(Preview::documents(None, Some(&stored.document))));
+    }
+    edit.commit().await?;
+    Ok(ControlFlow::Continue(stored))
+}
+
+/// Keeps a token, and forgets those that have ended.
+pub(super) async fn keep(edit: &mut Edit<'_>, doc: &TokenDoc) -> Result<Stored<TokenDoc>, Fault> {
+    let all = edit.all::<TokenDoc>().await?;
     let mut left = all.len();
     for old in all {
         let ended = old.document.expires.is_some_and(|expires| expires <= doc.created);
@@ -239,12 +243,7 @@ pub(super) async fn add(
         let text = format!("there are {left} tokens; revoke some");
         return Err(Fault::new(StatusCode::CONFLICT, text));
     }
-    let stored = edit.add(doc).await?;
-    if dry.dry_run {
-        return Ok(ControlFlow::Break(Preview::documents(None, Some(&stored.document))));
-    }
-    edit.commit().await?;
-    Ok(ControlFlow::Continue(stored))
+    Ok(edit.add(doc).await?)
 }
 
 async fn revoke(

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Document, Selector, Stored};
+use kiln_inventory::{Document, Edit, Selector, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -193,8 +193,8 @@ async fn password(
 ) -> Result<Response, Fault> {
     let user = find(&control, &name).await?;
     check_password(&new.password)?;
-    let sessions = control.inventory.all::<TokenDoc>().await?;
     if dry.dry_run {
+        let sessions = control.inventory.all::<TokenDoc>().await?;
         let mut after = shown(&user.document, &[]);
         // Neither of the two is told, only that it is another one.
         after["password"] = json!("(the new one)");
@@ -207,7 +207,7 @@ async fn password(
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
     edit.change(user.id, &changed, None).await?;
-    end_sessions(&mut edit, sessions, &name).await?;
+    end_sessions(&mut edit, &name).await?;
     edit.commit().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -219,15 +219,15 @@ async fn remove(
     Params(dry): Params<Dry>,
 ) -> Result<Response, Fault> {
     let user = find(&control, &name).await?;
-    let sessions = control.inventory.all::<TokenDoc>().await?;
     if dry.dry_run {
+        let sessions = control.inventory.all::<TokenDoc>().await?;
         let before = shown(&user.document, &sessions);
         return Ok(Preview::of(Some(&before), None::<&Value>).into_response());
     }
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
     edit.remove::<UserDoc>(user.id, None).await?;
-    end_sessions(&mut edit, sessions, &name).await?;
+    end_sessions(&mut edit, &name).await?;
     edit.commit().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -247,11 +247,9 @@ fn sessions_of<'t>(
     tokens.iter().filter(move |token| token.document.user.as_deref() == Some(user))
 }
 
-async fn end_sessions(
-    edit: &mut kiln_inventory::Edit<'_>,
-    sessions: Vec<Stored<TokenDoc>>,
-    user: &str,
-) -> Result<(), Fault> {
+/// Ends every session of a user that there is by now: one may have begun a moment ago with the old password.
+async fn end_sessions(edit: &mut Edit<'_>, user: &str) -> Result<(), Fault> {
+    let sessions = edit.all::<TokenDoc>().await?;
     for session in sessions_of(&sessions, user) {
         edit.remove::<TokenDoc>(session.id, None).await?;
     }
@@ -267,8 +265,10 @@ async fn login(
         Peer::Remote(address) => Some(address),
         Peer::Local(_) => None,
     };
-    source.map_or(Ok(()), |source| control.gate.let_try(source))?;
+    // Before it is known whether it is one: of many that come at once, no more than of those one after the other.
+    source.map_or(Ok(()), |source| control.gate.let_try_once(source))?;
     let unsure = |error: kiln_inventory::StoreError| {
+        source.inspect(|source| control.gate.forgive(*source));
         tracing::error!(error = &error as &dyn std::error::Error, "passwords cannot be checked");
         let text = "passwords cannot be checked now";
         Fault::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(5)
@@ -277,20 +277,23 @@ async fn login(
     // A name that nobody has takes as long as a wrong password.
     let kept = found.as_ref().map_or_else(|| NOBODY.clone(), |user| user.document.password.clone());
     let right = verify(&control, login.password, kept).await?;
-    let Some(user) = found.filter(|_| right) else {
-        if let Some(source) = source {
-            control.gate.failed(source);
-        }
+    let wrong = || {
         let text = "no user has this name and this password";
-        return Err(Fault::new(StatusCode::UNAUTHORIZED, text));
+        Fault::new(StatusCode::UNAUTHORIZED, text)
     };
+    let user = found.filter(|_| right).ok_or_else(wrong)?;
+    source.inspect(|source| control.gate.forgive(*source));
     let caller = Caller { name: format!("user {}", user.document.name), ..Caller::nobody() };
     let session: String = secret().chars().take(16).collect();
     let doc = tokens::doc(&caller.name, format!("session-{session}"), Vec::new(), SESSION);
-    let (token, doc) = tokens::issue(TokenDoc { user: Some(user.document.name), ..doc });
-    let kept = tokens::add(&control, &caller, Dry::default(), &doc).await?.continue_value();
-    let expires = kept.and_then(|kept| kept.document.expires);
-    Ok(Json(Session { token, expires: expires.unwrap_or(doc.created) }))
+    let (token, doc) = tokens::issue(TokenDoc { user: Some(user.document.name.clone()), ..doc });
+    let store = control.inventory.acting(&caller.name);
+    let mut edit = store.edit().await?;
+    // A password that was changed meanwhile is wrong by now.
+    edit.all::<UserDoc>().await?.into_iter().find(|now| *now == user).ok_or_else(wrong)?;
+    let kept = tokens::keep(&mut edit, &doc).await?;
+    edit.commit().await?;
+    Ok(Json(Session { token, expires: kept.document.expires.unwrap_or(doc.created) }))
 }
 
 /// The password of nobody.

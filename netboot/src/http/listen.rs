@@ -1,6 +1,5 @@
 //! Takes connections: bounded in number, closed when nothing comes, ended in good order.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::shares::{Share, Shares};
 use super::wire::{Pieces, Wire};
 use super::{Plane, routes};
 use crate::tls::{self, Tls};
@@ -58,37 +58,6 @@ impl Caller {
 /// The place of a connection among those that are served at a time.
 #[derive(Debug)]
 struct Place(Mutex<Option<(OwnedSemaphorePermit, Share)>>);
-
-/// Counts the connections of each address.
-#[derive(Clone, Debug, Default)]
-struct Shares(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One connection of an address.
-#[derive(Debug)]
-struct Share(Shares, IpAddr);
-
-impl Shares {
-    fn take(&self, peer: IpAddr) -> Option<Share> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
-        (*count < MAX_PER_CLIENT).then(|| {
-            *count += 1;
-            Share(self.clone(), peer)
-        })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.1) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.1);
-            }
-        }
-    }
-}
 
 /// A running boot plane.
 #[derive(Debug)]
@@ -167,7 +136,7 @@ async fn accept(
 ) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let shares = Shares::default();
+    let shares = Shares::of(MAX_PER_CLIENT);
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await;

@@ -10,6 +10,7 @@ mod orders;
 mod reply;
 mod reports;
 mod routes;
+mod shares;
 mod told;
 mod transfers;
 mod wire;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use self::listen::Server;
 pub(crate) use self::machine::machine_segment;
+pub(crate) use self::shares::Shares;
 pub use self::transfers::Transfers;
 use crate::bake::Baker;
 use crate::boots::Boots;
