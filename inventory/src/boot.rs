@@ -34,6 +34,29 @@ pub struct NewBoot {
     pub started: i64,
 }
 
+impl NewBoot {
+    /// Returns the boot as it begins, under its number.
+    pub fn numbered(self, id: BootId) -> Boot {
+        let Self { machine, machine_name, mac, firmware, image, version, arch, address, started } =
+            self;
+        Boot {
+            id,
+            machine,
+            machine_name,
+            mac,
+            firmware,
+            image,
+            version,
+            arch,
+            address,
+            started,
+            outcome: Outcome::Booting,
+            ended: None,
+            kernel_start: None,
+        }
+    }
+}
+
 /// One attempt of one machine to run one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Boot {

@@ -79,6 +79,6 @@ pub use snapshot::{Claim, ImageVersion, Kept, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
     Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Contents, Cutoff, Database,
-    Document, Edit, FeedEvent, Outline, ParseDatabaseError, Pools, PostgresUrl, Source, Store,
-    StoreError, Stored, StoredFacts, TakenUp, Verb, Verified, verify_backup,
+    Document, Edit, FeedEvent, Outline, ParseDatabaseError, Pools, PostgresUrl, Source, SpareBoots,
+    Store, StoreError, Stored, StoredFacts, TakenUp, Verb, Verified, verify_backup,
 };

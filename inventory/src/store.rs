@@ -26,6 +26,7 @@ pub use facts::StoredFacts;
 pub use feed::FeedEvent;
 pub use prune::Cutoff;
 pub use servers::{BLOCK, Pools};
+pub use spare::SpareBoots;
 pub use tokens::TakenUp;
 
 use crate::Seal;
@@ -70,6 +71,7 @@ mod row;
 mod server_tests;
 mod servers;
 mod sightings;
+mod spare;
 mod states;
 #[cfg(test)]
 mod test_stores;

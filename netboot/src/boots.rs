@@ -6,6 +6,7 @@
 
 mod active;
 mod align;
+mod late;
 mod message;
 mod next;
 mod pending;
@@ -17,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kiln_inventory::{
-    Boot, BootId, Database, Decision, MachineId, OrderId, Sighting, Store, StoreError,
+    Boot, BootId, Database, Decision, MachineId, OrderId, Sighting, SpareBoots, Store, StoreError,
 };
 use kiln_ipxe::BootTicket;
 use tokio::sync::{mpsc, oneshot};
@@ -47,8 +48,13 @@ pub fn now_ms() -> i64 {
 impl Boots {
     /// Starts the task. It ends, with everything written, when the last clone is dropped.
     pub fn start(store: Store) -> (Self, JoinHandle<()>) {
+        Self::start_with(store, SpareBoots::default())
+    }
+
+    /// The same with numbers for boots that begin before the database is reached.
+    pub fn start_with(store: Store, spare: SpareBoots) -> (Self, JoinHandle<()>) {
         let (queue, messages) = mpsc::channel(QUEUE);
-        (Self { queue }, tokio::spawn(Tracker::new(store).run(messages)))
+        (Self { queue }, tokio::spawn(Tracker::new(store, spare).run(messages)))
     }
 
     /// Uses a database that was away since the start, and takes up the boots of the server before.
@@ -344,6 +350,10 @@ impl Boots {
 }
 
 #[cfg(test)]
+mod late_tests;
+#[cfg(test)]
 mod next_tests;
+#[cfg(test)]
+mod script_tests;
 #[cfg(test)]
 mod tests;

@@ -58,7 +58,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let sockets = Sockets::bind(&settings).await?;
     let database = settings.database();
     let inventory_error = |source| ServeError::OpenInventory(database.clone(), source);
-    let away::Opened { inventory, identity, known } = away::open(&settings).await?;
+    let away::Opened { inventory, identity, known, spare } = away::open(&settings).await?;
     let is_away = known.is_some();
     let secrets = Secrets::open(&settings.secrets_key).map_err(ServeError::Secrets)?;
     let secrets = Arc::new(secrets);
@@ -100,7 +100,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let stop = CancellationToken::new();
     #[cfg(feature = "otel")]
     let begun = crate::boots::now_ms();
-    let (boots, tracker) = Boots::start(inventory.clone());
+    let (boots, tracker) = Boots::start_with(inventory.clone(), spare);
     let orders = Orders::new(inventory.clone(), stop.clone());
     if !is_away {
         orders.take_up().await.map_err(inventory_error)?;

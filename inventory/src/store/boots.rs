@@ -79,7 +79,8 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn open_boot(&self, new: &NewBoot) -> Result<Boot, StoreError> {
-        let outcome = Outcome::Booting;
+        let failed = |source| StoreError::writing(BOOTS, source);
+        let mut tx = self.write(BOOTS).await?;
         let (id,): (i64,) = query(
             "INSERT INTO boots (machine, machine_name, mac, firmware, image, version, arch, \
              address, started, outcome, server) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
@@ -94,26 +95,64 @@ impl Store {
         .bind(text(new.arch.as_ref()))
         .bind(text(new.address.as_ref()))
         .bind(new.started)
-        .bind(word(&outcome))
+        .bind(word(&Outcome::Booting))
         .bind(self.server)
-        .fetch_one(&self.db)
+        .fetch_one(&mut tx)
         .await
-        .map_err(|source| StoreError::writing(BOOTS, source))?;
-        Ok(Boot {
-            id: BootId(id),
-            machine: new.machine,
-            machine_name: new.machine_name.clone(),
-            mac: new.mac,
-            firmware: new.firmware,
-            image: new.image.clone(),
-            version: new.version,
-            arch: new.arch,
-            address: new.address,
-            started: new.started,
-            outcome,
-            ended: None,
-            kernel_start: None,
-        })
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        Ok(new.clone().numbered(BootId(id)))
+    }
+
+    /// Writes a boot that began under a [spare](Self::spare_boots) number. Does nothing where it is written already.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written, or another boot has the number.
+    pub async fn begin_boot(&self, boot: &Boot) -> Result<(), StoreError> {
+        let failed = |source| StoreError::writing(BOOTS, source);
+        let mut tx = self.write(BOOTS).await?;
+        query(
+            "INSERT INTO boots (id, machine, machine_name, mac, started, outcome, server) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(boot.id.0)
+        .bind(boot.machine.0)
+        .bind(&boot.machine_name)
+        .bind(boot.mac.to_string())
+        .bind(boot.started)
+        .bind(word(&boot.outcome))
+        .bind(self.server)
+        .execute(&mut tx)
+        .await
+        .map_err(failed)?;
+        let (there,): (i64,) = query(
+            "SELECT COUNT(*) FROM boots WHERE id = $1 AND machine = $2 AND started = $3 AND server = $4",
+        )
+        .bind(boot.id.0)
+        .bind(boot.machine.0)
+        .bind(boot.started)
+        .bind(self.server)
+        .fetch_one(&mut tx)
+        .await
+        .map_err(failed)?;
+        if there == 0 {
+            return Err(StoreError::Taken { noun: "boot", name: boot.id.to_string() });
+        }
+        tx.commit().await.map_err(failed)?;
+        self.update_boot(boot).await
+    }
+
+    /// Returns whether something can be written now, as far as is known without writing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, with the reason.
+    pub async fn is_writable(&self) -> Result<(), StoreError> {
+        const NOTHING: &str = "anything";
+        let mut tx = self.write(NOTHING).await?;
+        let one: Result<(i64,), _> = query("SELECT COUNT(*) FROM servers").fetch_one(&mut tx).await;
+        one.map(drop).map_err(|source| StoreError::writing(NOTHING, source))
     }
 
     /// Writes what became known about a boot since it began. A boot that is not there any more stays so.
@@ -153,7 +192,7 @@ impl Store {
         let row: Option<(String, String, String)> = query(
             "SELECT image, version, arch FROM boots WHERE machine = $1 AND outcome = $2 \
              AND image IS NOT NULL AND version IS NOT NULL AND arch IS NOT NULL \
-             ORDER BY id DESC LIMIT 1",
+             ORDER BY started DESC, id DESC LIMIT 1",
         )
         .bind(machine.0)
         .bind(word(&Outcome::Healthy))
@@ -199,7 +238,8 @@ impl Store {
         tx.commit().await.map_err(failed)
     }
 
-    /// Returns boots, newest first, at most as many as asked for.
+    /// Returns boots, newest first, at most as many as asked for. Their numbers do not tell: one that began while the
+    /// database was away has a number from before.
     ///
     /// # Errors
     ///
@@ -207,7 +247,7 @@ impl Store {
     pub async fn boots(&self, limit: u32) -> Result<Vec<Boot>, StoreError> {
         let rows: Vec<BootRow> = query(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
-             started, outcome, ended, kernel_start FROM boots ORDER BY id DESC LIMIT $1",
+             started, outcome, ended, kernel_start FROM boots ORDER BY started DESC, id DESC LIMIT $1",
         )
         .bind(i64::from(limit))
         .fetch_all(&self.db)
@@ -228,8 +268,9 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<BootId>, StoreError> {
         let rows: Vec<(i64,)> = query(
-            "SELECT id FROM boots WHERE machine = $1 AND id < $2 AND outcome = $3 \
-             ORDER BY id DESC LIMIT $4",
+            "SELECT id FROM boots WHERE machine = $1 AND outcome = $3 \
+             AND (started, id) < (SELECT started, id FROM boots WHERE id = $2) \
+             ORDER BY started DESC, id DESC LIMIT $4",
         )
         .bind(machine.0)
         .bind(before.0)

@@ -84,6 +84,14 @@ pub enum StoreError {
         /// Which one.
         database: Database,
     },
+    /// The database is there and says nothing.
+    #[error("the database does not answer; see whether its server and the way to it are all right")]
+    Silent,
+    /// More boots have begun while the database is away than were provided for.
+    #[error(
+        "no number is left for a boot that begins while the database cannot be written; see whether its server runs"
+    )]
+    NoSpareBoot,
     /// A row holds what this program never writes.
     #[error(
         "the database holds `{value}` where {what} belongs; correct it or put a backup in its place"
@@ -184,7 +192,7 @@ impl StoreError {
     /// Returns whether the same operation may work later: the database is busy, full, or cannot be reached.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Gone { .. } => true,
+            Self::Gone { .. } | Self::Silent | Self::NoSpareBoot => true,
             Self::Read { source, .. }
             | Self::Write { source, .. }
             | Self::Connect { source, .. } => !trouble(source).is_empty(),

@@ -415,9 +415,9 @@ async fn healthy_boots_of_a_machine_are_found_from_the_newest_on() {
             store.update_boot(&boot).await.unwrap();
             ids.push(boot.id);
         }
-        let before = async |limit| {
-            store.healthy_boots_before(MachineId(3), BootId(99), limit).await.unwrap()
-        };
+        let last = store.open_boot(&new_boot()).await.unwrap().id;
+        let before =
+            async |limit| store.healthy_boots_before(MachineId(3), last, limit).await.unwrap();
         assert_eq!(before(10).await, [ids[3], ids[0]]);
         assert_eq!(before(1).await, [ids[3]]);
         assert!(store.healthy_boots_before(MachineId(3), ids[0], 9).await.unwrap().is_empty());

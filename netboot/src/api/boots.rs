@@ -213,7 +213,9 @@ async fn detail(
     let mut breakdown = Breakdown::of(&boot, &events);
     breakdown.compare(&earlier);
     let boots = control.inventory.boots(MAX_LIST).await?;
-    let next = boots.iter().rev().find(|next| next.machine == boot.machine && next.id > boot.id);
+    let is_later = |next: &&Boot| (next.started, next.id) > (boot.started, boot.id);
+    let of_machine = boots.iter().rev().filter(|next| next.machine == boot.machine);
+    let next = of_machine.into_iter().find(is_later);
     let verdict = judge(control, &boot, &events, next).await?;
     Ok(BootDetail { boot, events, breakdown, verdict })
 }

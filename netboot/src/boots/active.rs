@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use kiln_builder::hash::sha256;
-use kiln_inventory::{Asker, Boot, OrderId, Outcome, Phase};
+use kiln_inventory::{Asker, Boot, BootId, OrderId, Outcome, Phase};
 use kiln_types::{Digest, Mac};
 
 use super::secret::{same, secret};
@@ -16,6 +16,8 @@ const REFUSED_MS: i64 = 60_000;
 const FORGOTTEN_MS: i64 = 600_000;
 /// Addresses that are remembered of one boot.
 const MOST_ADDRESSES: usize = 8;
+/// Boots of one machine that scripts begin in a minute; DHCP does not tell of each where another server gives addresses.
+const MOST_SCRIPTS: usize = 6;
 /// Packets of DHCP of one program that are told of one boot.
 const MOST_PACKETS: usize = 8;
 
@@ -48,6 +50,13 @@ pub(super) struct Active {
     pub(super) intruders: usize,
     /// The order by which it was started, where it was.
     pub(super) order: Option<OrderId>,
+    /// When its system last proved itself.
+    pub(super) proven: i64,
+    /// The boot that ran when somebody asked for the script of this one, until the system of this one proves itself:
+    /// who asks for a script may be anybody.
+    pub(super) before: Option<Box<Self>>,
+    /// When scripts last began boots of the machine, and how many in that minute.
+    pub(super) scripts: (i64, usize),
 }
 
 /// What the machine gets to prove itself with, by its loader and by its system.
@@ -82,6 +91,9 @@ impl Active {
             told: 0,
             intruders: 0,
             order: None,
+            proven: 0,
+            before: None,
+            scripts: (0, 0),
         }
     }
 
@@ -99,8 +111,38 @@ impl Active {
     /// Returns whether its system runs, as far as the machine has said.
     pub(super) fn runs(&self) -> bool {
         // A loader that gave up has no system.
-        let given = self.secrets.as_ref().is_none_or(|secrets| secrets.given);
-        given && self.phase >= Phase::Init
+        self.may_run() && self.phase >= Phase::Init
+    }
+
+    /// Returns this boot or the one before it by its number.
+    pub(super) fn find(&mut self, boot: BootId) -> Option<&mut Self> {
+        if self.boot.id == boot {
+            return Some(self);
+        }
+        self.before.as_deref_mut().filter(|before| before.boot.id == boot)
+    }
+
+    /// Returns the boot whose system runs as far as is known: of one before, as far as it has proved since.
+    pub(super) fn running(&self) -> Option<&Self> {
+        let alive = |before: &&Self| before.runs() && before.proven > self.boot.started;
+        match self.runs() {
+            true => Some(self),
+            false => self.before.as_deref().filter(alive),
+        }
+    }
+
+    /// Returns whether the system of this boot has what it takes to prove itself.
+    pub(super) fn may_run(&self) -> bool {
+        self.secrets.as_ref().is_none_or(|secrets| secrets.given)
+    }
+
+    /// Counts a script that begins a boot, and returns whether there were too many in the last minute.
+    pub(super) const fn begins_too_often(&mut self, at: i64) -> bool {
+        if at - self.scripts.0 > 60_000 {
+            self.scripts = (at, 0);
+        }
+        self.scripts.1 += 1;
+        self.scripts.1 > MOST_SCRIPTS
     }
 
     /// Counts a packet of DHCP, and returns whether it is told: each where it is known what it was, else the first.
@@ -159,6 +201,7 @@ impl Active {
         let made = |address| Mac::from_eui64(address) == Some(self.boot.mac);
         self.boot.address == Some(peer)
             || self.other == Some(peer)
+            || self.given.contains(&peer)
             || matches!(peer, IpAddr::V6(peer) if made(peer))
     }
 }

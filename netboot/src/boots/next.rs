@@ -19,8 +19,14 @@ impl Tracker {
         boot: BootId,
         token: &str,
     ) -> Result<MachineId, BootsError> {
-        if !self.taken_up && self.take_up().await.is_err() {
-            return Err(BootsError::NotKept);
+        if !self.taken_up && self.find(boot).is_none() {
+            if self.pending.waits() {
+                return Err(BootsError::NotKept);
+            }
+            if let Err(error) = self.take_up().await {
+                self.pending.failed(&error);
+                return Err(BootsError::NotKept);
+            }
         }
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
         let refused = match (active.is_from(peer), active.knows(token)) {
@@ -31,30 +37,43 @@ impl Tracker {
             }
         };
         if let Some(why) = refused {
-            self.refuse(at, peer, boot, why).await;
+            self.refuse(at, peer, boot, why);
             return Err(BootsError::Forbidden);
         }
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
+        active.proven = at;
         let machine = active.boot.machine;
-        if self.next.get(&machine).is_some_and(|next| next.boot.id == boot)
-            && let Err(error) = self.follow(at, machine).await
-        {
+        if let Err(error) = self.follow(at, machine, boot).await {
             tracing::error!(error = &error as &dyn std::error::Error, boot = boot.0, "not kept");
             return Err(BootsError::NotKept);
         }
         Ok(machine)
     }
 
-    /// Lets the boot that a running system was told to start take its place.
-    async fn follow(&mut self, at: i64, machine: MachineId) -> Result<(), StoreError> {
-        let Some(boot) = self.next.get(&machine).map(|next| next.boot.id) else { return Ok(()) };
-        self.store.forget_tokens(machine, boot).await?;
-        self.store.close_orders(machine, boot, at).await?;
-        if let Some(next) = self.next.remove(&machine)
-            && let Some(old) = self.active.insert(machine, next)
-        {
-            self.by_boot.remove(&old.boot.id);
-            self.give_up(at, old.boot);
+    /// Lets a boot that proves itself take the place of those before it.
+    async fn follow(
+        &mut self,
+        at: i64,
+        machine: MachineId,
+        boot: BootId,
+    ) -> Result<(), StoreError> {
+        let is_it = |active: &Active| active.boot.id == boot;
+        if self.next.get(&machine).is_some_and(is_it) {
+            self.follows(at, machine, boot).await?;
+            if let Some(next) = self.next.remove(&machine)
+                && let Some(old) = self.active.insert(machine, next)
+            {
+                self.is_over(at, old);
+            }
+        } else if self.active.get(&machine).is_some_and(|it| is_it(it) && it.before.is_some()) {
+            self.follows(at, machine, boot).await?;
+            if let Some(old) = self.next.remove(&machine) {
+                self.is_over(at, old);
+            }
+            let before = self.active.get_mut(&machine).and_then(|active| active.before.take());
+            if let Some(old) = before {
+                self.is_over(at, *old);
+            }
         }
         Ok(())
     }
@@ -81,15 +100,14 @@ impl Tracker {
                 address: running.boot.address,
                 started: at,
             };
-            let boot = self.store.open_boot(&new).await?;
+            let boot = self.number(new).await?;
             let id = boot.id;
             let name = &boot.machine_name;
             tracing::info!(boot = id.0, machine = name, %order, "boot begins by kexec");
             self.by_boot.insert(id, machine);
             let next = Active { order: Some(order), other, given, ..Active::new(boot) };
             if let Some(old) = self.next.insert(machine, next) {
-                self.by_boot.remove(&old.boot.id);
-                self.give_up(at, old.boot);
+                self.is_over(at, old);
             }
             self.event(id, BootEvent::new(at, Phase::Kexec, format!("order {order}")));
         }

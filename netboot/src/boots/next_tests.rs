@@ -7,7 +7,7 @@ use kiln_types::{Arch, Digest};
 use super::*;
 
 /// Lets a machine boot until its system reports, and returns its token.
-async fn healthy(rig: &Rig) -> (BootTicket, String) {
+pub(super) async fn healthy(rig: &Rig) -> (BootTicket, String) {
     let ticket = rig.script().await.unwrap();
     let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
     let told = vec![report(Phase::Healthy, Some(9))];
@@ -15,7 +15,7 @@ async fn healthy(rig: &Rig) -> (BootTicket, String) {
     (ticket, identity.token)
 }
 
-async fn restarted(rig: Rig) -> Rig {
+pub(super) async fn restarted(rig: Rig) -> Rig {
     let Rig { dir, store, boots, tracker, snapshot, mac } = rig;
     drop(boots);
     tracker.await.unwrap();

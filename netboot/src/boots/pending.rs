@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use kiln_inventory::{Asker, Boot, BootEvent, BootId, Sighting, Store, StoreError};
 use kiln_types::Mac;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::late::{Late, given_up, soon};
 use crate::observe::COUNTS;
 use crate::trouble::Trouble;
 
@@ -28,6 +30,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Sightings, events and boots that are not on disk yet.
 #[derive(Debug)]
 pub(super) struct Pending {
+    /// What is written before anything else.
+    late: Late,
     events: HashMap<BootId, Vec<BootEvent>>,
     boots: HashMap<BootId, Boot>,
     sightings: HashMap<(Mac, Asker), (Sighting, i64)>,
@@ -37,6 +41,8 @@ pub(super) struct Pending {
     trouble: Trouble,
     /// When to try again after a failure.
     again: Option<Instant>,
+    /// Asks the database whether it is there again, so that no boot waits for the answer.
+    probe: Option<JoinHandle<Result<(), StoreError>>>,
     /// When sightings are written next, after there were many at once.
     rest: Option<Instant>,
 }
@@ -44,6 +50,7 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn new() -> Self {
         Self {
+            late: Late::default(),
             events: HashMap::new(),
             boots: HashMap::new(),
             sightings: HashMap::new(),
@@ -55,8 +62,25 @@ impl Pending {
                 "the timelines of boots are written again",
             ),
             again: None,
+            probe: None,
             rest: None,
         }
+    }
+
+    /// Returns whether the database was away when it was last asked, and is not asked yet again.
+    pub(super) const fn waits(&self) -> bool {
+        self.again.is_some()
+    }
+
+    /// Returns whether what is written now would come before what waits, or would fail: the database was away when it
+    /// was last asked.
+    pub(super) fn is_behind(&self) -> bool {
+        self.again.is_some() || !self.late.is_empty()
+    }
+
+    /// Returns what is written before events, once the database is there.
+    pub(super) const fn late(&mut self) -> &mut Late {
+        &mut self.late
     }
 
     pub(super) fn sighting(&mut self, sighting: Sighting, at: i64) {
@@ -81,14 +105,47 @@ impl Pending {
         self.boots.insert(boot.id, boot.clone());
     }
 
-    /// Returns when to write without being asked by anything new.
-    pub(super) fn again(&self) -> Option<Instant> {
+    /// Waits until there is something to write without being asked by anything new.
+    pub(super) async fn is_due(&mut self) {
+        if let Some(probe) = &mut self.probe {
+            let answer = probe.await;
+            self.probe = None;
+            match answer {
+                Ok(Ok(())) | Err(_) => self.again = None,
+                Ok(Err(error)) => self.failed(&error),
+            }
+            return;
+        }
+        match self.again() {
+            Some(again) => tokio::time::sleep_until(again).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn again(&self) -> Option<Instant> {
         self.again.or_else(|| self.rest.filter(|_| !self.sightings.is_empty()))
+    }
+
+    /// Notes that the database is there, as far as others know.
+    pub(super) fn hurry(&mut self) {
+        (self.again, self.probe) = (None, None);
+    }
+
+    /// Notes that the database could not be written, so that nothing waits for it in vain until it is there again.
+    pub(super) fn failed(&mut self, error: &StoreError) {
+        COUNTS.store_failures.add(1);
+        self.trouble.failed(None, &crate::cli::chain(error));
+        self.again = Some(Instant::now() + self.retry);
+        self.retry = (self.retry * 2).min(LONGEST_RETRY);
     }
 
     /// Writes what it can. What cannot be written now is kept and tried again later, the wait growing.
     pub(super) async fn write(&mut self, store: &Store) {
-        if self.again.is_some_and(|again| Instant::now() < again) {
+        if let Some(again) = self.again {
+            if again <= Instant::now() && self.probe.is_none() {
+                let store = store.clone();
+                self.probe = Some(tokio::spawn(async move { soon(store.is_writable()).await }));
+            }
             return;
         }
         let begin = Instant::now();
@@ -97,7 +154,6 @@ impl Pending {
         COUNTS.backlog.store(i64::try_from(self.waiting).unwrap_or(i64::MAX), Ordering::Relaxed);
         match written {
             Ok(()) => {
-                self.again = None;
                 self.trouble.over(None);
                 if self.lost > 0 {
                     tracing::error!(
@@ -107,12 +163,7 @@ impl Pending {
                 }
                 (self.retry, self.lost) = (FIRST_RETRY, 0);
             }
-            Err(error) => {
-                COUNTS.store_failures.add(1);
-                self.trouble.failed(None, &crate::cli::chain(&error));
-                self.again = Some(Instant::now() + self.retry);
-                self.retry = (self.retry * 2).min(LONGEST_RETRY);
-            }
+            Err(error) => self.failed(&error),
         }
     }
 
@@ -123,32 +174,37 @@ impl Pending {
         }
         if let Some(again) = self.again {
             tokio::time::sleep_until(again.min(Instant::now() + FIRST_RETRY)).await;
-            self.again = None;
+            self.hurry();
             self.write(store).await;
         }
-        if self.waiting > 0 {
-            tracing::error!(events = self.waiting, "lost, as the server stops");
+        if self.waiting > 0 || self.late.boots() > 0 {
+            let (events, boots) = (self.waiting, self.late.boots());
+            tracing::error!(events, boots, "lost, as the server stops");
         }
     }
 
     async fn try_to_write(&mut self, store: &Store) -> Result<(), StoreError> {
+        for boot in self.late.write(store).await? {
+            self.waiting -= self.events.remove(&boot).map_or(0, |events| events.len());
+            self.boots.remove(&boot);
+        }
         if !self.sightings.is_empty() && self.rest.is_none_or(|rest| rest <= Instant::now()) {
             let seen: Vec<_> = self.sightings.values().map(|(seen, at)| (seen, *at)).collect();
             let begun = Instant::now();
-            kept(store.record_sightings(&seen).await)?;
+            given_up(soon(store.record_sightings(&seen)).await)?;
             // A flood of made-up machines must not keep disk and processor from those that want an address.
             self.rest = (seen.len() > CROWD).then(|| Instant::now() + rest_after(begun.elapsed()));
             self.sightings.clear();
         }
         while let Some(boot) = self.events.keys().next().copied() {
             let events = self.events.get(&boot).map_or(&[][..], Vec::as_slice);
-            kept(store.add_events(boot, events).await)?;
+            given_up(soon(store.add_events(boot, events)).await)?;
             self.waiting -= events.len();
             self.events.remove(&boot);
         }
         while let Some(id) = self.boots.keys().next().copied() {
             if let Some(boot) = self.boots.get(&id) {
-                kept(store.update_boot(boot).await)?;
+                given_up(soon(store.update_boot(boot)).await)?;
             }
             self.boots.remove(&id);
         }
@@ -159,17 +215,6 @@ impl Pending {
 /// Returns how long sightings wait after a crowd that took so long to write.
 fn rest_after(took: Duration) -> Duration {
     took.saturating_mul(19).clamp(REST, LONGEST_REST)
-}
-
-/// What the database will never take, such as events of a boot that was deleted, must not hold up the rest.
-fn kept(result: Result<(), StoreError>) -> Result<(), StoreError> {
-    match result {
-        Err(error) if error.is_lasting() => {
-            tracing::error!(error = &error as &dyn std::error::Error, "not written, and given up");
-            Ok(())
-        }
-        result => result,
-    }
 }
 
 #[cfg(test)]
@@ -219,8 +264,10 @@ mod tests {
         pending.write(&store).await;
         assert_eq!(pending.again(), Some(again), "it does not try before its time");
         sqlx::query("DROP TRIGGER full").execute(&other).await.unwrap();
-        tokio::time::sleep_until(again).await;
-        pending.write(&store).await;
+        while pending.is_behind() {
+            pending.is_due().await;
+            pending.write(&store).await;
+        }
         assert_eq!((pending.again(), pending.waiting), (None, 0));
         let (_, events) = store.boot(boot.id).await.unwrap().unwrap();
         assert_eq!(events.iter().map(|e| e.detail.as_str()).collect::<Vec<_>>(), ["a", "b"]);

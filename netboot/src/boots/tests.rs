@@ -67,11 +67,15 @@ impl Rig {
     }
 
     pub(super) async fn script(&self) -> Option<BootTicket> {
+        self.script_for(MACHINE).await
+    }
+
+    pub(super) async fn script_for(&self, peer: IpAddr) -> Option<BootTicket> {
         let firmware = Some(Firmware::UefiX64);
         let sighting = Sighting { mac: self.mac, asker: Asker::Ipxe, firmware, uuid: None };
         let decision = decide(&self.snapshot, &sighting);
         assert!(matches!(decision.plan, Plan::Boot(BootPlan { .. }) | Plan::Refuse));
-        self.boots.script(MACHINE, sighting, decision).await
+        self.boots.script(peer, sighting, decision).await
     }
 
     /// Lets the task write everything, and returns the boots with their events, oldest first.

@@ -9,13 +9,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use kiln_inventory::{
-    Boot, BootEvent, BootId, Database, MachineId, Outcome, Phase, Sighting, Store, StoreError,
-    TakenUp,
+    Boot, BootEvent, BootId, Database, MachineId, Outcome, Phase, Sighting, SpareBoots, Store,
+    StoreError, TakenUp,
 };
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::active::Active;
+use super::late::soon;
 use super::message::Message;
 use super::pending::Pending;
 use super::{Transfer, now_ms};
@@ -39,7 +39,9 @@ pub(super) struct Tracker {
     by_address: HashMap<IpAddr, MachineId>,
     /// What the firmware or loader said that got an address last.
     who: HashMap<IpAddr, Sighting>,
-    pending: Pending,
+    pub(super) pending: Pending,
+    /// For boots that begin while the database cannot be written.
+    pub(super) spare: SpareBoots,
     discovery: Option<Discovery>,
     /// Whether the boots of the server before are taken up.
     pub(super) taken_up: bool,
@@ -48,7 +50,7 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    pub(super) fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store, spare: SpareBoots) -> Self {
         Self {
             store,
             active: HashMap::new(),
@@ -57,6 +59,7 @@ impl Tracker {
             by_address: HashMap::new(),
             who: HashMap::new(),
             pending: Pending::new(),
+            spare,
             discovery: None,
             taken_up: false,
             #[cfg(feature = "otel")]
@@ -66,32 +69,52 @@ impl Tracker {
 
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         if let Err(error) = self.take_up().await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "cannot take up the boots of the server before");
+            self.pending.failed(&error);
         }
+        self.refill().await;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let again = self.pending.again();
-            let retry = tokio::time::sleep_until(again.unwrap_or_else(Instant::now));
             tokio::select! {
                 taken = messages.recv_many(&mut batch, BATCH) => if taken == 0 { break },
-                () = retry, if again.is_some() => {}
+                () = self.pending.is_due() => {}
             }
             for message in batch.drain(..) {
                 if let Err(error) = self.take(message).await {
                     tracing::error!(error = &error as &dyn std::error::Error, "cannot open a boot");
                 }
             }
-            self.pending.write(&self.store).await;
+            self.write().await;
+            self.refill().await;
         }
         self.pending.write_at_last(&self.store).await;
+    }
+
+    /// Writes what waits. What the server before left is taken up first: it would end boots of this one.
+    async fn write(&mut self) {
+        if !self.taken_up
+            && !self.pending.waits()
+            && let Err(error) = self.take_up().await
+        {
+            self.pending.failed(&error);
+        }
+        self.pending.write(&self.store).await;
+    }
+
+    async fn refill(&mut self) {
+        if self.pending.is_behind() || !self.spare.wants_more() {
+            return;
+        }
+        match soon(self.store.spare_boots()).await {
+            Ok(spare) => self.spare = spare,
+            Err(error) => self.pending.failed(&error),
+        }
     }
 
     /// Takes up the boots whose systems have their token: they go on reporting. Every other boot that the server before
     /// left under way is ended, however young: its secrets were in that server's memory only, so that the machine
     /// cannot fetch its own segment any more. Its next try is a new boot.
     pub(super) async fn take_up(&mut self) -> Result<(), StoreError> {
-        let TakenUp { running, abandoned } = self.store.take_up_boots(now_ms()).await?;
+        let TakenUp { running, abandoned } = soon(self.store.take_up_boots(now_ms())).await?;
         for (boot, token_hash) in running {
             let machine = boot.machine;
             self.by_boot.insert(boot.id, machine);
@@ -99,6 +122,12 @@ impl Tracker {
                 self.by_address.insert(address, machine);
             }
             let known = Active::known(boot, token_hash);
+            if self.active.get(&machine).is_some_and(|active| active.secrets.is_some()) {
+                // The machine has begun another one while the database was away.
+                self.by_boot.remove(&known.boot.id);
+                self.give_up(now_ms(), known.boot);
+                continue;
+            }
             // Only a boot that never reported has one before it that still can.
             match self.active.entry(machine) {
                 Entry::Vacant(free) => {
@@ -118,7 +147,8 @@ impl Tracker {
 
     /// Here, so that no boot is opened before those of the server before are taken up.
     async fn go_on(&mut self, database: &Database) -> Result<(), StoreError> {
-        self.store.reached(database).await?;
+        soon(self.store.reached(database)).await?;
+        self.pending.hurry();
         // A database that went away again in between is reached once more. What has begun since then is ours.
         if self.taken_up {
             return Ok(());
@@ -204,8 +234,8 @@ impl Tracker {
                 let _ = reply.send(self.proven(at, peer, boot, &token).await);
             }
             Message::Running { machine, reply } => {
-                let active = self.active.get(&machine).filter(|active| active.runs());
-                let _ = reply.send(active.map(|active| active.boot.clone()));
+                let running = self.active.get(&machine).and_then(Active::running);
+                let _ = reply.send(running.map(|running| running.boot.clone()));
             }
             Message::Next { at, machine, plan, order, reply } => {
                 let ticket = self.next(at, machine, plan, order).await?;
@@ -233,7 +263,7 @@ impl Tracker {
     pub(super) fn find(&mut self, boot: BootId) -> Option<&mut Active> {
         let machine = self.by_boot.get(&boot)?;
         let both = [self.active.get_mut(machine), self.next.get_mut(machine)];
-        both.into_iter().flatten().find(|active| active.boot.id == boot)
+        both.into_iter().flatten().find_map(|active| active.find(boot))
     }
 
     fn sent(&mut self, at: i64, boot: BootId, transfer: Transfer) {
@@ -281,7 +311,7 @@ impl Tracker {
     pub(super) fn event(&mut self, id: BootId, event: BootEvent) {
         let machine = self.by_boot.get(&id);
         let both = [&mut self.active, &mut self.next].map(|boots| boots.get_mut(machine?));
-        let found = both.into_iter().flatten().find(|active| active.boot.id == id);
+        let found = both.into_iter().flatten().find_map(|active| active.find(id));
         let Some(active) = found else { return };
         let ends = matches!(
             (event.phase, active.boot.outcome),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kiln_builder::durable;
 use kiln_builder::hash::sha256;
-use kiln_inventory::{Database, Duid, Store, StoreError};
+use kiln_inventory::{Database, Duid, SpareBoots, Store, StoreError};
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -33,6 +33,8 @@ const VERSION: u32 = 1;
 /// word in the log of changes.
 const REST: Duration = Duration::from_secs(2);
 const SELDOM: Duration = Duration::from_secs(300);
+/// Boots that a server can begin which starts without the database. It may start again before that is back.
+const NUMBERS: usize = 256;
 /// First and longest wait before the database is looked for again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -43,6 +45,8 @@ pub(super) struct Opened {
     pub(super) identity: Option<Duid>,
     /// What is known while the database is away.
     pub(super) known: Option<Known>,
+    /// For boots that begin until the database is reached.
+    pub(super) spare: SpareBoots,
 }
 
 /// What was known when the database was last reached.
@@ -56,6 +60,9 @@ struct LastKnown {
     server: i64,
     /// The newest change.
     newest: i64,
+    /// Numbers for boots of a server that starts with this.
+    #[serde(default)]
+    spare: SpareBoots,
     known: Known,
 }
 
@@ -66,7 +73,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, ServeError> {
     let error = match Store::connect(&database).await {
         Ok(inventory) => {
             let (inventory, identity) = enter(settings, inventory, failed).await?;
-            return Ok(Opened { inventory, identity, known: None });
+            return Ok(Opened { inventory, identity, known: None, spare: SpareBoots::default() });
         }
         Err(error) => error,
     };
@@ -75,23 +82,27 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, ServeError> {
     }
     let identity = identity(settings)?;
     let path = settings.data_dir.join(FILE);
-    let last = tokio::task::spawn_blocking(move || LastKnown::read(&path)).await;
+    let (at, who) = (database.clone(), identity.clone());
+    let read = move || {
+        let last = LastKnown::read(&path)?.if_of(&at, &who)?;
+        Ok::<_, String>(last.take_numbers(&path))
+    };
+    let last = tokio::task::spawn_blocking(read).await;
     let last = last.map_err(|stopped| stopped.to_string()).flatten();
-    let last = last.and_then(|last| last.if_of(&database, &identity));
     let nothing = |why, source| ServeError::NothingKnown {
         database: database.clone(),
         why,
         source: Box::new(source),
     };
     match last {
-        Ok(LastKnown { server, newest, known, .. }) => {
+        Ok((LastKnown { server, newest, known, .. }, spare)) => {
             let inventory = Store::away(&database, server, newest).ok_or_else(|| failed(error))?;
             tracing::warn!(
                 %database,
                 machines = known.machines(),
                 "the database cannot be reached; machines get what was known of them, and nothing can be changed until it is back"
             );
-            Ok(Opened { inventory, identity: Some(identity), known: Some(known) })
+            Ok(Opened { inventory, identity: Some(identity), known: Some(known), spare })
         }
         Err(why) => Err(nothing(why, error)),
     }
@@ -127,6 +138,25 @@ impl LastKnown {
     }
 }
 
+impl LastKnown {
+    /// Takes numbers out of the file for good: the server that starts next does not use them as well.
+    fn take_numbers(mut self, path: &Path) -> (Self, SpareBoots) {
+        let spare = self.spare.split(NUMBERS);
+        let written = serde_json::to_vec(&self)
+            .map_err(io::Error::from)
+            .and_then(|bytes| durable::replace(path, &bytes, 0o600));
+        match written {
+            Ok(()) => (self, spare),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                let file = path.display();
+                tracing::warn!(error, %file, "no boot can be numbered before the database is reached");
+                (self, SpareBoots::default())
+            }
+        }
+    }
+}
+
 /// The only part of the file that every version of it has.
 #[derive(Deserialize)]
 struct Version {
@@ -139,6 +169,8 @@ pub(super) struct Memory {
     pub(super) identity: Duid,
     pub(super) inventory: Store,
     path: PathBuf,
+    /// Numbers that are in the file.
+    spare: SpareBoots,
     /// Of what is in the file.
     written: Option<Digest>,
 }
@@ -146,7 +178,10 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new(settings: &Settings, identity: Duid, inventory: Store) -> Self {
         let (database, path) = (settings.database(), settings.data_dir.join(FILE));
-        Self { database, identity, inventory, path, written: None }
+        // Those that the file has already are as good as new ones.
+        let last = LastKnown::read(&path).and_then(|last| last.if_of(&database, &identity));
+        let spare = last.map_or_else(|_| SpareBoots::default(), |last| last.spare);
+        Self { database, identity, inventory, path, spare, written: None }
     }
 
     /// Writes it, and again when something has changed, until told to stop.
@@ -182,12 +217,16 @@ impl Memory {
     async fn save(&mut self) -> Result<(), crate::dhcp::BoxError> {
         // Before the rest is read: what comes meanwhile is read once more afterwards.
         let newest = self.inventory.last_change().await?;
+        if self.spare.wants_more() {
+            self.spare = self.inventory.spare_boots().await?;
+        }
         let last = LastKnown {
             version: VERSION,
             database: self.database.to_string(),
             identity: self.identity.to_string(),
             server: self.inventory.server(),
             newest,
+            spare: self.spare.clone(),
             known: Known::read(&self.inventory).await?,
         };
         let path = self.path.clone();
@@ -303,6 +342,7 @@ mod tests {
             identity: identity.to_string(),
             server: 3,
             newest: 7,
+            spare: SpareBoots::default(),
             known: Known::default(),
         };
         let bytes = serde_json::to_vec(&last()).unwrap();

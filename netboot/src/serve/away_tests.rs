@@ -78,6 +78,12 @@ async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &
     answer
 }
 
+/// Returns the first number in the file that a boot may have.
+fn first_spare(kept: &Path) -> i64 {
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(kept).unwrap()).unwrap();
+    kept["spare"]["numbers"][0].as_i64().unwrap()
+}
+
 #[tokio::test]
 async fn a_server_starts_without_its_database_with_what_it_knew_and_goes_on_when_it_is_back() {
     let dir = TempDir::new().unwrap();
@@ -103,7 +109,13 @@ async fn a_server_starts_without_its_database_with_what_it_knew_and_goes_on_when
     };
     store.commit_leases(std::slice::from_ref(&lease)).await.unwrap();
     let running = start(settings.clone()).await.unwrap();
-    store.add_machine(&NewMachine::new("node-1", [MAC])).await.unwrap();
+    // Its firmware is of another kind than it, so that each of its boots is refused at once.
+    let machine = NewMachine {
+        arch: Some(kiln_types::Arch::Arm64),
+        image: Some("web".parse().unwrap()),
+        ..NewMachine::new("node-1", [MAC])
+    };
+    store.add_machine(&machine).await.unwrap();
     store.close().await;
     until("what another server adds is not kept", async || {
         std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("node-1"))
@@ -111,6 +123,7 @@ async fn a_server_starts_without_its_database_with_what_it_knew_and_goes_on_when
     .await;
     assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
     running.shutdown().await;
+    let spare = first_spare(&kept);
 
     postgres.goes();
     let running = start(settings.clone()).await.unwrap();
@@ -128,13 +141,22 @@ async fn a_server_starts_without_its_database_with_what_it_knew_and_goes_on_when
     // Twice in a row, without a word with the database in between.
     running.shutdown().await;
     let mut running = start(settings.clone()).await.unwrap();
-    assert!(fetch(running.http_addr().unwrap(), script).await.contains("node-1"));
+    let answer = fetch(running.http_addr().unwrap(), script).await;
+    assert!(answer.contains("node-1"), "{answer}");
 
     postgres.comes();
     until("the database is not used", async || health(&running).await.contains("[+] store\n"))
         .await;
     let added = add_group(running.socket_path(), "web").await;
     assert!(added.starts_with("HTTP/1.1 201"), "{added}");
+    // What began while it was away is written now, under a number that no other start of the server had.
+    let store = Store::connect(&postgres.database()).await.unwrap();
+    until("the boot is not written", async || !store.boots(2).await.unwrap().is_empty()).await;
+    let boots = store.boots(2).await.unwrap();
+    store.close().await;
+    assert_eq!((boots.len(), boots[0].machine_name.as_str()), (1, "node-1"));
+    assert!((spare + 256..spare + 512).contains(&boots[0].id.0), "{spare} {:?}", boots[0].id);
+    assert_eq!(first_spare(&kept), spare + 512, "each of two starts has taken some");
     until("what is added now is not kept", async || {
         std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("\"web\""))
     })

@@ -35,6 +35,7 @@ mod metadata;
 mod networkd;
 mod networks;
 mod orders;
+mod outage;
 mod package;
 mod packed;
 mod pi;
@@ -64,6 +65,7 @@ pub(crate) fn all() -> Vec<Case> {
         firmware::cases(),
         ipv6::cases(),
         orders::cases(),
+        outage::cases(),
         https::cases(),
         uki::cases(),
         broken::cases(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use kiln_inventory::{
-    Asker, BootEvent, Decision, MachineId, NewBoot, Phase, Plan, Sighting, StoreError,
+    Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Phase, Plan, Sighting, StoreError,
 };
 use kiln_ipxe::BootTicket;
 use kiln_types::ImageRef;
@@ -11,6 +11,7 @@ use kiln_types::ImageRef;
 use super::Tracker;
 use crate::boots::Exchange;
 use crate::boots::active::{Active, begins_anew};
+use crate::boots::late::soon;
 use crate::boots::message::ScriptBy;
 use crate::observe::COUNTS;
 
@@ -19,6 +20,15 @@ const MAX_STRANGERS: usize = 64;
 const STRANGER_MS: i64 = 600_000;
 /// Addresses of which is known who has them; in a network of another server anyone may claim any.
 const MAX_WHO: usize = 1 << 16;
+
+/// By what a boot is known to begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    /// A packet of the machine's own.
+    Dhcp,
+    /// A request that names it, which anybody can make.
+    Script,
+}
 
 impl Tracker {
     pub(super) async fn seen(
@@ -35,7 +45,7 @@ impl Tracker {
         if matches!(decision.plan, Plan::Boot(_) | Plan::Refuse) {
             let current = self.active.get(&id);
             if current.is_none_or(|active| begins_anew(active, at, sighting.asker, fresh)) {
-                self.open(at, sighting, decision, address).await?;
+                self.open(at, sighting, decision, address, Begun::Dhcp).await?;
             }
         }
         if let Some(address) = address {
@@ -69,28 +79,18 @@ impl Tracker {
         sighting: &Sighting,
         decision: &Decision,
         address: Option<IpAddr>,
+        begun: Begun,
     ) -> Result<(), StoreError> {
         let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
         if !self.has_room(at, machine.id) {
             return Ok(());
         }
-        // What could not be done at the start is done before there are boots of this server.
-        if !self.taken_up {
-            self.take_up().await?;
-        }
         let plan = match &decision.plan {
             Plan::Boot(plan) => Some(plan),
             _ => None,
         };
-        // The machine came through its firmware, whatever its system was told to start.
-        let known = [self.next.remove(&machine.id), self.active.remove(&machine.id)];
-        for old in known.into_iter().flatten() {
-            self.by_boot.remove(&old.boot.id);
-            self.give_up(at, old.boot);
-        }
         let boot = self
-            .store
-            .open_boot(&NewBoot {
+            .number(NewBoot {
                 machine: machine.id,
                 machine_name: machine.spec.name.clone(),
                 mac: sighting.mac,
@@ -105,16 +105,104 @@ impl Tracker {
         tracing::info!(boot = boot.id.0, machine = boot.machine_name, mac = %boot.mac, "boot begins");
         COUNTS.boot_begins();
         let id = boot.id;
+        let scripts = self.active.get(&machine.id).map_or((0, 0), |old| old.scripts);
+        let before = match begun {
+            Begun::Script => self.still_runs(at, machine.id),
+            // The machine came through its firmware, whatever its system was told to start.
+            Begun::Dhcp => {
+                let known = [self.next.remove(&machine.id), self.active.remove(&machine.id)];
+                known.into_iter().flatten().for_each(|old| self.is_over(at, old));
+                None
+            }
+        };
+        let follows = before.is_none();
         self.by_boot.insert(id, machine.id);
-        self.active.insert(machine.id, Active { refused: plan.is_none(), ..Active::new(boot) });
-        self.store.forget_tokens(machine.id, id).await?;
-        self.store.close_orders(machine.id, id, at).await?;
+        let refused = plan.is_none();
+        let active = Active { refused, before, scripts, ..Active::new(boot) };
+        self.active.insert(machine.id, active);
+        if follows {
+            self.follows(at, machine.id, id).await?;
+        }
         if plan.is_none() {
             let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
             let detail = format!("refused: {}", why.join("; "));
             self.event(id, BootEvent::new(at, Phase::Failed, detail));
         }
         Ok(())
+    }
+
+    /// Numbers and writes a boot that begins. While the database cannot be written it has a number that was kept for
+    /// this, and is written later.
+    pub(in crate::boots) async fn number(&mut self, new: NewBoot) -> Result<Boot, StoreError> {
+        // What could not be done at the start is done before there are boots of this server.
+        if !self.taken_up
+            && !self.pending.waits()
+            && let Err(error) = self.take_up().await
+        {
+            self.pending.failed(&error);
+        }
+        if !self.pending.is_behind() {
+            match soon(self.store.open_boot(&new)).await {
+                Ok(boot) => {
+                    self.spare.opened(boot.id);
+                    return Ok(boot);
+                }
+                Err(error) if error.is_unavailable() => self.pending.failed(&error),
+                Err(error) => return Err(error),
+            }
+        }
+        let boot = new.numbered(self.spare.take().ok_or(StoreError::NoSpareBoot)?);
+        self.pending.late().begins(boot.clone());
+        Ok(boot)
+    }
+
+    /// Forgets the tokens of all other boots of a machine, and ends what was ordered in them.
+    pub(in crate::boots) async fn follows(
+        &mut self,
+        at: i64,
+        machine: MachineId,
+        boot: BootId,
+    ) -> Result<(), StoreError> {
+        if !self.pending.is_behind() {
+            let store = &self.store;
+            let written = async {
+                store.forget_tokens(machine, boot).await?;
+                store.close_orders(machine, boot, at).await
+            };
+            match soon(written).await {
+                Err(error) if error.is_unavailable() => self.pending.failed(&error),
+                written => return written,
+            }
+        }
+        self.pending.late().follows(machine, boot, at);
+        Ok(())
+    }
+
+    /// Returns the boot that goes on reporting until the one that a script begins proves itself. One that cannot
+    /// report is over.
+    fn still_runs(&mut self, at: i64, machine: MachineId) -> Option<Box<Active>> {
+        let mut old = self.active.remove(&machine)?;
+        if old.may_run() && old.phase >= Phase::Segment {
+            self.gives_way(at, &mut old);
+            return Some(Box::new(old));
+        }
+        let before = old.before.take();
+        self.is_over(at, old);
+        before
+    }
+
+    /// Ends a boot, and the one that it was to follow: nobody can prove to be their system any more.
+    pub(in crate::boots) fn is_over(&mut self, at: i64, mut old: Active) {
+        self.gives_way(at, &mut old);
+        self.by_boot.remove(&old.boot.id);
+        self.give_up(at, old.boot);
+    }
+
+    /// Ends what a boot was to follow.
+    pub(in crate::boots) fn gives_way(&mut self, at: i64, boot: &mut Active) {
+        if let Some(before) = boot.before.take() {
+            self.is_over(at, *before);
+        }
     }
 
     pub(super) async fn script(
@@ -136,9 +224,22 @@ impl Tracker {
             return Ok(None);
         };
         let current = self.active.get(&machine.id);
-        // Without its secrets it goes on from a server before, and its loader is done.
-        if current.is_none_or(|active| active.boot.ended.is_some() || active.secrets.is_none()) {
-            self.open(at, sighting, decision, Some(peer)).await?;
+        // Without its secrets it goes on from a server before, and its loader is done, as it is where a system reports.
+        let goes_on = |active: &Active| {
+            let loads = active.secrets.is_some() && active.proven == 0;
+            (loads, loads && active.boot.ended.is_none())
+        };
+        let (loads, goes_on) = current.map_or((false, false), goes_on);
+        if !goes_on {
+            let current = self.active.get_mut(&machine.id);
+            let too_often = current.is_some_and(|active| active.begins_too_often(at));
+            // One that ended may be loaded once more instead.
+            if too_often && !loads {
+                return Ok(None);
+            }
+            if !too_often {
+                self.open(at, sighting, decision, Some(peer), Begun::Script).await?;
+            }
         }
         let Some(active) = self.active.get_mut(&machine.id) else { return Ok(None) };
         // What is booted is settled here; the inventory may have changed since the DHCP packet.
@@ -202,8 +303,7 @@ impl Tracker {
             return false;
         }
         if let Some(old) = self.active.remove(&id) {
-            self.by_boot.remove(&old.boot.id);
-            self.give_up(at, old.boot);
+            self.is_over(at, old);
         }
         true
     }

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use kiln_inventory::{BootEvent, BootId, Outcome, Phase, SeenFacts, StoreError, StoredFacts};
-use kiln_types::Mac;
+use kiln_types::{Digest, Mac};
 
 use super::Tracker;
+use crate::boots::late::{Denial, soon};
 use crate::boots::message::Told;
 use crate::boots::secret::same;
 use crate::boots::{BootsError, Identity, Report, Reports, align};
@@ -29,7 +30,6 @@ impl Tracker {
         boot: BootId,
         key: &str,
     ) -> Result<Identity, BootsError> {
-        let store = self.store.clone();
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
         let version = active.boot.version.ok_or(BootsError::Unknown)?;
         let (is_from, begun) = (active.is_from(peer), active.phase >= Phase::Init);
@@ -47,23 +47,21 @@ impl Tracker {
             Some(_) => "",
         };
         if !refused.is_empty() {
-            self.refuse(at, peer, boot, refused).await;
+            self.refuse(at, peer, boot, refused);
             return Err(BootsError::Forbidden);
+        }
+        if active.secrets.as_ref().is_some_and(|secrets| !secrets.given) {
+            let sha256 = active.token_hash;
+            // Before the machine has it: a server that starts anew must know it.
+            if let Err(error) = self.keep_token(boot, sha256).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, boot = boot.0, "not kept");
+                return Err(BootsError::NotKept);
+            }
         }
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
         let secrets = active.secrets.as_mut().ok_or(BootsError::Forbidden)?;
-        if !secrets.given {
-            // Before the machine has it: a server that starts anew must know it.
-            if let Err(error) = store.keep_token(boot, &active.token_hash).await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    boot = boot.0,
-                    "not kept"
-                );
-                return Err(BootsError::NotKept);
-            }
-            secrets.given = true;
-        }
+        secrets.given = true;
         secrets.times += 1;
         Ok(Identity {
             boot,
@@ -78,15 +76,22 @@ impl Tracker {
         })
     }
 
+    /// Remembers by what a system proves itself. A boot does not wait for a database that is away; only a server that
+    /// starts anew before it is back does not know the system then.
+    async fn keep_token(&mut self, boot: BootId, sha256: Digest) -> Result<(), StoreError> {
+        if !self.pending.is_behind() {
+            match soon(self.store.keep_token(boot, &sha256)).await {
+                Err(error) if error.is_unavailable() => self.pending.failed(&error),
+                kept => return kept,
+            }
+        }
+        self.pending.late().token(boot, sha256);
+        Ok(())
+    }
+
     /// Writes down that somebody was refused what belongs to a boot: in its timeline, where it takes no time and is no
     /// step of the machine, and in the log of changes.
-    pub(in crate::boots) async fn refuse(
-        &mut self,
-        at: i64,
-        peer: IpAddr,
-        boot: BootId,
-        why: &str,
-    ) {
+    pub(in crate::boots) fn refuse(&mut self, at: i64, peer: IpAddr, boot: BootId, why: &str) {
         let Some(active) = self.find(boot) else { return };
         active.intruders += 1;
         if active.intruders > MAX_INTRUDERS {
@@ -97,11 +102,7 @@ impl Tracker {
         tracing::warn!(%peer, boot = boot.0, machine = name, why, "refused");
         self.pending.event(boot, BootEvent::new(at, Phase::Warning, detail));
         let asked = serde_json::json!({"boot": boot.0, "why": why});
-        let store = self.store.acting(&peer.to_string());
-        if let Err(error) = store.record_denial("boot", &name, asked).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "a refusal cannot be written down");
-        }
+        self.pending.late().denial(Denial { peer, machine: name, asked });
     }
 
     pub(super) fn reports(&mut self, at: i64, boot: BootId, Reports { uptime, reports }: Reports) {
@@ -146,17 +147,23 @@ impl Tracker {
             return Err(BootsError::TooOften);
         }
         let mac = active.boot.mac;
+        if self.pending.is_behind() {
+            return Err(BootsError::NotKept);
+        }
         let result = match told {
             Told::Facts(text) if machine.is_unknown() => match serde_json::from_str(&text) {
-                Ok(facts) => self.describe(mac, SeenFacts { boot, at, facts }).await,
+                Ok(facts) => soon(self.describe(mac, SeenFacts { boot, at, facts })).await,
                 Err(_) => Ok(()),
             },
             Told::Facts(facts) => {
-                self.store.set_facts(machine, &StoredFacts { boot, at, facts }).await
+                soon(self.store.set_facts(machine, &StoredFacts { boot, at, facts })).await
             }
-            Told::KernelLog(log) => self.store.add_kernel_log(boot, at, &log).await,
+            Told::KernelLog(log) => soon(self.store.add_kernel_log(boot, at, &log)).await,
         };
         result.map_err(|error| {
+            if error.is_unavailable() {
+                self.pending.failed(&error);
+            }
             tracing::error!(error = &error as &dyn std::error::Error, boot = boot.0, "not kept");
             BootsError::NotKept
         })

@@ -1,0 +1,174 @@
+//! Numbers for boots that begin while the database cannot be written: their machines do not wait for it.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::db::{Db, query};
+use super::{Store, StoreError};
+use crate::BootId;
+
+/// Boots that can begin without the database: a few racks that come back from a power cut at once.
+const SPARE: i64 = 1024;
+/// Numbers that no boot has, the lowest first.
+///
+/// Where several servers share a database they are reserved in its sequence, and nobody else is given them. A file has
+/// one server, which counts on for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpareBoots {
+    numbers: VecDeque<i64>,
+    /// Whether they are reserved.
+    reserved: bool,
+}
+
+impl SpareBoots {
+    /// Takes the next one.
+    pub fn take(&mut self) -> Option<BootId> {
+        self.numbers.pop_front().map(BootId)
+    }
+
+    /// Takes so many of them for good, as whoever shares them with a later start of the server does.
+    #[must_use]
+    pub fn split(&mut self, count: usize) -> Self {
+        let rest = self.numbers.split_off(count.min(self.numbers.len()));
+        let numbers = std::mem::replace(&mut self.numbers, rest);
+        Self { numbers, ..*self }
+    }
+
+    /// Notes that the database has numbered a boot.
+    pub fn opened(&mut self, boot: BootId) {
+        if self.reserved {
+            return;
+        }
+        while self.numbers.front().is_some_and(|number| *number <= boot.0) {
+            self.numbers.pop_front();
+        }
+        let last = self.numbers.back().copied().unwrap_or(boot.0);
+        self.numbers.extend(last + 1..=boot.0 + SPARE);
+    }
+
+    /// Returns whether there are too few.
+    pub fn wants_more(&self) -> bool {
+        self.len() < usize::try_from(SPARE / 2).unwrap_or_default()
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+}
+
+impl Store {
+    /// Returns numbers for boots that begin while this database cannot be written.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read now.
+    pub async fn spare_boots(&self) -> Result<SpareBoots, StoreError> {
+        let failed = StoreError::reading("numbers of boots");
+        let reserved = matches!(self.db, Db::Postgres(_));
+        let numbers: VecDeque<i64> = if reserved {
+            let rows: Vec<(i64,)> = query(
+                "SELECT nextval(pg_get_serial_sequence('boots', 'id')) FROM generate_series(1, $1)",
+            )
+            .bind(SPARE)
+            .fetch_all(&self.db)
+            .await
+            .map_err(failed)?;
+            rows.into_iter().map(|(number,)| number).collect()
+        } else {
+            let last: Option<(i64,)> =
+                query("SELECT seq FROM sqlite_sequence WHERE name = 'boots'")
+                    .fetch_optional(&self.db)
+                    .await
+                    .map_err(failed)?;
+            let last = last.map_or(0, |(last,)| last);
+            (last + 1..=last + SPARE).collect()
+        };
+        Ok(SpareBoots { numbers, reserved })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::Mac;
+
+    use super::super::test_stores::stores;
+    use super::*;
+    use crate::{BootEvent, MachineId, NewBoot, Phase};
+
+    fn new_boot(started: i64) -> NewBoot {
+        NewBoot {
+            machine: MachineId(1),
+            machine_name: "n1".to_owned(),
+            mac: Mac::new([2; 6]),
+            firmware: None,
+            image: None,
+            version: None,
+            arch: None,
+            address: None,
+            started,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_boot_that_was_numbered_without_the_database_is_written_later_beside_the_others() {
+        for (home, store) in stores().await {
+            let first = store.open_boot(&new_boot(1)).await.unwrap();
+            let mut spare = store.spare_boots().await.unwrap();
+            assert_eq!(spare.len(), 1024);
+            // Of another server, which has its own.
+            let mut others = home.open().await.spare_boots().await.unwrap();
+            let second = store.open_boot(&new_boot(2)).await.unwrap();
+            spare.opened(second.id);
+
+            let boot = new_boot(3).numbered(spare.take().unwrap());
+            assert_ne!(boot.id, first.id);
+            assert_ne!(boot.id, second.id);
+            if home.is_postgres() {
+                let mut all: Vec<_> = std::iter::from_fn(|| others.take()).collect();
+                all.extend(std::iter::from_fn(|| spare.take()));
+                all.extend([boot.id, first.id, second.id]);
+                all.sort_unstable();
+                all.dedup();
+                assert_eq!(all.len(), 2 * 1024 + 2, "nobody has the number of another");
+            }
+            store.begin_boot(&boot).await.unwrap();
+            store.begin_boot(&boot).await.unwrap();
+            store.add_events(boot.id, &[BootEvent::new(3, Phase::Dhcp, "late")]).await.unwrap();
+            let (written, events) = store.boot(boot.id).await.unwrap().unwrap();
+            assert_eq!((written, events.len()), (boot.clone(), 1));
+            let taken = store.begin_boot(&new_boot(4).numbered(boot.id)).await.unwrap_err();
+            assert!(taken.is_conflict(), "{taken}");
+            let listed: Vec<_> = store.boots(9).await.unwrap().iter().map(|boot| boot.id).collect();
+            assert_eq!(listed, [boot.id, second.id, first.id], "the newest first");
+            let third = store.open_boot(&new_boot(5)).await.unwrap();
+            assert!(![first.id, second.id, boot.id].contains(&third.id));
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_file_go_on_after_each_boot_and_reserved_ones_are_used_up() {
+        let spare = |reserved| SpareBoots { numbers: (11..=1034).collect(), reserved };
+        let mut file = spare(false);
+        file.opened(BootId(11));
+        file.opened(BootId(12));
+        assert_eq!((file.take(), file.len(), file.wants_more()), (Some(BootId(13)), 1023, false));
+        assert_eq!(file.numbers.back(), Some(&1036));
+        file.opened(BootId(5000));
+        assert_eq!((file.take(), file.len()), (Some(BootId(5001)), 1023));
+        let mut reserved = spare(true);
+        reserved.opened(BootId(1035));
+        assert_eq!((reserved.take(), reserved.wants_more()), (Some(BootId(11)), false));
+        let mine = reserved.split(600);
+        assert_eq!((mine.len(), reserved.len(), reserved.wants_more()), (600, 423, true));
+        assert_eq!((mine.numbers.back(), reserved.numbers.front()), (Some(&611), Some(&612)));
+        assert_eq!(reserved.split(9999).len(), 423);
+        assert!(reserved.is_empty() && reserved.take().is_none());
+    }
+}
