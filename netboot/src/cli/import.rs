@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use kiln_inventory::{Group, Settings, Wanted};
+use kiln_inventory::{Group, Setting, Settings, Wanted};
 
 use super::apply::{self, APPLY, TRY};
 use super::export_files::ServerArgs;
@@ -18,7 +18,7 @@ use crate::import::{Imported, Shared, Source, read};
 /// Take over machines from another server
 ///
 /// Reads files of dnsmasq, ISC dhcpd, Kea, Warewulf or matchbox, and writes what they say as files that `kiln apply` reads.
-/// What has no counterpart is told on standard error, with its line. Nothing is changed without --apply.
+/// What has no counterpart is told on standard error, with its file and line. Nothing is changed without --apply.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// Whose files they are
@@ -46,6 +46,11 @@ pub struct ImportArgs {
 pub(super) async fn run(args: ImportArgs) -> Result<(), Failure> {
     let found = read_all(args.from, &args.files)?;
     if !args.files.is_empty() {
+        misplaced(
+            found.leases.len() + found.leases6.len(),
+            "leases",
+            "--leases FILE takes them over",
+        );
         let wanted = wanted(&found)?;
         if args.apply {
             let described = Described { wanted: wanted.clone(), ..Described::default() };
@@ -60,7 +65,8 @@ pub(super) async fn run(args: ImportArgs) -> Result<(), Failure> {
     if args.leases.is_empty() {
         return Ok(());
     }
-    let Imported { leases, leases6, .. } = read_all(args.from, &args.leases)?;
+    let Imported { leases, leases6, machines, .. } = read_all(args.from, &args.leases)?;
+    misplaced(machines.len(), "machines", "name the file without --leases");
     let bodies = [
         ("/api/v1/leases", leases.is_empty(), serde_json::to_vec(&leases)?),
         ("/api/v1/leases6", leases6.is_empty(), serde_json::to_vec(&leases6)?),
@@ -80,6 +86,13 @@ pub(super) async fn run(args: ImportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells of what is in files that were named for something else.
+fn misplaced(count: usize, what: &str, hint: &str) {
+    if count > 0 {
+        eprintln!("{count} {what} in these files are left out; {hint}");
+    }
+}
+
 /// Reads files, and tells what is left behind of them.
 fn read_all(from: Source, paths: &[PathBuf]) -> Result<Imported, Failure> {
     let wrong = |error: anyhow::Error| Failure::new(Failure::CONFIG, error);
@@ -95,9 +108,7 @@ fn read_all(from: Source, paths: &[PathBuf]) -> Result<Imported, Failure> {
     let found =
         read(from, &texts).map_err(|(at, error)| wrong(anyhow!("{}: {error}", name(at))))?;
     for note in &found.notes {
-        // With several files it is told by what the note says which one is meant.
-        let file = if paths.len() == 1 { format!("{}: ", name(0)) } else { String::new() };
-        eprintln!("{file}{}", plain(&note.to_string()));
+        eprintln!("{}: {}", name(note.file), plain(&note.to_string()));
     }
     Ok(found)
 }
@@ -119,9 +130,10 @@ fn group(shared: &Shared) -> Result<Group, Failure> {
         image: shared.image.clone(),
         cmdline: shared.cmdline.clone(),
         metadata: shared.metadata.clone(),
+        unset: shared.only_its_cmdline.then_some(Setting::Cmdline).into_iter().collect(),
         ..Settings::default()
     };
-    Ok(Group { name, selector, priority: 0, settings })
+    Ok(Group { name, selector, priority: shared.priority, settings })
 }
 
 #[cfg(test)]
@@ -134,8 +146,8 @@ mod tests {
         let path = dir.path().join("nodes.conf");
         std::fs::write(
             &path,
-            "nodeprofiles:\n  Default:\n    kernel:\n      args: [quiet]\n\
-             nodes:\n  n1:\n    profiles: [Default]\n    network devices:\n      default:\n        \
+            "nodeprofiles:\n  Default:\n    kernel:\n      args: [quiet]\n  rack.1: {image name: web}\n\
+             nodes:\n  n1:\n    profiles: [Default, rack.1]\n    network devices:\n      default:\n        \
              hwaddr: 52:54:00:00:00:01\n        ipaddr: 10.0.0.1\n",
         )
         .unwrap();
@@ -148,6 +160,9 @@ mod tests {
             let again = crate::files::read("x", format, &text).unwrap();
             assert_eq!(again.wanted, wanted, "{text}");
         }
+        let groups: Vec<_> =
+            wanted.groups.iter().map(|group| (group.name.as_str(), group.priority)).collect();
+        assert_eq!(groups, [("default", 0), ("rack.1", 1)]);
         for group in &wanted.groups {
             kiln_inventory::Document::check(group).unwrap();
             assert!(group.selector.matches(&wanted.machines[0].labels), "{group:?}");

@@ -24,7 +24,9 @@ fn fuzzed_settings_and_leases_of_dnsmasq_are_read_or_refused() {
     let settings = "# hosts\ninterface=eth0\ndhcp-range=10.0.0.10,10.0.0.99,12h\n\
                     dhcp-host=52:54:00:00:00:01,set:red,n1,10.0.0.1,infinite\n\
                     dhcp-host=52-54-00-00-00-02,52:54:00:00:00:03,n2.example.org,[fd00::2]\n\
-                    dhcp-host=id:01:02:ff,52:54:00:00:00:04,id:*,ignore\n";
+                    dhcp-host=id:01:02:ff,52:54:00:00:00:04,id:*,ignore\n\
+                    dhcp-host=06-00:11:22:33:44:55,1-52:54:0:0:0:6,52:54:*:*:*:*,[::5]\nconf-dir=/etc/x,*.conf\n\
+                    52:54:00:00:00:07 n7\n10.0.0.7 n7.example.org n7 www\n";
     let leases = "1700000000 52:54:00:00:00:01 10.0.0.50 n1 01:52:54:00:00:00:01\n\
                   0 52:54:00:00:00:02 10.0.0.51 * *\nduid 00:01:00\n\
                   1700000000 7 fd00::5 n5 00:04:aa:bb\n0 T8 fd00::6 * 00:04:aa:bb\n";
@@ -54,7 +56,7 @@ fn fuzzed_settings_and_leases_of_kea_are_read_or_refused() {
     let settings = r#"{ // of the site
         "Dhcp4": { /* long */ "reservations": [ { "hw-address": "52:54:00:00:00:01", "hostname": "n1 # no" } ],
         "subnet4": [ { "reservations": [ { "circuit-id": "'port 7'", "ip-address": "10.0.0.7", "client-id": "01:02:ff",
-        "hw-address": "52:54:00:00:00:07", "client-classes": ["Red Hat"] } ] } ] },
+        "hw-address": "52:54:00:00:00:07", "client-classes": ["Red Hat"], }, ] } ], },
         "Dhcp6": { "subnet6": [ { "reservations": [ { "hw-address": "52:54:00:00:00:02", "ip-addresses": ["fd00::2"] } ] } ] } }"#;
     let leases = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n\
                   10.0.0.50,52:54:00:00:00:01,,3600,1700000000,1,0,0,n1.,0,,0\n\
@@ -68,7 +70,7 @@ fn fuzzed_settings_and_leases_of_kea_are_read_or_refused() {
 #[test]
 fn fuzzed_nodes_of_warewulf_are_read_or_refused() {
     let nodes = "nodeprofiles:\n  default:\n    image name: Rocky-9\n    kernel:\n      args: [quiet, 'console=ttyS0']\n\
-                 nodes:\n  n1:\n    profiles: [default, ~old]\n    network devices:\n      \
+                 \x20 old: {profiles: [default, old], resources: {a: [1]}, kernel: {args: x, override: y}}\nnodes:\n  n1:\n    profiles: [default, ~old]\n    network devices:\n      \
                  default: {device: eth0, hwaddr: '52:54:00:00:00:01', ipaddr: 10.0.0.1, ipaddr6: fd00::2/64}\n";
     check("import-warewulf", Source::Warewulf, &[nodes]);
 }
@@ -76,6 +78,6 @@ fn fuzzed_nodes_of_warewulf_are_read_or_refused() {
 #[test]
 fn fuzzed_groups_of_matchbox_are_read_or_refused() {
     let group = r#"{"id":"node1","name":"Node 1","profile":"etcd","selector":{"mac":"52:54:00:00:00:01","os":"installed"},"metadata":{"role":"db"}}"#;
-    let profile = r#"{"id":"etcd","name":"etcd","boot":{"kernel":"/assets/k","initrd":["/assets/i"],"args":["quiet","initrd=main","x=${uuid:uristring}"]}}"#;
+    let profile = r#"{"id":"etcd","name":"etcd","ignition_id":"e.yaml","boot":{"kernel":"/assets/k","initrd":["/assets/i"],"args":["quiet","initrd=main","x=${uuid:uristring}"]}}"#;
     check("import-matchbox", Source::Matchbox, &[group, profile]);
 }

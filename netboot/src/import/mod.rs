@@ -10,15 +10,18 @@ mod isc;
 mod kea;
 mod matchbox;
 mod name;
+mod note;
 mod warewulf;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kiln_inventory::{Duid, Identifier, Lease, Lease6, NewMachine};
 use kiln_types::{ImageRef, Mac};
 use serde_json::{Map, Value};
+
+use self::note::Notes;
+pub use self::note::{ImportError, Note};
 
 /// The end of a lease that has none, in seconds since 1970.
 const FOR_EVER: i64 = u32::MAX as i64;
@@ -26,7 +29,8 @@ const FOR_EVER: i64 = u32::MAX as i64;
 /// Whose file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Source {
-    /// Settings of dnsmasq (`dhcp-host=` lines), a file of `dhcp-hostsfile`, or its leases, also those of IPv6
+    /// Settings of dnsmasq (`dhcp-host=` lines), a file of `dhcp-hostsfile`, /etc/ethers, /etc/hosts, or its leases, also those
+    /// of IPv6
     Dnsmasq,
     /// dhcpd.conf, dhcpd.leases or dhcpd6.leases of ISC's server
     Isc,
@@ -38,59 +42,26 @@ pub enum Source {
     Matchbox,
 }
 
-/// A file cannot be read as what it is said to be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{what}", Line(*.line))]
-pub struct ImportError {
-    /// Line, where one is to blame.
-    line: Option<usize>,
-    what: String,
-}
-
-impl ImportError {
-    fn at(line: usize, what: impl Into<String>) -> Self {
-        Self { line: Some(line), what: what.into() }
-    }
-
-    fn whole(what: impl Into<String>) -> Self {
-        Self { line: None, what: what.into() }
-    }
-}
-
-/// Something that a file says and Kiln has no place for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    line: Option<usize>,
-    what: String,
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", Line(self.line), self.what)
-    }
-}
-
-struct Line(Option<usize>);
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |line| write!(f, "line {line}: "))
-    }
-}
-
 /// What a file says of one machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Found {
+    /// Which of the files says it.
+    file: usize,
     line: Option<usize>,
     name: Option<String>,
     macs: BTreeSet<Mac>,
     uuid: Option<String>,
+    serial: Option<String>,
     address: Option<Ipv4Addr>,
     address6: Option<Ipv6Addr>,
     client_id: Option<Identifier>,
     circuit_id: Option<Identifier>,
     image: Option<ImageRef>,
     cmdline: Vec<String>,
+    /// Whether its own kernel arguments stand in the place of those of its profiles.
+    only_its_cmdline: bool,
+    /// Profiles whose settings it gets.
+    profiles: Vec<String>,
     labels: BTreeMap<String, String>,
     metadata: Map<String, Value>,
 }
@@ -106,8 +77,42 @@ pub struct Shared {
     pub image: Option<ImageRef>,
     /// Kernel arguments.
     pub cmdline: String,
+    /// Whether these arguments stand in the place of those of weaker ones.
+    pub only_its_cmdline: bool,
     /// What templates are filled with.
     pub metadata: Map<String, Value>,
+    /// Which one wins where several say the same: the one with the highest number.
+    pub priority: i32,
+}
+
+impl Shared {
+    fn of(profile: &str) -> Self {
+        Self {
+            name: plain(profile),
+            label: profile_label(profile),
+            image: None,
+            cmdline: String::new(),
+            only_its_cmdline: false,
+            metadata: Map::new(),
+            priority: 0,
+        }
+    }
+}
+
+/// The label of the machines that a profile is for.
+fn profile_label(profile: &str) -> (String, String) {
+    (format!("profile-{}", plain(profile)), "yes".to_owned())
+}
+
+/// Writes a name with letters that groups and labels have.
+fn plain(name: &str) -> String {
+    let letter = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_alphanumeric() || "-_.".contains(c) => c,
+        _ => '-',
+    };
+    let name: String = name.chars().map(letter).take(50).collect();
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    if name.is_empty() { "profile".to_owned() } else { name.to_owned() }
 }
 
 /// What the files of another server hold.
@@ -132,12 +137,12 @@ struct Page {
     shared: Vec<Shared>,
     leases: BTreeMap<Ipv4Addr, Lease>,
     leases6: BTreeMap<Ipv6Addr, Lease6>,
-    notes: Vec<Note>,
+    notes: Notes,
 }
 
 impl Page {
     fn note(&mut self, line: impl Into<Option<usize>>, what: impl Into<String>) {
-        self.notes.push(Note { line: line.into(), what: what.into() });
+        self.notes.add(0, line.into(), what.into());
     }
 }
 
@@ -157,11 +162,11 @@ pub fn read(source: Source, texts: &[String]) -> Result<Imported, (usize, Import
             Source::Matchbox => matchbox::read(text),
         };
         let page = page.map_err(|error| (at, error))?;
-        whole.found.extend(page.found);
+        whole.found.extend(page.found.into_iter().map(|found| Found { file: at, ..found }));
         whole.shared.extend(page.shared);
         whole.leases.extend(page.leases);
         whole.leases6.extend(page.leases6);
-        whole.notes.extend(page.notes);
+        whole.notes.extend(at, page.notes);
     }
     Ok(name::settle(whole))
 }
@@ -188,6 +193,13 @@ fn octets(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(plain)).collect()
+}
+
+/// Reads a hardware address, also one whose bytes have one digit each, as in `0:c:29:…`.
+fn mac(text: &str) -> Result<Mac, String> {
+    let padded = || text.split(':').map(|part| format!("{part:0>2}")).collect::<Vec<_>>().join(":");
+    let mac = if text.contains(':') { padded().parse() } else { text.parse::<Mac>() };
+    mac.map_err(|error| error.to_string())
 }
 
 /// The first letters of something that a message names, without what would disturb a terminal.

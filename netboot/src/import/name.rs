@@ -1,11 +1,12 @@
 //! Puts together what several lines and files say of the same machine, and gives each one a name that Kiln can use.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
-use kiln_inventory::NewMachine;
+use kiln_inventory::{NewMachine, Setting};
 use kiln_types::Mac;
 
-use super::{Found, Imported, Page};
+use super::{Found, Imported, Notes, Page, Shared, plain, profile_label, short};
 
 /// Makes machines of what was found.
 ///
@@ -13,7 +14,8 @@ use super::{Found, Imported, Page};
 /// two with a hardware address in common.
 pub(super) fn settle(page: Page) -> Imported {
     let Page { found, shared, leases, leases6, mut notes } = page;
-    let mut note = |line, what: String| notes.push(super::Note { line, what });
+    missing(&found, &shared, &mut notes);
+    let mut note = |one: &Found, what: String| notes.add(one.file, one.line, what);
     let mut merged: Vec<Found> = Vec::new();
     let mut by_mac: HashMap<Mac, usize> = HashMap::new();
     let mut by_name: HashMap<String, usize> = HashMap::new();
@@ -21,12 +23,13 @@ pub(super) fn settle(page: Page) -> Imported {
         let (bad, good): (BTreeSet<Mac>, BTreeSet<Mac>) =
             one.macs.iter().partition(|mac| !mac.is_unicast());
         for mac in bad {
-            note(one.line, format!("{mac} is no address of one network interface"));
+            note(&one, format!("{mac} is left out: it is no address of one network interface"));
         }
         one.macs = good;
         let name = one.name.as_deref().and_then(label);
         if let (Some(said), None) = (&one.name, &name) {
-            note(one.line, format!("`{}` cannot be the name of a machine", super::short(said)));
+            let what = format!("`{}` is left out: it cannot be the name of a machine", short(said));
+            note(&one, what);
         }
         one.name = name;
         let same_mac = one.macs.iter().find_map(|mac| by_mac.get(mac)).copied();
@@ -58,25 +61,24 @@ pub(super) fn settle(page: Page) -> Imported {
     for one in merged {
         let Some(first) = one.macs.first() else {
             let what = one.name.as_deref().unwrap_or("an entry without a name");
-            note(
-                one.line,
-                format!(
-                    "{what} is left out: it has no hardware address, which Kiln knows machines by"
-                ),
+            let what = short(what);
+            let what = format!(
+                "{what} is left out: it has no hardware address, which Kiln knows machines by"
             );
+            note(&one, what);
             continue;
         };
         let fallback = || format!("m-{}", first.dashed());
         let wanted = one.name.clone().unwrap_or_else(fallback);
         let name = free(&wanted, &taken);
         if name != wanted {
-            note(one.line, format!("the name {wanted} is taken, so this machine is called {name}"));
+            note(&one, format!("the name {wanted} is taken, so this machine is called {name}"));
         }
         taken.insert(name.clone());
         machines.push(machine(name, one));
     }
     let (leases, leases6) = (leases.into_values().collect(), leases6.into_values().collect());
-    Imported { machines, shared, leases, leases6, notes }
+    Imported { machines, shared, leases, leases6, notes: notes.sorted() }
 }
 
 fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
@@ -86,25 +88,64 @@ fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
     }
 }
 
-fn join(into: &mut Found, from: Found, note: &mut impl FnMut(Option<usize>, String)) {
-    let line = from.line;
+/// Tells of profiles that machines have and nobody describes, each once.
+fn missing(found: &[Found], shared: &[Shared], notes: &mut Notes) {
+    let there: BTreeSet<&str> = shared.iter().map(|shared| shared.label.0.as_str()).collect();
+    let mut told = BTreeSet::new();
+    for one in found {
+        for profile in &one.profiles {
+            let (label, _) = profile_label(profile);
+            if !there.contains(label.as_str()) && told.insert(label.clone()) {
+                let what = format!(
+                    "the profile `{}` is in none of the files; name its file too, or say what it gives: \
+                     kiln group add {} --selector {label}=yes",
+                    short(profile),
+                    plain(profile)
+                );
+                notes.add(one.file, one.line, what);
+            }
+        }
+    }
+}
+
+fn join(into: &mut Found, from: Found, note: &mut impl FnMut(&Found, String)) {
     let mut keep = |what: &str, here: Option<String>, there: Option<String>| {
         if let (Some(here), Some(there)) = (here, there)
             && here != there
         {
-            note(
-                line,
-                format!("{what} {there} is left out: the machine has {here} by an earlier entry"),
-            );
+            let what =
+                format!("{what} {there} is left out: the machine has {here} by an earlier entry");
+            note(&from, what);
         }
     };
     keep("the address", into.address.map(|a| a.to_string()), from.address.map(|a| a.to_string()));
     keep("the address", into.address6.map(|a| a.to_string()), from.address6.map(|a| a.to_string()));
     keep("the name", into.name.clone(), from.name.clone());
+    keep("the UUID", into.uuid.clone(), from.uuid.clone());
+    keep("the serial number", into.serial.clone(), from.serial.clone());
     keep("the client identifier", text(into.client_id.as_ref()), text(from.client_id.as_ref()));
+    keep("the circuit identifier", text(into.circuit_id.as_ref()), text(from.circuit_id.as_ref()));
+    keep("the image", text(into.image.as_ref()), text(from.image.as_ref()));
+    for (key, value) in &from.labels {
+        keep(
+            &format!("the label {}", short(key)),
+            into.labels.get(key).cloned(),
+            Some(value.clone()),
+        );
+    }
+    for (key, value) in &from.metadata {
+        if into.metadata.get(key).is_some_and(|there| there != value) {
+            let what = format!(
+                "`{}` of its metadata is left out: an earlier entry says another",
+                short(key)
+            );
+            note(&from, what);
+        }
+    }
     into.macs.extend(from.macs);
     into.name = into.name.take().or(from.name);
     into.uuid = into.uuid.take().or(from.uuid);
+    into.serial = into.serial.take().or(from.serial);
     into.address = into.address.or(from.address);
     into.address6 = into.address6.or(from.address6);
     into.client_id = into.client_id.take().or(from.client_id);
@@ -134,6 +175,7 @@ fn extend(into: &mut BTreeMap<String, String>, from: BTreeMap<String, String>) {
 fn machine(name: String, found: Found) -> NewMachine {
     NewMachine {
         uuid: found.uuid,
+        serial: found.serial,
         image: found.image,
         address: found.address,
         address6: found.address6,
@@ -142,6 +184,7 @@ fn machine(name: String, found: Found) -> NewMachine {
         cmdline: found.cmdline.join(" "),
         labels: found.labels.into(),
         metadata: found.metadata,
+        unset: found.only_its_cmdline.then_some(Setting::Cmdline).into_iter().collect(),
         ..NewMachine::new(name, found.macs)
     }
 }
@@ -161,6 +204,9 @@ fn free(wanted: &str, taken: &BTreeSet<String>) -> String {
 
 /// Makes the first label of a host name a name of a machine: small letters, digits and dashes.
 pub(super) fn label(name: &str) -> Option<String> {
+    if name.parse::<IpAddr>().is_ok() {
+        return None;
+    }
     let first = name.split('.').next()?;
     let plain: String = first
         .chars()
@@ -200,6 +246,8 @@ mod tests {
             ("a b", None),
             ("", None),
             (".x", None),
+            ("10.0.0.1", None),
+            ("10.example.org", Some("10")),
         ] {
             assert_eq!(label(said).as_deref(), name, "{said}");
         }

@@ -1,64 +1,20 @@
 //! Warewulf 4: `nodes.conf`, with its nodes and their profiles.
 
+mod file;
+mod left;
+mod profiles;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kiln_types::{ImageRef, Mac};
-use serde::Deserialize;
+use kiln_types::ImageRef;
 use serde_json::{Map, Value};
+use serde_saphyr::Spanned;
 
-use super::{Found, ImportError, Note, Page, Shared, short};
-
-/// A file of nodes. What a node and a profile do not share is little, so both have one type.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct File {
-    nodeprofiles: Option<BTreeMap<String, Option<Node>>>,
-    nodes: Option<BTreeMap<String, Option<Node>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Node {
-    profiles: Option<Vec<String>>,
-    comment: Option<String>,
-    #[serde(rename = "cluster name")]
-    cluster: Option<String>,
-    #[serde(rename = "image name", alias = "container name")]
-    image: Option<String>,
-    kernel: Option<Kernel>,
-    #[serde(rename = "network devices")]
-    devices: Option<BTreeMap<String, Option<Device>>>,
-    #[serde(rename = "primary network")]
-    primary: Option<String>,
-    tags: Option<BTreeMap<String, Option<String>>>,
-    ipmi: Option<Value>,
-    disks: Option<Value>,
-    #[serde(rename = "asset key")]
-    asset_key: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Kernel {
-    args: Option<Words>,
-}
-
-/// Kernel arguments: one text in old versions, a list since 4.6.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Words {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Device {
-    hwaddr: Option<String>,
-    ipaddr: Option<String>,
-    ipaddr6: Option<String>,
-}
+use self::file::{File, Node, some};
+use self::left::{left, others};
+use self::profiles::{Profiles, expand, ranks};
+use super::{Found, ImportError, Page, Shared, profile_label, short};
 
 pub(super) fn read(text: &str) -> Result<Page, ImportError> {
     let file: File = serde_saphyr::from_str(text).map_err(|error| {
@@ -70,131 +26,225 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
         return Err(ImportError::whole("there are no `nodes` in it"));
     };
     let mut page = Page::default();
-    for (name, profile) in file.nodeprofiles.unwrap_or_default() {
-        let profile = profile.unwrap_or_default();
-        let mut notes = Vec::new();
-        let image = image(profile.image.as_deref(), &name, &mut notes);
-        page.shared.push(Shared {
-            label: label(&name),
-            image,
-            cmdline: words(profile.kernel).join(" "),
-            metadata: tags(profile.tags),
-            name: super::name::label(&name).unwrap_or_else(|| "profile".to_owned()),
-        });
-        page.notes.extend(notes);
+    for key in file.rest.keys() {
+        page.note(None, left(key));
     }
-    for (name, node) in nodes {
-        self::node(&name, node.unwrap_or_default(), &mut page);
+    let lines: Vec<&str> = text.lines().collect();
+    let profiles = placed(file.nodeprofiles.unwrap_or_default(), &lines);
+    let nodes = placed(nodes, &lines);
+    let lists: Vec<Vec<String>> = nodes
+        .values()
+        .chain(profiles.values())
+        .map(|(_, node)| expand(node.profiles.as_deref().unwrap_or_default(), &profiles))
+        .collect();
+    let ranks = ranks(profiles.keys().map(String::as_str), &lists);
+    for (name, (line, node)) in &profiles {
+        let priority = ranks.get(name).copied().unwrap_or_default();
+        profile(name, *line, node, priority, &profiles, &mut page);
+    }
+    for ((name, (line, node)), list) in nodes.iter().zip(lists) {
+        self::node(name, *line, node, list, &profiles, &ranks, &mut page);
     }
     Ok(page)
 }
 
-fn node(name: &str, node: Node, page: &mut Page) {
-    let mut found = Found { name: Some(name.to_owned()), ..Found::default() };
-    let mut left =
-        |what: &str| page.notes.push(Note { line: None, what: format!("{}: {what}", short(name)) });
-    let primary = node.primary.as_deref().unwrap_or("default");
-    let devices = node.devices.unwrap_or_default();
-    // The address of the interface that boots is the one that DHCP has to give.
-    let first = devices
-        .get_key_value(primary)
-        .or_else(|| devices.iter().next())
-        .map(|(key, _)| key.clone());
-    for (key, device) in &devices {
-        let Some(device) = device else { continue };
-        if let Some(mac) = device.hwaddr.as_deref().filter(|text| !text.is_empty()) {
-            match mac.parse::<Mac>() {
-                Ok(mac) => {
-                    found.macs.insert(mac);
-                }
-                Err(error) => left(&format!("{error}; it is left out")),
+/// Finds the line of each name, which is at or before that of what it names.
+fn placed(nodes: BTreeMap<String, Spanned<Option<Node>>>, lines: &[&str]) -> Profiles {
+    let place = |(name, node): (String, Spanned<Option<Node>>)| {
+        let near = usize::try_from(node.referenced.line()).ok().filter(|line| *line > 0);
+        let before = lines.get(..near.unwrap_or_default()).unwrap_or_default();
+        let is_it = |line: &&str| {
+            let rest =
+                line.trim_start().trim_start_matches(['"', '\'']).strip_prefix(name.as_str());
+            rest.is_some_and(|rest| rest.starts_with([':', '"', '\'', ' ']))
+        };
+        let line = before.iter().rposition(is_it).map_or(near, |at| Some(at + 1));
+        (name, (line, node.value.unwrap_or_default()))
+    };
+    nodes.into_iter().map(place).collect()
+}
+
+fn profile(
+    name: &str,
+    line: Option<usize>,
+    node: &Node,
+    priority: i32,
+    all: &Profiles,
+    page: &mut Page,
+) {
+    let mut shared = Shared { priority, ..Shared::of(name) };
+    shared.image = image(node, line, page);
+    let (cmdline, alone) = node.cmdline();
+    shared.cmdline = cmdline.join(" ");
+    shared.only_its_cmdline =
+        alone && all.iter().any(|(other, (_, node))| other != name && !node.cmdline().0.is_empty());
+    shared.metadata = metadata(node, line, page);
+    if some(node.comment.as_ref()).is_some() {
+        page.note(line, "`comment` of a profile is left out: groups have none");
+    }
+    for device in node.devices.iter().flat_map(BTreeMap::values).flatten() {
+        if [&device.hwaddr, &device.ipaddr, &device.ipaddr6]
+            .into_iter()
+            .any(|text| some(text.as_ref()).is_some())
+        {
+            page.note(line, "addresses in a profile are left out: they are those of one machine; set them there");
+        }
+    }
+    others(node, line, page);
+    page.shared.push(shared);
+}
+
+fn node(
+    name: &str,
+    line: Option<usize>,
+    node: &Node,
+    list: Vec<String>,
+    all: &Profiles,
+    ranks: &BTreeMap<String, i32>,
+    page: &mut Page,
+) {
+    let mut found = Found { line, name: Some(name.to_owned()), ..Found::default() };
+    let of: Vec<&Node> =
+        list.iter().filter_map(|name| all.get(name)).map(|(_, node)| node).collect();
+    // What it says itself wins, then what a later profile does.
+    let strongest = |get: fn(&Node) -> Option<&String>| {
+        std::iter::once(node).chain(of.iter().rev().copied()).find_map(|node| some(get(node)))
+    };
+    addresses(&mut found, node, strongest(|node| node.primary.as_ref()), page);
+    found.image = image(node, line, page);
+    let (cmdline, alone) = node.cmdline();
+    found.cmdline = cmdline;
+    found.only_its_cmdline = alone && of.iter().any(|profile| !profile.cmdline().0.is_empty());
+    found.metadata = metadata(node, line, page);
+    let mut order = list.iter().filter_map(|name| ranks.get(name));
+    if !order.clone().zip(order.by_ref().skip(1)).all(|(one, next)| one < next) {
+        page.note(
+            line,
+            "its profiles come in another order than those of other nodes, which groups cannot have: image, tags and \
+             resources of them are set on the machine itself, and look at its kernel arguments",
+        );
+        for profile in of.iter().rev() {
+            found.image = found.image.take().or_else(|| parsed(profile));
+            for (key, value) in tags(profile) {
+                found.metadata.entry(key).or_insert(value);
             }
         }
-        if first.as_ref() == Some(key) {
-            found.address = device.ipaddr.as_deref().and_then(|text| text.parse::<Ipv4Addr>().ok());
-            found.address6 = device.ipaddr6.as_deref().and_then(address6);
-        } else if device.ipaddr.is_some() {
-            left(&format!(
-                "the address of `{}` is left out: write it as `network` of the image",
-                short(key)
-            ));
+    }
+    for (key, value) in [
+        ("cluster", strongest(|node| node.cluster.as_ref())),
+        ("comment", some(node.comment.as_ref())),
+    ] {
+        if let Some(value) = value {
+            found.labels.insert(key.to_owned(), value.to_owned());
         }
     }
-    if node.ipmi.is_some() {
-        left("its IPMI is left out: Kiln does not switch machines on");
-    }
-    if node.disks.is_some() {
-        left("its disks are left out: Kiln writes to no disk but that of `state-disk`");
-    }
-    if node.asset_key.is_some() {
-        left("its asset key is left out");
-    }
-    let mut notes = Vec::new();
-    found.image = image(node.image.as_deref(), name, &mut notes);
-    found.cmdline = words(node.kernel);
-    found.metadata = tags(node.tags);
-    for profile in node.profiles.unwrap_or_default() {
-        if let Some(profile) = profile.strip_prefix('~') {
-            let what = format!(
-                "{}: that it is not in the profile {} is left out",
-                short(name),
-                short(profile)
-            );
-            notes.push(Note { line: None, what });
-        } else {
-            found.labels.extend([label(&profile)]);
-        }
-    }
-    found.labels.extend(
-        node.cluster.filter(|text| !text.is_empty()).map(|text| ("cluster".to_owned(), text)),
-    );
-    found.labels.extend(
-        node.comment.filter(|text| !text.is_empty()).map(|text| ("comment".to_owned(), text)),
-    );
-    page.notes.extend(notes);
+    found.labels.extend(list.iter().map(|name| profile_label(name)));
+    found.profiles = list;
+    others(node, line, page);
     page.found.push(found);
 }
 
-fn label(profile: &str) -> (String, String) {
-    let plain = super::name::label(profile).unwrap_or_else(|| "profile".to_owned());
-    (format!("profile-{plain}"), "yes".to_owned())
+/// Takes the hardware addresses of all interfaces, and the addresses of the one that boots, which DHCP has to give.
+fn addresses(found: &mut Found, node: &Node, primary: Option<&str>, page: &mut Page) {
+    let line = found.line;
+    let none = BTreeMap::new();
+    let devices = node.devices.as_ref().unwrap_or(&none);
+    let first = primary.filter(|name| devices.contains_key(*name)).or_else(|| {
+        devices
+            .get_key_value("default")
+            .or_else(|| devices.iter().next())
+            .map(|(key, _)| key.as_str())
+    });
+    for (key, device) in devices {
+        let Some(device) = device else { continue };
+        if let Some(text) = some(device.hwaddr.as_ref()) {
+            match text.parse() {
+                Ok(mac) => drop(found.macs.insert(mac)),
+                Err(error) => page.note(line, format!("{error}; it is left out")),
+            }
+        }
+        if first == Some(key) {
+            found.address = address::<Ipv4Addr>(device.ipaddr.as_ref(), line, page);
+            found.address6 = address::<Ipv6Addr>(device.ipaddr6.as_ref(), line, page);
+        } else if [&device.ipaddr, &device.ipaddr6]
+            .into_iter()
+            .any(|text| some(text.as_ref()).is_some())
+        {
+            page.note(
+                line,
+                format!(
+                    "the address of `{}` is left out: write it as `network` of the image",
+                    short(key)
+                ),
+            );
+        }
+    }
 }
 
-fn image(name: Option<&str>, whose: &str, notes: &mut Vec<Note>) -> Option<ImageRef> {
-    let name = name.filter(|name| !name.is_empty())?;
-    let image = name.to_ascii_lowercase().parse().ok();
-    if image.is_none() {
+/// Reads an address with or without the length of its prefix.
+fn address<T: std::str::FromStr>(
+    text: Option<&String>,
+    line: Option<usize>,
+    page: &mut Page,
+) -> Option<T> {
+    let text = some(text)?;
+    let address = text.split('/').next().and_then(|text| text.parse().ok());
+    if address.is_none() {
+        page.note(line, format!("`{}` is left out: it is no address", short(text)));
+    }
+    address
+}
+
+fn parsed(node: &Node) -> Option<ImageRef> {
+    some(node.image.as_ref()).and_then(|name| name.to_ascii_lowercase().parse().ok())
+}
+
+fn image(node: &Node, line: Option<usize>, page: &mut Page) -> Option<ImageRef> {
+    let image = parsed(node);
+    if let (Some(name), None) = (some(node.image.as_ref()), &image) {
         let what = format!(
-            "{}: `{}` is no name of an image here; set one with --image",
-            short(whose),
+            "`{}` is left out: it is no name of an image here; set one with --image",
             short(name)
         );
-        notes.push(Note { line: None, what });
+        page.note(line, what);
     }
     image
 }
 
-fn words(kernel: Option<Kernel>) -> Vec<String> {
-    match kernel.and_then(|kernel| kernel.args) {
-        None => Vec::new(),
-        Some(Words::One(text)) => text.split_ascii_whitespace().map(str::to_owned).collect(),
-        Some(Words::Many(list)) => list.into_iter().filter(|word| !word.is_empty()).collect(),
+fn tags(node: &Node) -> Map<String, Value> {
+    let all = node.tags.iter().flatten();
+    let mut all: Map<String, Value> =
+        all.filter_map(|(key, value)| Some((key.clone(), Value::String(value.clone()?)))).collect();
+    if let Some(resources) = node.resources.as_ref().filter(|all| !all.is_empty()) {
+        let resources = resources.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        all.entry("resources").or_insert(Value::Object(resources));
     }
+    all
 }
 
-fn tags(tags: Option<BTreeMap<String, Option<String>>>) -> Map<String, Value> {
-    let all = tags.unwrap_or_default().into_iter();
-    all.filter_map(|(key, value)| Some((key, Value::String(value?)))).collect()
-}
-
-/// Reads an address with or without the length of its prefix.
-fn address6(text: &str) -> Option<Ipv6Addr> {
-    text.split('/').next()?.parse().ok()
+/// Tags, and the resources below one key.
+fn metadata(node: &Node, line: Option<usize>, page: &mut Page) -> Map<String, Value> {
+    if node.resources.is_some()
+        && node.tags.as_ref().is_some_and(|tags| tags.contains_key("resources"))
+    {
+        page.note(
+            line,
+            "`resources` is left out: a tag has that name, and metadata has one value for each",
+        );
+    }
+    tags(node)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Source, read};
+    use kiln_inventory::Setting;
+    use serde_json::json;
+
+    use super::super::{Imported, Source, read};
+
+    fn one(text: &str) -> Imported {
+        read(Source::Warewulf, &[text.to_owned()]).unwrap()
+    }
 
     #[test]
     fn nodes_become_machines_and_profiles_what_they_share() {
@@ -223,21 +273,110 @@ nodes:
       lan: {hwaddr: 52-54-00-00-00-02, ipaddr: 10.0.0.2, ipaddr6: fd00::2/64}
   n3:
 ";
-        let all = read(Source::Warewulf, &[text.to_owned()]).unwrap();
+        let all = one(text);
         let names: Vec<_> = all.machines.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["n1", "n2"]);
         let [n1, n2] = &all.machines[..] else { panic!("two machines") };
         assert_eq!((n1.macs.len(), n1.address), (2, "10.0.0.1".parse().ok()));
         assert_eq!(n1.cmdline, "debug nmi_watchdog=0");
+        assert!(n1.unset.contains(&Setting::Cmdline) && n2.unset.is_empty());
         let labels: Vec<_> = n1.labels.keys().map(String::as_str).collect();
         assert_eq!(labels, ["cluster", "comment", "profile-default", "profile-gpu"]);
         assert_eq!(n2.address6, "fd00::2".parse().ok());
         assert_eq!(all.shared.len(), 2);
         assert_eq!(all.shared[0].image, "rocky-9".parse().ok());
         assert_eq!(all.shared[0].cmdline, "quiet console=ttyS0,115200");
+        assert_eq!((all.shared[0].priority, all.shared[1].priority), (0, 1));
         let notes: Vec<_> = all.notes.iter().map(ToString::to_string).collect();
+        for (note, start) in notes.iter().zip([
+            "line 10: the address of `ib` is left out",
+            "line 10: `device` of a network is left out",
+            "line 10: `ipmi` is left out",
+            "line 24: n3 is left out",
+        ]) {
+            assert!(note.starts_with(start), "{start}: {notes:?}");
+        }
         assert_eq!(notes.len(), 4, "{notes:?}");
         assert!(!notes.join("\n").contains("secret"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_later_profile_wins_and_the_node_over_all() {
+        let all = one(r"
+nodeprofiles:
+  zeus: {image name: old, tags: {site: z, n: 5}, primary network: lan}
+  apollo: {image name: new, kernel: {args: [quiet]}, cluster name: c2, resources: {fstab: [{spec: x}]}}
+  odd: {profiles: [apollo], comment: x}
+nodes:
+  n1: {profiles: [zeus, apollo], network devices: {lan: {hwaddr: '52:54:00:00:00:01', ipaddr: 10.0.0.5/24}, a: {ipaddr: 10.9.0.5}}}
+  n2: {profiles: [zeus, odd], image name: own, cluster name: c9, network devices: {default: {hwaddr: '52:54:00:00:00:02', ipaddr6: 'x'}}}
+  n3: {profiles: [apollo, zeus, gone], network devices: {default: {hwaddr: '52:54:00:00:00:03'}}}
+");
+        let rank = |name: &str| all.shared.iter().find(|one| one.name == name).unwrap().priority;
+        assert!(rank("apollo") < rank("odd"));
+        let [n1, n2, n3] = &all.machines[..] else { panic!("three machines") };
+        assert_eq!(n1.address, "10.0.0.5".parse().ok());
+        assert_eq!((n2.image.clone(), n2.labels["cluster"].as_str()), ("own".parse().ok(), "c9"));
+        let labels: Vec<_> = n2.labels.keys().map(String::as_str).collect();
+        assert_eq!(labels, ["cluster", "profile-apollo", "profile-odd", "profile-zeus"]);
+        // The groups are in the order of the third, and what the others get is said of themselves.
+        assert!(rank("apollo") < rank("zeus"));
+        assert_eq!((n3.image.as_ref(), n3.metadata.len()), (None, 0));
+        assert_eq!((n1.image.clone(), n1.labels["cluster"].as_str()), ("new".parse().ok(), "c2"));
+        let metadata = json!({"site": "z", "n": "5", "resources": {"fstab": [{"spec": "x"}]}});
+        assert_eq!(serde_json::Value::from(n1.metadata.clone()), metadata);
+        let notes: Vec<_> = all.notes.iter().map(ToString::to_string).collect();
+        for start in [
+            "line 5: `comment` of a profile",
+            "line 7: its profiles come in another order",
+            "line 7: the address of `a` is left out",
+            "line 8: `x` is left out: it is no address",
+            "line 9: the profile `gone` is in none",
+        ] {
+            assert!(notes.iter().any(|note| note.starts_with(start)), "{start}: {notes:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_told_of_with_its_line() {
+        let all = one(r"
+WW_INTERNAL: 45
+other: 1
+nodeprofiles:
+  default:
+    kernel: {override: 5.14.0, version: 5, args: quiet}
+    runtime overlay: [generic]
+    ipmi password: geheim
+    network devices: {default: {hwaddr: '52:54:00:00:00:09', gateway: 10.0.0.254}}
+nodes:
+  n1:
+    discoverable: true
+    asset key: geheim
+    kernel args: debug
+    network devices: {default: {hwaddr: '52:54:00:00:00:01', netmask: 255.255.255.0}}
+  n2:
+    discoverable: 'true'
+    network devices: {default: {hwaddr: '52:54:00:00:00:02', netmask: 255.255.255.0}}
+");
+        assert_eq!(all.machines[0].cmdline, "debug");
+        let notes: Vec<_> = all.notes.iter().map(ToString::to_string).collect();
+        let starts = [
+            "`other` is left out: Kiln has",
+            "line 5: addresses in a profile",
+            "line 5: `kernel override` is left out: the image",
+            "line 5: `kernel version` is left out: the image",
+            "line 5: `gateway` of a network is left out",
+            "line 5: `ipmi password` is left out: Kiln does not",
+            "line 5: `runtime overlay` is left out: put",
+            "line 11: `discoverable` is left out: name",
+            "line 11: `netmask` of a network is left out",
+            "line 11: `asset key` is left out",
+        ];
+        assert_eq!(notes.len(), starts.len(), "{notes:?}");
+        for (note, start) in notes.iter().zip(starts) {
+            assert!(note.starts_with(start) && !note.contains("geheim"), "{start}: {notes:?}");
+        }
+        assert!(notes[7].ends_with("(also in line 16)"), "{notes:?}");
     }
 
     #[test]
