@@ -18,6 +18,7 @@ use super::machines::refresh;
 use super::peer::Caller;
 use super::route::{Route, post};
 use super::{Control, Fault};
+use crate::import::machine_name;
 
 /// The longest list that is read.
 const MOST_BYTES: usize = 16 << 20;
@@ -40,7 +41,7 @@ pub(super) enum Devices {
 /// A device.
 #[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
 pub(super) struct Device {
-    /// Its name, which becomes that of the machine.
+    /// Its name, of which the first label becomes the name of the machine.
     name: Option<String>,
     /// Where it is.
     #[serde(default)]
@@ -83,6 +84,9 @@ pub(super) struct Interface {
     /// Its hardware address.
     #[serde(default)]
     mac_address: Option<String>,
+    /// Whether it is for management only, as that of a BMC, from which no machine boots.
+    #[serde(default)]
+    mgmt_only: Option<bool>,
 }
 
 /// What became of an import, or would.
@@ -143,17 +147,23 @@ async fn import(
     let known: HashMap<&str, &Machine> =
         known.iter().map(|machine| (machine.spec.name.as_str(), &**machine)).collect();
     let mut done = Import { dry_run: dry.dry_run, ..Import::default() };
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    for name in devices.iter().filter_map(|device| machine_name(device.name.as_deref()?)) {
+        *taken.entry(name).or_default() += 1;
+    }
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
     for device in devices {
-        let name = device.name.clone().unwrap_or_default();
-        let now = known.get(name.to_ascii_lowercase().as_str()).copied();
-        let now = now.filter(|machine| caller.rights.sees(&machine.spec.labels));
-        let spec = match described(&device, now) {
-            Ok(spec) => spec,
+        let described = named(&device, &taken).and_then(|name| {
+            let now = known.get(name.as_str()).copied();
+            let now = now.filter(|machine| caller.rights.sees(&machine.spec.labels));
+            Ok((now, described(&device, name, now)?))
+        });
+        let (now, spec) = match described {
+            Ok(described) => described,
             Err(why) => {
-                let name = name.chars().take(80).collect();
-                done.skipped.push(Skipped { name, why: why.to_owned() });
+                let name = device.name.unwrap_or_default().chars().take(80).collect();
+                done.skipped.push(Skipped { name, why });
                 continue;
             }
         };
@@ -177,19 +187,36 @@ async fn import(
     Ok(Json(done))
 }
 
-/// Returns what a machine is to be after an import: what the list does not say stays.
-fn described(device: &Device, now: Option<&Machine>) -> Result<NewMachine, &'static str> {
-    let name = device.name.as_deref().unwrap_or_default().to_ascii_lowercase();
-    if name.is_empty() {
-        return Err("it has no name");
+/// Returns the name that the machine of a device is to have, where it is that of no other one of the list.
+fn named(device: &Device, taken: &HashMap<String, usize>) -> Result<String, String> {
+    let said = device.name.as_deref().unwrap_or_default();
+    if said.is_empty() {
+        return Err("it has no name".to_owned());
     }
+    let name = machine_name(said).ok_or(
+        "the first label of its name cannot be the name of a machine, which has letters, digits and `-`",
+    )?;
+    if taken.get(&name).is_some_and(|count| *count > 1) {
+        return Err(format!(
+            "its machine would be `{name}`, and so would that of another device of the list; rename one of them"
+        ));
+    }
+    Ok(name)
+}
+
+/// Returns what a machine is to be after an import: what the list does not say stays.
+fn described(device: &Device, name: String, now: Option<&Machine>) -> Result<NewMachine, String> {
     let mut macs = BTreeSet::new();
-    for mac in device.interfaces.iter().filter_map(|interface| interface.mac_address.as_ref()) {
-        macs.insert(mac.parse::<Mac>().map_err(|_| "an interface has no MAC address of Ethernet")?);
+    let of_it = device.interfaces.iter().filter(|interface| interface.mgmt_only != Some(true));
+    for text in of_it.filter_map(|interface| interface.mac_address.as_ref()) {
+        let mac = text.parse::<Mac>().ok().filter(|mac| mac.is_unicast());
+        macs.insert(mac.ok_or("an interface has no MAC address of Ethernet")?);
     }
     let mut spec = match now {
         Some(now) => now.spec.clone(),
-        None if macs.is_empty() => return Err("none of its interfaces has a MAC address"),
+        None if macs.is_empty() => {
+            return Err("no interface has a MAC address, but for those of management".to_owned());
+        }
         None => NewMachine::new(name, []),
     };
     if !macs.is_empty() {
@@ -218,15 +245,24 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
+    fn described(device: &Device, now: Option<&Machine>) -> Result<NewMachine, String> {
+        super::described(device, named(device, &HashMap::new())?, now)
+    }
+
     #[test]
     fn a_device_becomes_a_machine_and_what_it_does_not_say_stays() {
         let one = device(json!({
-            "id": 7, "name": "N1", "serial": "X", "site": {"slug": "fra1"}, "rack": {"name": "r1"},
+            "id": 7, "name": "N1.example.org", "serial": "X", "site": {"slug": "fra1"}, "rack": {"name": "r1"},
             "role": null, "primary_ip4": {"id": 1, "address": "10.0.0.7/24"},
-            "interfaces": [{"mac_address": "52:54:00:00:00:01"}, {"mac_address": null}],
+            "interfaces": [
+                {"mac_address": "52:54:00:00:00:01", "mgmt_only": false},
+                {"mac_address": "52:54:00:00:00:99", "mgmt_only": true},
+                {"mac_address": null, "mgmt_only": null},
+            ],
         }));
         let spec = described(&one, None).unwrap();
-        assert_eq!((spec.name.as_str(), spec.macs.len()), ("n1", 1));
+        let macs = "52:54:00:00:00:01".parse().into_iter().collect();
+        assert_eq!((spec.name.as_str(), &spec.macs), ("n1", &macs));
         assert_eq!(spec.address, Some([10, 0, 0, 7].into()));
         assert_eq!((spec.labels["site"].as_str(), spec.labels["rack"].as_str()), ("fra1", "r1"));
         let mut known = Machine { id: kiln_inventory::MachineId(1), revision: 1, spec };
@@ -242,6 +278,18 @@ mod tests {
         for (wrong, why) in [
             (json!({"name": null}), "no name"),
             (json!({"name": "n1"}), "MAC address"),
+            (json!({"name": "a b.example.org"}), "first label"),
+            (json!({"name": "10.0.0.1"}), "first label"),
+            (
+                json!({"name": "n1", "interfaces": [
+                    {"mac_address": "52:54:00:00:00:99", "mgmt_only": true},
+                ]}),
+                "but for those of management",
+            ),
+            (
+                json!({"name": "n1", "interfaces": [{"mac_address": "01:00:5e:00:00:01"}]}),
+                "MAC address",
+            ),
             (json!({"name": "n1", "interfaces": [{"mac_address": "x"}]}), "MAC address"),
             (
                 json!({"name": "n1", "interfaces": [{"mac_address": "52:54:00:00:00:01"}],
@@ -251,5 +299,14 @@ mod tests {
         ] {
             assert!(described(&device(wrong), None).unwrap_err().contains(why), "{why}");
         }
+    }
+    #[test]
+    fn devices_whose_names_become_the_same_are_passed_over_both() {
+        let taken = [("n1".to_owned(), 2), ("n2".to_owned(), 1)].into();
+        let named = |name: &str| named(&device(json!({"name": name})), &taken);
+        for name in ["n1.a.example.org", "N1.b.example.org"] {
+            assert!(named(name).unwrap_err().contains("another device of the list"), "{name}");
+        }
+        assert_eq!(named("n2.a.example.org").as_deref(), Ok("n2"));
     }
 }

@@ -253,8 +253,13 @@ async fn a_list_of_netbox_is_shown_first_and_taken_over_as_a_whole() {
     let rig = with_n1().await;
     let list = json!({"count": 3, "results": [
         {"name": "n1", "rack": {"slug": "r1"}, "interfaces": []},
-        {"name": "N2", "interfaces": [{"mac_address": "52:54:00:00:00:02"}]},
+        {"name": "N2.example.org", "interfaces": [
+            {"mac_address": "52:54:00:00:00:02"},
+            {"mac_address": "52:54:00:00:00:99", "mgmt_only": true},
+        ]},
         {"name": null},
+        {"name": "n5.a.example.org", "interfaces": [{"mac_address": "52:54:00:00:00:05"}]},
+        {"name": "n5.b.example.org", "interfaces": [{"mac_address": "52:54:00:00:00:06"}]},
     ]});
     let path = "/api/v1/inventory/netbox";
     let (status, tried) = rig.send(Method::POST, &format!("{path}?dry_run=true"), &list).await;
@@ -262,6 +267,8 @@ async fn a_list_of_netbox_is_shown_first_and_taken_over_as_a_whole() {
     let diff = json!([{"field": "/labels", "after": {"rack": "r1"}}]);
     assert_eq!((&tried["changes"][0]["name"], &tried["changes"][0]["diff"]), (&json!("n1"), &diff));
     assert_eq!(tried["skipped"][0]["why"], "it has no name");
+    let skipped: Vec<_> = tried["skipped"].as_array().unwrap().iter().map(|s| &s["name"]).collect();
+    assert_eq!(skipped, ["", "n5.a.example.org", "n5.b.example.org"], "{tried}");
     assert_eq!(rig.get(MACHINES).await.1.as_array().unwrap().len(), 1);
     // One that is in the way of another keeps all of them out.
     let clash = json!([

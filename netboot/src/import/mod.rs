@@ -171,6 +171,11 @@ pub fn read(source: Source, texts: &[String]) -> Result<Imported, (usize, Import
     Ok(name::settle(whole))
 }
 
+/// Makes a name of a machine of one that another program has for it: the first label of its host name, in small letters.
+pub(crate) fn machine_name(said: &str) -> Option<String> {
+    name::label(said)
+}
+
 /// Writes bytes as [`Identifier`] reads them.
 fn identifier(bytes: &[u8]) -> Option<Identifier> {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
