@@ -122,6 +122,14 @@ impl Active {
         self.before.as_deref_mut().filter(|before| before.boot.id == boot)
     }
 
+    /// Returns this boot or the one before it by an address of its machine.
+    pub(super) fn at(&self, peer: IpAddr) -> Option<&Self> {
+        if self.is_from(peer) {
+            return Some(self);
+        }
+        self.before.as_deref().filter(|before| before.is_from(peer))
+    }
+
     /// Returns the boot whose system runs as far as is known: of one before, as far as it has proved since.
     pub(super) fn running(&self) -> Option<&Self> {
         let alive = |before: &&Self| before.runs() && before.proven > self.boot.started;

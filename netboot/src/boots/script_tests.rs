@@ -19,6 +19,7 @@ async fn who_asks_for_the_script_of_a_machine_that_runs_takes_nothing_from_it() 
     reports(&rig, MACHINE, old.boot, &token, told).await.unwrap();
     let machine = rig.boots.proven(MACHINE, old.boot, &token).await.unwrap();
     assert_eq!(rig.boots.running(machine).await.unwrap().id, old.boot, "it can be ordered");
+    assert_eq!(rig.boots.boot_at(MACHINE).await, Some(old.boot), "what it says is its own");
     // A server that starts in between knows it still.
     let rig = restarted(rig).await;
     rig.boots.proven(MACHINE, old.boot, &token).await.unwrap();

@@ -192,8 +192,7 @@ impl Tracker {
             }
             Message::At { peer, reply } => {
                 let active = self.by_address.get(&peer).and_then(|it| self.active.get(it));
-                let boot = active.filter(|active| active.is_from(peer)).map(|it| it.boot.id);
-                let _ = reply.send(boot);
+                let _ = reply.send(active.and_then(|active| active.at(peer)).map(|it| it.boot.id));
             }
             Message::Script { at, peer, sighting, decision, by, reply } => {
                 let ticket = self.script(at, peer, &sighting, &decision, by).await;

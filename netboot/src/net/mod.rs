@@ -11,5 +11,5 @@ pub use address::Addresses;
 pub use arp::{ArpSocket, Heard};
 pub use frame::FrameSocket;
 pub use link::{Link, links, mtu};
-pub use neighbour::neighbour6;
+pub use neighbour::neighbours6;
 pub use udp::try_send_from;

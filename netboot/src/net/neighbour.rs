@@ -22,23 +22,22 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// The most answers that are read: a table holds a few thousand neighbours, and one read at least one of them.
 const MOST_READS: usize = 20_000;
 
-/// Returns the hardware address of a neighbour in the network of this thread, or nothing when it is not known.
+/// Returns the hardware addresses of a neighbour in the network of this thread, as far as they are known: one of each
+/// interface where somebody has the address. Everybody can have a link-local one.
 ///
 /// # Errors
 ///
 /// When the kernel cannot be asked.
-pub fn neighbour6(peer: Ipv6Addr) -> io::Result<Option<Mac>> {
+pub fn neighbours6(peer: Ipv6Addr) -> io::Result<Vec<Mac>> {
     let mut socket =
         Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(0)))?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.send(&question())?;
-    let mut answer = vec![0; 64 << 10];
+    let (mut answer, mut cards) = (vec![0; 64 << 10], Vec::new());
     for _ in 0..MOST_READS {
         let length = socket.read(&mut answer)?;
-        match find(answer.get(..length).unwrap_or_default(), peer) {
-            Found::More => {}
-            Found::End => return Ok(None),
-            Found::At(mac) => return Ok(Some(mac)),
+        if find(answer.get(..length).unwrap_or_default(), peer, &mut cards).is_none() {
+            return Ok(cards);
         }
     }
     Err(io::ErrorKind::InvalidData.into())
@@ -59,31 +58,21 @@ fn question() -> Vec<u8> {
     bytes
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    At(Mac),
-    /// Not here, but there are more answers.
-    More,
-    End,
-}
-
-/// Looks through the messages of one answer.
-fn find(mut answer: &[u8], peer: Ipv6Addr) -> Found {
+/// Looks through the messages of one answer, and returns nothing when there is no further one.
+fn find(mut answer: &[u8], peer: Ipv6Addr, cards: &mut Vec<Mac>) -> Option<()> {
     while let Some((head, _)) = answer.split_first_chunk::<HEAD>() {
         let [a, b, c, d, e, f, ..] = *head;
         let length = u32::from_ne_bytes([a, b, c, d]) as usize;
         let kind = u16::from_ne_bytes([e, f]);
-        let Some(body) = answer.get(HEAD..length) else { return Found::End };
+        let body = answer.get(HEAD..length)?;
         if kind != libc::RTM_NEWNEIGH {
             // NLMSG_DONE or NLMSG_ERROR.
-            return Found::End;
+            return None;
         }
-        if let Some(mac) = card_of(body, peer) {
-            return Found::At(mac);
-        }
+        cards.extend(card_of(body, peer));
         answer = answer.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Found::More
+    Some(())
 }
 
 /// Returns the card of a neighbour, where it is the one that is looked for and its card was heard of.
@@ -132,32 +121,46 @@ mod tests {
         bytes
     }
 
+    /// Returns the cards that an answer tells, and whether there are more answers.
+    fn found(answer: &[u8], peer: Ipv6Addr) -> (Vec<Mac>, bool) {
+        let mut cards = Vec::new();
+        let more = find(answer, peer, &mut cards).is_some();
+        (cards, more)
+    }
+
     #[test]
     fn a_neighbour_is_found_by_its_address_where_its_card_was_heard_of() {
         let other = Ipv6Addr::LOCALHOST;
         let of = |state| message(libc::RTM_NEWNEIGH, state, PEER, &OCTETS);
-        let at = Found::At(Mac::new(OCTETS));
-        let both = [message(libc::RTM_NEWNEIGH, 2, other, &[2, 0, 0, 0, 0, 9]), of(4)].concat();
-        assert_eq!(find(&both, PEER), at);
-        for (state, found) in [(1, false), (2, true), (0x10, true), (0x20, false), (0x40, false)] {
-            assert_eq!(find(&of(state), PEER) == at, found, "{state}");
+        let mac = Mac::new(OCTETS);
+        let two = [message(libc::RTM_NEWNEIGH, 2, other, &[2, 0, 0, 0, 0, 9]), of(4)].concat();
+        assert_eq!(found(&two, PEER), (vec![mac], true));
+        for (state, known) in [(1, false), (2, true), (0x10, true), (0x20, false), (0x40, false)] {
+            assert_eq!(!found(&of(state), PEER).0.is_empty(), known, "{state}");
         }
-        assert_eq!(find(&of(2), other), Found::More);
-        assert_eq!(find(&message(3, 2, PEER, &OCTETS), PEER), Found::End);
-        assert_eq!(find(&message(libc::RTM_NEWNEIGH, 2, PEER, &[1; 5]), PEER), Found::More);
+        assert_eq!(found(&of(2), other), (vec![], true));
+        assert_eq!(found(&message(3, 2, PEER, &OCTETS), PEER), (vec![], false));
+        assert_eq!(found(&message(libc::RTM_NEWNEIGH, 2, PEER, &[1; 5]), PEER), (vec![], true));
+    }
+
+    #[test]
+    fn an_address_that_two_have_on_two_interfaces_is_found_twice() {
+        let also = [2, 0, 0, 0, 0, 9];
+        let both = [&OCTETS, &also].map(|card| message(libc::RTM_NEWNEIGH, 2, PEER, card)).concat();
+        assert_eq!(found(&both, PEER).0, [Mac::new(OCTETS), Mac::new(also)]);
     }
 
     #[test]
     fn an_answer_that_is_cut_or_lies_of_its_length_ends() {
         let whole = message(libc::RTM_NEWNEIGH, 2, PEER, &OCTETS);
         for length in 0..whole.len() {
-            assert!(!matches!(find(&whole[..length], PEER), Found::At(_)), "{length}");
+            assert!(found(&whole[..length], PEER).0.is_empty(), "{length}");
         }
         for at in 0..whole.len() {
             for byte in [0, 1, 3, 0x7f, 0xff] {
                 let mut bytes = whole.clone();
                 bytes[at] = byte;
-                find(&bytes, PEER);
+                found(&bytes, PEER);
             }
         }
     }
@@ -165,6 +168,6 @@ mod tests {
     #[test]
     fn the_kernel_is_asked_and_nobody_is_a_neighbour_of_a_documents_address() {
         let nobody = "2001:db8::5054:ff:fe00:1".parse().unwrap();
-        assert_eq!(neighbour6(nobody).unwrap(), None);
+        assert!(neighbours6(nobody).unwrap().is_empty());
     }
 }
