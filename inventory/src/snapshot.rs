@@ -1,3 +1,5 @@
+mod known;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -5,7 +7,7 @@ use std::sync::Arc;
 use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
-use crate::effective::Resolver;
+use self::known::Known;
 use crate::identity::{other_number, telling_number};
 use crate::{
     Artifact, Asker, Bake, Effective, Group, Loader, Machine, MachineId, Netconsole, NewMachine,
@@ -36,73 +38,6 @@ pub struct Snapshot {
     pub ignored: HashSet<Mac>,
 }
 
-/// The machines of the inventory, which stay what they are when only images change.
-#[derive(Debug, Default)]
-struct Known {
-    machines: Arc<[Arc<Machine>]>,
-    /// What holds for each of them, in the same order.
-    settings: Box<[Arc<Effective>]>,
-    by_mac: HashMap<Mac, Place>,
-    by_uuid: HashMap<u128, Place>,
-    by_client_id: HashMap<Box<[u8]>, Place>,
-    by_circuit_id: HashMap<Box<[u8]>, Place>,
-    reserved: HashSet<Ipv4Addr>,
-    reserved6: HashSet<Ipv6Addr>,
-}
-
-/// Where a machine is among all: half of what it would take to have more than any inventory has.
-type Place = u32;
-
-impl Known {
-    fn new(mut machines: Vec<Arc<Machine>>, groups: &[Group]) -> Self {
-        machines.sort_by_key(|machine| machine.id);
-        let count = machines.len();
-        let mut all = Self {
-            by_mac: HashMap::with_capacity(count),
-            by_uuid: HashMap::with_capacity(count),
-            reserved: HashSet::with_capacity(count),
-            ..Self::default()
-        };
-        let mut shared = HashSet::new();
-        for (place, machine) in (0..).zip(&machines) {
-            let spec = &machine.spec;
-            for mac in &spec.macs {
-                all.by_mac.entry(*mac).or_insert(place);
-            }
-            if let Some(uuid) = spec.uuid.as_deref().and_then(telling_number)
-                && all.by_uuid.insert(uuid, place).is_some()
-            {
-                shared.insert(uuid);
-            }
-            if let Some(id) = &spec.client_id {
-                all.by_client_id.entry(id.bytes().into()).or_insert(place);
-            }
-            if let Some(id) = &spec.circuit_id {
-                all.by_circuit_id.entry(id.bytes().into()).or_insert(place);
-            }
-            all.reserved.extend(spec.address);
-            all.reserved6.extend(spec.address6);
-        }
-        // One that two machines have names neither.
-        all.by_uuid.retain(|uuid, _| !shared.contains(uuid));
-        all.by_uuid.shrink_to_fit();
-        all.reserved.shrink_to_fit();
-        let mut resolver = Resolver::new(groups);
-        all.settings = machines.iter().map(|machine| resolver.resolve(machine)).collect();
-        drop(resolver);
-        all.machines = machines.into();
-        all
-    }
-
-    fn machine(&self, place: Place) -> Option<&Arc<Machine>> {
-        self.machines.get(usize::try_from(place).ok()?)
-    }
-
-    fn settings(&self, place: Place) -> Option<&Arc<Effective>> {
-        self.settings.get(usize::try_from(place).ok()?)
-    }
-}
-
 impl Snapshot {
     /// Indexes the machines, none of which is in a group. Where two of them claim one address, the older machine has it.
     pub fn new(
@@ -120,18 +55,29 @@ impl Snapshot {
         images: BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>,
         unknown: UnknownMachines,
     ) -> Self {
-        Self { known: Arc::new(Known::new(machines, groups)), images, unknown, ..Self::default() }
+        let known = Arc::new(Known::new(machines, groups.to_vec()));
+        Self { known, images, unknown, ..Self::default() }
     }
 
-    /// Returns the same machines with the same settings, and nothing else.
+    /// Returns the same with some machines as they are after a change of the inventory, or without them, and with other
+    /// groups where there are some. All that did not change is shared.
     #[must_use]
-    pub fn machines_alone(&self) -> Self {
-        Self { known: self.known.clone(), change: self.change, ..Self::default() }
+    pub fn changed(
+        &self,
+        change: i64,
+        machines: Vec<(MachineId, Option<Machine>)>,
+        groups: Option<Vec<Group>>,
+    ) -> Self {
+        let known = match (machines.is_empty(), &groups) {
+            (true, None) => self.known.clone(),
+            _ => Arc::new(self.known.changed(machines, groups)),
+        };
+        Self { known, change, ..self.clone() }
     }
 
     /// Returns the machine that has an interface with this hardware address.
     pub fn machine_by_mac(&self, mac: Mac) -> Option<&Arc<Machine>> {
-        self.known.machine(*self.known.by_mac.get(&mac)?)
+        self.known.machine(*self.known.index.by_mac.get(&mac)?)
     }
 
     /// Returns the settings that hold for a machine.
@@ -142,7 +88,7 @@ impl Snapshot {
 
     /// Returns the machine that has an interface with this hardware address, and the settings that hold for it.
     pub fn known(&self, mac: Mac) -> Option<(&Arc<Machine>, &Arc<Effective>)> {
-        let place = *self.known.by_mac.get(&mac)?;
+        let place = *self.known.index.by_mac.get(&mac)?;
         Some((self.known.machine(place)?, self.known.settings(place)?))
     }
 
@@ -150,16 +96,16 @@ impl Snapshot {
     /// the one with its UUID, its client identifier, or its port of a switch. What the client boots goes by its hardware
     /// address alone (see [`decide`](crate::decide)), since later requests tell no more.
     pub fn claimed_by(&self, claim: &Claim<'_>) -> Option<&Arc<Machine>> {
-        let known = &self.known;
+        let index = &self.known.index;
         let by_uuid =
-            || claim.uuids.iter().find_map(|uuid| known.by_uuid.get(&telling_number(uuid)?));
-        let place = known
+            || claim.uuids.iter().find_map(|uuid| index.by_uuid.get(&telling_number(uuid)?));
+        let place = index
             .by_mac
             .get(&claim.mac)
             .or_else(by_uuid)
-            .or_else(|| known.by_client_id.get(claim.client_id?))
-            .or_else(|| known.by_circuit_id.get(claim.circuit_id?))?;
-        known.machine(*place)
+            .or_else(|| index.by_client_id.get(claim.client_id?))
+            .or_else(|| index.by_circuit_id.get(claim.circuit_id?))?;
+        self.known.machine(*place)
     }
 
     /// Returns what stands for a machine that nobody has added while it runs the discovery image, and its settings. It has
@@ -184,7 +130,7 @@ impl Snapshot {
     /// have names none.
     pub fn machine_by_uuid(&self, uuid: &str) -> Option<&Arc<Machine>> {
         let uuid = telling_number(uuid)?;
-        let by_uuid = &self.known.by_uuid;
+        let by_uuid = &self.known.index.by_uuid;
         let place = by_uuid.get(&uuid).or_else(|| by_uuid.get(&other_number(uuid)))?;
         self.known.machine(*place)
     }
@@ -196,12 +142,12 @@ impl Snapshot {
 
     /// Returns whether an address is reserved for some machine.
     pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
-        self.known.reserved.contains(&address)
+        self.known.index.reserved.contains(&address)
     }
 
     /// The same for an address of IPv6.
     pub fn is_reserved6(&self, address: Ipv6Addr) -> bool {
-        self.known.reserved6.contains(&address)
+        self.known.index.reserved6.contains(&address)
     }
 
     /// Returns every machine, oldest first.

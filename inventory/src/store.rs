@@ -24,6 +24,7 @@ pub use edit::Edit;
 pub use error::StoreError;
 pub use facts::StoredFacts;
 pub use feed::FeedEvent;
+pub use news::{Changed, Mark, News};
 pub use prune::Cutoff;
 pub use servers::{BLOCK, Pools};
 pub use spare::SpareBoots;
@@ -62,6 +63,7 @@ mod machines;
 mod merge;
 #[cfg(test)]
 mod migration_tests;
+mod news;
 #[cfg(test)]
 mod order_tests;
 mod orders;

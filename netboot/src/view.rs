@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub struct View {
     learnt: tokio::sync::Mutex<recognise::Learnt>,
     /// Only one refresh at a time, so that an older state never replaces a newer one.
     refreshing: tokio::sync::Mutex<Read>,
+    /// How often somebody has asked for what is in the inventory now.
+    asked: AtomicU64,
     /// Whether much was read since memory was given back.
     untidy: AtomicBool,
 }
@@ -143,6 +145,7 @@ impl View {
             secrets: OnceLock::new(),
             learnt: tokio::sync::Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
+            asked: AtomicU64::new(0),
             untidy: AtomicBool::new(false),
         };
         view.refresh().await?;
@@ -307,8 +310,8 @@ impl View {
         &self.artifacts
     }
 
-    /// Returns the machines as the inventory has them now: those of the snapshot, unless somebody has changed something
-    /// since it was made.
+    /// Returns the machines as the inventory has them now: those of the snapshot, which is made anew before where somebody
+    /// has changed something since.
     ///
     /// # Errors
     ///
@@ -318,8 +321,8 @@ impl View {
         if snapshot.change == self.inventory.last_change().await? {
             return Ok(snapshot.shared_machines());
         }
-        let machines = self.inventory.machines().await?;
-        Ok(machines.into_iter().map(Arc::new).collect())
+        self.refresh_inventory().await?;
+        Ok(self.snapshot().shared_machines())
     }
 
     /// Takes what is about to be built, and reads everything anew: a build that has ended is served at once.

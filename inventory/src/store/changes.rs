@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 
 use super::apply::places;
-use super::db::{On, Tx, query, query_made};
+use super::db::{Tx, query, query_made};
 use super::row::{damaged, parse, parse_word, word};
 use super::{Store, StoreError};
 
@@ -277,7 +277,11 @@ impl Store {
     ///
     /// When the database cannot be read.
     pub async fn last_change(&self) -> Result<i64, StoreError> {
-        newest(&self.db).await
+        let (id,): (i64,) = query("SELECT COALESCE(MAX(id), 0) FROM changes")
+            .fetch_one(&self.db)
+            .await
+            .map_err(StoreError::reading(CHANGES))?;
+        Ok(id)
     }
 
     /// Checks that every change that is kept is as it was written and follows the one before it.
@@ -314,13 +318,4 @@ impl Store {
             }
         }
     }
-}
-
-/// As [`Store::last_change`].
-pub(super) async fn newest<'a>(on: impl Into<On<'a>>) -> Result<i64, StoreError> {
-    let (id,): (i64,) = query("SELECT COALESCE(MAX(id), 0) FROM changes")
-        .fetch_one(on)
-        .await
-        .map_err(StoreError::reading(CHANGES))?;
-    Ok(id)
 }

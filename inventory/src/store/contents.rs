@@ -5,10 +5,10 @@ use std::collections::{HashSet, VecDeque};
 use sqlx::FromRow;
 use tokio::task::JoinHandle;
 
-use super::changes::newest;
 use super::db::{Tx, query};
 use super::documents::Stored;
 use super::machines::{self, MACHINES, Row};
+use super::news::{Mark, mark};
 use super::{Store, StoreError};
 use crate::{Group, Labels, Machine, MachineId, NewMachine};
 
@@ -19,10 +19,10 @@ const PART: i64 = 1000;
 const AHEAD: usize = 4;
 
 /// What machines are described by, at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// The number of the newest change that it has in it.
-    pub change: i64,
+    /// Until which change.
+    pub mark: Mark,
     /// Every machine, oldest first.
     pub machines: Vec<Machine>,
     /// Every group, oldest first.
@@ -37,12 +37,16 @@ impl Store {
     /// When the database cannot be read.
     pub async fn contents(&self) -> Result<Contents, StoreError> {
         let mut tx = self.db.begin_read().await.map_err(StoreError::reading(MACHINES))?;
-        Ok(Contents {
-            change: newest(&mut tx).await?,
-            machines: machines(&mut tx).await?,
-            groups: super::documents::all(&mut tx).await?,
-        })
+        contents(&mut tx).await
     }
+}
+
+pub(super) async fn contents(tx: &mut Tx) -> Result<Contents, StoreError> {
+    Ok(Contents {
+        mark: mark(tx).await?,
+        machines: machines(tx).await?,
+        groups: super::documents::all(tx).await?,
+    })
 }
 
 /// Some machines after one another, as a JSON array of what is in their columns.

@@ -20,7 +20,7 @@ async fn machines_of_several_parts_are_all_there_oldest_first() {
         edit.remove_machine(all.remove(500).id, None).await.unwrap();
         edit.commit().await.unwrap();
         let read = store.contents().await.unwrap();
-        assert_eq!(read.change, store.last_change().await.unwrap());
+        assert_eq!(read.mark.change, store.last_change().await.unwrap());
         assert!(read.machines == all, "{} machines", read.machines.len());
         assert!(store.machines().await.unwrap() == all);
     }

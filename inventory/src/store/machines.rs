@@ -15,7 +15,7 @@ use crate::seal::{renew_secrets, seal_secrets};
 use crate::{Flag, Group, Locked, Machine, MachineId, NewMachine, Seal};
 
 pub(super) const MACHINES: &str = "machines";
-const MACHINE: &str = "machine";
+pub(super) const MACHINE: &str = "machine";
 
 impl Store {
     /// Returns every machine, oldest first.

@@ -294,6 +294,5 @@ pub(super) async fn find(control: &Control, caller: &Caller, key: &str) -> Resul
 }
 
 pub(super) async fn refresh(control: &Control) -> Result<(), Fault> {
-    let refreshed = control.view.refresh().await;
-    refreshed.map_err(|error| Fault::internal(&error))
+    Ok(control.view.refresh_inventory().await?)
 }

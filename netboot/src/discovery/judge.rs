@@ -64,7 +64,7 @@ impl Judge {
                 }
             }
         }
-        if changed && let Err(error) = self.view.refresh().await {
+        if changed && let Err(error) = self.view.refresh_inventory().await {
             let error = crate::cli::chain(&error);
             tracing::warn!(error, "the inventory cannot be read; what was known stays in use");
         }

@@ -109,7 +109,7 @@ impl Keeper {
         if last != before {
             let (changes, unchanged) = (outline.changes.len(), outline.unchanged);
             tracing::info!(changes, unchanged, source, "files applied");
-            self.view.refresh().await.map_err(|error| crate::cli::chain(&error))?;
+            self.view.refresh_inventory().await.map_err(|error| crate::cli::chain(&error))?;
         }
         Ok(())
     }

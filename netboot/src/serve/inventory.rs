@@ -63,7 +63,7 @@ pub(super) async fn follow(inventory: Store, view: Arc<View>, stop: Cancellation
     );
     let refresh = async {
         while news.changed().await.is_ok() {
-            while trouble.note(view.refresh().await).is_none() {
+            while trouble.note(view.refresh_inventory().await).is_none() {
                 tokio::time::sleep(AGAIN).await;
             }
         }

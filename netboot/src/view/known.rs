@@ -21,9 +21,12 @@ pub(crate) struct Known {
 pub(crate) struct Rest {
     pub(super) secrets: Vec<Stored<SecretDoc>>,
     /// What each cordoned machine last ran well.
-    pub(super) well: Vec<(MachineId, (ImageRef, Digest, Arch))>,
+    pub(super) well: Well,
     pub(super) ignored: Vec<Mac>,
 }
+
+/// The image that machines ran well last, with its version.
+pub(super) type Well = Vec<(MachineId, (ImageRef, Digest, Arch))>;
 
 impl Known {
     /// Returns how many machines there are.
@@ -40,7 +43,8 @@ impl Known {
 
     /// Returns the machines and groups. No change is known to be in them.
     pub(super) fn contents(&self) -> Contents {
-        Contents { change: 0, machines: self.machines.clone(), groups: self.groups.clone() }
+        let (machines, groups) = (self.machines.clone(), self.groups.clone());
+        Contents { machines, groups, ..Contents::default() }
     }
 }
 
@@ -50,17 +54,22 @@ pub(super) fn cordoned<T: Borrow<Machine>>(machines: &[T]) -> Vec<MachineId> {
     machines.filter(|machine| machine.spec.is(Flag::Cordoned)).map(|machine| machine.id).collect()
 }
 
+/// Returns what machines ran well last.
+pub(super) async fn well(inventory: &Store, machines: &[MachineId]) -> Result<Well, StoreError> {
+    let mut well = Vec::new();
+    for &machine in machines {
+        let last = inventory.last_healthy(machine).await?;
+        well.extend(last.map(|last| (machine, last)));
+    }
+    Ok(well)
+}
+
 impl Rest {
-    pub(super) async fn read(
-        inventory: &Store,
-        cordoned: &[MachineId],
-    ) -> Result<Self, StoreError> {
-        let mut well = Vec::new();
-        for &machine in cordoned {
-            let last = inventory.last_healthy(machine).await?;
-            well.extend(last.map(|last| (machine, last)));
-        }
-        let secrets = inventory.all().await?;
-        Ok(Self { secrets, well, ignored: inventory.ignored_macs().await? })
+    async fn read(inventory: &Store, cordoned: &[MachineId]) -> Result<Self, StoreError> {
+        Ok(Self {
+            secrets: inventory.all().await?,
+            well: well(inventory, cordoned).await?,
+            ignored: inventory.ignored_macs().await?,
+        })
     }
 }

@@ -1,68 +1,141 @@
 //! Makes the view anew: what has changed is read, and the rest stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kiln_inventory::{
-    Effective, Group, Kept, Machine, Origin, Said, Snapshot, Stored, UnknownMachines,
+    Changed, Contents, Document as _, Effective, Group, Kept, Machine, Mark, News, Origin, Said,
+    Snapshot, StoreError, Stored, UnknownMachines,
 };
+use kiln_types::Mac;
 
 use super::images::{self, Images};
-use super::known::{Rest, cordoned};
+use super::known::{Rest, Well, cordoned, well};
 use super::{View, ViewError};
+use crate::secrets::SecretDoc;
 
 /// What was read last, to be compared with what is there the next time.
 #[derive(Debug, Default)]
 pub(super) struct Read {
     images: Arc<Images>,
-    /// The number of the newest change of the inventory that was read; the machines are in the snapshot.
-    change: Option<i64>,
+    /// Until where the log of changes was read; nothing where what is below is not what the inventory had then.
+    mark: Option<Mark>,
+    /// The machines with what holds for them, and nothing else.
+    machines: Snapshot,
     groups: Vec<Stored<Group>>,
+    /// What each cordoned machine last ran well.
+    well: Well,
+    ignored: HashSet<Mac>,
+    /// Whether who opens secrets has been given them.
+    gave_secrets: bool,
+    /// The last of those who asked before it was read.
+    serves: u64,
 }
 
 impl View {
-    /// Reads anew what has changed. Machines and groups are read as a whole, but only when the inventory has changed.
+    /// Reads anew what has changed in the inventory and in the artifact store.
     ///
     /// # Errors
     ///
     /// Fails when the inventory, the artifact store or the keys cannot be read. What was read before stays in use.
     pub async fn refresh(&self) -> Result<(), ViewError> {
-        let mut known = self.refreshing.lock().await;
-        let away = self.while_away();
-        let change = match away {
-            Some(_) => None,
-            None => Some(self.inventory.last_change().await.map_err(ViewError::Inventory)?),
+        let mut read = self.refreshing.lock().await;
+        self.read_inventory(&mut read, true).await.map_err(ViewError::Inventory)?;
+        self.read_images(&mut read).await?;
+        self.show(&read);
+        Ok(())
+    }
+
+    /// Reads anew what has changed in the inventory: whatever was written there before the call is seen by all who look
+    /// once it returns. Who reads does it for all who have called by then.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the inventory cannot be read. What was read before stays in use.
+    pub async fn refresh_inventory(&self) -> Result<(), StoreError> {
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut read = self.refreshing.lock().await;
+        if read.serves >= number {
+            return Ok(());
+        }
+        let serves = self.asked.load(Ordering::SeqCst);
+        self.read_inventory(&mut read, false).await?;
+        self.show(&read);
+        read.serves = serves;
+        Ok(())
+    }
+
+    /// Reads what the log of changes says has changed; with `all` also what changes without a word in it. All of it is
+    /// taken or nothing.
+    async fn read_inventory(&self, read: &mut Read, all: bool) -> Result<(), StoreError> {
+        if let Some(last) = self.while_away() {
+            let Contents { machines, groups, .. } = last.contents();
+            let Rest { secrets, well, ignored } = last.rest;
+            read.machines = snapshot_of(0, machines, &groups);
+            (read.mark, read.groups, read.well) = (None, groups, well);
+            read.ignored = ignored.into_iter().collect();
+            self.give(read, Some(secrets));
+            return Ok(());
+        }
+        let news = match &read.mark {
+            Some(mark) => self.inventory.news(mark).await?,
+            None => News::All(self.inventory.contents().await?),
         };
-        let mut snapshot = if change.is_some() && known.change == change {
-            self.snapshot.load().machines_alone()
-        } else {
-            let read = match &away {
-                Some(last) => last.contents(),
-                None => self.inventory.contents().await.map_err(ViewError::Inventory)?,
-            };
-            known.groups = read.groups;
-            // Should anything fail below, all is read again: the groups are of another moment than the snapshot then.
-            known.change = None;
-            self.untidy.store(true, Ordering::Relaxed);
-            snapshot_of(read.change, read.machines, &known.groups)
-        };
-        let Rest { secrets: sealed, well: stays, ignored } = match away {
-            Some(last) => last.rest,
-            None => {
-                let rest = Rest::read(&self.inventory, &cordoned(snapshot.machines())).await;
-                rest.map_err(ViewError::Inventory)?
+        let mut changed = HashSet::new();
+        let (mut all, mut secrets_changed) = (all, !read.gave_secrets);
+        let (mark, machines, groups) = match news {
+            News::All(Contents { mark, machines, groups }) => {
+                (all, secrets_changed) = (true, true);
+                self.untidy.store(true, Ordering::Relaxed);
+                (mark.clone(), snapshot_of(mark.change, machines, &groups), Some(groups))
+            }
+            News::Some(Changed { mark, machines, groups, nouns }) => {
+                // An image that a group says may be another one for machines that stay at what they ran.
+                all |= groups.is_some();
+                secrets_changed |= groups.is_some() || nouns.contains(SecretDoc::NOUN);
+                changed.extend(machines.iter().map(|(id, _)| *id));
+                let said = groups.as_deref().map(documents);
+                let now = read.machines.changed(mark.change, machines, said);
+                (mark, now, groups)
             }
         };
-        if let Some(secrets) = self.secrets.get() {
-            secrets.take(sealed, &known.groups);
+        let mut stay = cordoned(machines.machines());
+        stay.retain(|id| all || changed.contains(id));
+        let mut well = well(&self.inventory, &stay).await?;
+        if !all {
+            well.extend(read.well.iter().filter(|(id, _)| !changed.contains(id)).cloned());
         }
+        let ignored = self.inventory.ignored_macs().await?;
+        let secrets = match self.secrets.get() {
+            Some(_) if secrets_changed => Some(self.inventory.all().await?),
+            _ => None,
+        };
+        (read.mark, read.machines, read.well) = (Some(mark), machines, well);
+        read.ignored = ignored.into_iter().collect();
+        if let Some(groups) = groups {
+            read.groups = groups;
+        }
+        self.give(read, secrets);
+        Ok(())
+    }
+
+    /// Gives secrets to who opens them.
+    fn give(&self, read: &mut Read, sealed: Option<Vec<Stored<SecretDoc>>>) {
+        if let (Some(secrets), Some(sealed)) = (self.secrets.get(), sealed) {
+            secrets.take(sealed, &read.groups);
+            read.gave_secrets = true;
+        }
+    }
+
+    /// Reads the artifact store and the keys.
+    async fn read_images(&self, read: &mut Read) -> Result<(), ViewError> {
         let (artifacts, keys, before) =
-            (self.artifacts.clone(), self.keys.clone(), known.images.clone());
-        let read =
+            (self.artifacts.clone(), self.keys.clone(), read.images.clone());
+        let images =
             tokio::task::spawn_blocking(move || images::read(&artifacts, keys.as_ref(), &before));
-        let images = match read.await {
-            Ok(read) => Arc::new(read?),
+        let images = match images.await {
+            Ok(images) => Arc::new(images?),
             Err(stopped) => {
                 tracing::error!(error = &stopped as &dyn std::error::Error, "cannot read images");
                 return Ok(());
@@ -72,10 +145,17 @@ impl View {
         self.refused.store(Arc::new(images.refused.clone()));
         self.versions.store(Arc::new(images.served.clone()));
         self.public_keys.store(Arc::new(images.keys.clone()));
-        snapshot.images = images.named.clone();
+        read.images = images;
+        Ok(())
+    }
+
+    /// Lets everybody see what was read.
+    fn show(&self, read: &Read) {
+        let mut snapshot = read.machines.clone();
+        snapshot.images = read.images.named.clone();
         snapshot.unknown = self.unknown;
-        let kept = stays.into_iter().map(|(id, (image, version, arch))| {
-            let version = images.by_digest(&version).map(Arc::new);
+        let kept = read.well.iter().cloned().map(|(id, (image, version, arch))| {
+            let version = read.images.by_digest(&version).map(Arc::new);
             (id, Kept { image, arch, version })
         });
         snapshot.kept = kept.collect();
@@ -88,19 +168,19 @@ impl View {
             snapshot.unknown = UnknownMachines::Boot;
             snapshot.stranger = Some(Arc::new(settings));
         }
-        snapshot.ignored = ignored.into_iter().collect();
-        known.change = change.map(|_| snapshot.change);
-        known.images = images;
+        snapshot.ignored = read.ignored.clone();
         self.snapshot.store(Arc::new(snapshot));
-        Ok(())
     }
+}
+
+fn documents(groups: &[Stored<Group>]) -> Vec<Group> {
+    groups.iter().map(|group| group.document.clone()).collect()
 }
 
 fn snapshot_of(change: i64, machines: Vec<Machine>, groups: &[Stored<Group>]) -> Snapshot {
     let machines = machines.into_iter().map(Arc::new).collect();
-    let groups: Vec<Group> = groups.iter().map(|group| group.document.clone()).collect();
-    let images = BTreeMap::new();
-    let mut made = Snapshot::with_groups(machines, &groups, images, UnknownMachines::default());
+    let (images, unknown) = (BTreeMap::new(), UnknownMachines::default());
+    let mut made = Snapshot::with_groups(machines, &documents(groups), images, unknown);
     made.change = change;
     made
 }
