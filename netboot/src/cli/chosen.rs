@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
@@ -80,14 +82,56 @@ impl Which {
     }
 }
 
+/// How long what is under way may still take after Ctrl-C, so that nobody has to guess what became of it.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// What became of each of several machines.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     all: usize,
     failures: Vec<(String, Failure)>,
+    /// How many there were to be, and the first that nothing was done to, where Ctrl-C came before the end.
+    rest: Option<(usize, String)>,
 }
 
 impl Tally {
+    /// Does something to one machine after another until Ctrl-C, and returns what that gave.
+    pub(super) async fn of_each<T>(
+        names: &[String],
+        one: impl AsyncFn(&str) -> Result<T, Failure>,
+    ) -> (Self, Vec<T>) {
+        let stop = async {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        Self::until((stop, GRACE), names, one).await
+    }
+
+    async fn until<T>(
+        (stop, grace): (impl Future<Output = ()>, Duration),
+        names: &[String],
+        one: impl AsyncFn(&str) -> Result<T, Failure>,
+    ) -> (Self, Vec<T>) {
+        let (mut tally, mut done) = (Self::default(), Vec::new());
+        let mut stop = pin!(stop);
+        for (number, name) in names.iter().enumerate() {
+            let mut work = pin!(one(name));
+            let (result, stopped) = tokio::select! {
+                biased;
+                result = &mut work => (Some(result), false),
+                () = &mut stop => (tokio::time::timeout(grace, &mut work).await.ok(), true),
+            };
+            let next = if result.is_some() { number + 1 } else { number };
+            done.extend(result.and_then(|result| tally.note(name, result)));
+            if stopped {
+                tally.rest = names.get(next).map(|name| (names.len(), name.clone()));
+                break;
+            }
+        }
+        (tally, done)
+    }
+
     /// Notes one, and returns what it gave.
     pub(super) fn note<T>(&mut self, name: &str, result: Result<T, Failure>) -> Option<T> {
         self.all += 1;
@@ -102,13 +146,21 @@ impl Tally {
 
     /// Says why it failed, and for how many.
     pub(super) fn end(mut self, failed: &str) -> Result<(), Failure> {
-        if self.all == 1 {
+        if self.all == 1 && self.rest.is_none() {
             return self.failures.pop().map_or(Ok(()), |(_, failure)| Err(failure));
         }
         for (name, failure) in &self.failures {
             eprintln!("kiln: {name}: {failure}");
         }
         let (all, bad) = (self.all, self.failures.len());
+        if let Some((of, first)) = self.rest {
+            let done = all - bad;
+            let text = format!(
+                "interrupted: {done} of {of} machines are done; `{first}` is the first that is not"
+            );
+            let code = if done == 0 { 1 } else { Failure::PARTIAL };
+            return Err(Failure::new(code, anyhow!(text)));
+        }
         let text = format!("{bad} of {all} machines {failed}");
         match self.failures.pop() {
             None => Ok(()),
@@ -149,6 +201,42 @@ mod tests {
         let which = Which { machines: vec!["n[1-2]".to_owned(), "b".to_owned()], selector };
         assert_eq!(which.query(), "&selector=rack%3Dr1&name=n%5B1-2%5D%2Cb");
         assert_eq!(Which::default().query(), "");
+    }
+
+    #[tokio::test]
+    async fn who_interrupts_is_told_what_was_done_and_where_to_go_on() {
+        let names = ["a", "b", "c", "d"].map(str::to_owned);
+        let interrupted = async |during: &str, ends: bool| {
+            let key = tokio::sync::Notify::new();
+            let one = async |name: &str| {
+                if name == during {
+                    key.notify_one();
+                    match ends {
+                        true => tokio::time::sleep(Duration::from_millis(1)).await,
+                        false => std::future::pending().await,
+                    }
+                }
+                Ok(name.to_owned())
+            };
+            let grace = if ends { GRACE } else { Duration::from_millis(1) };
+            let (tally, done) = Tally::until((key.notified(), grace), &names, one).await;
+            let failure = tally.end("were not changed").err();
+            (done.len(), failure.map(|failure| (failure.code(), failure.to_string())))
+        };
+        let told = |code: u8, done: u8, first: &str| {
+            let text = "machines are done; ";
+            Some((
+                code,
+                format!("interrupted: {done} of 4 {text}`{first}` is the first that is not"),
+            ))
+        };
+        // What is under way is waited for.
+        assert_eq!(interrupted("b", true).await, (2, told(Failure::PARTIAL, 2, "c")));
+        assert_eq!(interrupted("d", true).await, (4, None));
+        // It takes too long.
+        assert_eq!(interrupted("a", false).await, (0, told(1, 0, "a")));
+        assert_eq!(interrupted("d", false).await, (3, told(Failure::PARTIAL, 3, "d")));
+        assert_eq!(interrupted("", true).await, (4, None));
     }
 
     #[test]

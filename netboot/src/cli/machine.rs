@@ -237,10 +237,8 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
             }
             let machines = named(&names, "machines");
             sure.ask(&format!("{machines} will be forgotten; boots stay as history. Go on?"))?;
-            let mut tally = Tally::default();
-            for name in &names {
-                tally.note(name, server.delete(&path(name)).await);
-            }
+            let remove = async |name: &str| server.delete(&path(name)).await;
+            let (tally, _) = Tally::of_each(&names, remove).await;
             tally.end("were not removed")
         }
     }
@@ -278,11 +276,8 @@ async fn set_all(set: SetArgs) -> Result<(), Failure> {
         let body = async |server: &Client, name: &str| changed(&server.get(&path(name)).await?);
         return preview(&client, &names, Method::PUT, body).await;
     }
-    let (mut tally, mut done) = (Tally::default(), Vec::new());
-    for name in &names {
-        let machine = server.change(&path(name), |now| changed(now).map(Some)).await;
-        done.extend(tally.note(name, machine));
-    }
+    let change = async |name: &str| server.change(&path(name), |now| changed(now).map(Some)).await;
+    let (tally, done) = Tally::of_each(&names, change).await;
     if !done.is_empty() {
         print::list(&client, &done)?;
     }

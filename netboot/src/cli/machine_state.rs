@@ -75,10 +75,8 @@ pub(super) async fn run(command: StateCommand) -> Result<(), Failure> {
         let machines = named(&names, "machines");
         sure.ask(&format!("{machines} will be out of service and boot no longer. Go on?"))?;
     }
-    let (mut tally, mut changed) = (Tally::default(), Vec::new());
-    for name in &names {
-        changed.extend(tally.note(name, switch(&server, name, flag, on).await));
-    }
+    let (tally, changed) =
+        Tally::of_each(&names, async |name| switch(&server, name, flag, on).await).await;
     let how = How::of(&client);
     if how.output.is_table() {
         let line = |machine: &Machine| format!("{}: {}", machine.spec.name, states(machine));
