@@ -10,7 +10,7 @@
 //! ```
 
 mod lines;
-mod tables;
+pub(super) mod tables;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::backup::tables::last_id;
 use super::db::query;
 use super::row::parse_word;
 use super::{Store, StoreError};
@@ -84,5 +85,36 @@ impl Store {
             .await
             .map_err(StoreError::reading(EVENTS))?;
         Ok(id)
+    }
+
+    /// Returns the highest number that an event of a boot has ever had, also where that event is too old to be kept.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn highest_boot_event(&self) -> Result<i64, StoreError> {
+        let mut tx = self.db.begin_read().await.map_err(StoreError::reading(EVENTS))?;
+        Ok(last_id(&mut tx, "boot_events").await?.unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_stores::stores;
+    use super::super::tests::new_boot;
+    use crate::BootEvent;
+
+    #[tokio::test]
+    async fn the_highest_number_stays_when_events_go() {
+        for (_home, store) in stores().await {
+            assert_eq!(store.highest_boot_event().await.unwrap(), 0);
+            let boot = store.open_boot(&new_boot()).await.unwrap();
+            let events = [1, 2, 3].map(|at| BootEvent::new(at, crate::Phase::Dhcp, ""));
+            store.add_events(boot.id, &events).await.unwrap();
+            assert_eq!(store.highest_boot_event().await.unwrap(), 3);
+            super::query("DELETE FROM boots").execute(&store.db).await.unwrap();
+            assert_eq!(store.last_boot_event().await.unwrap(), 0);
+            assert_eq!(store.highest_boot_event().await.unwrap(), 3);
+        }
     }
 }

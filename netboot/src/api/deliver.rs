@@ -128,6 +128,15 @@ impl Courier {
             }
         };
         told.unread.over(of);
+        if events.is_empty()
+            && let Some(end) = cursor.end_before(&self.store).await?
+        {
+            let webhook = hook.document.name.as_str();
+            tracing::warn!(webhook, from = %end, before = %cursor, "a webhook goes back to where the events end now");
+            position.cursor = end.to_string();
+            self.keep(hook.id, revision, &position).await?;
+            return Ok(Turn::Nothing);
+        }
         let wanted = events.into_iter().filter(|it| hook.document.wants(&it.noun, &it.what));
         for event in wanted {
             // Who sends says so first; where another server was faster, it is that one's turn.

@@ -23,13 +23,15 @@ use super::extract::Params;
 use super::feed::{self, Builds, Cursor, Event, Filter};
 use super::peer::Caller;
 use super::route::{Route, get};
-use super::{Control, Fault};
+use super::{Control, Fault, gate};
 use crate::boots::now_ms;
 
 /// How often the tables are looked at where nothing tells of news.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often something is sent, so that both sides know that the other is there.
 const ALIVE: Duration = Duration::from_secs(15);
+/// How often it is looked whether who follows still may, and whether there still is what he follows.
+pub(super) const VET: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 3000 });
 /// Who takes nothing for so long while there is something to take is cut off.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,7 +71,7 @@ async fn follow(
     let selector = selector.map_err(|error| Fault::invalid(error.to_string()))?;
     let nouns = wanted.noun.as_deref().unwrap_or("").split(',').map(str::trim);
     let filter = Filter {
-        rights: caller.rights,
+        rights: caller.rights.clone(),
         nouns: nouns.filter(|noun| !noun.is_empty()).map(str::to_owned).collect(),
         name: wanted.name,
         selector,
@@ -77,7 +79,13 @@ async fn follow(
     // A reader that was cut off says by a header of its own where it was.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let cursor = match last.or(wanted.since.as_deref()) {
-        Some(since) => since.parse()?,
+        Some(since) => {
+            let since: Cursor = since.parse()?;
+            match since.end_before(&control.inventory).await? {
+                Some(end) => return Err(beyond(end)),
+                None => since,
+            }
+        }
         None => Cursor {
             change: control.inventory.last_change().await?,
             boot: control.inventory.last_boot_event().await?,
@@ -94,6 +102,8 @@ async fn follow(
     let follow = wanted.follow != Some(false);
     let reader = Reader {
         control,
+        caller,
+        vetted: Instant::now(),
         filter,
         cursor,
         builds,
@@ -111,8 +121,18 @@ async fn follow(
     Ok(Sse::new(frames).keep_alive(KeepAlive::new().interval(ALIVE)).into_response())
 }
 
+/// Says that there are no events after an id, and from which one on there are.
+fn beyond(end: Cursor) -> Fault {
+    let text = format!(
+        "the events end at {end}, before the id that you gave, as after an older backup was restored; go on from {end}"
+    );
+    Fault::new(StatusCode::GONE, text).newest(end.to_string())
+}
+
 struct Reader {
     control: Arc<Control>,
+    caller: Caller,
+    vetted: Instant,
     filter: Filter,
     cursor: Cursor,
     builds: Builds,
@@ -140,6 +160,12 @@ impl Reader {
             );
         }
         loop {
+            if self.vetted.elapsed() >= VET {
+                if let Err(fault) = self.vet().await {
+                    return Some(self.end(fault.detail()));
+                }
+                self.vetted = Instant::now();
+            }
             if let Some(event) = self.waiting.pop_front() {
                 self.sent = (!self.waiting.is_empty()).then(Instant::now);
                 // A line break would end the frame; no noun of ours has one.
@@ -159,6 +185,13 @@ impl Reader {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+
+    /// Looks whether the stream may go on.
+    async fn vet(&self) -> Result<(), Fault> {
+        let store = &self.control.inventory;
+        gate::still(store, &self.caller, now_ms()).await?;
+        self.cursor.end_before(store).await?.map_or(Ok(()), |end| Err(beyond(end)))
     }
 
     /// Reads what is new. Returns whether there may be more.

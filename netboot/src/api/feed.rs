@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
-use kiln_inventory::{Change, FeedEvent, MachineId, Store};
+use kiln_inventory::{Change, FeedEvent, MachineId, Store, StoreError};
 use kiln_types::Arch;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,12 +18,26 @@ use crate::bake::{ImageState, Status};
 /// Rows that are read of each table at a time.
 const CHUNK: u32 = 200;
 
-/// Up to where everything is known: the number of a change, and that of an event of a boot. Neither ever goes back.
+/// Up to where everything is known: the number of a change, and that of an event of a boot. Neither goes back, unless an
+/// older backup is restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct Cursor {
     pub(super) change: i64,
     pub(super) boot: i64,
+}
+
+impl Cursor {
+    /// Returns where the events end, where that is before this: an older backup was restored, and what happens now has
+    /// numbers that were given before.
+    pub(super) async fn end_before(self, store: &Store) -> Result<Option<Self>, StoreError> {
+        let (change, mut boot) = (store.last_change().await?, store.last_boot_event().await?);
+        if self.boot > boot {
+            // What came last may be too old to be kept.
+            boot = store.highest_boot_event().await?;
+        }
+        Ok((self.change > change || self.boot > boot).then_some(Self { change, boot }))
+    }
 }
 
 impl fmt::Display for Cursor {

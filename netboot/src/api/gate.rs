@@ -93,7 +93,7 @@ impl Gate {
         now: i64,
     ) -> Result<Caller, Fault> {
         let source = match peer {
-            Peer::Local(name) => return Ok(Caller { name: name.clone(), rights: Rights::All }),
+            Peer::Local(name) => return Ok(Caller::local(name)),
             Peer::Remote(address) => *address,
         };
         self.let_try(source)?;
@@ -106,41 +106,13 @@ impl Gate {
                 "give a token: `Authorization: Bearer kiln_…`; `kiln token create` makes one",
             );
         };
-        let hash = sha256(token);
-        // The store says nothing: nobody is let in, and nobody is at fault.
-        let unsure = |error: kiln_inventory::StoreError| {
-            tracing::error!(error = &error as &dyn std::error::Error, "tokens cannot be checked");
-            Fault::new(StatusCode::SERVICE_UNAVAILABLE, "tokens cannot be checked now")
-                .again_after(5)
-        };
-        let found: Option<Stored<TokenDoc>> = store.keyed(&hash).await.map_err(unsure)?;
-        let Some(Stored { id, document: token, .. }) = found else {
-            return refuse("nobody has this token; it may have been revoked");
-        };
-        if !same(&token.sha256, &hash) {
-            return refuse("nobody has this token; it may have been revoked");
-        }
-        if now < token.created - CLOCK_SLACK {
-            return refuse(
-                "the clock of this server is behind the time at which the token was made",
-            );
-        }
-        if token.expires.is_some_and(|expires| expires <= now) {
-            return refuse("the token has expired; make another with `kiln token create`");
-        }
-        let (name, scopes, selector) = match &token.user {
-            None => (format!("token {}", token.name), token.scopes, token.selector),
-            Some(user) => {
-                let found: Option<Stored<UserDoc>> = store.named(user).await.map_err(unsure)?;
-                let Some(Stored { document, .. }) = found else {
-                    return refuse("the user of this token is gone");
-                };
-                (format!("user {user}"), document.scopes, document.selector)
+        match holder(store, sha256(token), now).await? {
+            Ok((id, caller)) => {
+                self.0.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id, now);
+                Ok(caller)
             }
-        };
-        self.0.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id, now);
-        let rights = Rights::Some { scopes: scopes.into(), machines: selector.map(Arc::new) };
-        Ok(Caller { name, rights })
+            Err(why) => refuse(why),
+        }
     }
 
     /// Returns when a token was used last, since the server started.
@@ -241,6 +213,53 @@ impl Window {
         self.count = self.count.saturating_add(1);
         self.count
     }
+}
+
+/// Looks whether who was let in would be let in still, and as the same. Fails with the reason where he would not.
+pub(super) async fn still(store: &Store, caller: &Caller, now: i64) -> Result<(), Fault> {
+    let Some(hash) = &caller.token else { return Ok(()) };
+    let gone = |why: &str| Fault::new(StatusCode::UNAUTHORIZED, why);
+    let (_, there) = holder(store, hash.to_string(), now).await?.map_err(gone)?;
+    match there.rights == caller.rights {
+        true => Ok(()),
+        false => Err(gone("what you may see has changed; come again")),
+    }
+}
+
+/// Finds out whose token that is, by its hash; or says why nobody comes in by it.
+async fn holder(
+    store: &Store,
+    hash: String,
+    now: i64,
+) -> Result<Result<(i64, Caller), &'static str>, Fault> {
+    // The store says nothing: nobody is let in, and nobody is at fault.
+    let unsure = |error: kiln_inventory::StoreError| {
+        tracing::error!(error = &error as &dyn std::error::Error, "tokens cannot be checked");
+        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "tokens cannot be checked now").again_after(5)
+    };
+    let found: Option<Stored<TokenDoc>> = store.keyed(&hash).await.map_err(unsure)?;
+    let found = found.filter(|found| same(&found.document.sha256, &hash));
+    let Some(Stored { id, document: token, .. }) = found else {
+        return Ok(Err("nobody has this token; it may have been revoked"));
+    };
+    if now < token.created - CLOCK_SLACK {
+        return Ok(Err("the clock of this server is behind the time at which the token was made"));
+    }
+    if token.expires.is_some_and(|expires| expires <= now) {
+        return Ok(Err("the token has expired; make another with `kiln token create`"));
+    }
+    let (name, scopes, selector) = match &token.user {
+        None => (format!("token {}", token.name), token.scopes, token.selector),
+        Some(user) => {
+            let found: Option<Stored<UserDoc>> = store.named(user).await.map_err(unsure)?;
+            let Some(Stored { document, .. }) = found else {
+                return Ok(Err("the user of this token is gone"));
+            };
+            (format!("user {user}"), document.scopes, document.selector)
+        }
+    };
+    let rights = Rights::Some { scopes: scopes.into(), machines: selector.map(Arc::new) };
+    Ok(Ok((id, Caller { name, rights, token: Some(hash.into()) })))
 }
 
 /// Who has one address of IPv6 has 2⁶⁴ of them.

@@ -147,6 +147,8 @@ mod discovery_tests;
 #[cfg(test)]
 mod dry_tests;
 #[cfg(test)]
+mod events_tests;
+#[cfg(test)]
 mod groups_tests;
 #[cfg(test)]
 mod hostile_tests;

@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection, and who that makes him.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::extract::connect_info::{ConnectInfo, Connected};
@@ -65,13 +66,20 @@ pub(super) struct Caller {
     /// As the log of changes names him.
     pub(super) name: String,
     pub(super) rights: Rights,
+    /// The hash of the token that he came with, where he needs one.
+    pub(super) token: Option<Arc<str>>,
 }
 
 impl Caller {
+    /// Returns the user of a program on this host.
+    pub(super) fn local(name: &str) -> Self {
+        Self { name: name.to_owned(), rights: Rights::All, token: None }
+    }
+
     /// Returns somebody who may do what anyone may.
     pub(super) fn nobody() -> Self {
-        let scopes = [].as_slice().into();
-        Self { name: "nobody".to_owned(), rights: Rights::Some { scopes, machines: None } }
+        let rights = Rights::Some { scopes: [].as_slice().into(), machines: None };
+        Self { name: "nobody".to_owned(), rights, token: None }
     }
 
     /// Refuses a machine that he could not see afterwards: with other labels it would be out of, or within, his reach.

@@ -23,6 +23,9 @@ pub struct Problem {
     /// Where in the body, as a JSON pointer (RFC 6901).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
+    /// The id from which on events can be had, where that which was given is beyond the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<String>,
 }
 
 /// An error on its way to becoming a [`Problem`].
@@ -31,12 +34,14 @@ pub(crate) struct Fault {
     status: StatusCode,
     detail: String,
     pointer: Option<String>,
+    newest: Option<String>,
     retry_after: Option<u64>,
 }
 
 impl Fault {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), pointer: None, retry_after: None }
+        let (pointer, newest, retry_after) = (None, None, None);
+        Self { status, detail: detail.into(), pointer, newest, retry_after }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -55,6 +60,12 @@ impl Fault {
     /// Says where in the body it is wrong.
     pub(super) fn at(mut self, pointer: String) -> Self {
         self.pointer = Some(pointer).filter(|pointer| !pointer.is_empty());
+        self
+    }
+
+    /// Says from where on there are events.
+    pub(super) fn newest(mut self, id: String) -> Self {
+        self.newest = Some(id);
         self
     }
 
@@ -81,6 +92,7 @@ impl Fault {
             // One line, whatever a library has said.
             detail: self.detail.split(['\n', '\r']).map(str::trim).collect::<Vec<_>>().join(" "),
             pointer: self.pointer,
+            newest: self.newest,
         }
     }
 }
@@ -94,6 +106,7 @@ const fn kind(status: StatusCode) -> (&'static str, &'static str) {
         StatusCode::NOT_FOUND => ("not-found", "There is no such thing"),
         StatusCode::METHOD_NOT_ALLOWED => ("no-such-method", "This path has other methods"),
         StatusCode::CONFLICT => ("conflict", "Something else is in the way"),
+        StatusCode::GONE => ("beyond-newest", "The events end before that"),
         StatusCode::PRECONDITION_FAILED => ("changed", "It is not what it was any more"),
         StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "The body is too large"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ("media-type", "The body is of another type"),

@@ -102,6 +102,36 @@ async fn a_webhook_is_told_what_it_wants_in_order_signed_and_again_until_it_arri
 }
 
 #[tokio::test]
+async fn a_webhook_that_has_come_further_than_the_events_goes_back_to_their_end() {
+    let rig = Rig::start().await;
+    let (receiver, url) = Receiver::start().await;
+    let new = json!({"name": "chat", "url": url, "events": ["machine"]});
+    assert_eq!(rig.send(Method::POST, HOOKS, &new).await.0, 201);
+    let position = async || {
+        let (revision, text) = rig.inventory.recall("webhook/1").await.unwrap().unwrap();
+        (revision, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    loop {
+        let (revision, mut ahead) = position().await;
+        ahead["cursor"] = json!("99.99");
+        let text = ahead.to_string();
+        if rig.inventory.remember("webhook/1", Some(revision), &text).await.unwrap().is_some() {
+            break;
+        }
+    }
+    let back = async {
+        while position().await.1["cursor"] == "99.99" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), back).await.expect("it hears nothing any more");
+    let n1 = machine("n1", "52:54:00:00:00:01", None);
+    assert_eq!(rig.send(Method::POST, MACHINES, &n1).await.0, 201);
+    assert_eq!(receiver.hear("200 OK").await.body["event"]["name"], "n1");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn one_that_is_gone_is_let_alone_until_a_test_arrives() {
     let rig = Rig::start().await;
     let (receiver, url) = Receiver::start().await;

@@ -90,7 +90,13 @@ pub(super) async fn run(args: EventsArgs) -> Result<(), Failure> {
     let keep = if args.since.is_some() { usize::MAX } else { args.lines };
     let mut last = since.clone();
     let mut latest = VecDeque::new();
-    let mut past = client.events(&format!("since={since}&follow=false{filter}")).await?;
+    let mut past = match client.events(&format!("since={since}&follow=false{filter}")).await {
+        Err(failure) if args.follow => {
+            let newest = newest(failure)?;
+            return follow(&client, how, &filter, newest).await;
+        }
+        past => past?,
+    };
     while let Some(event) = next(&mut past).await? {
         last.clone_from(&event.id);
         if keep == usize::MAX && how.output != Output::Json && how.output != Output::Yaml {
@@ -127,9 +133,14 @@ async fn follow(client: &Client, how: How, filter: &str, mut last: String) -> Re
                     Err(failure) => break Some(failure),
                 }
             },
-            // It is there, and refuses.
-            Err(failure) if failure.code() != 1 => return Err(failure),
-            Err(failure) => Some(failure),
+            Err(failure) => match newest(failure) {
+                Ok(newest) => {
+                    last = newest;
+                    continue;
+                }
+                Err(failure) if is_final(&failure) => return Err(failure),
+                Err(failure) => Some(failure),
+            },
         };
         if let Some(failure) = lost.filter(|_| !told) {
             eprintln!("kiln: {failure}; trying again");
@@ -138,6 +149,22 @@ async fn follow(client: &Client, how: How, filter: &str, mut last: String) -> Re
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST);
     }
+}
+
+/// Returns from which event on to go on where the server has none that are as new as those which were seen, and says so.
+fn newest(failure: Failure) -> Result<String, Failure> {
+    let newest = failure.refusal().and_then(|refusal| refusal.0.newest.clone());
+    let newest = newest.filter(|newest| id(newest).is_ok()).ok_or(failure)?;
+    eprintln!(
+        "kiln: the events of the server end before those that were seen, as after an older backup was restored; going on from {newest}"
+    );
+    Ok(newest)
+}
+
+/// Returns whether the server is there and refuses, and would do so again.
+fn is_final(failure: &Failure) -> bool {
+    let status = failure.refusal().map(|refusal| refusal.0.status);
+    failure.code() != 1 || matches!(status, Some(401 | 403))
 }
 
 /// Waits for the next event. One by which the server says that it ends the stream is none.

@@ -55,7 +55,7 @@ pub(super) fn select(tx: &Tx, table: &str, columns: &[String]) -> String {
 }
 
 /// Returns the last id that a table gave, so that none is given twice.
-pub(super) async fn last_id(tx: &mut Tx, table: &str) -> Result<Option<i64>, StoreError> {
+pub(in crate::store) async fn last_id(tx: &mut Tx, table: &str) -> Result<Option<i64>, StoreError> {
     let last = match tx {
         Tx::Sqlite(_) => "SELECT seq FROM sqlite_sequence WHERE name = $1",
         Tx::Postgres(_) => {
