@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_types::Mac;
+use serde_json::Value;
 
 use crate::NewMachine;
 
@@ -33,7 +34,16 @@ impl NewMachine {
             all.labels.entry(key.clone()).or_insert_with(|| value.clone());
         }
         for (key, value) in &other.metadata {
-            all.metadata.entry(key.clone()).or_insert_with(|| value.clone());
+            match (all.metadata.get_mut(key), value) {
+                (None, value) => drop(all.metadata.insert(key.clone(), value.clone())),
+                // Each secret is a thing of its own.
+                (Some(Value::Object(own)), Value::Object(others)) if key == "secrets" => {
+                    for (name, secret) in others {
+                        own.entry(name.clone()).or_insert_with(|| secret.clone());
+                    }
+                }
+                (Some(_), _) => {}
+            }
         }
         all
     }
@@ -63,6 +73,8 @@ impl NewMachine {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn mac(last: u8) -> Mac {
@@ -98,7 +110,13 @@ mod tests {
         b.serial = Some("S-1".to_owned());
         b.state_disk = "serial:B".parse().ok();
         b.labels = ["rack", "slot"].map(|key| (key.to_owned(), "b".to_owned())).into();
+        let metadata = |value: Value| value.as_object().cloned().unwrap();
+        a.metadata = metadata(json!({"secrets": {"x": "a"}, "net": {"dns": "a"}}));
+        b.metadata =
+            metadata(json!({"secrets": {"x": "b", "y": "b"}, "net": {"ntp": "b"}, "site": "b"}));
         let all = a.merged(&b);
+        let both = json!({"secrets": {"x": "a", "y": "b"}, "net": {"dns": "a"}, "site": "b"});
+        assert_eq!(all.metadata, metadata(both));
         assert_eq!((all.name.as_str(), &all.image), ("a", &a.image));
         assert_eq!((all.serial.as_deref(), &all.state_disk), (Some("S-1"), &None));
         assert_eq!((all.labels["rack"].as_str(), all.labels["slot"].as_str()), ("r1", "b"));

@@ -29,6 +29,17 @@ pub struct Merge {
     pub from: String,
 }
 
+/// One machine that was two.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Merged {
+    /// The machine that is there.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// What the other one had that is gone with it, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
+}
+
 /// What is to be a machine of its own.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +56,7 @@ pub(super) fn routes() -> Vec<Route> {
         post("/api/v1/machines/{key}/merge", write, "Make one machine of two", merge)
             .tried()
             .takes::<Merge>()
-            .gives::<Machine>(),
+            .gives::<Merged>(),
         post("/api/v1/machines/{key}/split", write, "Make two machines of one", split)
             .tried()
             .takes::<Split>()
@@ -63,20 +74,40 @@ async fn merge(
     let (into, from) =
         (find(&control, &caller, &key).await?, find(&control, &caller, &merge.from).await?);
     let store = control.inventory.acting(&caller.name);
+    let _sealed_with_a_key_that_stays = control.secrets.hold_keys().await;
     let mut edit = store.edit().await?;
     let boots = (edit.boots_of(into.id).await?, edit.boots_of(from.id).await?);
+    let lost = control.secrets.take_over(&mut edit, from.id, into.id).await?;
     let merged = edit.merge_machines(into.id, from.id).await?;
     let merged = merged.ok_or_else(|| Fault::not_found("machine", &key))?;
     caller.may_make(&merged.spec)?;
+    let dropped = lost_secrets(&caller, &from.spec.name, &lost);
     if dry.dry_run {
         let before = [(&into.spec, boots.0), (&from.spec, boots.1)];
-        let after = [(&merged.spec, edit.boots_of(into.id).await?)];
-        return Ok(Preview::of(Some(&by_name(&before)), Some(&by_name(&after))).into_response());
+        let before = by_name(&before);
+        let mut after = by_name(&[(&merged.spec, edit.boots_of(into.id).await?)]);
+        if !dropped.is_empty() {
+            after["dropped"] = json!(dropped);
+        }
+        return Ok(Preview::of(Some(&before), Some(&after)).into_response());
     }
     edit.commit().await?;
     refresh(&control).await?;
-    tracing::info!(machine = merged.spec.name, from = from.spec.name, "machines merged");
-    Ok(Json(merged).into_response())
+    let (machine, from) = (&merged.spec.name, &from.spec.name);
+    tracing::info!(machine, from, dropped = dropped.len(), "machines merged");
+    Ok(Json(Merged { machine: merged, dropped }).into_response())
+}
+
+/// Says which secrets of a machine are gone with it. Who may not read their names learns how many.
+fn lost_secrets(caller: &Caller, machine: &str, names: &[String]) -> Vec<String> {
+    let may_read = caller.rights.check(Access::Read(Noun::Secret)).is_ok();
+    match names {
+        [] => Vec::new(),
+        names if may_read => {
+            names.iter().map(|name| format!("secret `{name}` of {machine}")).collect()
+        }
+        names => vec![format!("{} of the secrets of {machine}", names.len())],
+    }
 }
 
 async fn split(
@@ -113,4 +144,60 @@ fn by_name(machines: &[(&NewMachine, i64)]) -> Value {
         (machine.name.clone(), value)
     };
     machines.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Method;
+
+    use super::super::tests::{MACHINES, Rig, machine};
+    use super::*;
+
+    #[tokio::test]
+    async fn the_machine_that_stays_gets_the_secrets_that_it_has_not() {
+        let rig = Rig::start().await;
+        for (name, last) in [("n1", 1), ("n2", 2)] {
+            let new = machine(name, &format!("52:54:00:00:00:0{last}"), None);
+            assert_eq!(rig.send(Method::POST, MACHINES, &new).await.0, 201);
+        }
+        for place in ["n1/a", "n2/a", "n2/b"] {
+            let path = format!("/api/v1/secrets/machine/{place}");
+            let (status, answer) = rig.send(Method::PUT, &path, &json!({"value": place})).await;
+            assert!(matches!(status, 200 | 204), "{status} {answer}");
+        }
+        let names = async || {
+            let (_, all) = rig.get("/api/v1/secrets").await;
+            let all = all.as_array().unwrap().clone();
+            let place = |it: Value| format!("{} {}", it["owner"], it["name"]).replace('"', "");
+            all.into_iter().map(place).collect::<BTreeSet<_>>()
+        };
+        let (path, body) = (format!("{MACHINES}/n1/merge"), json!({"from": "n2"}));
+        let lost = json!(["secret `a` of n2"]);
+        let dry = format!("{path}?dry_run=true");
+        let (status, preview) = rig.send(Method::POST, &dry, &body).await;
+        assert_eq!((status, &preview["after"]["dropped"]), (200, &lost), "{preview}");
+        assert_eq!(names().await.len(), 3);
+        let (status, merged) = rig.send(Method::POST, &path, &body).await;
+        assert_eq!((status, &merged["name"], &merged["dropped"]), (200, &json!("n1"), &lost));
+        assert_eq!(names().await, ["n1 a", "n1 b"].map(str::to_owned).into());
+        // Which opens each of them in its place.
+        let (status, rotated) = rig.send(Method::POST, "/api/v1/secrets/rotate", &json!({})).await;
+        assert_eq!(status, 200, "{rotated}");
+        rig.stop().await;
+    }
+
+    #[test]
+    fn who_may_not_read_the_names_of_secrets_learns_how_many_are_gone() {
+        let names = ["a", "b"].map(str::to_owned);
+        let rights = crate::api::scope::Rights::Some {
+            scopes: ["machine:write".parse().unwrap()].as_slice().into(),
+            machines: None,
+        };
+        let writer = Caller { rights, ..Caller::nobody() };
+        assert_eq!(lost_secrets(&writer, "n2", &names), ["2 of the secrets of n2"]);
+        let root = Caller::local("uid 0");
+        let all = lost_secrets(&root, "n2", &names);
+        assert_eq!(all, ["secret `a` of n2", "secret `b` of n2"]);
+        assert!(lost_secrets(&root, "n2", &[]).is_empty());
+    }
 }

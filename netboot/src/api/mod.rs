@@ -58,7 +58,7 @@ pub use exports::Targets;
 pub use feed::Event;
 pub use gate::Gate;
 pub use groups::{GroupRow, MachineSettings};
-pub use identity::{Merge, Split};
+pub use identity::{Merge, Merged, Split};
 pub use images::Images;
 pub use leases::{LeaseRow, SkippedLease, TakenLeases};
 pub use listen::serve_encrypted;

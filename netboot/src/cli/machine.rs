@@ -21,7 +21,7 @@ use super::print::{self, How};
 use super::table::plain;
 use super::watch::{self, Look, WatchArg};
 use super::{ClientArgs, Failure, Output, change, facts, machine_state};
-use crate::api::{Merge, Split};
+use crate::api::{Merge, Merged, Split};
 use crate::explain::Explanation;
 use crate::facts::ToldFacts;
 
@@ -214,7 +214,19 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
                 sure.ask(&format!("{question} Go on?"))?;
             }
             let path = format!("{}/merge", path(&machine));
-            change::post::<Machine>(&client, dry, (&path, &machine), &Merge { from }).await
+            let (server, body) = (Client::new(&client), serde_json::to_vec(&Merge { from })?);
+            if dry.dry_run {
+                let at = (&*path, &*machine);
+                return change::preview(&client, &server, Method::POST, at, body).await;
+            }
+            let Merged { machine, dropped } = server.post(&path, body).await?;
+            for gone in dropped {
+                eprintln!(
+                    "kiln: {} is gone: {stays} has one of that name, or too many",
+                    plain(&gone)
+                );
+            }
+            print::list(&client, &[machine])
         }
         MachineCommand::Split { machine, name, mac, dry, client } => {
             let path = format!("{}/split", path(&machine));

@@ -7,7 +7,7 @@
 mod place;
 mod ring;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,7 @@ use kiln_inventory::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::RwLockReadGuard;
 
 use self::ring::Ring;
 pub use self::ring::RingError;
@@ -232,6 +233,45 @@ impl Secrets {
             MOST.. => Err(SecretError::TooMany),
             _ => Ok(None),
         }
+    }
+
+    /// Keeps the keys that are in use until what is sealed with them is written: to be called before the edit begins, and
+    /// held until it has ended.
+    pub(crate) async fn hold_keys(&self) -> RwLockReadGuard<'_, ()> {
+        self.sealing.read().await
+    }
+
+    /// Gives the secrets of a machine that is about to go to another one, as far as that has none of the same name and
+    /// not as many as it may have. They are sealed anew: nobody can open a secret in another place than its own. Returns
+    /// the names of those that go with their machine.
+    pub(crate) async fn take_over(
+        &self,
+        edit: &mut Edit<'_>,
+        from: MachineId,
+        into: MachineId,
+    ) -> Result<Vec<String>, SecretError> {
+        let all = edit.all::<SecretDoc>().await?.into_iter().map(|stored| stored.document);
+        let of_machines = all.filter(|secret| secret.kind == OwnerKind::Machine);
+        let (mut own, mut given) = (BTreeSet::new(), Vec::new());
+        for secret in of_machines {
+            if secret.owner == into.0 {
+                own.insert(secret.name);
+            } else if secret.owner == from.0 {
+                given.push(secret);
+            }
+        }
+        let mut dropped = Vec::new();
+        for secret in given {
+            if own.len() >= MOST || !own.insert(secret.name.clone()) {
+                dropped.push(secret.name);
+                continue;
+            }
+            let text = self.opened(&secret)?;
+            let place = place_of(OwnerKind::Machine, into.0, &secret.name);
+            let sealed = self.ring_to_seal()?.seal(&place, &text)?;
+            edit.add(&SecretDoc { place, sealed, owner: into.0, ..secret }).await?;
+        }
+        Ok(dropped)
     }
 
     /// Returns the id of the key in use; the first secret makes one.
