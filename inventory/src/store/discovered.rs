@@ -7,10 +7,11 @@ use kiln_types::Mac;
 pub(super) use self::rows::is_a_machine_now;
 use self::rows::{Row, by_id, delete, entry_of, is_known, make_room, put, put_macs, read, uuid};
 use super::db::query;
-use super::edit::{Edit, Step};
+use super::edit::{Edit, Step, tell};
 use super::row::{json, parse};
+use super::servers::UNNUMBERED;
 use super::{Store, StoreError, Stored};
-use crate::{Discovered, Glimpse, Machine, MachineId, NewMachine, SeenFacts};
+use crate::{Discovered, DiscoveryState, Glimpse, Machine, MachineId, NewMachine, SeenFacts};
 
 const DISCOVERED: &str = "discovered machines";
 const NOUN: &str = "discovery";
@@ -162,10 +163,12 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut tx = self.write_alone(DISCOVERED).await?;
         let now = by_id(&mut tx, id).await?;
-        if now.is_none_or(|now| now.revision != revision) {
-            return Ok(false);
-        }
+        let Some(now) = now.filter(|now| now.revision == revision) else { return Ok(false) };
         put(&mut tx, id, entry, 1).await?;
+        let is_ignored = |entry: &Discovered| entry.state == DiscoveryState::Ignored;
+        if is_ignored(&now.document) != is_ignored(entry) {
+            tell(&mut tx, UNNUMBERED).await.map_err(failed)?;
+        }
         tx.commit().await.map_err(failed)?;
         Ok(true)
     }

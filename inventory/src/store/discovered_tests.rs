@@ -137,6 +137,28 @@ async fn what_rules_say_does_not_undo_what_a_person_said_meanwhile() {
 }
 
 #[tokio::test]
+async fn what_a_rule_ignores_is_told_to_the_other_servers_though_it_has_no_number() {
+    let [_, (home, store)] = stores().await;
+    let other = home.open().await;
+    let mut news = store.watch_changes();
+    let follower = store.clone();
+    let task = tokio::spawn(async move { follower.follow_changes().await });
+    let long = std::time::Duration::from_secs(60);
+    // It follows once it has heard of this.
+    other.add_machine(&NewMachine::new("n9", [mac(9)])).await.unwrap();
+    tokio::time::timeout(long, news.wait_for(|last| *last == 1)).await.unwrap().unwrap();
+    other.take_glimpses(&[seen(1, None, 1)], 5).await.unwrap();
+    let now = other.discovered().await.unwrap().remove(0);
+    news.mark_unchanged();
+    let ignored = Discovered { state: DiscoveryState::Ignored, ..now.document.clone() };
+    assert!(other.judge_discovered(now.id, now.revision, &ignored).await.unwrap());
+    tokio::time::timeout(long, news.changed()).await.expect("nobody is told").unwrap();
+    assert_eq!(*news.borrow(), 1);
+    assert_eq!(store.ignored_macs().await.unwrap(), [mac(1)]);
+    task.abort();
+}
+
+#[tokio::test]
 async fn what_a_machine_says_of_itself_after_it_was_approved_is_the_machine_s() {
     for (_home, store) in stores().await {
         let id = store.take_glimpses(&[seen(1, None, 1)], 5).await.unwrap()[0];

@@ -21,6 +21,14 @@ const ONE_WRITER: &str = "SELECT pg_advisory_xact_lock(5495115)";
 /// Tells the other servers of one PostgreSQL that there are changes.
 const TELL: &str = "SELECT pg_notify('kiln_changes', $1)";
 
+/// Tells the other servers something when what is written is there for them.
+pub(super) async fn tell(tx: &mut Tx, what: &str) -> Result<(), sqlx::Error> {
+    if matches!(tx, Tx::Postgres(_)) {
+        query(TELL).bind(what).execute(tx).await?;
+    }
+    Ok(())
+}
+
 /// Changes that are made together or not at all: [`Store::edit`] begins, [`commit`](Edit::commit) ends. Dropped before,
 /// nothing has changed, so that a dry run is an edit without its end. After an error an edit is of no more use.
 pub struct Edit<'s> {
@@ -147,9 +155,7 @@ impl Edit<'_> {
         if last == self.first {
             return Ok(last);
         }
-        if matches!(self.tx, Tx::Postgres(_)) {
-            query(TELL).bind(last.to_string()).execute(&mut self.tx).await.map_err(failed)?;
-        }
+        tell(&mut self.tx, &last.to_string()).await.map_err(failed)?;
         self.tx.commit().await.map_err(failed)?;
         self.store.saw_change(last);
         Ok(last)

@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// First and longest wait before the connection that tells of changes is made again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
+/// What servers tell each other of a change that has no row in the log of changes, and so no number.
+pub(super) const UNNUMBERED: &str = "unnumbered";
+
 /// Addresses in a block: a block has the number of its first address, divided by this.
 pub const BLOCK: u32 = 16;
 
@@ -223,14 +226,20 @@ impl Store {
             if let Ok(mut listener) = PgListener::connect_with(pool).await
                 && listener.listen("kiln_changes").await.is_ok()
             {
-                // What came before this was told to nobody here.
+                // What came before this was told to nobody here, and not all of it has a number.
+                let mut is_unnumbered = true;
                 while let Ok(last) = self.last_change().await {
                     self.is_at_change(last);
+                    if is_unnumbered {
+                        self.newest.send_modify(|_| ());
+                    }
                     wait = AGAIN.0;
                     // A connection that broke without a word is noticed by the look.
-                    if let Ok(Err(_)) = tokio::time::timeout(LOOK, listener.recv()).await {
-                        break;
-                    }
+                    is_unnumbered = match tokio::time::timeout(LOOK, listener.recv()).await {
+                        Ok(Ok(told)) => told.payload() == UNNUMBERED,
+                        Ok(Err(_)) => break,
+                        Err(_) => false,
+                    };
                 }
             }
             tokio::time::sleep(wait).await;
