@@ -10,10 +10,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kiln_inventory::{Document, Stored};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::IntoParams;
 
+use super::extract::merged;
 use super::merge::{FieldChange, differences};
 use super::peer::Caller;
 use super::{Control, Fault};
@@ -124,22 +126,35 @@ impl IfMatch {
     }
 }
 
-/// Counts how often a change is made anew from what is there by then, because somebody else was faster.
-#[derive(Debug, Default)]
-pub(super) struct Tries(u32);
-
-impl Tries {
-    /// Returns whether that was the last try: it was made, it failed for another reason, or the caller has said what has to
-    /// be there.
-    pub(super) fn are_over<T>(&mut self, condition: &IfMatch, made: &Result<T, Fault>) -> bool {
+/// Changes some fields of a noun, and from what is there by then where somebody else was faster, unless the caller has said
+/// what has to be there. `found` looks what it is now with its revision, and `made` makes it what it is to be where it
+/// still has that one.
+pub(super) async fn patch<N, T, F, M>(
+    condition: &IfMatch,
+    (what, patch): (&str, &Value),
+    found: impl Fn() -> F,
+    document: impl Fn(&N) -> (i64, &T),
+    made: impl Fn(N, T, Option<i64>) -> M,
+) -> Result<Response, Fault>
+where
+    T: Serialize + DeserializeOwned,
+    F: Future<Output = Result<N, Fault>>,
+    M: Future<Output = Result<Response, Fault>>,
+{
+    let mut tries = 0;
+    loop {
+        let now = found().await?;
+        let (revision, before) = document(&now);
+        condition.expected(what, revision)?;
+        let after = merged(before, patch.clone())?;
+        let made = made(now, after, Some(revision)).await;
         let was_changed =
             made.as_ref().is_err_and(|fault| fault.status() == StatusCode::PRECONDITION_FAILED);
-        self.0 += 1;
-        !was_changed || *condition != IfMatch::Any || self.0 > MOST_TRIES
-    }
-
-    /// Waits a moment, until the other one shows what it has made.
-    pub(super) async fn pause() {
+        tries += 1;
+        if !was_changed || *condition != IfMatch::Any || tries > MOST_TRIES {
+            return made;
+        }
+        // Until the other one shows what it has made.
         tokio::time::sleep(AGAIN).await;
     }
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access::{Access, Noun};
-use super::change::{self, Dry, IfMatch, Tagged, Tries};
-use super::extract::{Body, Key, Params, merged};
+use super::change::{self, Dry, IfMatch, Tagged};
+use super::extract::{Body, Key, Params};
 use super::machines::{find, refresh};
 use super::peer::Caller;
 use super::route::{Route, delete, get, patch, post, put};
@@ -123,19 +123,17 @@ async fn patch_one(
     condition: IfMatch,
     Body(patch): Body<Value>,
 ) -> Result<Response, Fault> {
-    let mut tries = Tries::default();
-    loop {
-        let now = named(&control, &key).await?;
-        condition.expected("the group", now.revision)?;
-        let group: Group = merged(&now.document, patch.clone())?;
-        // What was merged with has to be there still.
-        let expected = Some(now.revision);
-        let made = make(&control, &caller, now, &group, expected, dry).await;
-        if tries.are_over(&condition, &made) {
-            return made;
-        }
-        Tries::pause().await;
-    }
+    let (control, caller) = (&*control, &caller);
+    change::patch(
+        &condition,
+        ("the group", &patch),
+        || named(control, &key),
+        |now: &Stored<Group>| (now.revision, &now.document),
+        |now, group, expected| async move {
+            make(control, caller, now, &group, expected, dry).await
+        },
+    )
+    .await
 }
 
 async fn make(

@@ -13,8 +13,8 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
-use super::change::{Dry, IfMatch, Preview, Tagged, Tries};
-use super::extract::{Body, Key, Params, merged};
+use super::change::{self, Dry, IfMatch, Preview, Tagged};
+use super::extract::{Body, Key, Params};
 use super::page::{self, Page, Which};
 use super::peer::Caller;
 use super::route::{Route, delete, get, patch, post, put};
@@ -115,19 +115,15 @@ async fn patch_one(
     condition: IfMatch,
     Body(patch): Body<Value>,
 ) -> Result<Response, Fault> {
-    let mut tries = Tries::default();
-    loop {
-        let now = find(&control, &caller, &key).await?;
-        condition.expected("the machine", now.revision)?;
-        let spec: NewMachine = merged(&now.spec, patch.clone())?;
-        // What was merged with has to be there still.
-        let expected = Some(now.revision);
-        let made = make(&control, &caller, now, &spec, expected, dry).await;
-        if tries.are_over(&condition, &made) {
-            return made;
-        }
-        Tries::pause().await;
-    }
+    let (control, caller) = (&*control, &caller);
+    change::patch(
+        &condition,
+        ("the machine", &patch),
+        || find(control, caller, &key),
+        |now: &Machine| (now.revision, &now.spec),
+        |now, spec, expected| async move { make(control, caller, now, &spec, expected, dry).await },
+    )
+    .await
 }
 
 async fn make(
