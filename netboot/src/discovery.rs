@@ -100,9 +100,8 @@ impl Keeper {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut rest: Option<Instant> = None;
         // What was seen last may not have been settled when the server before ended.
-        let before = self.judge.store().discovered().await;
-        let before = self.unkept.note(before).unwrap_or_default().into_iter();
-        self.news.extend(before.filter(|it| !it.document.is_marked()).map(|it| it.id));
+        let before = self.judge.unsettled().await;
+        self.news.extend(self.unkept.note(before).unwrap_or_default());
         loop {
             let due = rest.unwrap_or_else(Instant::now);
             let idle = self.waiting.is_empty() && self.news.is_empty();

@@ -28,6 +28,9 @@ struct Site {
     added: Vec<(String, Traits)>,
 }
 
+/// What settles entries.
+type Says = (Vec<DiscoveryRule>, Vec<Stored<Expected>>);
+
 impl Judge {
     pub(super) const fn new(view: Arc<View>, vendors: Vendors) -> Self {
         Self { view, vendors }
@@ -37,19 +40,31 @@ impl Judge {
         self.view.inventory()
     }
 
+    /// Returns the entries of which nothing is said yet, where there is something by which it could be said.
+    pub(super) async fn unsettled(&self) -> Result<Vec<i64>, StoreError> {
+        if self.says().await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let all = self.store().discovered().await?.into_iter();
+        Ok(all.filter(|it| !it.document.is_marked()).map(|it| it.id).collect())
+    }
+
+    /// Returns the rules, the strongest first, and what is expected; nothing where there is neither.
+    async fn says(&self) -> Result<Option<Says>, StoreError> {
+        let rules = self.store().all().await?.into_iter();
+        let mut rules: Vec<DiscoveryRule> = rules.map(|rule| rule.document).collect();
+        rules.sort_by(DiscoveryRule::by_strength);
+        let expected = self.store().all::<Expected>().await?;
+        let says_nothing = rules.is_empty() && expected.is_empty();
+        Ok((!says_nothing).then_some((rules, expected)))
+    }
+
     /// Settles what becomes of some entries. Each is looked at once: where nothing is said of it, it waits for a person.
     pub(super) async fn settle(&self, entries: &[i64]) -> Result<(), StoreError> {
-        let store = self.store();
-        let mut rules: Vec<DiscoveryRule> =
-            store.all().await?.into_iter().map(|rule| rule.document).collect();
-        rules.sort_by(DiscoveryRule::by_strength);
-        let expected = store.all::<Expected>().await?;
-        if rules.is_empty() && expected.is_empty() {
-            return Ok(());
-        }
+        let Some((rules, expected)) = self.says().await? else { return Ok(()) };
         let snapshot = self.view.snapshot();
         let names = snapshot.machines().iter().map(|machine| machine.spec.name.clone()).collect();
-        let all = store.discovered().await?;
+        let all = self.store().discovered().await?;
         let recogniser = self.view.recogniser().await?;
         let mut site = Site { rules, expected, entries: all, recogniser, names, added: Vec::new() };
         let mut changed = false;
