@@ -61,7 +61,7 @@ impl Client {
     /// Gets a text; also that by which a server says that it is not ready.
     pub(super) async fn text(&self, path: &str) -> Result<String, Failure> {
         let exchange = async {
-            let (response, _connection) = self.ask(Method::GET, path, Vec::new()).await?;
+            let (response, _connection) = self.ask(Method::GET, path, Vec::new(), None).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             let body = body.map_err(|error| anyhow!(error))?.to_bytes();
@@ -149,7 +149,7 @@ impl Client {
         revision: Option<i64>,
     ) -> Result<(HeaderMap, Bytes), Failure> {
         let exchange = async {
-            let (response, _connection) = self.ask_if(method, path, body, revision).await?;
+            let (response, _connection) = self.ask(method, path, body, revision).await?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await;
             let body = body.map_err(|error| anyhow!(error))?.to_bytes();
@@ -162,17 +162,8 @@ impl Client {
         answer.map_err(|_| anyhow!("the server at {} takes too long to answer", self.place()))?
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Vec<u8>,
-    ) -> Result<(Response<Incoming>, Connection), Failure> {
-        self.ask_if(method, path, body, None).await
-    }
-
     /// Sends a request. The connection ends with the second thing.
-    async fn ask_if(
+    async fn ask(
         &self,
         method: Method,
         path: &str,
@@ -204,7 +195,8 @@ impl Client {
     /// Begins to follow what happens; what is after `?` says since when and of what.
     pub(super) async fn events(&self, query: &str) -> Result<Events, Failure> {
         let path = format!("/api/v1/events?{query}");
-        let asked = tokio::time::timeout(TIMEOUT, self.ask(Method::GET, &path, Vec::new())).await;
+        let asked =
+            tokio::time::timeout(TIMEOUT, self.ask(Method::GET, &path, Vec::new(), None)).await;
         let (response, connection) = asked
             .map_err(|_| anyhow!("the server at {} takes too long to answer", self.place()))??;
         let status = response.status();

@@ -64,7 +64,7 @@ pub(super) fn choose(
     if let Some(address) = wanted.filter(open) {
         return Some(address);
     }
-    if leases.is_full(subnet.network.address(), now) {
+    if leases.ours.is_full(subnet.network.address().to_bits(), now) {
         return None;
     }
     let pool = subnet.pool_from(start(mac));

@@ -3,21 +3,17 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::claims::boot_time;
+use super::claims::{Shares, boot_time};
 use super::clock::Clock;
 use super::leases::Timestamp;
 
 /// The leases of one family, each with its end.
-pub(super) trait Table {
+pub(super) trait Table: Shares {
     /// What is kept of an address that is given.
     type Lease;
     /// How the log calls the leases.
     const NAME: &'static str;
 
-    /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
-    fn set_claims(&mut self, blocks: HashSet<u128>);
-    /// Notes how long the claims last from now on.
-    fn set_left(&mut self, left: Duration);
     /// Moves the ends of all leases that ran at a moment, because the clock was set, and returns them: clients count
     /// their time by clocks of their own. What was offered or declined moves too.
     fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Self::Lease>;
@@ -42,7 +38,7 @@ impl<T: Table> Book<T> {
     pub(super) fn lend(&mut self, keep: impl FnOnce(Vec<T::Lease>) -> bool) -> (&mut T, Timestamp) {
         let (now, set) = self.clock.read();
         if let Some(until) = self.until {
-            self.table.set_left(until.saturating_sub(boot_time()));
+            self.table.ours_mut().set_left(until.saturating_sub(boot_time()));
         }
         if set != 0 {
             let moved = self.table.shift(set, Timestamp(now.0.saturating_sub(set)));
@@ -58,7 +54,7 @@ impl<T: Table> Book<T> {
     /// Takes the blocks that are claimed, and until when: a time since the host was started.
     pub(super) fn set_claims(&mut self, blocks: HashSet<u128>, until: Duration) {
         self.until = Some(until);
-        self.table.set_claims(blocks);
+        self.table.ours_mut().set_claims(blocks);
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod plan;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -28,16 +28,80 @@ const BEAT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(250);
 const BLOCK_SIZE: u128 = BLOCK as u128;
 
-/// The blocks of this server, and how long their addresses may be leased from now on.
+/// What of the pools is ours to give: all, or where other servers have the rest, some blocks for some time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Claims {
-    pub(super) blocks: HashSet<u128>,
-    pub(super) left: Duration,
+pub struct Ours {
+    claims: Option<Claims>,
+    /// Networks in which no address was found, and when.
+    full: HashMap<u128, Timestamp>,
 }
 
-impl Claims {
-    pub(super) fn allow(&self, address: impl Into<u128>) -> bool {
-        self.left >= SHORTEST && self.blocks.contains(&(address.into() / BLOCK_SIZE))
+/// The blocks of this server, and how long their addresses may be leased from now on.
+#[derive(Clone, Debug, Default)]
+struct Claims {
+    blocks: HashSet<u128>,
+    left: Duration,
+}
+
+impl Ours {
+    /// Returns whether an address of a pool is ours to give.
+    pub(super) fn may_lease(&self, address: impl Into<u128>) -> bool {
+        self.claims.as_ref().is_none_or(|claims| {
+            claims.left >= SHORTEST && claims.blocks.contains(&(address.into() / BLOCK_SIZE))
+        })
+    }
+
+    /// Returns how long an address of a pool may be leased at most, where that is bounded.
+    pub(super) fn longest(&self) -> Option<Duration> {
+        self.claims.as_ref().map(|claims| claims.left)
+    }
+
+    /// Returns the blocks that are ours, where other servers have the rest.
+    pub(super) fn blocks(&self) -> Option<&HashSet<u128>> {
+        self.claims.as_ref().map(|claims| &claims.blocks)
+    }
+
+    /// Gives only what is claimed from now on, which is nothing at first, and then these blocks.
+    pub(super) fn set_claims(&mut self, blocks: HashSet<u128>) {
+        self.claims.get_or_insert_default().blocks = blocks;
+        self.full.clear();
+    }
+
+    /// Notes how long the claims last from now on.
+    pub(super) fn set_left(&mut self, left: Duration) {
+        if let Some(claims) = &mut self.claims {
+            claims.left = left;
+        }
+    }
+
+    /// Gives the addresses of these blocks too from now on.
+    fn claim(&mut self, blocks: &[u128]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.extend(blocks);
+            self.full.clear();
+        }
+    }
+
+    /// Gives no address of these blocks from now on.
+    fn unclaim(&mut self, blocks: &[u128]) {
+        if let Some(claims) = &mut self.claims {
+            claims.blocks.retain(|block| !blocks.contains(block));
+        }
+    }
+
+    /// Notes that a network has no address left, so that not every request looks through all of its pool.
+    pub(super) fn note_full(&mut self, network: impl Into<u128>, now: Timestamp) {
+        self.full.insert(network.into(), now);
+    }
+
+    /// Notes that an address may have become free.
+    pub(super) fn note_free(&mut self) {
+        self.full.clear();
+    }
+
+    /// Returns whether a network was found to have no address left in this second, and none has become free since.
+    pub(super) fn is_full(&self, network: impl Into<u128>, now: Timestamp) -> bool {
+        self.full.get(&network.into()) == Some(&now)
     }
 }
 
@@ -64,14 +128,12 @@ pub trait Pooled {
 
 /// Who has which address, and what of the pools is ours.
 pub trait Shares {
-    /// Returns the blocks that are ours, where other servers have the rest.
-    fn blocks(&self) -> Option<&HashSet<u128>>;
+    /// Returns what is ours.
+    fn ours(&self) -> &Ours;
+    /// Returns what is ours, to be changed.
+    fn ours_mut(&mut self) -> &mut Ours;
     /// Returns whether nobody has the address, was offered it, or was found to use it.
     fn is_idle(&self, address: u128, now: Timestamp) -> bool;
-    /// Gives the addresses of these blocks too from now on.
-    fn claim(&mut self, blocks: &[u128]);
-    /// Gives no address of these blocks from now on.
-    fn unclaim(&mut self, blocks: &[u128]);
 }
 
 /// The leases of all subnets of one family, with what of their pools is ours.
@@ -188,7 +250,7 @@ impl<L: SharedLedger> Claimer<L> {
             self.ledger.lend(|table, now| {
                 let plan = plan(table, subnets, others, place, now);
                 // From here on no address of them is given, before another server may do so.
-                table.unclaim(&plan.give_back);
+                table.ours_mut().unclaim(&plan.give_back);
                 plan
             })
         };
@@ -201,7 +263,7 @@ impl<L: SharedLedger> Claimer<L> {
         let wanted = see(&others).claim;
         if !wanted.is_empty() {
             let claimed = self.store.claim(L::POOLS, &wanted, self.lasting).await?;
-            self.ledger.lend(|table, _| table.claim(&claimed));
+            self.ledger.lend(|table, _| table.ours_mut().claim(&claimed));
         }
         Ok(())
     }
@@ -218,7 +280,6 @@ mod tests {
     use super::super::subnet::{Role, Subnet};
     use super::plan::{PLACES, Plan, READY, once_around};
     use super::*;
-    use crate::dhcp::book::Table as _;
 
     const NOW: Timestamp = Timestamp(1000);
 
@@ -240,8 +301,8 @@ mod tests {
 
     fn table(blocks: impl IntoIterator<Item = u128>) -> LeaseTable {
         let mut table = LeaseTable::default();
-        table.set_claims(blocks.into_iter().collect());
-        table.set_left(Duration::from_secs(3600));
+        table.ours.set_claims(blocks.into_iter().collect());
+        table.ours.set_left(Duration::from_secs(3600));
         table
     }
 
@@ -286,7 +347,7 @@ mod tests {
         let plan = plan(&many, &subnets, &HashSet::new(), 0, NOW);
         assert!(plan.claim.is_empty() && !plan.give_back.is_empty());
         assert!(!plan.give_back.contains(&(FIRST + 29)), "somebody has an address there");
-        many.unclaim(&plan.give_back);
+        many.ours.unclaim(&plan.give_back);
         let address = in_block(plan.give_back[0], 3);
         assert!(!many.may_lease(address));
     }
@@ -297,8 +358,8 @@ mod tests {
         assert!(LeaseTable::default().may_lease(address), "a server that shares no pool");
         let mut table = table([FIRST]);
         assert!(table.may_lease(address));
-        assert_eq!(table.longest(), Some(Duration::from_secs(3600)));
-        table.set_left(Duration::from_secs(59));
+        assert_eq!(table.ours.longest(), Some(Duration::from_secs(3600)));
+        table.ours.set_left(Duration::from_secs(59));
         assert!(!table.may_lease(address));
     }
 

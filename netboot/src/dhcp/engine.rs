@@ -164,7 +164,7 @@ fn answer(
     };
     let time = subnet.rules.lease_time(subnet.lease_time, request.lease_time());
     // Where the pool is shared with other servers, no longer than our claim to the address lasts.
-    let time_of = |address| match view.leases.longest() {
+    let time_of = |address| match view.leases.ours.longest() {
         Some(longest) if subnet.pool_has(address) => time.min(longest),
         _ => time,
     };

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use kiln_inventory::Lease;
 use kiln_types::Mac;
 
 use super::book::Table;
-use super::claims::{Claims, Shares};
+use super::claims::{Ours, Shares};
 
 /// A moment, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,10 +43,8 @@ pub struct LeaseTable {
     held_by: HashMap<Mac, Ipv4Addr>,
     swept: Option<Timestamp>,
     quarantine: HashMap<Ipv4Addr, Timestamp>,
-    /// Networks in which no address was found, and when.
-    full: HashMap<Ipv4Addr, Timestamp>,
-    /// What of the pools is ours, where other servers have the rest.
-    claims: Option<Claims>,
+    /// What of the pools is ours.
+    pub(super) ours: Ours,
 }
 
 /// An address that was offered.
@@ -96,18 +94,13 @@ impl LeaseTable {
 
     /// Returns whether an address of a pool is ours to give.
     pub fn may_lease(&self, address: Ipv4Addr) -> bool {
-        self.claims.as_ref().is_none_or(|claims| claims.allow(address.to_bits()))
-    }
-
-    /// Returns how long an address of a pool may be leased at most, where that is bounded.
-    pub fn longest(&self) -> Option<Duration> {
-        self.claims.as_ref().map(|claims| claims.left)
+        self.ours.may_lease(address.to_bits())
     }
 
     /// Takes in a lease. An older one of the same hardware address is forgotten, and so is its offer.
     pub fn insert(&mut self, lease: Lease) {
         self.drop_hold(lease.mac);
-        self.full.clear();
+        self.ours.note_free();
         if let Some(old) = self.by_mac.insert(lease.mac, lease.address)
             && old != lease.address
         {
@@ -143,7 +136,7 @@ impl LeaseTable {
     pub fn drop_hold(&mut self, mac: Mac) {
         if let Some(address) = self.held_by.remove(&mac) {
             self.holds.remove(&address);
-            self.full.clear();
+            self.ours.note_free();
         }
     }
 
@@ -157,16 +150,6 @@ impl LeaseTable {
     /// Returns whether nobody answered for an address that was offered to a machine.
     pub fn is_probed(&self, address: Ipv4Addr, mac: Mac) -> bool {
         self.holds.get(&address).is_some_and(|hold| hold.mac == mac && hold.probed)
-    }
-
-    /// Notes that a network has no address left, so that not every request looks through all of its pool.
-    pub fn note_full(&mut self, network: Ipv4Addr, now: Timestamp) {
-        self.full.insert(network, now);
-    }
-
-    /// Returns whether a network was found to have no address left in this second, and none has become free since.
-    pub fn is_full(&self, network: Ipv4Addr, now: Timestamp) -> bool {
-        self.full.get(&network) == Some(&now)
     }
 
     /// Returns every lease, also those that have ended, in the order of addresses.
@@ -187,18 +170,6 @@ impl Table for LeaseTable {
     type Lease = Lease;
     const NAME: &'static str = "leases";
 
-    fn set_claims(&mut self, blocks: HashSet<u128>) {
-        let claims = self.claims.get_or_insert_default();
-        claims.blocks = blocks;
-        self.full.clear();
-    }
-
-    fn set_left(&mut self, left: Duration) {
-        if let Some(claims) = &mut self.claims {
-            claims.left = left;
-        }
-    }
-
     fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease> {
         let mut moved = Vec::new();
         for lease in self.leases.values_mut().filter(|lease| lease.expires > then.0) {
@@ -214,8 +185,12 @@ impl Table for LeaseTable {
 }
 
 impl Shares for LeaseTable {
-    fn blocks(&self) -> Option<&HashSet<u128>> {
-        self.claims.as_ref().map(|claims| &claims.blocks)
+    fn ours(&self) -> &Ours {
+        &self.ours
+    }
+
+    fn ours_mut(&mut self) -> &mut Ours {
+        &mut self.ours
     }
 
     fn is_idle(&self, address: u128, now: Timestamp) -> bool {
@@ -223,19 +198,6 @@ impl Shares for LeaseTable {
         let nobody = Mac::new([0; 6]);
         u32::try_from(address)
             .is_ok_and(|bits| self.is_free_for(Ipv4Addr::from_bits(bits), nobody, now))
-    }
-
-    fn claim(&mut self, blocks: &[u128]) {
-        if let Some(claims) = &mut self.claims {
-            claims.blocks.extend(blocks);
-            self.full.clear();
-        }
-    }
-
-    fn unclaim(&mut self, blocks: &[u128]) {
-        if let Some(claims) = &mut self.claims {
-            claims.blocks.retain(|block| !blocks.contains(block));
-        }
     }
 }
 

@@ -53,7 +53,7 @@ mod rules_tests;
 
 pub(crate) use bind::make_room;
 pub use bind::{BindError, bind, bind_boot_server};
-pub use claims::{Claimer, Pooled, SharedLedger, Shares, place};
+pub use claims::{Claimer, Ours, Pooled, SharedLedger, Shares, place};
 pub use classify::classify;
 pub use encode::{EncodeError, Reply, ReplyKind, ReplyOption};
 pub use engine::{Change, Note, Outcome, View, respond};

@@ -1,5 +1,5 @@
 /// Addresses that are looked at for one that nobody ever had, before one is taken whose lease has ended.
-pub(super) const LOOKS: usize = 512;
+const LOOKS: usize = 512;
 
 /// Finds an open address of a pool. What no one ever had comes before what someone may come back for.
 pub(super) fn find<A: Copy>(

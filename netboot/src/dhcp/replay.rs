@@ -168,7 +168,7 @@ impl World {
             Some(Change::Hold(address)) => self.leases.hold(address, request.mac, now),
             Some(Change::DropHold) => self.leases.drop_hold(request.mac),
             Some(Change::Quarantine(address)) => self.leases.quarantine(address, now),
-            Some(Change::Full(network)) => self.leases.note_full(network, now),
+            Some(Change::Full(network)) => self.leases.ours.note_full(network.to_bits(), now),
             None => {}
         }
         if let Some(lease) = outcome.lease.clone() {

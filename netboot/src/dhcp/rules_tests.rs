@@ -206,7 +206,7 @@ fn a_pool_that_is_full_is_searched_once_a_second() {
     world.subnet.pool = vec![[10, 77, 0, 60].into()..=[10, 77, 0, 60].into()];
     assert_eq!(ask(&mut world, 40, &[53, 1, 1]).note, Note::Offered);
     assert_eq!(ask(&mut world, 41, &[53, 1, 1]).note, Note::PoolExhausted);
-    assert!(world.leases.is_full(world.subnet.network.address(), NOW));
+    assert!(world.leases.ours.is_full(world.subnet.network.address().to_bits(), NOW));
     // Given back, it is there at once.
     ask(&mut world, 40, &[53, 1, 3, 54, 4, 10, 77, 0, 9]);
     assert_eq!(ask(&mut world, 41, &[53, 1, 1]).note, Note::Offered);

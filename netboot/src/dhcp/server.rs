@@ -326,7 +326,7 @@ impl<O: Observer> Service<O> {
                 Some(Change::Hold(address)) => table.hold(address, request.mac, now),
                 Some(Change::DropHold) => table.drop_hold(request.mac),
                 Some(Change::Quarantine(address)) => table.quarantine(address, now),
-                Some(Change::Full(network)) => table.note_full(network, now),
+                Some(Change::Full(network)) => table.ours.note_full(network.to_bits(), now),
                 None => {}
             }
             let said = reply.as_ref().map(|reply| (reply.kind, reply.yiaddr));

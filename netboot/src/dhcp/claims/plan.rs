@@ -29,7 +29,7 @@ pub(super) fn plan(
     place: usize,
     now: Timestamp,
 ) -> Plan {
-    let Some(claimed) = table.blocks() else { return Plan::default() };
+    let Some(claimed) = table.ours().blocks() else { return Plan::default() };
     let mut plan = Plan::default();
     for subnet in subnets {
         let ranges: Vec<RangeInclusive<u128>> = subnet

@@ -59,7 +59,7 @@ pub(super) fn choose(
     if known.is_some() {
         return known;
     }
-    if leases.is_full(subnet.network, now) {
+    if leases.ours.is_full(subnet.network, now) {
         return None;
     }
     let pool = leases.pool_from(subnet, start(who));

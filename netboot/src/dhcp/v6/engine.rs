@@ -201,7 +201,7 @@ impl Turn<'_> {
     /// lasts.
     fn time_of(&self, address: Ipv6Addr) -> Duration {
         let View { subnet, leases, .. } = *self.view;
-        let longest = leases.longest().filter(|_| subnet.pool_has(address));
+        let longest = leases.ours.longest().filter(|_| subnet.pool_has(address));
         longest.map_or(subnet.lease_time, |longest| longest.min(subnet.lease_time))
     }
 

@@ -13,7 +13,6 @@ use super::subnet::Mode;
 use super::wire::tests::{ia, message, relayed};
 use super::world::{NOW, World, address, option as of, options, told};
 use crate::dhcp::Timestamp;
-use crate::dhcp::book::Table as _;
 
 /// A client whose name is made of a hardware address that ends so.
 struct Client {
@@ -387,7 +386,7 @@ fn a_full_pool_is_looked_through_once_a_second_and_again_when_an_address_is_free
     let asks = [(option::IA_NA, association.as_slice())];
     let none = other.says(1, &asks, &mut world);
     assert_eq!((none.note, none.full), (Note::NoAddress, Some(world.subnet.network)));
-    assert!(world.leases.is_full(world.subnet.network, NOW));
+    assert!(world.leases.ours.is_full(world.subnet.network, NOW));
     let mine = ia(1, Some(&own.to_string()));
     let renewed = client.says(5, &[(option::IA_NA, &mine)], &mut world);
     assert_eq!(renewed.address, Some(own), "who has one keeps it");
@@ -465,8 +464,8 @@ fn a_retired_machine_gets_no_boot_and_its_system_no_address() {
 /// Claims blocks for a time, as a server does that shares its pools.
 fn claim(world: &mut World, blocks: &[u16], seconds: u64) {
     let block = |first: &u16| address(*first).to_bits() / 16;
-    world.leases.set_claims(blocks.iter().map(block).collect());
-    world.leases.set_left(Duration::from_secs(seconds));
+    world.leases.ours.set_claims(blocks.iter().map(block).collect());
+    world.leases.ours.set_left(Duration::from_secs(seconds));
 }
 
 #[test]

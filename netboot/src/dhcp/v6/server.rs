@@ -196,7 +196,7 @@ impl<O: Observer> Service<O> {
                 table.hold(address, who, now);
             }
             if let Some(network) = outcome.full {
-                table.note_full(network, now);
+                table.ours.note_full(network, now);
             }
             let reply = outcome.reply.clone();
             let leases = std::mem::take(&mut outcome.leases);

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use kiln_types::Mac;
 
 use super::subnet::Subnet;
 use crate::dhcp::book::Table;
-use crate::dhcp::claims::{Claims, addresses};
-use crate::dhcp::{Shares, Timestamp};
+use crate::dhcp::claims::addresses;
+use crate::dhcp::{Ours, Shares, Timestamp};
 
 /// How long an offered address is kept for the client it was offered to; see the same for IPv4.
 const HOLD: Duration = Duration::from_secs(30);
@@ -48,10 +48,8 @@ pub struct LeaseTable {
     holds: HashMap<Ipv6Addr, (Holder, Timestamp)>,
     swept: Option<Timestamp>,
     quarantine: BTreeMap<Ipv6Addr, Timestamp>,
-    /// Networks in which no address was found, and when.
-    full: HashMap<Ipv6Addr, Timestamp>,
-    /// What of the pools is ours, where other servers have the rest.
-    claims: Option<Claims>,
+    /// What of the pools is ours.
+    pub(in crate::dhcp) ours: Ours,
 }
 
 impl LeaseTable {
@@ -118,12 +116,7 @@ impl LeaseTable {
 
     /// Returns whether an address of a pool is ours to give.
     pub fn may_lease(&self, address: Ipv6Addr) -> bool {
-        self.claims.as_ref().is_none_or(|claims| claims.allow(address.to_bits()))
-    }
-
-    /// Returns how long an address of a pool may be leased at most, where that is bounded.
-    pub fn longest(&self) -> Option<Duration> {
-        self.claims.as_ref().map(|claims| claims.left)
+        self.ours.may_lease(address.to_bits())
     }
 
     /// Returns the addresses that are ours to give in the pool of a subnet, once around, beginning at the place that
@@ -133,10 +126,10 @@ impl LeaseTable {
         subnet: &'a Subnet,
         start: u64,
     ) -> Box<dyn Iterator<Item = Ipv6Addr> + 'a> {
-        let Some(claims) = &self.claims else { return Box::new(subnet.pool_from(start)) };
+        let Some(claimed) = self.ours.blocks() else { return Box::new(subnet.pool_from(start)) };
         let in_network =
             |block: &u128| addresses(*block).any(|it| subnet.pool_has(Ipv6Addr::from_bits(it)));
-        let mut blocks: Vec<u128> = claims.blocks.iter().copied().filter(in_network).collect();
+        let mut blocks: Vec<u128> = claimed.iter().copied().filter(in_network).collect();
         blocks.sort_unstable();
         let places = u64::try_from(blocks.len()).unwrap_or(u64::MAX).max(1);
         let first = usize::try_from(start % places).unwrap_or(0).min(blocks.len());
@@ -159,7 +152,7 @@ impl LeaseTable {
     /// Takes in a lease. An older one of the same association is forgotten, and so is its offer.
     pub fn insert(&mut self, lease: Lease6) {
         self.holds.remove(&lease.address);
-        self.full.clear();
+        self.ours.note_free();
         let key = (lease.duid.clone(), lease.iaid);
         if let Some(old) = self.by_association.insert(key, lease.address)
             && old != lease.address
@@ -196,16 +189,6 @@ impl LeaseTable {
         }
     }
 
-    /// Notes that a network has no address left, so that not every request looks through all of its pool.
-    pub fn note_full(&mut self, network: Ipv6Addr, now: Timestamp) {
-        self.full.insert(network, now);
-    }
-
-    /// Returns whether a network was found to have no address left in this second, and none has become free since.
-    pub fn is_full(&self, network: Ipv6Addr, now: Timestamp) -> bool {
-        self.full.get(&network) == Some(&now)
-    }
-
     /// Keeps an address from everyone for ten minutes.
     pub fn quarantine(&mut self, address: Ipv6Addr, now: Timestamp) {
         self.holds.remove(&address);
@@ -217,17 +200,6 @@ impl LeaseTable {
 impl Table for LeaseTable {
     type Lease = Lease6;
     const NAME: &'static str = "leases of IPv6";
-
-    fn set_claims(&mut self, blocks: HashSet<u128>) {
-        self.claims.get_or_insert_default().blocks = blocks;
-        self.full.clear();
-    }
-
-    fn set_left(&mut self, left: Duration) {
-        if let Some(claims) = &mut self.claims {
-            claims.left = left;
-        }
-    }
 
     fn shift(&mut self, seconds: i64, then: Timestamp) -> Vec<Lease6> {
         let mut moved = Vec::new();
@@ -244,8 +216,12 @@ impl Table for LeaseTable {
 }
 
 impl Shares for LeaseTable {
-    fn blocks(&self) -> Option<&HashSet<u128>> {
-        self.claims.as_ref().map(|claims| &claims.blocks)
+    fn ours(&self) -> &Ours {
+        &self.ours
+    }
+
+    fn ours_mut(&mut self) -> &mut Ours {
+        &mut self.ours
     }
 
     fn is_idle(&self, address: u128, now: Timestamp) -> bool {
@@ -253,19 +229,6 @@ impl Shares for LeaseTable {
         let leased = self.leases.get(&address).is_some_and(|lease| lease.expires > now.0);
         let held = self.holds.get(&address).is_some_and(|(_, until)| *until > now);
         !(leased || held || self.is_quarantined(address, now))
-    }
-
-    fn claim(&mut self, blocks: &[u128]) {
-        if let Some(claims) = &mut self.claims {
-            claims.blocks.extend(blocks);
-            self.full.clear();
-        }
-    }
-
-    fn unclaim(&mut self, blocks: &[u128]) {
-        if let Some(claims) = &mut self.claims {
-            claims.blocks.retain(|block| !blocks.contains(block));
-        }
     }
 }
 

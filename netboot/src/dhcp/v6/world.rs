@@ -85,7 +85,7 @@ impl World {
         }
         outcome.leases.iter().cloned().for_each(|lease| self.leases.insert(lease));
         if let Some(network) = outcome.full {
-            self.leases.note_full(network, now);
+            self.leases.ours.note_full(network, now);
         }
         outcome.quarantine.iter().for_each(|address| self.leases.quarantine(*address, now));
         Some(outcome)
