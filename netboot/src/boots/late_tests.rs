@@ -20,7 +20,7 @@ impl Away {
         Self(here, there)
     }
 
-    fn is_back(self) {
+    fn put_back(self) {
         fs::rename(self.1, self.0).unwrap();
     }
 }
@@ -70,7 +70,7 @@ async fn a_machine_boots_to_the_end_without_the_database_and_its_story_is_writte
     let (last, last_token) = healthy(&rig).await;
     assert!(rig.store.boot(new.boot).await.unwrap().is_none());
 
-    away.is_back();
+    away.put_back();
     written(&rig, &other.to_string()).await;
     let orders = rig.store.orders(machine, 9).await.unwrap();
     assert_eq!(orders[0].state, OrderState::Expired, "the machine started anew");
