@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_saphyr::Error;
+use serde_saphyr::budget::BudgetBreach;
 
 use super::place::Place;
 use super::text::short;
@@ -97,7 +98,9 @@ fn problem(error: &Error) -> String {
         Error::NullIntoString { .. } => {
             "a text is expected here; put it in quotes if it is one".to_owned()
         }
-        Error::MultipleDocuments { .. } => {
+        // The limit of one document is reached where the second begins, before the parser says what it finds there.
+        Error::MultipleDocuments { .. }
+        | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
             "a second document begins here; a file holds one".to_owned()
         }
         Error::UnknownAnchor { .. } => "no anchor of this name comes before".to_owned(),

@@ -84,7 +84,10 @@ fn what_is_wrong_is_named_with_file_line_and_column() {
         ("machines: {}\n".to_owned(), "a list is expected here"),
         (machine("    name: n2\n"), "the key `name` is here twice"),
         ("groups:\n  - {name: a, selector: 'a b c'}\n".to_owned(), "lab.yaml:2:"),
-        ("a: &a [x]\n--- b\n".to_owned(), "lab.yaml:"),
+        (
+            "---\nmachines: []\n---\nmachines: []\n".to_owned(),
+            "lab.yaml:3:1: a second document begins here; a file holds one",
+        ),
     ] {
         let problem = wrong(&[yaml(&text)]);
         assert!(problem.contains(message), "{text}\n{problem}");

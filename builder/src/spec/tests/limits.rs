@@ -75,8 +75,18 @@ fn thousands_of_services_that_wait_for_many_others_are_ordered_soon() {
 #[test]
 fn what_is_said_twice_or_in_two_documents_is_refused() {
     assert_eq!(error("init: [kiln]\ninit: [kiln]"), "web.yml:2:1: the key `init` is here twice");
-    let text = error("init: [kiln]\n---\ninit: [kiln]");
-    assert!(text.starts_with("web.yml:"), "{text}");
+    for (text, place) in [
+        ("init: [kiln]\n---\ninit: [kiln]", "2:1"),
+        ("---\ninit: [kiln]\n---\n", "3:1"),
+        ("# web\n---\ninit: [kiln]\n\n---\ninit: [kiln]\n", "5:1"),
+    ] {
+        let expected = format!("web.yml:{place}: a second document begins here; a file holds one");
+        assert_eq!(error(text), expected, "{text}");
+    }
+    for text in ["---\ninit: [kiln]\n", "# web\n\n---\ninit: [kiln]\n...\n", "--- {init: [kiln]}\n"]
+    {
+        assert_eq!(parse("web.yml", text).unwrap().init.len(), 1, "{text}");
+    }
     assert_eq!(
         error("kernel: {cmdline: {x86_64: a, amd64: b}}"),
         "web.yml:1:19: x86_64 is here twice"
