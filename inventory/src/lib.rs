@@ -71,7 +71,7 @@ pub use netconsole::{Netconsole, fill_netconsole};
 pub use order::{Command, NewOrder, Order, OrderId, OrderState};
 pub use plan::{Artifact, BootPlan, Decision, Plan};
 pub use reason::Reason;
-pub use seal::{Seal, open_secrets};
+pub use seal::{Seal, open_secrets, sealed_secrets};
 pub use selector::{ParseSelectorError, Selector, Term, is_label};
 pub use settings::{ParseSettingError, Setting, Settings};
 pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};

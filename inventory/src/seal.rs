@@ -137,6 +137,18 @@ fn renew_value(seal: &dyn Seal, place: &str, value: &mut Value) -> Result<(), St
     }
 }
 
+/// Returns what is sealed in metadata, each without the mark.
+pub fn sealed_secrets(metadata: &Map<String, Value>) -> Vec<&str> {
+    let (mut left, mut sealed) = (Vec::from_iter(metadata.get(SECRETS)), Vec::new());
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Object(map) => left.extend(map.values()),
+            other => sealed.extend(other.as_str().and_then(|text| text.strip_prefix(MARK))),
+        }
+    }
+    sealed
+}
+
 /// Returns how many bytes of a value are there because it is sealed, which is in hexadecimal digits.
 pub(crate) fn grown_by_sealing(value: &Value) -> usize {
     match value {
@@ -193,6 +205,10 @@ pub(crate) mod tests {
         let mut opened = sealed.clone();
         open_secrets(&seal, &mut opened).unwrap();
         assert_eq!(opened, clear);
+        let mut each = sealed_secrets(&sealed);
+        each.sort_unstable();
+        assert_eq!(each, ["a:secrets.n.x:]2,1[", "a:secrets.p:\"mieheg\""]);
+        assert!(sealed_secrets(&clear).is_empty());
         for said in [&sealed, &clear] {
             let mut again = said.clone();
             seal_secrets(&seal, &mut again, Some(&sealed)).unwrap();

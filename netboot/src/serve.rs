@@ -63,9 +63,6 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let secrets = Secrets::open(&settings.secrets_key).map_err(ServeError::Secrets)?;
     let secrets = Arc::new(secrets);
     let inventory = inventory.sealing(secrets.clone());
-    if !is_away {
-        inventory::seal(&inventory).await.map_err(inventory_error)?;
-    }
     let mut leases = match is_away {
         false => inventory.leases().await.map_err(inventory_error)?,
         true => dhcp::journal::kept(data).map_err(ServeError::Journal)?,
@@ -90,6 +87,11 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let view = view.await.map_err(ServeError::LoadView)?;
     let view = Arc::new(view);
     view.keeps(secrets.clone()).await.map_err(ServeError::LoadView)?;
+    if let Some(error) = view.lost_secrets() {
+        tracing::error!(error, "secrets cannot be opened");
+    } else if !is_away && inventory::seal(&inventory).await.map_err(inventory_error)? {
+        view.refresh().await.map_err(ServeError::LoadView)?;
+    }
     if let Some(netconsole) = settings.hear.kernels() {
         view.hears_kernels(netconsole);
     }

@@ -172,6 +172,11 @@ impl View {
         self.refresh().await
     }
 
+    /// Says which secrets no machine can be told, because their keys are not here.
+    pub(crate) fn lost_secrets(&self) -> Option<String> {
+        self.secrets.get()?.check().err().map(|lost| lost.to_string())
+    }
+
     /// Returns whether an interface is that of a retired machine, which gets nothing, also of what it had begun to fetch.
     pub(crate) fn is_retired(&self, mac: Mac) -> bool {
         let snapshot = self.snapshot();

@@ -18,7 +18,7 @@ use super::peer::Caller;
 use super::route::{Route, delete, get, post, put};
 use super::{Control, Fault};
 use crate::boots::now_ms;
-use crate::secrets::{LONGEST, OwnerKind, SecretDoc, SecretError, place_of, unhex};
+use crate::secrets::{LONGEST, OwnerKind, RingError, SecretDoc, SecretError, place_of, unhex};
 
 /// The longest body: a secret in hexadecimal digits, or in JSON with every character escaped.
 const MOST_BYTES: usize = 6 * LONGEST + 1024;
@@ -101,7 +101,10 @@ impl From<SecretError> for Fault {
     fn from(error: SecretError) -> Self {
         match error {
             SecretError::Store(error) => error.into(),
-            SecretError::TooMany => Self::new(StatusCode::CONFLICT, error.to_string()),
+            SecretError::TooMany
+            | SecretError::Keys(RingError::Missing { .. } | RingError::Other { .. }) => {
+                Self::new(StatusCode::CONFLICT, error.to_string())
+            }
             SecretError::TooLong => Self::invalid(error.to_string()).at("/value".to_owned()),
             error => Self::internal(&error),
         }

@@ -1,7 +1,7 @@
 //! `kiln backup`.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter, IsTerminal as _, Write};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -10,8 +10,9 @@ use kiln_builder::durable::{self, folder_of};
 use kiln_inventory::{BackupError, BackupFile, BackupSummary, Store, verify_backup};
 use tempfile::NamedTempFile;
 
-use super::{ConfigArg, Failure, Output, print_document};
+use super::{ConfigArg, Failure, Output, chain, print_document};
 use crate::dhcp::journal;
+use crate::secrets::{SecretError, check_keys};
 use crate::serve::take_data;
 use crate::settings::Settings;
 
@@ -19,6 +20,8 @@ use crate::settings::Settings;
 ///
 /// A backup holds machines, boots, leases and the log of changes, as lines of JSON. It is the same from SQLite and from
 /// PostgreSQL, and restores into either. Images are not in it, and the keys of the site only when they are asked for.
+/// The key of secrets, /var/lib/kiln/secrets.key, is never in it: keep a copy of it elsewhere, for without it the secrets
+/// of a backup cannot be read, and who has both reads them all.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
     #[command(subcommand)]
@@ -29,9 +32,10 @@ pub struct BackupArgs {
 enum BackupCommand {
     /// Write everything that the inventory holds to a file, while the server runs
     Create {
-        /// The file, which may not be there yet
+        /// The file, which may not be there yet; `-` is the standard output
         file: PathBuf,
-        /// Put the keys of the site into it too: who has the file can then sign what machines boot
+        /// Put the keys of the site into it too, though not the key of secrets (secrets.key): who has the file can then
+        /// sign what machines boot
         #[arg(long)]
         keys: bool,
         #[command(flatten)]
@@ -42,7 +46,7 @@ enum BackupCommand {
     },
     /// Read a backup to its end and say what is in it
     Verify {
-        /// The file
+        /// The file; `-` is the standard input
         file: PathBuf,
         /// How to print the answer
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -53,7 +57,7 @@ enum BackupCommand {
         /// The file
         file: PathBuf,
         /// Replace what the inventory holds, and keys that are there
-        #[arg(long)]
+        #[arg(short, long)]
         yes: bool,
         #[command(flatten)]
         config: ConfigArg,
@@ -67,17 +71,33 @@ pub(super) async fn run(args: BackupArgs) -> Result<(), Failure> {
     match args.command {
         BackupCommand::Create { file, keys, config, output } => {
             let settings = settings(&config)?;
-            let made = create(&file, keys, &settings).await?;
-            show(output, "written to", &file, &made)
+            if file != Path::new("-") {
+                let made = create(&file, keys, &settings).await?;
+                return show(output, "written to", &file, &made);
+            }
+            if io::stdout().is_terminal() {
+                let error =
+                    anyhow!("a backup is not for a terminal; name a file, or a pipe behind `-`");
+                return Err(Failure::new(Failure::USAGE, error));
+            }
+            write(&mut BufWriter::new(io::stdout()), keys, &settings).await.map(drop)
         }
         BackupCommand::Verify { file, output } => {
-            let found = verify_backup(&mut open(&file)?).map_err(|error| of(&file, error))?;
+            let found = match file == Path::new("-") {
+                true => verify_backup(&mut BufReader::new(io::stdin())),
+                false => verify_backup(&mut open(&file)?),
+            };
+            let found = found.map_err(|error| of(&file, error))?;
             show(output, "whole:", &file, &found)
         }
         BackupCommand::Restore { file, yes, config, output } => {
             let settings = settings(&config)?;
-            let restored = restore(&file, yes, &settings).await?;
-            show(output, "restored from", &file, &restored)
+            let (restored, keys) = restore(&file, yes, &settings).await?;
+            show(output, "restored from", &file, &restored)?;
+            if let Err(lost) = keys {
+                eprintln!("kiln: warning: {}", chain(&lost));
+            }
+            Ok(())
         }
     }
 }
@@ -91,6 +111,22 @@ async fn create(file: &Path, keys: bool, settings: &Settings) -> Result<BackupSu
         let error = anyhow!("{} is there already; name another file", file.display());
         return Err(Failure::new(Failure::CONFLICT, error));
     }
+    // Whole or not there, and nobody else's to read.
+    let failed = || format!("cannot write {}", file.display());
+    let named = NamedTempFile::new_in(folder_of(file)).with_context(failed)?;
+    let mut to = BufWriter::new(named);
+    let made = write(&mut to, keys, settings).await?;
+    let written = to.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
+    durable::persist(written, file, 0o600).with_context(failed)?;
+    Ok(made)
+}
+
+/// Writes everything that the inventory holds.
+async fn write(
+    to: &mut (dyn Write + Send),
+    keys: bool,
+    settings: &Settings,
+) -> Result<BackupSummary, Failure> {
     let database = settings.database();
     if database.file().is_some_and(|path| !path.exists()) {
         return Err(Failure::new(Failure::NOT_FOUND, anyhow!("there is no inventory {database}")));
@@ -99,24 +135,28 @@ async fn create(file: &Path, keys: bool, settings: &Settings) -> Result<BackupSu
     let leases = journal::peek(&settings.data_dir)?;
     let keys = if keys { key_files(settings.trust.keys.path())? } else { Vec::new() };
     let inventory = Store::connect(&database).await?;
-    // Whole or not there, and nobody else's to read.
-    let written = async {
-        let mut to = BufWriter::new(NamedTempFile::new_in(folder_of(file))?);
-        let made = inventory.back_up(&mut to, &leases, &keys).await?;
-        durable::persist(to.into_inner().map_err(io::IntoInnerError::into_error)?, file, 0o600)?;
-        anyhow::Ok(made)
-    };
-    let made = written.await.with_context(|| format!("cannot write {}", file.display()));
+    let made = inventory.back_up(to, &leases, &keys).await;
     inventory.close().await;
     Ok(made?)
 }
 
-async fn restore(file: &Path, yes: bool, settings: &Settings) -> Result<BackupSummary, Failure> {
+/// Returns what was restored, and whether the keys are here with which its secrets are sealed.
+async fn restore(
+    file: &Path,
+    yes: bool,
+    settings: &Settings,
+) -> Result<(BackupSummary, Result<(), SecretError>), Failure> {
+    if file == Path::new("-") {
+        let error =
+            anyhow!("a backup is read twice, and the standard input only once; name a file");
+        return Err(Failure::new(Failure::USAGE, error));
+    }
     // Nothing is touched before the whole file is known to be good.
     verify_backup(&mut open(file)?).map_err(|error| of(file, error))?;
     let _lock = take_data(&settings.data_dir)?;
     let inventory = Store::connect(&settings.database()).await?;
     let restored = inventory.restore(&mut open(file)?, yes).await;
+    let keys = check_keys(&settings.secrets_key, &inventory).await;
     inventory.close().await;
     let (summary, files) = restored.map_err(|error| of(file, error))?;
     // What it says of leases is of before.
@@ -124,7 +164,7 @@ async fn restore(file: &Path, yes: bool, settings: &Settings) -> Result<BackupSu
     for (name, content) in files {
         put_key(settings.trust.keys.path(), &name, &content, yes)?;
     }
-    Ok(summary)
+    Ok((summary, keys))
 }
 
 fn open(file: &Path) -> Result<BufReader<File>, Failure> {
@@ -226,6 +266,7 @@ mod tests {
 
     use super::*;
     use crate::dhcp::LeaseLog as _;
+    use crate::secrets::Secrets;
 
     fn settings(dir: &Path) -> Settings {
         let text = format!(
@@ -259,12 +300,20 @@ mod tests {
         assert_eq!(again.code(), Failure::CONFLICT);
         let made = create(&at("full"), true, &from).await.unwrap();
         assert_eq!(made.files, ["site.key", "trusted/a.pub"]);
+        let mut piped = Vec::new();
+        let same = write(&mut piped, true, &from).await.unwrap();
+        assert_eq!((same.rows, same.files), (made.rows.clone(), made.files.clone()));
+        assert_eq!(verify_backup(&mut &piped[..]).unwrap().rows, made.rows);
+        let input = restore(Path::new("-"), true, &into).await.unwrap_err();
+        assert_eq!(input.code(), Failure::USAGE);
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(at("full")).unwrap().permissions(),
         );
         assert_eq!(mode & 0o777, 0o600);
 
-        assert_eq!(restore(&at("full"), false, &into).await.unwrap(), made);
+        let (restored, keys) = restore(&at("full"), false, &into).await.unwrap();
+        assert_eq!(restored, made);
+        keys.unwrap();
         let restored = Store::connect(&into.database()).await.unwrap();
         assert_eq!(restored.machines().await.unwrap(), store.machines().await.unwrap());
         assert_eq!(
@@ -278,12 +327,31 @@ mod tests {
         let full = restore(&at("full"), false, &into).await.unwrap_err();
         assert_eq!(full.code(), Failure::CONFLICT);
         assert!(full.to_string().ends_with("say --yes to replace them"), "{full}");
-        restore(&at("full"), true, &into).await.unwrap();
+        restore(&at("full"), true, &into).await.unwrap().1.unwrap();
         let running = restore(&at("full"), true, &from).await.unwrap_err();
         assert!(running.to_string().contains("another `kiln serve` uses"), "{running}");
         fs::write(at("cut"), &fs::read(at("full")).unwrap()[..300]).unwrap();
         let cut = restore(&at("cut"), true, &into).await.unwrap_err();
         assert!(cut.to_string().contains("no whole backup"), "{cut}");
+    }
+
+    #[tokio::test]
+    async fn a_restore_says_that_the_key_of_its_secrets_was_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let (from, into) = (settings(&at("from")), settings(&at("into")));
+        fs::create_dir_all(&from.data_dir).unwrap();
+        let secrets = std::sync::Arc::new(Secrets::open(&from.secrets_key).unwrap());
+        let store = Store::connect(&from.database()).await.unwrap().sealing(secrets);
+        let mut machine = NewMachine::new("n1", [Mac::new([2, 0, 0, 0, 0, 1])]);
+        machine.metadata.insert("secrets".to_owned(), serde_json::json!({"p": "geheim"}));
+        store.add_machine(&machine).await.unwrap();
+        create(&at("full"), true, &from).await.unwrap();
+        let (_, keys) = restore(&at("full"), false, &into).await.unwrap();
+        let lost = keys.unwrap_err().to_string();
+        assert!(lost.contains(&into.secrets_key.display().to_string()), "{lost}");
+        fs::copy(&from.secrets_key, &into.secrets_key).unwrap();
+        restore(&at("full"), true, &into).await.unwrap().1.unwrap();
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl Observed {
                 name: "artifacts",
                 fault: named("`kiln image verify`; missing or cut:", files),
             },
+            Check { name: "secrets", fault: self.view.lost_secrets() },
             Check { name: "clock", fault: clock(now_ms()) },
             Check {
                 name: "addresses",

@@ -4,6 +4,7 @@
 //! backup of it tells a secret. They leave the server in two ways only: in the machine's own segment, and for the token
 //! of a boot; in both of them only to an address of which the network says that the machine has it.
 
+mod lost;
 mod place;
 mod ring;
 
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::RwLockReadGuard;
 
+use self::lost::Used;
+pub(crate) use self::lost::check_keys;
 use self::ring::Ring;
 pub use self::ring::RingError;
 pub(crate) use self::ring::{Sealed, hex, unhex};
@@ -138,6 +141,8 @@ struct Known {
 pub struct Secrets {
     ring: ArcSwap<Ring>,
     known: ArcSwap<Known>,
+    /// With which keys all of it is sealed, as was read last.
+    used: ArcSwap<Used>,
     /// Held by who makes or changes keys: two of them would each lose the key of the other.
     keys: Mutex<()>,
     /// Held by who seals until that is written, and by who lets old keys go, alone.
@@ -151,17 +156,27 @@ impl Secrets {
     ///
     /// When the file cannot be read, holds something else, or others may read it.
     pub fn open(path: &Path) -> Result<Self, RingError> {
-        let ring = ArcSwap::from_pointee(Ring::read(path)?);
-        Ok(Self {
-            ring,
-            known: ArcSwap::default(),
-            keys: Mutex::default(),
-            sealing: tokio::sync::RwLock::default(),
-        })
+        Ok(Self::with(Arc::new(Ring::read(path)?)))
     }
 
-    /// Takes the secrets that there are.
-    pub(crate) fn take(&self, all: Vec<Stored<SecretDoc>>, groups: &[Stored<Group>]) {
+    fn with(ring: Arc<Ring>) -> Self {
+        Self {
+            ring: ArcSwap::new(ring),
+            known: ArcSwap::default(),
+            used: ArcSwap::default(),
+            keys: Mutex::default(),
+            sealing: tokio::sync::RwLock::default(),
+        }
+    }
+
+    /// Takes the secrets that there are; those of metadata are in the groups and machines.
+    pub(crate) fn take(
+        &self,
+        all: Vec<Stored<SecretDoc>>,
+        groups: &[Stored<Group>],
+        machines: &[Arc<Machine>],
+    ) {
+        self.used.store(Arc::new(Used::of(&all, groups, machines)));
         let names: HashMap<i64, &String> =
             groups.iter().map(|group| (group.id, &group.document.name)).collect();
         let mut known = Known::default();
@@ -222,6 +237,7 @@ impl Secrets {
         if text.len() > LONGEST {
             return Err(SecretError::TooLong);
         }
+        self.may_make_key(store).await?;
         if let Some(now) = store.named::<SecretDoc>(&place_of(kind, owner, name)).await? {
             return Ok(Some(now));
         }
@@ -288,7 +304,7 @@ impl Secrets {
     /// Returns the keys, and makes the first one.
     fn ring_to_seal(&self) -> Result<Arc<Ring>, RingError> {
         let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let ring = self.ring.load_full();
+        let ring = self.ring_that_is_there()?;
         if ring.current().is_some() {
             return Ok(ring);
         }
@@ -301,6 +317,7 @@ impl Secrets {
     /// are. Where it breaks off, the old keys are still there.
     pub(crate) async fn rotate(&self, store: &Store) -> Result<(String, usize), SecretError> {
         let _alone = self.sealing.write().await;
+        self.may_make_key(store).await?;
         let ring = {
             let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             let ring = Arc::new(self.ring.load().with_new_key()?);
@@ -319,15 +336,9 @@ impl Secrets {
 
     /// Does what [`rotate`](Self::rotate) does with a key that is kept nowhere, and returns how many secrets there are.
     pub(crate) async fn would_rotate(&self, store: &Store) -> Result<usize, SecretError> {
+        self.may_make_key(store).await?;
         let ring = Arc::new(self.ring.load().with_one_more()?);
-        let ring_in_use = ArcSwap::new(ring.clone());
-        let trial = Self {
-            ring: ring_in_use,
-            known: ArcSwap::default(),
-            keys: Mutex::default(),
-            sealing: tokio::sync::RwLock::default(),
-        };
-        let store = store.sealing(Arc::new(trial));
+        let store = store.sealing(Arc::new(Self::with(ring.clone())));
         let (count, _dropped) = renewed(&store, &ring).await?;
         Ok(count)
     }

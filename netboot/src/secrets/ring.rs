@@ -29,6 +29,33 @@ pub enum RingError {
     /// The file holds something else.
     #[error("{} holds something else than keys of secrets, one of 64 hexadecimal digits to a line; put the right file there", .0.display())]
     NoKeys(PathBuf),
+    /// There is no file, and secrets that were sealed with its keys.
+    #[error(
+        "{} is missing, and {secrets} secrets of the inventory are encrypted with its keys; copy it there from the \
+         server that has it, or from where it is kept, with mode 0600 and the same owner as the folder, and start this \
+         server anew. Where it is lost for ever, remove those secrets first, and set them again",
+        path.display()
+    )]
+    Missing {
+        /// Where it belongs.
+        path: PathBuf,
+        /// How many secrets.
+        secrets: usize,
+    },
+    /// Secrets were sealed with keys that the file does not have.
+    #[error(
+        "{secrets} secrets of the inventory are encrypted with keys, as `{key}`, that are not in {}; copy their file \
+         there from the server that has it, and start this one anew, or set those secrets again",
+        path.display()
+    )]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// How many secrets.
+        secrets: usize,
+        /// One of the keys.
+        key: String,
+    },
     /// Nothing was sealed by these keys under this name.
     #[error(
         "it was not encrypted with the keys of this server (`{0}` is not in their file), or was altered"
@@ -117,6 +144,16 @@ impl Ring {
         let text: String = self.lines.iter().map(|line| hex(line) + "\n").collect();
         durable::replace(&self.path, text.as_bytes(), 0o600)
             .map_err(|source| RingError::File(self.path.clone(), source))
+    }
+
+    /// Returns their file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether there is a key of this id.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|(key, _)| key == id)
     }
 
     /// Returns the id of the key in use.

@@ -25,7 +25,7 @@ impl Rig {
     /// Returns the secrets of every machine, oldest machine first.
     async fn told(&self) -> Vec<BTreeMap<String, String>> {
         let groups = self.store.all::<Group>().await.unwrap();
-        self.secrets.take(self.store.all().await.unwrap(), &groups);
+        self.secrets.take(self.store.all().await.unwrap(), &groups, &[]);
         let groups: Vec<Group> = groups.into_iter().map(|group| group.document).collect();
         let machines = self.store.machines().await.unwrap().into_iter().map(Arc::new).collect();
         let all = Snapshot::with_groups(machines, &groups, BTreeMap::new(), UnknownMachines::Hold);
@@ -129,7 +129,7 @@ async fn a_row_that_is_put_in_the_place_of_another_is_not_opened() {
     let mut row = rig.store.all::<SecretDoc>().await.unwrap().remove(0);
     row.document.owner = 1;
     row.document.place = place_of(OwnerKind::Machine, 1, "password");
-    rig.secrets.take(vec![row], &[]);
+    rig.secrets.take(vec![row], &[], &[]);
     let machines: Vec<_> = rig.store.machines().await.unwrap().into_iter().map(Arc::new).collect();
     let all = Snapshot::new(machines, BTreeMap::new(), UnknownMachines::Hold);
     let machine = all.machines().first().unwrap();
@@ -152,7 +152,7 @@ async fn a_rotation_seals_all_of_it_anew_and_forgets_the_key_before() {
     assert!(new.lines().count() == 1 && new != old);
     // A server with other keys says so, and gives nothing.
     let other = Secrets::open(&rig.dir.path().join("other.key")).unwrap();
-    other.take(rig.store.all().await.unwrap(), &[]);
+    other.take(rig.store.all().await.unwrap(), &[], &[]);
     let secret = rig.store.all::<SecretDoc>().await.unwrap().remove(0).document;
     assert!(other.opened(&secret).is_err());
 }
@@ -174,4 +174,60 @@ async fn names_that_lead_elsewhere_and_secrets_without_end_are_refused() {
     }
     let refused = rig.secrets.set(&rig.store, (OwnerKind::Machine, 1, "y"), b"x", "uid 0").await;
     assert!(matches!(refused, Err(SecretError::TooMany)));
+}
+
+#[tokio::test]
+async fn no_key_is_made_where_secrets_are_sealed_with_one_that_was_left_behind() {
+    let rig = Rig::start().await;
+    let machine = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
+    let machine = rig.store.add_machine(&machine).await.unwrap().id.0;
+    rig.set((OwnerKind::Machine, machine, "a"), "one").await;
+    // Another host has the inventory and not the file.
+    let path = rig.dir.path().join("other.key");
+    let other = Secrets::open(&path).unwrap();
+    other.check().unwrap();
+    let owner = (OwnerKind::Machine, machine, "b");
+    for refused in [
+        other.set(&rig.store, owner, b"x", "uid 0").await.unwrap_err(),
+        other.may_set(&rig.store, owner, b"x").await.unwrap_err(),
+        other.rotate(&rig.store).await.unwrap_err(),
+        other.would_rotate(&rig.store).await.unwrap_err(),
+        check_keys(&path, &rig.store).await.unwrap_err(),
+    ] {
+        let text = refused.to_string();
+        assert!(text.contains("other.key is missing, and 1 secrets") && text.contains("copy it"));
+    }
+    assert!(Seal::seal(&other, "secrets.p", b"x").is_err() && other.check().is_err());
+    assert!(!path.exists());
+    // The file comes after all.
+    std::fs::copy(rig.dir.path().join("secrets.key"), &path).unwrap();
+    check_keys(&path, &rig.store).await.unwrap();
+    other.set(&rig.store, owner, b"two", "uid 0").await.unwrap();
+    other.check().unwrap();
+    assert_eq!(rig.told().await, [of(&[("a", "one"), ("b", "two")])]);
+}
+
+#[tokio::test]
+async fn metadata_that_is_sealed_with_a_key_of_elsewhere_is_told_too() {
+    let rig = Rig::start().await;
+    let secrets = Arc::new(Secrets::open(&rig.dir.path().join("secrets.key")).unwrap());
+    let store = rig.store.sealing(secrets.clone());
+    let mut machine = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
+    machine.metadata.insert("secrets".to_owned(), serde_json::json!({"p": "geheim"}));
+    store.add_machine(&machine).await.unwrap();
+    let path = rig.dir.path().join("other.key");
+    let other = Secrets::open(&path).unwrap();
+    let machines: Vec<_> = store.machines().await.unwrap().into_iter().map(Arc::new).collect();
+    other.take(Vec::new(), &[], &machines);
+    assert!(other.check().unwrap_err().to_string().contains("other.key is missing"));
+    assert!(Seal::seal(&other, "secrets.q", b"x").unwrap_err().contains("is missing"));
+    // A file with another key, as an older Kiln has made it.
+    Ring::read(&path).unwrap().with_new_key().unwrap();
+    let other = Secrets::open(&path).unwrap();
+    other.take(Vec::new(), &[], &machines);
+    let error = other.check().unwrap_err().to_string();
+    assert!(error.contains(&secrets.key().unwrap()) && error.contains("not in"), "{error}");
+    // Once they are gone, a key may be made.
+    other.take(Vec::new(), &[], &[]);
+    other.check().unwrap();
 }

@@ -42,15 +42,15 @@ pub(super) async fn enter(
     Ok((entered.map_err(failed)?, Some(identity)))
 }
 
-/// Seals what secrets an older Kiln has kept in the clear in metadata.
-pub(super) async fn seal(inventory: &Store) -> Result<(), StoreError> {
+/// Seals what secrets an older Kiln has kept in the clear in metadata. Returns whether there were any.
+pub(super) async fn seal(inventory: &Store) -> Result<bool, StoreError> {
     let mut edit = inventory.edit().await?;
     let count = edit.renew_secrets().await?;
     if count > 0 {
         edit.commit().await?;
         tracing::info!(machines_and_groups = count, "secrets in metadata are encrypted now");
     }
-    Ok(())
+    Ok(count > 0)
 }
 
 /// Reads the inventory anew whenever another server has changed it, until told to stop.

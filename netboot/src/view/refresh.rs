@@ -83,7 +83,8 @@ impl View {
             None => News::All(self.inventory.contents().await?),
         };
         let mut changed = HashSet::new();
-        let (mut all, mut secrets_changed) = (all, !read.gave_secrets);
+        // Also what is sealed in the metadata of machines counts for whether all can be opened.
+        let (mut all, mut secrets_changed) = (all, all || !read.gave_secrets);
         let (mark, machines, groups) = match news {
             News::All(Contents { mark, machines, groups }) => {
                 (all, secrets_changed) = (true, true);
@@ -123,7 +124,7 @@ impl View {
     /// Gives secrets to who opens them.
     fn give(&self, read: &mut Read, sealed: Option<Vec<Stored<SecretDoc>>>) {
         if let (Some(secrets), Some(sealed)) = (self.secrets.get(), sealed) {
-            secrets.take(sealed, &read.groups);
+            secrets.take(sealed, &read.groups, read.machines.machines());
             read.gave_secrets = true;
         }
     }
