@@ -4,6 +4,7 @@ mod api;
 mod debian;
 mod discovery;
 mod error;
+mod folders;
 mod hear;
 mod https;
 mod images;
@@ -36,6 +37,7 @@ pub use self::debian::{DebianSettings, debian};
 pub use self::discovery::DiscoverySettings;
 pub use self::error::{Problem, SettingsError};
 pub use self::hear::HearSettings;
+pub use self::folders::{Folders, folders};
 pub use self::https::{HttpsSettings, OwnCertificate};
 pub use self::inventory::{InventorySettings, Keep};
 pub use self::metrics::{LogFormat, LogSettings};
@@ -50,8 +52,6 @@ use crate::bake::BakeSettings;
 pub const DEFAULT_PATH: &str = "/etc/kiln/kiln.toml";
 /// Where the server's socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/kiln/kiln.sock";
-/// Where images are kept unless told otherwise.
-pub const DEFAULT_STORE: &str = "/var/lib/kiln/store";
 const DEFAULT_DATA: &str = "/var/lib/kiln";
 /// The times that can be set: of leases, of builds.
 const TIMES: RangeInclusive<Duration> =
@@ -274,7 +274,7 @@ impl Wire {
             subnets.push(subnet);
         }
         let subnets6 = subnet6::check(self.subnet6, problems);
-        let store_dir = self.store.dir.unwrap_or_else(|| data_dir.join("store"));
+        let store_dir = folders::store_dir(self.store.dir, Some(&data_dir));
         let trust = self.trust.check(&store_dir);
         let mut bake = images::check(self.images, self.image, problems);
         bake.keys = Some(trust.keys.path().to_owned());

@@ -8,6 +8,7 @@ use kiln_builder::build::LockUse;
 use kiln_builder::oci::ImageSettings;
 use kiln_builder::output::Format;
 use kiln_builder::progress::{Bars, Events, Progress, Silent};
+use kiln_builder::trust::KeyDir;
 use kiln_builder::{BuildError, BuildReport, BuildRequest, Store};
 use kiln_types::Arch;
 use serde_json::json;
@@ -131,6 +132,11 @@ impl SourceArgs {
         self.lock.clone().or_else(|| first.map(|path| path.with_extension("lock")))
     }
 
+    /// Opens the store that it goes into.
+    pub(super) fn store(&self) -> Result<Store, Failure> {
+        self.store.open(self.config.as_deref())
+    }
+
     pub(super) fn progress(&self) -> Box<dyn Progress> {
         progress(self.progress)
     }
@@ -183,6 +189,10 @@ pub(super) fn debian_settings(config: Option<&Path>) -> Result<DebianSettings, F
 }
 
 impl BuildArgs {
+    fn keys(&self) -> Result<KeyDir, Failure> {
+        self.keys.of(&self.source.store, self.source.config.as_deref())
+    }
+
     /// Does what has to be done while the process has one thread: settles how memory is given back, and gives up rights
     /// where that is asked for.
     ///
@@ -194,8 +204,8 @@ impl BuildArgs {
         if !self.confined {
             return Ok(());
         }
-        let store = Store::open(&self.source.store.store)?;
-        let keys = self.keys.beside(store.dir());
+        let store = self.source.store()?;
+        let keys = self.keys()?;
         if !self.no_sign {
             keys.site_key()?;
         }
@@ -237,7 +247,8 @@ pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
         print!("{}", spec.to_yaml().map_err(|error| failure(error.into()))?);
         return Ok(());
     }
-    let store = Store::open(&args.source.store.store)?;
+    let store = args.source.store()?;
+    let keys = if args.no_sign { None } else { Some(args.keys()?) };
     let progress = args.source.progress();
     let mut reports = Vec::new();
     for arch in architectures(&args.arch)? {
@@ -246,7 +257,7 @@ pub(super) async fn run(args: BuildArgs) -> Result<(), Failure> {
             formats: args.format.clone(),
             lock_use: if args.locked { LockUse::Locked } else { LockUse::Extend },
             release: args.release,
-            keys: (!args.no_sign).then(|| args.keys.beside(store.dir())),
+            keys: keys.clone(),
             ..args.source.request(&store, progress.as_ref(), arch)?
         };
         let report = kiln_builder::build(request).await.map_err(failure)?;

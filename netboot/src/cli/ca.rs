@@ -2,9 +2,11 @@
 
 use std::io::Write as _;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use kiln_builder::output::Certificate;
 use kiln_builder::output::secure_boot::signature_list;
+use kiln_builder::trust::KeyDir;
 use serde::Serialize;
 
 use super::confirm::Sure;
@@ -17,7 +19,7 @@ use crate::tls::Authority;
 ///
 /// With `[https] port` in its settings the server speaks HTTPS, with a certificate that this authority signs. Firmware
 /// fetches from it once the authority's certificate is enrolled there. The authority is made at first use, in the
-/// folder of the site's key.
+/// folder of the site's key: by the server that starts, or by `kiln ca show`.
 #[derive(Debug, Args)]
 pub struct CaArgs {
     #[command(subcommand)]
@@ -75,7 +77,7 @@ struct Row<'a> {
 pub(super) fn run(args: &CaArgs) -> Result<(), Failure> {
     match &args.command {
         CaCommand::Show { place, output } => {
-            let authority = Authority::open(&place.keys())?;
+            let authority = Authority::open(&place.keys()?)?;
             let path = authority.path().display().to_string();
             let row = Row { ca: authority.name(), path, certificate: authority.pem() };
             print::one(How::new(*output), &row.ca, &row, || {
@@ -83,18 +85,10 @@ pub(super) fn run(args: &CaArgs) -> Result<(), Failure> {
             })
         }
         CaCommand::Export { place, format } => {
-            let authority = Authority::open(&place.keys())?;
-            let bytes = match format {
-                Form::Pem => authority.pem().as_bytes().to_vec(),
-                Form::Der => authority.der().to_vec(),
-                Form::Esl => Certificate::parse(authority.der().to_vec())
-                    .map(|certificate| signature_list(&certificate, [0; 16]))
-                    .ok_or_else(|| anyhow::anyhow!("the authority has no certificate"))?,
-            };
-            Ok(std::io::stdout().write_all(&bytes)?)
+            Ok(std::io::stdout().write_all(&exported(&place.keys()?, *format)?)?)
         }
         CaCommand::Rotate { sure, dry, place } => {
-            let folder = place.keys();
+            let folder = place.keys()?;
             if dry.dry_run {
                 match Authority::present(&folder)? {
                     Some(old) => println!(
@@ -106,16 +100,53 @@ pub(super) fn run(args: &CaArgs) -> Result<(), Failure> {
                 }
                 return Ok(());
             }
-            let folder = folder.path().display();
+            let at = folder.path().display();
             sure.ask(&format!(
-                "the authority in {folder} will be replaced: machines that know only the old one refuse the server from its next start on. Go on?"
+                "the authority in {at} will be replaced: machines that know only the old one refuse the server from its next start on. Go on?"
             ))?;
-            let authority = Authority::rotate(&place.keys())?;
+            let authority = Authority::rotate(&folder)?;
             println!(
                 "{} signs from the next start of the server on; give `kiln ca export` to all machines",
                 authority.name()
             );
             Ok(())
         }
+    }
+}
+
+/// Returns the certificate of the authority that there is.
+fn exported(keys: &KeyDir, format: Form) -> Result<Vec<u8>, Failure> {
+    let Some(authority) = Authority::present(keys)? else {
+        let at = keys.path().display();
+        let error = anyhow!(
+            "there is no authority in {at}; the server makes it when it starts with [https], and so does `kiln ca show`. \
+             Where its keys are elsewhere, name its settings with --config"
+        );
+        return Err(Failure::new(Failure::NOT_FOUND, error));
+    };
+    Ok(match format {
+        Form::Pem => authority.pem().as_bytes().to_vec(),
+        Form::Der => authority.der().to_vec(),
+        Form::Esl => Certificate::parse(authority.der().to_vec())
+            .map(|certificate| signature_list(&certificate, [0; 16]))
+            .ok_or_else(|| anyhow!("the authority has no certificate"))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_that_is_not_there_is_not_made_to_be_exported() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = KeyDir::new(dir.path().join("keys"));
+        let missing = exported(&keys, Form::Pem).unwrap_err();
+        assert_eq!(missing.code(), Failure::NOT_FOUND);
+        assert!(missing.to_string().contains("`kiln ca show`"), "{missing}");
+        assert!(!keys.path().exists());
+        let authority = Authority::open(&keys).unwrap();
+        assert_eq!(exported(&keys, Form::Pem).unwrap(), authority.pem().as_bytes());
+        assert_eq!(exported(&keys, Form::Der).unwrap(), authority.der());
     }
 }

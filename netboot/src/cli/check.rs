@@ -86,14 +86,15 @@ fn of_spec(path: &Path, args: &CheckArgs) -> Result<Known, Failure> {
     // What was built from it before has a kernel; without one the configuration stays unknown.
     let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let config = name.and_then(|name| {
-        let store = Store::open(&args.store.store).ok().filter(|_| args.store.store.is_dir())?;
+        let dir = args.store.dir(None).ok().filter(|dir| dir.is_dir())?;
+        let store = Store::open(dir).ok()?;
         config_of_version(&store, &name, args.arch).ok().flatten()
     });
     Ok(Known { cmdline: cmdline.unwrap_or_default().to_owned(), sysctls: sysctls(&spec), config })
 }
 
 fn of_version(args: &CheckArgs) -> Result<Known, Failure> {
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(None)?;
     let found = store.find(&args.image, args.arch);
     let found = found.map_err(|error| Failure::new(Failure::NOT_FOUND, error))?;
     let cmdline = store.manifest(&found.digest)?.cmdline;

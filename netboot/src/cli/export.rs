@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use kiln_builder::Store;
 use kiln_builder::build::stub_pin;
 use kiln_builder::deb::ArchiveConfig;
 use kiln_builder::fetch::Fetcher;
@@ -59,7 +58,7 @@ pub(super) async fn run(args: &ExportArgs) -> Result<(), Failure> {
         "this computer is of an architecture that there are no images for; name one with --arch";
     let arch = args.arch.or_else(Arch::host);
     let arch = arch.ok_or_else(|| Failure::new(Failure::USAGE, anyhow!(host)))?;
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(None)?;
     let version = store.find(&args.image, arch)?;
     let manifest = store.manifest(&version.digest)?;
 

@@ -22,7 +22,7 @@ const MAX_INPUT: u64 = 64 << 10;
 ///
 /// Every version that `kiln build` makes is signed with the key of this site, and the server serves only what this
 /// key, or another one that is trusted, has signed. The key is made at first use. Its folder is `keys` beside the
-/// store: /var/lib/kiln/keys unless told otherwise.
+/// store, or what `[trust] keys` in the server's settings names: /var/lib/kiln/keys unless told otherwise.
 #[derive(Debug, Args)]
 pub struct KeyArgs {
     #[command(subcommand)]
@@ -109,11 +109,11 @@ impl Row {
 pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
     match &args.command {
         KeyCommand::Show { place, output } => {
-            place.keys().site_key()?;
-            let keys = place.keys().list()?;
+            place.keys()?.site_key()?;
+            let keys = place.keys()?.list()?;
             let own: Vec<_> = keys.iter().filter(|key| key.own).map(Row::new).collect();
             let Some(row) = own.first() else { return Ok(()) };
-            let (how, folder) = (How::new(*output), place.keys());
+            let (how, folder) = (How::new(*output), place.keys()?);
             print::one(how, &row.key, row, || {
                 format!(
                     "key     {}\nfolder  {}\n\n{}",
@@ -124,15 +124,15 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             })
         }
         KeyCommand::Export { place } => {
-            print!("{}", place.keys().site_key()?.public().to_pem());
+            print!("{}", place.keys()?.site_key()?.public().to_pem());
             Ok(())
         }
         KeyCommand::List { place, output } => {
-            let all: Vec<_> = place.keys().list()?.iter().map(Row::new).collect();
+            let all: Vec<_> = place.keys()?.list()?.iter().map(Row::new).collect();
             print::list(How::new(*output), &all)
         }
         KeyCommand::Rotate { sure, dry, place } => {
-            let folder = place.keys();
+            let folder = place.keys()?;
             if dry.dry_run {
                 match folder.site_key_id()? {
                     Some(old) => {
@@ -146,7 +146,7 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             sure.ask(&format!(
                 "the key in {folder} will be replaced: versions are signed with a new one from now on, and other sites do not trust it yet. Go on?"
             ))?;
-            let (old, new) = place.keys().rotate()?;
+            let (old, new) = place.keys()?.rotate()?;
             match old {
                 Some(old) => println!(
                     "signs with {} from now on; {old} stays trusted until `kiln key distrust {old}`",
@@ -159,12 +159,12 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
         KeyCommand::Trust { file, dry, place } => {
             let key = read(file)?;
             if dry.dry_run {
-                let known = place.keys().is_trusted(&key)?;
+                let known = place.keys()?.is_trusted(&key)?;
                 let what = if known { "is trusted already" } else { "would be trusted" };
                 println!("{} {what}", key.id());
                 return Ok(());
             }
-            let new = place.keys().trust(&key)?;
+            let new = place.keys()?.trust(&key)?;
             println!("{} is trusted{}", key.id(), if new { "" } else { " already" });
             Ok(())
         }
@@ -174,13 +174,13 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
                 error => error.into(),
             };
             if dry.dry_run {
-                let id = place.keys().may_distrust(key).map_err(failed)?;
+                let id = place.keys()?.may_distrust(key).map_err(failed)?;
                 println!("{id} would be trusted no longer");
                 return Ok(());
             }
             let shown = plain(key);
             sure.ask(&format!("what only {shown} has signed is served no more. Go on?"))?;
-            let id = place.keys().distrust(key).map_err(failed)?;
+            let id = place.keys()?.distrust(key).map_err(failed)?;
             println!("{id} is trusted no longer");
             Ok(())
         }

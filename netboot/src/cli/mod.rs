@@ -42,6 +42,7 @@ mod machine_state;
 #[cfg(test)]
 mod man_tests;
 mod order;
+mod place;
 mod print;
 mod remote;
 pub mod secret;
@@ -61,17 +62,17 @@ pub mod webhook;
 
 use std::fmt;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kiln_builder::trust::KeyDir;
 use serde::Serialize;
 use tracing_subscriber::util::SubscriberInitExt as _;
 #[cfg(feature = "otel")]
 use tracing_subscriber::{layer::SubscriberExt as _, registry::LookupSpan};
 
 use crate::demo::DemoArgs;
-use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, DEFAULT_STORE, LogFormat, LogSettings};
+use self::place::{KeyDirArg, KeyPlaceArgs, StoreArg};
+use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, LogFormat, LogSettings};
 
 /// Bakes operating-system images and boots machines into them over the network
 ///
@@ -196,41 +197,6 @@ impl Output {
     /// Whether it is for people.
     const fn is_table(self) -> bool {
         matches!(self, Self::Table | Self::Wide)
-    }
-}
-
-#[derive(Args, Clone, Debug)]
-struct StoreArg {
-    /// Folder of the artifact store
-    #[arg(long, env = "KILN_STORE", default_value = DEFAULT_STORE, value_name = "DIR")]
-    store: PathBuf,
-}
-
-#[derive(Args, Clone, Debug)]
-struct KeyDirArg {
-    /// Folder of the key to sign with and of the keys that are trusted; without one, `keys` beside the store
-    #[arg(long, env = "KILN_KEY_DIR", value_name = "DIR")]
-    key_dir: Option<PathBuf>,
-}
-
-impl KeyDirArg {
-    fn beside(&self, store: &Path) -> KeyDir {
-        self.key_dir.as_ref().map_or_else(|| KeyDir::beside(store), KeyDir::new)
-    }
-}
-
-/// Where the keys are, for commands about nothing else.
-#[derive(Args, Clone, Debug)]
-struct KeyPlaceArgs {
-    #[command(flatten)]
-    store: StoreArg,
-    #[command(flatten)]
-    keys: KeyDirArg,
-}
-
-impl KeyPlaceArgs {
-    fn keys(&self) -> KeyDir {
-        self.keys.beside(&self.store.store)
     }
 }
 

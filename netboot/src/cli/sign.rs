@@ -2,7 +2,6 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use kiln_builder::Store;
 use kiln_builder::trust::{SIGNATURE, check_signature, sign_checked};
 use kiln_types::Arch;
 
@@ -32,14 +31,13 @@ pub(super) struct SignArgs {
 }
 
 pub(super) fn run(args: &SignArgs) -> Result<(), Failure> {
-    let dir = &args.store.store;
-    let store = Store::open(dir)?;
+    let store = args.store.open(None)?;
     let index = store.index()?;
     if let Some(name) = args.images.iter().find(|name| !index.images.contains_key(*name)) {
-        let error = anyhow!("there is no image `{name}` in {}", dir.display());
+        let error = anyhow!("there is no image `{name}` in {}", store.dir().display());
         return Err(Failure::new(Failure::NOT_FOUND, error));
     }
-    let keys = args.keys.beside(dir);
+    let keys = args.keys.of(&args.store, None)?;
     let key = keys.site_key()?;
     let trusted = keys.trusted()?;
     let mut rows = table(&["image", "arch", "version", "signed by"]);

@@ -27,7 +27,7 @@ fn the_shipped_example_is_good() {
 fn what_is_not_said_has_a_default() {
     let settings = Settings::parse(Path::new("kiln.toml"), GOOD).unwrap();
     assert_eq!(settings.socket, Path::new(DEFAULT_SOCKET));
-    assert_eq!(settings.store_dir, Path::new(DEFAULT_STORE));
+    assert_eq!(settings.store_dir, Path::new("/var/lib/kiln/store"));
     assert_eq!(settings.discovery.unknown, UnknownMachines::Ignore);
     let subnet = &settings.subnets[0];
     assert_eq!(subnet.lease_time, Duration::from_secs(12 * 3600));

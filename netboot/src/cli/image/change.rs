@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::anyhow;
 use clap::Args;
-use kiln_builder::store::{ImageEntry, Store, StoreError};
+use kiln_builder::store::{ImageEntry, StoreError};
 use kiln_types::{Arch, ImageRef};
 
 use super::super::confirm::Sure;
@@ -54,7 +54,7 @@ pub(super) fn failure(error: StoreError) -> Failure {
 }
 
 pub(super) fn tag(args: &TagArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(None)?;
     let name = args.from.split(['@', ':']).next().unwrap_or_default();
     if name != args.to.name() {
         let text = format!("`{}` is not a channel of image `{name}`", args.to);
@@ -82,7 +82,7 @@ pub(super) fn tag(args: &TagArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn rm(args: &RmArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(None)?;
     let images: Vec<(&str, Option<&str>)> = args.images.iter().map(|it| parts(it)).collect();
     let goes = |(name, channel): &(&str, Option<&str>)| {
         let known = store.index()?.images.get(*name).cloned();

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use kiln_builder::store::{GcOptions, GcReport, Store};
+use kiln_builder::store::{GcOptions, GcReport};
 use kiln_inventory::Machine;
 use kiln_types::Digest;
 
@@ -38,7 +38,7 @@ pub(super) struct GcArgs {
 }
 
 pub(super) async fn run(args: &GcArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(None)?;
     let mut pinned: BTreeSet<Digest> = args.pin.iter().copied().collect();
     if !args.no_server && args.client.socket.exists() {
         pinned.extend(used_versions(&args.client).await?);

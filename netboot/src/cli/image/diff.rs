@@ -1,6 +1,5 @@
 use clap::Args;
 use kiln_builder::diff::{self, Diff};
-use kiln_builder::store::Store;
 use kiln_types::Arch;
 
 use super::super::table::{size, table, text};
@@ -29,7 +28,7 @@ pub(super) struct DiffArgs {
 }
 
 pub(super) fn run(args: &DiffArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(None)?;
     let arch = args.arch.or_else(Arch::host).unwrap_or(Arch::X86_64);
     let manifest = |name: &str| {
         let version = store.find(name, arch)?;

@@ -1,6 +1,5 @@
 use clap::Args;
 use kiln_builder::build::LockUse;
-use kiln_builder::store::Store;
 use kiln_builder::{BuildRequest, FetchReport};
 use kiln_types::Arch;
 use serde_json::json;
@@ -33,7 +32,7 @@ pub(super) struct FetchArgs {
 
 pub(super) async fn run(args: &FetchArgs) -> Result<(), Failure> {
     crate::sys::give_memory_back();
-    let store = Store::open(&args.source.store.store)?;
+    let store = args.source.store()?;
     let progress = args.source.progress();
     let mut rows = table(&["component", "arch", "size", "unpacked", ""]);
     let mut all = Vec::new();

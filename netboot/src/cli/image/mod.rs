@@ -30,7 +30,7 @@ use super::client::Client;
 use super::print::{self, Column, How, Listed, col, more};
 use super::table::{ago, moment, size};
 use super::watch::{self, Look, WatchArg};
-use super::{ClientArgs, Failure, KeyDirArg, Output, bakes, check, sign};
+use super::{ClientArgs, Failure, KeyDirArg, Output, StoreArg, bakes, check, sign};
 use crate::api::Images;
 use crate::boots::now_ms;
 use crate::view;
@@ -103,7 +103,8 @@ pub(super) async fn run(args: &ImageArgs) -> Result<(), Failure> {
             Some(dir) => {
                 let store = Store::open(dir)?;
                 let index = store.index()?;
-                let refused = view::refused(&store, &index, &keys.beside(dir))?;
+                let keys = keys.of(&StoreArg { store: Some(dir.clone()) }, None)?;
+                let refused = view::refused(&store, &index, &keys)?;
                 Images { index, refused }
             }
             None => server.get("/api/v1/images").await?,

@@ -2,7 +2,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kiln_builder::oci::{self, OciError, PullFrom, Reference, ReferenceError};
-use kiln_builder::store::Store;
 use kiln_builder::trust::check_signature;
 use kiln_types::{Arch, ImageRef};
 
@@ -46,8 +45,8 @@ fn from(text: &str) -> Result<PullFrom, ReferenceError> {
 }
 
 pub(super) async fn run(args: &PullArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
-    let trusted = args.keys.beside(store.dir()).trusted()?;
+    let store = args.store.open(args.config.as_deref())?;
+    let trusted = args.keys.of(&args.store, args.config.as_deref())?.trusted()?;
     let settings = image_settings(args.config.as_deref())?;
     let progress = progress(args.progress);
     let arches = args.arch.map_or_else(|| Arch::ALL.to_vec(), |arch| vec![arch]);

@@ -3,7 +3,6 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use kiln_builder::oci::{self, OciError, Reference};
-use kiln_builder::store::Store;
 use kiln_types::Arch;
 
 use super::super::build::{Show, image_settings, progress};
@@ -35,7 +34,7 @@ pub(super) struct PushArgs {
 }
 
 pub(super) async fn run(args: &PushArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(args.config.as_deref())?;
     let versions = versions(&store, &args.image, args.arch)?;
     let settings = image_settings(args.config.as_deref())?;
     let progress = progress(args.progress);

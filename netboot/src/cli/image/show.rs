@@ -102,7 +102,8 @@ fn told(state: &ArchState) -> String {
 }
 
 pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
+    let store = args.store.open(None)?;
+    let keys = args.keys.of(&args.store, None)?;
     let baked = bakes(args).await;
     let mut all = Vec::new();
     let found = match (versions(&store, &args.image, args.arch), &baked) {
@@ -119,7 +120,7 @@ pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
     }
     for (arch, version) in found {
         let manifest = store.manifest(&version.digest)?;
-        let signature = signature(&store, &version, &args.keys.beside(store.dir()))?;
+        let signature = signature(&store, &version, &keys)?;
         if !args.output.is_table() {
             let state = baked.as_ref().and_then(|image| image.arches.get(&arch));
             all.push(json!({

@@ -1,7 +1,6 @@
 use clap::{Args, ValueEnum};
 use kiln_builder::BuildRequest;
 use kiln_builder::build::{LockUse, Update, UpdateKind};
-use kiln_builder::store::Store;
 use kiln_types::Arch;
 
 use super::super::build::{SourceArgs, architectures, failure};
@@ -37,7 +36,7 @@ enum Only {
 }
 
 pub(super) async fn run(args: &UpdateArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.source.store.store)?;
+    let store = args.source.store()?;
     let progress = args.source.progress();
     let kind = match args.only {
         None => UpdateKind::All,

@@ -48,8 +48,8 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) async fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    let store = Store::open(&args.store.store)?;
-    let trusted = args.keys.beside(store.dir()).trusted()?;
+    let store = args.store.open(args.config.as_deref())?;
+    let trusted = args.keys.of(&args.store, args.config.as_deref())?.trusted()?;
     let mut problems = 0;
     for (arch, version) in versions(&store, &args.image, args.arch)? {
         let name = format!("{} {arch} {}", args.image, version.digest.short());
