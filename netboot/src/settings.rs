@@ -11,6 +11,7 @@ mod images;
 mod inventory;
 mod loaders;
 mod metrics;
+mod ports;
 mod registries;
 mod rules;
 mod secrets;
@@ -36,8 +37,8 @@ pub use self::api::ApiSettings;
 pub use self::debian::{DebianSettings, debian};
 pub use self::discovery::DiscoverySettings;
 pub use self::error::{Problem, SettingsError};
-pub use self::hear::HearSettings;
 pub use self::folders::{Folders, folders};
+pub use self::hear::HearSettings;
 pub use self::https::{HttpsSettings, OwnCertificate};
 pub use self::inventory::{InventorySettings, Keep};
 pub use self::metrics::{LogFormat, LogSettings};
@@ -167,6 +168,7 @@ impl Settings {
             toml::from_str(text).map_err(|e| fail(vec![(e.span(), e.message().to_owned())]))?;
         let mut problems = Vec::new();
         let settings = wire.check(&mut problems);
+        ports::check(&settings, text, &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(fail(problems)) }
     }
 }
