@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::client::Client;
 use super::watch::News;
@@ -148,6 +149,47 @@ async fn a_support_bundle_of_a_server_has_none_of_its_secrets() {
     let mut text = String::new();
     for (name, bytes) in &parts {
         text.push_str(name);
+/// Answers every request with a refusal, and tells of each.
+fn refusing(socket: &std::path::Path, status: u16) -> tokio::sync::mpsc::UnboundedReceiver<()> {
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let problem = json!({"type": "t", "title": "t", "status": status, "detail": "no"}).to_string();
+    let answer = format!(
+        "HTTP/1.1 {status} No\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{problem}",
+        problem.len()
+    );
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked).await;
+            tell.send(()).unwrap();
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    told
+}
+
+#[tokio::test]
+async fn who_may_not_follow_events_asks_for_them_once_and_ends_where_nothing_may_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    for (status, times) in [(403, 1), (503, 2)] {
+        let socket = dir.path().join(status.to_string());
+        let mut told = refusing(&socket, status);
+        let client = Client::Here(socket);
+        let mut news = News::new(&client, Some("machine"));
+        news.connect().await;
+        news.found();
+        news.connect().await;
+        let mut asked = 0;
+        while told.try_recv().is_ok() {
+            asked += 1;
+        }
+        assert_eq!(asked, times, "{status}");
+        let failure = client.get::<Value>("/api/v1/machines").await.unwrap_err();
+        assert_eq!(news.fatal(&failure), status == 403, "{failure}");
+    }
+}
+
         text.push_str(&String::from_utf8_lossy(bytes));
     }
     for secret in [token.as_str(), PASSWORD, SECRET, "KEYkey", "argon2", "PRIVATE KEY"] {

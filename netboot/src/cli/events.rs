@@ -163,8 +163,7 @@ fn newest(failure: Failure) -> Result<String, Failure> {
 
 /// Returns whether the server is there and refuses, and would do so again.
 fn is_final(failure: &Failure) -> bool {
-    let status = failure.refusal().map(|refusal| refusal.0.status);
-    failure.code() != 1 || matches!(status, Some(401 | 403))
+    failure.code() != 1 || failure.is_denied()
 }
 
 /// Waits for the next event. One by which the server says that it ends the stream is none.

@@ -321,6 +321,11 @@ impl Failure {
         self.error.downcast_ref()
     }
 
+    /// Returns whether the server does not know who asks, or does not let them.
+    fn is_denied(&self) -> bool {
+        self.refusal().is_some_and(|refusal| matches!(refusal.0.status, 401 | 403))
+    }
+
     /// Returns the exit code.
     pub const fn code(&self) -> u8 {
         self.code

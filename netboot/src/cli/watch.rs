@@ -223,13 +223,20 @@ impl<'a> News<'a> {
         if self.events.is_some() {
             return;
         }
-        // Who may not follow events looks every now and then.
-        self.events = self.client.events(&format!("noun={nouns}")).await.ok();
+        match self.client.events(&format!("noun={nouns}")).await {
+            Ok(events) => self.events = Some(events),
+            // Who may not follow events looks every now and then, and does not ask for them again: each refusal is
+            // written to the log of changes.
+            Err(failure) if failure.is_denied() => self.nouns = None,
+            Err(_) => {}
+        }
     }
 
-    /// Returns whether a failure will not pass: the first answer of the server is a refusal.
+    /// Returns whether a failure will not pass: the first answer of the server is a refusal, or it lets nobody in any more.
     pub(super) fn fatal(&self, failure: &Failure) -> bool {
-        !self.worked || matches!(failure.code(), Failure::NOT_FOUND | Failure::USAGE)
+        !self.worked
+            || failure.is_denied()
+            || matches!(failure.code(), Failure::NOT_FOUND | Failure::USAGE)
     }
 
     /// Notes that the server answers.
