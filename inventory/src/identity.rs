@@ -65,6 +65,11 @@ pub fn telling_uuid(text: &str) -> Option<String> {
     telling_number(text).map(|number| uuid_text(number.to_be_bytes()))
 }
 
+/// Returns whether a text is a UUID, whatever it says.
+pub fn is_uuid(text: &str) -> bool {
+    uuid_bytes(text).is_some()
+}
+
 /// As [`telling_uuid`], as a number: its first digit is the one that weighs most.
 pub(crate) fn telling_number(text: &str) -> Option<u128> {
     let bytes = uuid_bytes(text)?;

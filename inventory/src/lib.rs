@@ -61,7 +61,9 @@ pub use effective::{Effective, Origin, Said, SettingRow};
 pub use flag::{Flag, ParseFlagError};
 pub use group::Group;
 pub use hostlist::{ParseHostlistError, expand_hostlist};
-pub use identity::{Clue, Likeness, Recogniser, Traits, other_order, telling_text, telling_uuid};
+pub use identity::{
+    Clue, Likeness, Recogniser, Traits, is_uuid, other_order, telling_text, telling_uuid,
+};
 pub use labels::Labels;
 pub use lease::Lease;
 pub use lease6::{Duid, Lease6, ParseDuidError};

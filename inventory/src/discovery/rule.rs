@@ -119,9 +119,13 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), String> {
 
 pub(super) fn check_labels(whose: &str, labels: &BTreeMap<String, String>) -> Result<(), String> {
     let wrong = |text: &String| text.len() > 256 || text.chars().any(char::is_control);
-    if labels.len() > 64 || labels.values().any(wrong) {
+    if labels.len() > 64 {
+        return Err(format!("{whose} has more than 64 labels"));
+    }
+    if let Some((key, _)) = labels.iter().find(|(_, value)| wrong(value)) {
+        let key: String = key.escape_debug().take(80).collect();
         return Err(format!(
-            "{whose} has more than 64 labels, or a value that is longer than 256 bytes or has a control character"
+            "{whose}: the value of label `{key}` is longer than 256 bytes or has a control character"
         ));
     }
     match labels.keys().find(|key| !is_label(key) || wrong(key)) {

@@ -11,7 +11,7 @@ use super::changes::Verb;
 use super::db::{Query, query, query_made};
 use super::documents::shown as shown_document;
 use super::edit::{Edit, Step};
-use super::machines::{Row, check, read, shown};
+use super::machines::{Row, check, check_numbers, read, shown};
 use super::row::{json, text};
 use super::{Document, StoreError, Stored};
 use crate::apply::{MACHINES, MachinePlan, Owners, Wrong, plan_machines};
@@ -99,7 +99,8 @@ impl Edit<'_> {
         prune: bool,
     ) -> Result<Outline, Wrong> {
         for (index, machine) in wanted.machines.iter().enumerate() {
-            check(machine).map_err(|error| Wrong::machine(index, error))?;
+            let checked = check(machine).and_then(|()| check_numbers(machine, None));
+            checked.map_err(|error| Wrong::machine(index, error))?;
         }
         let sources: Vec<Stored<Source>> = match source {
             Some(_) => self.all().await?,

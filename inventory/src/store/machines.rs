@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-pub(super) use self::rules::check;
+pub(super) use self::rules::{check, check_numbers};
 use super::db::{Tx, query};
 use super::discovered::is_a_machine_now;
 use super::edit::{Edit, Step};
@@ -86,6 +86,7 @@ impl Edit<'_> {
     /// As [`Store::add_machine`].
     pub async fn add_machine(&mut self, machine: &NewMachine) -> Result<Machine, StoreError> {
         check(machine)?;
+        check_numbers(machine, None)?;
         let machine = &*self.sealed(machine, None)?;
         free(&mut self.tx, machine, None).await?;
         let (id,): (i64,) = query(
@@ -117,6 +118,7 @@ impl Edit<'_> {
     ) -> Result<Option<Machine>, StoreError> {
         check(machine)?;
         let Some(now) = self.machine(id, expected).await? else { return Ok(None) };
+        check_numbers(machine, Some(&now.spec))?;
         let machine = self.sealed(machine, Some(&now.spec))?.into_owned();
         self.put_machine(now, &machine).await.map(Some)
     }

@@ -160,6 +160,26 @@ async fn what_no_machine_can_be_is_refused() {
              leave it out",
             ),
             (
+                with(|spec| spec.labels = [("rack".to_owned(), "r\n1".to_owned())].into()),
+                "machine `n1`: its label `rack` is longer than 256 bytes or has a control character",
+            ),
+            (
+                with(|spec| spec.serial = Some("S".repeat(257))),
+                "machine `n1`: its serial number is longer than 256 bytes or has a control character",
+            ),
+            (
+                with(|spec| spec.serial = Some(String::new())),
+                "machine `n1`: its serial number is empty; leave it out",
+            ),
+            (
+                with(|spec| spec.asset_tag = Some(" ".to_owned())),
+                "machine `n1`: its asset tag is empty; leave it out",
+            ),
+            (
+                with(|spec| spec.uuid = Some("4c4c4544".to_owned())),
+                "machine `n1`: `4c4c4544` is no UUID; write it as 4c4c4544-0042-3510-8052-b4c04f4a3132",
+            ),
+            (
                 with(|spec| spec.cmdline = "x=${y}".to_owned()),
                 "kernel arguments `x=${y}` hold `${`, which the loader cannot pass on; leave it out",
             ),
@@ -170,6 +190,17 @@ async fn what_no_machine_can_be_is_refused() {
         }
         store.add_machine(&machine(&"a".repeat(63), &[1])).await.unwrap();
     }
+}
+
+#[test]
+fn a_number_that_an_older_kiln_took_stays_until_it_is_changed() {
+    let mut now = machine("n1", &[1]);
+    (now.uuid, now.serial) = (Some("none".to_owned()), Some(String::new()));
+    let mut next = NewMachine { asset_tag: Some("A7".to_owned()), ..now.clone() };
+    machines::check_numbers(&next, Some(&now)).unwrap();
+    assert!(machines::check_numbers(&next, None).is_err());
+    next.uuid = Some("other".to_owned());
+    assert!(machines::check_numbers(&next, Some(&now)).is_err());
 }
 
 #[tokio::test]

@@ -3,36 +3,37 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::Args;
-use kiln_inventory::{Identifier, NewMachine};
+use kiln_inventory::{Identifier, NewMachine, is_uuid};
 
-use super::settings_args::SettingsArgs;
+use super::settings_args::{OrNone, SettingsArgs, set};
 
 /// Settings of a machine; what is not given stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct SpecArgs {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Address reserved for it
+    /// Address reserved for it; '' for none
     #[arg(long, value_name = "IPV4")]
-    address: Option<Ipv4Addr>,
-    /// Address of IPv6 reserved for it
+    address: Option<OrNone<Ipv4Addr>>,
+    /// Address of IPv6 reserved for it; '' for none
     #[arg(long, value_name = "IPV6")]
-    address6: Option<Ipv6Addr>,
-    /// Reserve the address also for who calls itself so in DHCP: a text, or bytes as hex:0152540012ab
+    address6: Option<OrNone<Ipv6Addr>>,
+    /// Reserve the address also for who calls itself so in DHCP: a text, or bytes as hex:0152540012ab; '' for nobody
     #[arg(long, value_name = "ID")]
-    client_id: Option<Identifier>,
-    /// Reserve the address also for what is at this port of a switch, as its relay tells (option 82): a text or hex:…
+    client_id: Option<OrNone<Identifier>>,
+    /// Reserve the address also for what is at this port of a switch, as its relay tells (option 82): a text or hex:…;
+    /// '' for none
     #[arg(long, value_name = "ID")]
-    circuit_id: Option<Identifier>,
-    /// SMBIOS UUID
+    circuit_id: Option<OrNone<Identifier>>,
+    /// SMBIOS UUID, as 4c4c4544-0042-3510-8052-b4c04f4a3132; '' for none
+    #[arg(long, value_parser = uuid)]
+    uuid: Option<OrNone<String>>,
+    /// Serial number, as its firmware tells it; '' for none
     #[arg(long)]
-    uuid: Option<String>,
-    /// Serial number, as its firmware tells it
-    #[arg(long)]
-    serial: Option<String>,
-    /// Number that its owner gave it, as its firmware tells it
+    serial: Option<OrNone<String>>,
+    /// Number that its owner gave it, as its firmware tells it; '' for none
     #[arg(long, value_name = "TEXT")]
-    asset_tag: Option<String>,
+    asset_tag: Option<OrNone<String>>,
     /// Label as KEY=VALUE, or KEY- to take it away; can be given several times
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = label, allow_hyphen_values = true)]
     label: Vec<(String, Option<String>)>,
@@ -41,11 +42,6 @@ pub(super) struct SpecArgs {
 impl SpecArgs {
     /// Changes what is said, and nothing else.
     pub(super) fn apply(self, spec: &mut NewMachine) {
-        fn set<T>(field: &mut Option<T>, said: Option<T>) {
-            if said.is_some() {
-                *field = said;
-            }
-        }
         let mut settings = spec.settings();
         self.settings.apply(&mut settings);
         spec.set_settings(settings);
@@ -63,6 +59,14 @@ impl SpecArgs {
             };
         }
     }
+}
+
+/// Reads a UUID, or nothing.
+fn uuid(text: &str) -> Result<OrNone<String>, String> {
+    if text.is_empty() || is_uuid(text) {
+        return Ok(OrNone(Some(text.to_owned()).filter(|text| !text.is_empty())));
+    }
+    Err("it is no UUID; write it as 4c4c4544-0042-3510-8052-b4c04f4a3132".to_owned())
 }
 
 /// Reads `KEY=VALUE`, or `KEY-` for a label that is taken away.
@@ -102,6 +106,18 @@ mod tests {
         assert_eq!((&spec.circuit_id, spec.serial.as_deref()), (&"eth7".parse().ok(), Some("S1")));
         parse(&["--cmdline", "quiet"]).unwrap().apply(&mut spec);
         assert_eq!((spec.cmdline.as_str(), &spec.image), ("quiet", &before.image));
+        let uuid = "4c4c4544-0042-3510-8052-b4c04f4a3132";
+        let says = ["--address", "10.0.0.7", "--address6", "fd00::7", "--client-id", "x"];
+        let names = ["--uuid", uuid, "--asset-tag", "A7"];
+        let before = spec.clone();
+        parse(&[&says[..], &names].concat()).unwrap().apply(&mut spec);
+        assert_eq!((spec.address, spec.uuid.as_deref()), ("10.0.0.7".parse().ok(), Some(uuid)));
+        let back =
+            ["address", "address6", "client-id", "circuit-id", "uuid", "serial", "asset-tag"];
+        let back: Vec<String> = back.iter().map(|field| format!("--{field}=")).collect();
+        parse(&back.iter().map(String::as_str).collect::<Vec<_>>()).unwrap().apply(&mut spec);
+        assert_eq!(spec, NewMachine { circuit_id: None, serial: None, ..before });
+        assert!(parse(&["--uuid", "4c4c4544"]).is_err() && parse(&["--address", "x"]).is_err());
         assert_eq!(parse(&[]).unwrap(), SpecArgs::default());
         for bad in ["rack", "=x", "-", "a b=c", "a,b=c"] {
             assert!(parse(&["--label", bad]).is_err(), "{bad}");

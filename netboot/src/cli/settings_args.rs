@@ -1,5 +1,7 @@
 //! What can be said of a machine and of a group alike.
 
+use std::str::FromStr;
+
 use clap::Args;
 use kiln_inventory::{
     BootFrom, LoaderChoice, OptionValue, Setting, Settings, StateDisk, may_set_option,
@@ -7,23 +9,42 @@ use kiln_inventory::{
 use kiln_types::{Arch, ImageRef};
 use serde_json::{Map, Value};
 
+/// What is said of something: a value, or by an empty text that it is to have none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OrNone<T>(pub(super) Option<T>);
+
+impl<T: FromStr> FromStr for OrNone<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
+    }
+}
+
+/// Changes a field of which something was said.
+pub(super) fn set<T>(field: &mut Option<T>, said: Option<OrNone<T>>) {
+    if let Some(OrNone(value)) = said {
+        *field = value;
+    }
+}
+
 /// Settings; what is not given stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct SettingsArgs {
-    /// Image that is run: NAME or NAME:CHANNEL. Without one nothing boots
+    /// Image that is run: NAME or NAME:CHANNEL, or '' for none of its own. Without one nothing boots
     #[arg(long)]
-    image: Option<ImageRef>,
-    /// Image that is run while a machine is in maintenance
+    image: Option<OrNone<ImageRef>>,
+    /// Image that is run while a machine is in maintenance, or '' for none of its own
     #[arg(long, value_name = "IMAGE")]
-    maintenance_image: Option<ImageRef>,
-    /// Refuse machines that turn out to be another architecture
+    maintenance_image: Option<OrNone<ImageRef>>,
+    /// Refuse machines that turn out to be another architecture; '' refuses none
     #[arg(long)]
-    arch: Option<Arch>,
+    arch: Option<OrNone<Arch>>,
     /// DHCP option by number, instead of the subnet's: 42=ip:10.0.0.9, 252=text:…, 43=hex:…; without a value, no longer.
     /// May be given several times
     #[arg(long = "dhcp-option", value_name = "CODE=TYPE:VALUE", value_parser = dhcp_option)]
     dhcp_options: Vec<(u8, Option<OptionValue>)>,
-    /// Kernel arguments, after those of the image and of groups with a lower priority
+    /// Kernel arguments, after those of the image and of groups with a lower priority; '' for none
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
     /// One entry of the metadata, as KEY=VALUE or KEY.KEY=VALUE; the value is JSON, or else a text. What is below
@@ -36,16 +57,17 @@ pub(super) struct SettingsArgs {
     /// Disk on which an empty state partition may be made: serial:…, wwn:… or path:…. Without one no disk of a machine
     /// is ever written to
     #[arg(long, value_name = "DISK")]
-    state_disk: Option<StateDisk>,
-    /// Say no disk to write to; a state partition that is there is used as before
+    state_disk: Option<OrNone<StateDisk>>,
+    /// Say no disk to write to, as --state-disk '' does; a state partition that is there is used as before
     #[arg(long, conflicts_with = "state_disk")]
     no_state_disk: bool,
-    /// What UEFI loads first: auto (iPXE), ipxe, uki (one file with everything) or grub (shim and GRUB, signed by Debian)
+    /// What UEFI loads first: auto (iPXE), ipxe, uki (one file with everything) or grub (shim and GRUB, signed by Debian);
+    /// '' says nothing about it any more
     #[arg(long)]
-    loader: Option<LoaderChoice>,
-    /// Where to boot from: net (the image) or disk (what is on the machine's own disk)
+    loader: Option<OrNone<LoaderChoice>>,
+    /// Where to boot from: net (the image) or disk (what is on the machine's own disk); '' says nothing about it any more
     #[arg(long, value_name = "FROM")]
-    boot: Option<BootFrom>,
+    boot: Option<OrNone<BootFrom>>,
     /// Have no such setting, even where a group with a lower priority says it: image, cmdline, dhcp-options.42,
     /// metadata.KEY, … May be given several times
     #[arg(long, value_name = "SETTING")]
@@ -58,11 +80,6 @@ pub(super) struct SettingsArgs {
 impl SettingsArgs {
     /// Changes what is said, and nothing else.
     pub(super) fn apply(self, settings: &mut Settings) {
-        fn set<T>(field: &mut Option<T>, said: Option<T>) {
-            if said.is_some() {
-                *field = said;
-            }
-        }
         for setting in &self.clear {
             clear(settings, setting);
             settings.unset.remove(setting);
@@ -91,9 +108,8 @@ impl SettingsArgs {
         for (path, value) in self.metadata {
             put(&mut settings.metadata, &path, value);
         }
-        if self.state_disk.is_some() || self.no_state_disk {
-            settings.state_disk = self.state_disk;
-        }
+        let no_disk = self.no_state_disk.then_some(OrNone(None));
+        set(&mut settings.state_disk, self.state_disk.or(no_disk));
     }
 }
 
@@ -207,6 +223,11 @@ mod tests {
         for bad in ["53=u8:1", "42", "42=10.0.0.9", "0=u8:1", "256=u8:1"] {
             assert!(parse(&["--dhcp-option", bad]).is_err(), "{bad}");
         }
+        let now = say(&["--state-disk", "wwn:0x5", "--arch", "arm64", "--maintenance-image", "m"]);
+        assert!(now.state_disk.is_some() && now.arch.is_some() && now.maintenance_image.is_some());
+        let (state_disk, maintenance) = (["--state-disk", ""], ["--maintenance-image", ""]);
+        let rest = ["--image", "", "--arch", "", "--loader", "", "--boot", ""];
+        assert_eq!(say(&[&state_disk[..], &maintenance, &rest].concat()), Settings::default());
         assert!(parse(&["--state-disk", "sda"]).is_err());
         assert!(parse(&["--state-disk", "serial:a", "--no-state-disk"]).is_err());
     }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::settings::{check_cmdline, check_metadata};
-use crate::{NewMachine, StoreError, is_label};
+use crate::{NewMachine, StoreError, is_label, is_uuid};
 
 /// Bounds of what is said of one machine.
 const MAX_LABELS: usize = 256;
@@ -41,13 +41,51 @@ pub(in crate::store) fn check(machine: &NewMachine) -> Result<(), StoreError> {
             "machine `{name}`: `{key}` cannot be the name of a label; use letters, digits and - _ . / : + @"
         )));
     }
-    let labels = machine.labels.iter().flat_map(|(key, value)| [key, value]);
-    let texts = [&machine.uuid, &machine.serial, &machine.asset_tag].into_iter().flatten();
-    if machine.labels.len() > MAX_LABELS || labels.chain(texts).any(too_long) {
-        return Err(StoreError::Invalid(format!(
-            "machine `{name}` has more than {MAX_LABELS} labels, or a label, UUID, serial number or asset tag that is longer \
-             than {MAX_TEXT} bytes or has a control character"
-        )));
+    if machine.labels.len() > MAX_LABELS {
+        let text = format!("machine `{name}` has more than {MAX_LABELS} labels; remove some");
+        return Err(StoreError::Invalid(text));
+    }
+    let labels = machine.labels.iter().flat_map(|(key, value)| {
+        let what = || format!("label `{}`", key.chars().take(80).collect::<String>());
+        [(what(), key), (what(), value)]
+    });
+    let numbers = numbers(machine).map(|(what, text)| Some(((*what).to_owned(), text.as_ref()?)));
+    match labels.chain(numbers.into_iter().flatten()).find(|(_, text)| too_long(text)) {
+        Some((what, _)) => Err(StoreError::Invalid(format!(
+            "machine `{name}`: its {what} is longer than {MAX_TEXT} bytes or has a control character"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// By what firmware names a machine.
+const fn numbers(machine: &NewMachine) -> [(&'static str, &Option<String>); 3] {
+    [("UUID", &machine.uuid), ("serial number", &machine.serial), ("asset tag", &machine.asset_tag)]
+}
+
+/// Refuses what no firmware tells as the UUID, serial number or asset tag of a machine. What an older Kiln let a machine
+/// have stays until it is changed.
+pub(in crate::store) fn check_numbers(
+    machine: &NewMachine,
+    now: Option<&NewMachine>,
+) -> Result<(), StoreError> {
+    let name = &machine.name;
+    let before = now.map(numbers);
+    for (index, (what, text)) in numbers(machine).into_iter().enumerate() {
+        let Some(text) = text else { continue };
+        if before.is_some_and(|before| before[index].1.as_ref() == Some(text)) {
+            continue;
+        }
+        if text.trim().is_empty() {
+            let text = format!("machine `{name}`: its {what} is empty; leave it out");
+            return Err(StoreError::Invalid(text));
+        }
+        if index == 0 && !is_uuid(text) {
+            let shown: String = text.escape_debug().take(80).collect();
+            return Err(StoreError::Invalid(format!(
+                "machine `{name}`: `{shown}` is no UUID; write it as 4c4c4544-0042-3510-8052-b4c04f4a3132"
+            )));
+        }
     }
     Ok(())
 }
