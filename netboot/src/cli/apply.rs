@@ -34,8 +34,13 @@ pub struct ApplyArgs {
     client: ClientArgs,
 }
 
-/// Show what `kiln apply` would change; the exit code is 1 when something differs
+/// Show what `kiln apply` would change
+///
+/// The exit code is 0 when nothing would, 1 when something would, and another one where that cannot be told: 2, 5 for what
+/// is taken already, 64 for files that are wrong.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 nothing differs, 1 something differs, 2 trouble, 5 taken already, 64 wrong files")]
 pub struct DiffArgs {
     #[command(flatten)]
     files: FilesArgs,
@@ -93,14 +98,25 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn diff(args: DiffArgs) -> Result<(), Failure> {
-    let described = args.files.read()?;
-    let body = args.files.body(described.wanted.clone())?;
-    let answer = send(&Client::new(&args.client), TRY, &body, &described).await?;
-    report(&args.client, &answer)?;
-    match answer.changes.len() {
+    let shown = async {
+        let described = args.files.read()?;
+        let body = args.files.body(described.wanted.clone())?;
+        let answer = send(&Client::new(&args.client), TRY, &body, &described).await?;
+        report(&args.client, &answer)?;
+        Ok(answer.changes.len())
+    };
+    match shown.await.map_err(trouble)? {
         0 => Ok(()),
         1 => Err(anyhow!("one thing differs").into()),
         many => Err(anyhow!("{many} things differ").into()),
+    }
+}
+
+/// Tells trouble from a difference, which has the code of other errors here, as with `diff`.
+fn trouble(failure: Failure) -> Failure {
+    match failure.code {
+        1 => Failure { code: Failure::USAGE, ..failure },
+        _ => failure,
     }
 }
 

@@ -73,6 +73,27 @@ async fn what_is_done_for_some_machines_only_has_an_exit_code_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_difference_has_another_exit_code_than_trouble() {
+    let rig = Rig::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lab.yaml");
+    let line = format!("diff -f {}", file.display());
+    let code = async |line: &str| run(&rig, line).await.err().map(|failure| failure.code());
+    std::fs::write(&file, "machines: []\n").unwrap();
+    assert_eq!(code(&line).await, None);
+    std::fs::write(&file, "machines: [{name: n1, macs: ['52:54:00:00:00:01']}]\n").unwrap();
+    assert_eq!(code(&line).await, Some(1));
+    std::fs::write(&file, "machines: [\n").unwrap();
+    assert_eq!(code(&line).await, Some(Failure::CONFIG));
+    std::fs::write(&file, "machines: []\n").unwrap();
+    rig.stop().await;
+    let away = Cli::try_parse_from(
+        ["kiln"].into_iter().chain(line.split_whitespace()).chain(["--socket", "/nowhere.sock"]),
+    );
+    assert_eq!(super::run(away.unwrap()).await.unwrap_err().code(), Failure::USAGE);
+}
+
+#[tokio::test]
 async fn every_list_is_there_in_every_form() {
     let rig = Rig::start().await;
     run(&rig, "machine add n1 --mac 52:54:00:00:00:07 --label rack=r1").await.unwrap();
@@ -128,27 +149,6 @@ async fn news_come_when_something_happens_and_not_before() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_support_bundle_of_a_server_has_none_of_its_secrets() {
-    let rig = Rig::start().await;
-    let token = json!({"name": "ci", "scopes": ["admin"]});
-    let (_, made) = rig.send(Method::POST, "/api/v1/tokens", &token).await;
-    let token = made["token"].as_str().unwrap().to_owned();
-    let user = json!({"name": "eve", "scopes": ["read"], "password": PASSWORD});
-    assert_eq!(rig.send(Method::POST, "/api/v1/users", &user).await.0, 201);
-    let machine = json!({"name": "n1", "macs": ["52:54:00:00:00:01"], "cmdline": format!("pw={PASSWORD}"),
-        "metadata": {"secrets": {"a": SECRET}, "key": KEY}});
-    assert_eq!(rig.send(Method::POST, "/api/v1/machines", &machine).await.0, 201);
-    run(&rig, "machine set n1 --image web").await.unwrap();
-
-    let dir = tempfile::tempdir().unwrap();
-    let client = Client::Here(rig.socket.clone());
-    let parts = support::gather(&dir.path().join("no.toml"), &client).await.unwrap();
-    let path = dir.path().join("out.tar.gz");
-    support::write(&path, &parts).unwrap();
-    let mut text = String::new();
-    for (name, bytes) in &parts {
-        text.push_str(name);
 /// Answers every request with a refusal, and tells of each.
 fn refusing(socket: &std::path::Path, status: u16) -> tokio::sync::mpsc::UnboundedReceiver<()> {
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
@@ -190,6 +190,27 @@ async fn who_may_not_follow_events_asks_for_them_once_and_ends_where_nothing_may
     }
 }
 
+#[tokio::test]
+async fn a_support_bundle_of_a_server_has_none_of_its_secrets() {
+    let rig = Rig::start().await;
+    let token = json!({"name": "ci", "scopes": ["admin"]});
+    let (_, made) = rig.send(Method::POST, "/api/v1/tokens", &token).await;
+    let token = made["token"].as_str().unwrap().to_owned();
+    let user = json!({"name": "eve", "scopes": ["read"], "password": PASSWORD});
+    assert_eq!(rig.send(Method::POST, "/api/v1/users", &user).await.0, 201);
+    let machine = json!({"name": "n1", "macs": ["52:54:00:00:00:01"], "cmdline": format!("pw={PASSWORD}"),
+        "metadata": {"secrets": {"a": SECRET}, "key": KEY}});
+    assert_eq!(rig.send(Method::POST, "/api/v1/machines", &machine).await.0, 201);
+    run(&rig, "machine set n1 --image web").await.unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let client = Client::Here(rig.socket.clone());
+    let parts = support::gather(&dir.path().join("no.toml"), &client).await.unwrap();
+    let path = dir.path().join("out.tar.gz");
+    support::write(&path, &parts).unwrap();
+    let mut text = String::new();
+    for (name, bytes) in &parts {
+        text.push_str(name);
         text.push_str(&String::from_utf8_lossy(bytes));
     }
     for secret in [token.as_str(), PASSWORD, SECRET, "KEYkey", "argon2", "PRIVATE KEY"] {
