@@ -20,7 +20,7 @@ pub struct DoctorArgs {
     /// Ask for other DHCP servers on this interface: sends one DISCOVER and listens for some seconds
     #[arg(long, value_name = "INTERFACE")]
     dhcp: Vec<String>,
-    /// Show what is good too
+    /// Show what is good too, with -o table and name
     #[arg(long)]
     all: bool,
     /// How to print the answer
@@ -32,10 +32,10 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), Failure> {
     let settings = Settings::read(&args.config.config)
         .map_err(|error| Failure::new(Failure::CONFIG, error))?;
     let findings = doctor::examine(&settings, &Asked { dhcp: args.dhcp }).await;
-    if args.output.is_table() {
-        print::say(show(&findings, args.all).trim_end())?;
-    } else {
-        print_document(args.output, &findings)?;
+    match args.output {
+        Output::Table | Output::Wide => print::say(show(&findings, args.all).trim_end())?,
+        Output::Name => print::say(&names(&findings, args.all))?,
+        output => print_document(output, &findings)?,
     }
     let wrong = findings.iter().filter(|found| found.verdict == Verdict::Wrong).count();
     match wrong {
@@ -45,13 +45,23 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), Failure> {
     }
 }
 
-fn show(findings: &[Finding], all: bool) -> String {
-    let mut shown: Vec<&Finding> =
+/// Returns those that are for people, what is worst first.
+fn chosen(findings: &[Finding], all: bool) -> Vec<&Finding> {
+    let mut chosen: Vec<&Finding> =
         findings.iter().filter(|found| all || found.verdict != Verdict::Good).collect();
-    // What is worst comes first.
-    shown.sort_by_key(|found| std::cmp::Reverse(found.verdict));
+    chosen.sort_by_key(|found| std::cmp::Reverse(found.verdict));
+    chosen
+}
+
+/// Names the checks that found something, as `port UDP 67`.
+fn names(findings: &[Finding], all: bool) -> String {
+    let name = |found: &Finding| format!("{} {}", found.check, plain(&found.subject));
+    chosen(findings, all).into_iter().map(name).collect::<Vec<_>>().join("\n")
+}
+
+fn show(findings: &[Finding], all: bool) -> String {
     let mut text = String::new();
-    for found in shown {
+    for found in chosen(findings, all) {
         let Finding { check, subject, verdict, found, remedy } = found;
         text += &format!("{verdict}: {check} {}: {}\n", plain(subject), plain(found));
         if let Some(remedy) = remedy {
@@ -84,5 +94,7 @@ mod tests {
                     doubtful: port UDP 67: found[2J\n    look\n1 of 3 checks are good\n";
         assert_eq!(show(&all, false), text);
         assert!(show(&all, true).contains("good: port UDP 67: found[2J\n1 of"));
+        assert_eq!(names(&all, false), "port UDP 67\nport UDP 67");
+        assert_eq!(names(&all, true).lines().count(), 3);
     }
 }

@@ -66,12 +66,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use serde_json::Value;
 use tracing_subscriber::util::SubscriberInitExt as _;
 #[cfg(feature = "otel")]
 use tracing_subscriber::{layer::SubscriberExt as _, registry::LookupSpan};
 
-use crate::demo::DemoArgs;
 use self::place::{KeyDirArg, KeyPlaceArgs, StoreArg};
+use crate::demo::DemoArgs;
 use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, LogFormat, LogSettings};
 
 /// Bakes operating-system images and boots machines into them over the network
@@ -344,9 +345,19 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Prints a report for programs. There are no names in it.
+/// Prints a report for programs: a list of several things as one line for each with `jsonl`. There are no names in it.
 fn print_document(output: Output, value: &impl Serialize) -> Result<(), Failure> {
-    if output == Output::Name { Ok(()) } else { print::say(&print::value(output, value)?) }
+    if output == Output::Name { Ok(()) } else { print::say(&document(output, value)?) }
+}
+
+fn document(output: Output, value: &impl Serialize) -> Result<String, Failure> {
+    match (output, serde_json::to_value(value)?) {
+        (Output::Jsonl, Value::Array(items)) => {
+            let lines = items.iter().map(|item| print::value(output, item));
+            Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"))
+        }
+        _ => print::value(output, value),
+    }
 }
 
 /// Writes an error and all its causes in one line.
@@ -370,5 +381,13 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_report_that_is_a_list_has_a_line_for_each_in_jsonl() {
+        let list = serde_json::json!([{"a": 1}, {"a": 2}]);
+        assert_eq!(document(Output::Jsonl, &list).unwrap(), "{\"a\":1}\n{\"a\":2}");
+        assert_eq!(document(Output::Jsonl, &list[0]).unwrap(), "{\"a\":1}");
+        assert!(document(Output::Json, &list).unwrap().starts_with('['));
     }
 }
