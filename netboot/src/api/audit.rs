@@ -14,6 +14,7 @@ use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::extract::Params;
+use super::feed::noun_of_changes;
 use super::page::{self, Page};
 use super::route::{Route, get};
 use super::{Control, Fault};
@@ -107,8 +108,9 @@ async fn list(
     Params(page): Params<Page>,
     Params(rows): Params<Rows>,
 ) -> Result<Response, Fault> {
+    let noun = rows.noun.as_deref().map(noun_of_changes).transpose()?;
     let wanted = |change: &Change| {
-        rows.noun.as_ref().is_none_or(|noun| *noun == change.noun)
+        noun.as_ref().is_none_or(|noun| *noun == change.noun)
             && rows.name.as_ref().is_none_or(|name| *name == change.name)
             && rows.actor.as_ref().is_none_or(|actor| *actor == change.actor)
     };
@@ -124,7 +126,7 @@ async fn list(
         }
     }
     let page = page.at_most(MOST_ROWS);
-    page::answer(&page, &uri, found.into_iter().map(|row| (row.id, row)))
+    page::answer::<AuditRow, _>(&page, &uri, found.into_iter().map(|row| (row.id, row)))
 }
 
 async fn verify(State(control): Shared) -> Result<Json<Verification>, Fault> {

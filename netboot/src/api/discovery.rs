@@ -109,7 +109,7 @@ async fn list(
     let entries = control.inventory.discovered().await?;
     let recogniser = control.view.recogniser().await?;
     let rows = entries.into_iter().map(|entry| (entry.id, row(&control, &recogniser, entry)));
-    page::answer(&page, &uri, rows)
+    page::answer::<DiscoveryRow, _>(&page, &uri, rows)
 }
 
 async fn show(State(control): Shared, Key(key): Key) -> Result<Response, Fault> {

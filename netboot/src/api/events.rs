@@ -69,10 +69,9 @@ async fn follow(
 ) -> Result<Response, Fault> {
     let selector = wanted.selector.as_deref().map(str::parse::<Selector>).transpose();
     let selector = selector.map_err(|error| Fault::invalid(error.to_string()))?;
-    let nouns = wanted.noun.as_deref().unwrap_or("").split(',').map(str::trim);
     let filter = Filter {
         rights: caller.rights.clone(),
-        nouns: nouns.filter(|noun| !noun.is_empty()).map(str::to_owned).collect(),
+        nouns: feed::nouns(wanted.noun.as_deref().unwrap_or(""))?,
         name: wanted.name,
         selector,
     };

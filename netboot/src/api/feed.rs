@@ -73,6 +73,45 @@ impl From<Cursor> for String {
     }
 }
 
+/// What something can be said of: what the log of changes has rows of, boots, and builds, which are in no table.
+const NOUNS: [&str; 13] = [
+    "machine",
+    "group",
+    "discovery",
+    "discovery-rule",
+    "expected",
+    "boot",
+    BUILD,
+    "token",
+    "user",
+    "webhook",
+    "secret",
+    "source",
+    "access",
+];
+const BUILD: &str = "build";
+
+/// Reads words of nouns, with commas between them. None are all.
+pub(super) fn nouns(text: &str) -> Result<Vec<String>, Fault> {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.map(|word| noun_of(word, &NOUNS)).collect()
+}
+
+/// Reads the noun of rows of the log of changes.
+pub(super) fn noun_of_changes(word: &str) -> Result<String, Fault> {
+    let changed: Vec<&str> = NOUNS.into_iter().filter(|noun| *noun != BUILD).collect();
+    noun_of(word, &changed)
+}
+
+fn noun_of(word: &str, known: &[&str]) -> Result<String, Fault> {
+    if known.contains(&word) {
+        return Ok(word.to_owned());
+    }
+    let word: String = word.escape_debug().take(60).collect();
+    let known = known.join(", ");
+    Err(Fault::invalid(format!("there is no noun `{word}` here; there are: {known}")))
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Event {
@@ -276,6 +315,31 @@ mod tests {
         for wrong in ["", "x", "-1", "1.-1", "1.2.3", "1.", "99999999999999999999"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_noun_that_something_is_said_of_is_known_and_no_other() {
+        use kiln_inventory::{DiscoveryRule, Document as _, Expected, Group, Source};
+
+        let documents = [Group::NOUN, DiscoveryRule::NOUN, Expected::NOUN, Source::NOUN];
+        for noun in documents.into_iter().chain(["machine", "boot", "access", "discovery"]) {
+            assert_eq!(noun_of_changes(noun).unwrap(), noun);
+        }
+        for noun in [
+            crate::api::tokens::TokenDoc::NOUN,
+            crate::api::users::UserDoc::NOUN,
+            crate::secrets::SecretDoc::NOUN,
+            crate::webhook::WebhookDoc::NOUN,
+        ] {
+            assert_eq!(noun_of_changes(noun).unwrap(), noun);
+        }
+        assert_eq!(nouns("machine, build,").unwrap(), ["machine", "build"]);
+        assert!(nouns("").unwrap().is_empty());
+        let wrong = nouns("machine,events").unwrap_err();
+        assert_eq!(wrong.status(), axum::http::StatusCode::BAD_REQUEST);
+        let text = wrong.detail();
+        assert!(text.starts_with("there is no noun `events` here; there are: machine,"), "{text}");
+        assert!(noun_of_changes("build").is_err());
     }
 
     #[test]

@@ -70,7 +70,7 @@ async fn list(
         let spec = &machine.spec;
         caller.rights.sees(&spec.labels) && wanted.is(&spec.name, &spec.labels)
     });
-    page::answer(&page, &uri, shown.map(|machine| (machine.id.0, &**machine)))
+    page::answer::<Machine, _>(&page, &uri, shown.map(|machine| (machine.id.0, &**machine)))
 }
 
 async fn add(

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::access::Access;
 use super::problem::{PROBLEM_JSON, Problem};
 use super::route::{Route, Shape};
+use super::scope::Scope;
 
 /// Returns the document.
 pub(super) fn document(routes: &[Route]) -> Value {
@@ -79,9 +80,9 @@ fn operation(route: &Route) -> Value {
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
-        "description": match route.access {
-            Access::Anyone => "Needs no scope.".to_owned(),
-            needed => format!("Needs the scope `{needed}`."),
+        "description": match Scope::least(route.access) {
+            None => "Needs no scope.".to_owned(),
+            Some(needed) => format!("Needs the scope `{needed}`."),
         },
         "tags": [tag],
         "parameters": parameters,

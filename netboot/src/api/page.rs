@@ -1,6 +1,6 @@
 //! Long lists: a part at a time, some of the fields, some of the machines.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use kiln_inventory::{Selector, expand_hostlist};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Fault;
 
@@ -94,8 +94,31 @@ impl Wanted {
     }
 }
 
-/// Answers with a part of a list whose ids go up.
-pub(super) fn answer<T: Serialize>(
+/// Returns the fields that things of a kind can have, those that are written into them too.
+fn fields_of<T: ToSchema>() -> BTreeSet<String> {
+    let mut named = Vec::new();
+    T::schemas(&mut named);
+    let (mut known, mut left) = (BTreeSet::new(), vec![serde_json::to_value(T::schema())]);
+    while let Some(schema) = left.pop() {
+        let schema = schema.unwrap_or_default();
+        let part = |key: &str| schema.get(key);
+        known.extend(
+            part("properties")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+                .map(|it| it.0.clone()),
+        );
+        left.extend(part("allOf").and_then(Value::as_array).into_iter().flatten().cloned().map(Ok));
+        let name = part("$ref").and_then(Value::as_str).and_then(|it| it.rsplit('/').next());
+        let meant = named.iter().filter(|(it, _)| Some(it.as_str()) == name);
+        left.extend(meant.map(|(_, schema)| serde_json::to_value(schema)));
+    }
+    known
+}
+
+/// Answers with a part of a list of such things whose ids go up.
+pub(super) fn answer<Item: ToSchema, T: Serialize>(
     page: &Page,
     uri: &Uri,
     items: impl Iterator<Item = (i64, T)>,
@@ -106,6 +129,16 @@ pub(super) fn answer<T: Serialize>(
     });
     if fields.len() > MOST_FIELDS {
         return Err(Fault::invalid(format!("at most {MOST_FIELDS} `fields` can be chosen")));
+    }
+    if !fields.is_empty() {
+        let known = fields_of::<Item>();
+        let first = |field: &str| field.split('.').next().unwrap_or_default().to_owned();
+        if let Some(unknown) = fields.iter().find(|field| !known.contains(&first(field))) {
+            let unknown: String = unknown.escape_debug().take(60).collect();
+            let known = Vec::from_iter(known).join(", ");
+            let text = format!("there is no field `{unknown}`; there are: {known}");
+            return Err(Fault::invalid(text));
+        }
     }
     let after = page.after();
     let (mut body, mut count, mut last, mut more) = (vec![b'['], 0, None, false);
@@ -191,14 +224,40 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_nothing_has_is_refused_with_those_that_there_are() {
+        use kiln_inventory::{Machine, NewMachine};
+
+        let machine = NewMachine::new("n1", ["52:54:00:00:00:01".parse().unwrap()]);
+        let machine = Machine { id: kiln_inventory::MachineId(1), revision: 1, spec: machine };
+        let uri: Uri = "/api/v1/machines".parse().unwrap();
+        let ask = |fields: &str| {
+            let page = Page { limit: None, after: None, fields: Some(fields.to_owned()) };
+            answer::<Machine, _>(&page, &uri, [(1, &machine)].into_iter())
+        };
+        for known in ["id", "revision, name", "labels.rack", "asset-tag,maintenance-image", ""] {
+            assert!(ask(known).is_ok(), "{known}");
+        }
+        for unknown in ["nme", "name,Labels", "spec.name", ".name"] {
+            let fault = ask(unknown).unwrap_err();
+            assert_eq!(fault.status(), StatusCode::BAD_REQUEST);
+            let text = fault.detail();
+            assert!(
+                text.contains("there is no field `")
+                    && text.contains("macs, maintenance-image, metadata, name"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn a_part_of_a_list_names_the_next_one() {
         let uri: Uri = "/api/v1/machines?limit=2&after=1&name=n%5B1-9%5D".parse().unwrap();
         let page = Page { limit: Some(2), after: Some(1), fields: None };
-        let answer = answer(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
+        let answer = answer::<i64, _>(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
         let link = answer.headers()[header::LINK].to_str().unwrap();
         assert_eq!(link, "</api/v1/machines?limit=2&name=n%5B1-9%5D&after=3>; rel=\"next\"");
         let page = Page { limit: Some(4), after: Some(1), fields: None };
-        let all = super::answer(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
+        let all = super::answer::<i64, _>(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
         assert!(all.headers().get(header::LINK).is_none());
     }
 

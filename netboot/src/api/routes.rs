@@ -16,7 +16,7 @@ use super::access::Access;
 use super::peer::{Caller, Peer};
 use super::problem::Fault;
 use super::route::{Route, get};
-use super::scope::Denied;
+use super::scope::{Denied, Scope};
 use super::{
     Control, apply, audit, boots, builds, discovery, discovery_rules, events, exports, groups,
     identity, images, leases, machines, netbox, openapi, orders, secrets, tokens, users, webhooks,
@@ -132,7 +132,7 @@ async fn admit(rule: &Rule, mut request: Request) -> Result<(Caller, Request), F
         }
     };
     if let Err(denied) = caller.rights.check(rule.access) {
-        let needed = rule.access;
+        let needed = Scope::least(rule.access).unwrap_or(Scope::Admin);
         let text = match denied {
             Denied::Scope => {
                 format!("this needs the scope `{needed}`, which `{}` has not", caller.name)

@@ -80,6 +80,17 @@ impl fmt::Display for Scope {
 }
 
 impl Scope {
+    /// Returns the least scope that allows something: none for what anyone may ask.
+    pub(super) fn least(access: Access) -> Option<Self> {
+        let needed = match access {
+            Access::Anyone => return None,
+            Access::Read(noun) => Self::ReadOf(noun),
+            Access::Write(noun) => Self::WriteOf(noun),
+        };
+        // There is no scope for one of the nouns that administrators alone see.
+        Some(needed.to_string().parse().unwrap_or(Self::Admin))
+    }
+
     const fn allows(self, access: Access) -> bool {
         let (Access::Read(noun) | Access::Write(noun)) = access else { return true };
         let write = matches!(access, Access::Write(_));
@@ -192,6 +203,20 @@ mod tests {
             assert!(Rights::All.check(write).is_ok());
         }
         assert!(rights(&[]).check(Access::Anyone).is_ok());
+    }
+
+    #[test]
+    fn the_least_scope_for_something_is_one_that_there_is_and_that_allows_it() {
+        assert_eq!(Scope::least(Access::Anyone), None);
+        for noun in Noun::ALL {
+            for access in [Access::Read(noun), Access::Write(noun)] {
+                let scope = Scope::least(access).unwrap();
+                assert!(scope.allows(access), "{access}: {scope}");
+                assert_eq!(scope.to_string().parse(), Ok(scope));
+                assert_eq!(scope == Scope::Admin, access.to_string().parse::<Scope>().is_err());
+            }
+        }
+        assert_eq!(Scope::least(Access::Read(Noun::Token)), Some(Scope::Admin));
     }
 
     #[test]
