@@ -18,7 +18,7 @@ pub struct Explanation {
     pub mac: Mac,
     /// Name of the machine, where the inventory knows it.
     pub machine: Option<String>,
-    /// Whether its firmware is known; otherwise a usual one is assumed.
+    /// Whether it has told its firmware by now; otherwise the one that was asked about counts, or a usual one.
     pub seen: bool,
     /// What the firmware would get, then what iPXE would get where that is its loader; the same by IPv6 behind, where
     /// that is served too.
@@ -73,7 +73,7 @@ pub struct StepFile {
 }
 
 /// What each program of a machine says its firmware is. They differ after HTTP Boot, of which iPXE says nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// What the firmware says.
     pub by_firmware: Option<Firmware>,

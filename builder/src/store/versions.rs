@@ -9,18 +9,26 @@ impl Store {
     ///
     /// Fails when there is none, or when the index cannot be read.
     pub fn find(&self, image: &str, arch: Arch) -> Result<VersionEntry, StoreError> {
-        let unknown = || StoreError::Unknown {
-            what: format!("image `{image}` for {arch}"),
-            store: self.dir().to_owned(),
-        };
         let (name, rest) = match image.split_once('@') {
             Some((name, digest)) => (name, Some(digest.trim_start_matches("sha256:"))),
             None => (image, None),
         };
         let index = self.index()?;
-        let reference: ImageRef = name.parse().map_err(|_| unknown())?;
-        let entry = index.images.get(reference.name()).and_then(|arches| arches.get(&arch));
-        let entry = entry.ok_or_else(unknown)?;
+        let reference = name.parse::<ImageRef>().ok();
+        let arches = reference.as_ref().and_then(|it| index.images.get(it.name()));
+        let unknown = || {
+            let elsewhere = arches.filter(|all| !all.is_empty() && !all.contains_key(&arch));
+            let others = elsewhere.map(|arches| {
+                let others: Vec<String> = arches.keys().map(ToString::to_string).collect();
+                format!(", but for {}", others.join(" and "))
+            });
+            StoreError::Unknown {
+                what: format!("image `{image}` for {arch}{}", others.unwrap_or_default()),
+                store: self.dir().to_owned(),
+            }
+        };
+        let reference = reference.as_ref().ok_or_else(unknown)?;
+        let entry = arches.and_then(|arches| arches.get(&arch)).ok_or_else(unknown)?;
         let channel = entry.channels.get(reference.channel());
         let mut fitting = entry.versions.iter().filter(|version| match rest {
             Some(digest) => digest.len() >= 6 && version.digest.hex().starts_with(digest),
@@ -123,6 +131,13 @@ mod tests {
         store.tag(&stable, Arch::Arm64, &a).unwrap();
         assert_eq!(store.find("web:stable", Arch::Arm64).unwrap().digest, a);
         assert!(store.tag(&stable, Arch::X86_64, &a).is_err());
+        let other = store.find("web", Arch::X86_64).unwrap_err().to_string();
+        assert!(
+            other.starts_with("there is no image `web` for x86_64, but for arm64 in "),
+            "{other}"
+        );
+        let unknown = store.find("db", Arch::X86_64).unwrap_err().to_string();
+        assert!(unknown.starts_with("there is no image `db` for x86_64 in the store"), "{unknown}");
         store.attach("web", Arch::Arm64, &a, [("signature".to_owned(), b)]).unwrap();
         assert_eq!(store.find("web:stable", Arch::Arm64).unwrap().attachments["signature"], b);
         store.remove("web", Some("stable")).unwrap();

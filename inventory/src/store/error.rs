@@ -117,7 +117,7 @@ pub enum StoreError {
         found: i64,
     },
     /// Another one has the name, or the key.
-    #[error("there is a {noun} `{name}` already")]
+    #[error("there is {} `{name}` already", called(noun))]
     Taken {
         /// What kind of noun.
         noun: &'static str,
@@ -173,6 +173,14 @@ pub enum StoreError {
         /// The machine that has it.
         machine: String,
     },
+}
+
+/// Returns what one of a noun is called.
+fn called(noun: &str) -> String {
+    match noun {
+        "expected" => "an expected machine".to_owned(),
+        noun => format!("a {}", noun.replace('-', " ")),
+    }
 }
 
 impl StoreError {

@@ -88,9 +88,11 @@ async fn a_new_card_of_a_known_machine_is_proposed_and_taken_only_when_someone_s
 #[tokio::test]
 async fn an_ignored_machine_gets_no_answer_until_it_is_not_ignored_any_more() {
     let rig = Rig::start().await;
+    let explain = format!("{MACHINES}/52:54:00:00:00:09/explain");
+    let (_, never) = rig.get(&format!("{explain}?firmware=bios")).await;
+    assert_eq!(never["seen"], json!(false), "who asks about a firmware has not seen it");
     see(&rig, "52:54:00:00:00:09", None).await;
     let one = format!("{DISCOVERY}/52:54:00:00:00:09");
-    let explain = format!("{MACHINES}/52:54:00:00:00:09/explain");
     let plan = async || rig.get(&explain).await.1["steps"][0]["plan"].clone();
     assert_eq!(plan().await, json!("hold"));
     let (status, row) = rig.send(Method::POST, &format!("{one}/ignore"), &json!({})).await;

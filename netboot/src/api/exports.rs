@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use kiln_builder::hash::sha256;
 use kiln_inventory::Machine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -95,16 +96,20 @@ async fn prometheus_one(
 
 /// A group for each label and value, and what is known of each host.
 fn ansible(machines: &[Machine]) -> Value {
-    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    // By what they are called, and then by what they are of: two things may be called the same.
+    let mut called: BTreeMap<String, BTreeMap<String, Vec<&str>>> = BTreeMap::new();
+    let mut put = |called_by: String, of: String, name| {
+        called.entry(word(&called_by)).or_default().entry(of).or_default().push(name);
+    };
     let (mut hosts, mut vars) = (Vec::new(), Map::new());
     for Machine { id, spec, .. } in machines {
         let name = spec.name.as_str();
         hosts.push(name);
         for (key, value) in &spec.labels {
-            groups.entry(word(&format!("{key}_{value}"))).or_default().push(name);
+            put(format!("{key}_{value}"), format!("{key}={value}"), name);
         }
         if let Some(image) = &spec.image {
-            groups.entry(word(&format!("image_{}", image.name()))).or_default().push(name);
+            put(format!("image_{}", image.name()), format!("image {}", image.name()), name);
         }
         let mut known = json!({
             "kiln_id": id,
@@ -125,6 +130,17 @@ fn ansible(machines: &[Machine]) -> Value {
         vars.insert(name.to_owned(), known);
     }
     let mut all = json!({"_meta": {"hostvars": vars}});
+    let groups: BTreeMap<String, Vec<&str>> = called
+        .into_iter()
+        .flat_map(|(called, all)| {
+            let alone = all.len() == 1;
+            all.into_iter().map(move |(of, hosts)| match alone {
+                true => (called.clone(), hosts),
+                // None of them has the name alone: whoever means one of them does not get another's machines.
+                false => (format!("{called}_{:.8}", sha256(of.as_bytes()).hex()), hosts),
+            })
+        })
+        .collect();
     let children: Vec<&String> = groups.keys().collect();
     all["all"] = json!({"hosts": hosts, "children": children});
     for (group, hosts) in groups {
@@ -192,6 +208,27 @@ mod tests {
         assert_eq!(all["all"]["hosts"], json!(["n1", "n2"]));
         assert_eq!(all["_meta"]["hostvars"]["n1"]["ansible_host"], "10.0.0.7");
         assert_eq!(all["_meta"]["hostvars"]["n2"].get("ansible_host"), None);
+    }
+
+    #[test]
+    fn labels_that_ansible_would_call_the_same_are_groups_of_their_own() {
+        let mut machines = some();
+        machines[1].spec.labels = [("rack".to_owned(), "r_1".to_owned())].into();
+        let all = ansible(&machines);
+        assert_eq!(all.get("rack_r_1"), None);
+        let mut hosts = Vec::new();
+        for group in all["all"]["children"].as_array().unwrap() {
+            let name = group.as_str().unwrap();
+            assert_eq!(word(name), name);
+            if let Some(rest) = name.strip_prefix("rack_r_1_") {
+                assert_eq!(rest.len(), 8);
+                hosts.push(all[name]["hosts"].clone());
+            }
+        }
+        hosts.sort_by_key(ToString::to_string);
+        assert_eq!(hosts, [json!(["n1"]), json!(["n2"])]);
+        machines.truncate(1);
+        assert_eq!(ansible(&machines)["rack_r_1"]["hosts"], json!(["n1"]));
     }
 
     #[test]

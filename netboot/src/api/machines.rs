@@ -217,8 +217,9 @@ async fn explain_one(
             mac.ok_or_else(|| Fault::not_found("hardware address of machine", &key))?
         }
     };
+    let remembered = remembered(&control, mac).await?;
     let told = match query.firmware.as_deref() {
-        None => remembered(&control, mac).await?,
+        None => remembered,
         Some(text) => Told::alike(Some(text.parse().map_err(|_| {
             let hint = "use bios, uefi-x64, uefi-x64-http, uefi-arm64, uefi-arm64-http, u-boot-arm64 or raspberry-pi";
             Fault::new(StatusCode::BAD_REQUEST, format!("unknown firmware `{text}`; {hint}"))
@@ -243,6 +244,7 @@ async fn explain_one(
         return Err(Fault::not_found("subnet for", &key));
     }
     let mut explanation = explain(&snapshot, mac, told, &ways);
+    explanation.seen = remembered != Told::default();
     if let Some(machine) = snapshot.machine_by_mac(mac) {
         for step in &mut explanation.steps {
             let Some(version) = step.digest else { continue };

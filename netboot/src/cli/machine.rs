@@ -200,12 +200,13 @@ pub(super) async fn run(args: MachineArgs) -> Result<(), Failure> {
         }
         MachineCommand::Explain { machine, firmware, client } => {
             let mut path = format!("{}/explain", path(&machine));
-            if let Some(firmware) = firmware {
+            if let Some(firmware) = &firmware {
                 path.push_str("?firmware=");
-                path.push_str(&path_part(&firmware));
+                path.push_str(&path_part(firmware));
             }
             let explanation: Explanation = Client::new(&client).get(&path).await?;
-            print::one(&client, &machine, &explanation, || show::explanation(&explanation))
+            let assumed = firmware.is_none();
+            print::one(&client, &machine, &explanation, || show::explanation(&explanation, assumed))
         }
         MachineCommand::Merge { machine, from, sure, dry, client } => {
             let (stays, goes) = (plain(&machine), plain(&from));

@@ -87,11 +87,13 @@ fn row(out: &mut String, key: &str, value: &str) {
     let _ = writeln!(out, "{key:<9}{}", plain(value));
 }
 
-/// Writes what a machine would get, and why.
-pub(super) fn explanation(explanation: &Explanation) -> String {
+/// Writes what a machine would get, and why; for a firmware that is assumed, or that was asked about.
+pub(super) fn explanation(explanation: &Explanation, assumed: bool) -> String {
     let name = explanation.machine.as_deref().unwrap_or("not in the inventory");
     let mut out = format!("{} ({name})\n", explanation.mac);
-    if !explanation.seen {
+    if !explanation.seen && !assumed {
+        out.push_str("not seen yet\n");
+    } else if !explanation.seen {
         out.push_str("not seen yet, so its firmware is assumed; --firmware says another\n");
     }
     for like in &explanation.looks_like {

@@ -101,6 +101,11 @@ fn told(state: &ArchState) -> String {
     }
 }
 
+/// Returns whether the server builds an image, for an architecture.
+fn is_built(image: &ImageState, arch: Option<Arch>) -> bool {
+    arch.is_none_or(|arch| image.arches.contains_key(&arch))
+}
+
 pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
     let store = args.store.open(None)?;
     let keys = args.keys.of(&args.store, None)?;
@@ -109,8 +114,8 @@ pub(super) async fn run(args: &ShowArgs) -> Result<(), Failure> {
     let found = match (versions(&store, &args.image, args.arch), &baked) {
         (Ok(found), _) => found,
         // There is none yet, but somebody is at it.
-        (Err(_), Some(_)) => Vec::new(),
-        (Err(error), None) => return Err(error),
+        (Err(_), Some(baked)) if is_built(baked, args.arch) => Vec::new(),
+        (Err(error), _) => return Err(error),
     };
     if args.output.is_table() {
         let states = baked.iter().flat_map(|image| &image.arches);
