@@ -291,7 +291,8 @@ impl Boots {
         sent.is_ok() && answer.await.unwrap_or(false)
     }
 
-    /// Returns the boot whose system has reported last of a machine, unless a later one has begun.
+    /// Returns the boot whose system has reported last of a machine, unless a later one has begun by DHCP or has its
+    /// system.
     pub async fn running(&self, machine: MachineId) -> Option<Boot> {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Message::Running { machine, reply }).await.ok()?;

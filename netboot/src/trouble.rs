@@ -75,7 +75,7 @@ impl Trouble {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, OnceLock};
 
     use super::*;
 
@@ -97,6 +97,13 @@ pub(crate) mod tests {
     impl Lines {
         /// Begins to collect, until what is returned is dropped.
         pub(crate) fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+            // Where only one is there, a thread without any that comes first to a place of the code has its lines left
+            // out everywhere.
+            static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
+            SECOND.get_or_init(|| {
+                let nowhere = tracing_subscriber::fmt().with_writer(io::sink);
+                tracing::Dispatch::new(nowhere.with_max_level(tracing::Level::DEBUG).finish())
+            });
             let lines = Self::default();
             let writer = lines.clone();
             let log = tracing_subscriber::fmt()

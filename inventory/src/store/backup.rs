@@ -23,7 +23,9 @@ use sha2::{Digest as _, Sha256};
 use self::lines::{FORM, Line, Lines, Out};
 use self::tables::{arg, catalog, in_order, last_id, select, set_last_id};
 use super::db::{query, query_made};
+use super::edit::tell;
 use super::row::json;
+use super::servers::UNNUMBERED;
 use super::{SQLITE, Store, StoreError};
 use crate::Lease;
 
@@ -155,7 +157,7 @@ impl Store {
     ) -> Result<(BackupSummary, Vec<BackupFile>), BackupError> {
         const RESTORE: &str = "what was restored";
         let failed = |source| StoreError::writing(RESTORE, source);
-        let mut tx = self.write(RESTORE).await?;
+        let mut tx = self.write_alone(RESTORE).await?;
         let (content,): (i64,) = query(CONTENT).fetch_one(&mut tx).await.map_err(failed)?;
         if content > 0 && !replace {
             return Err(BackupError::NotEmpty(content));
@@ -211,6 +213,8 @@ impl Store {
             }
         }
         self.put_leases(&mut tx, &leases).await?;
+        // The log of changes may end where it did, with another story.
+        tell(&mut tx, UNNUMBERED).await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
         Ok((summary, files))
     }

@@ -79,32 +79,13 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn open_boot(&self, new: &NewBoot) -> Result<Boot, StoreError> {
-        let failed = |source| StoreError::writing(BOOTS, source);
-        let mut tx = self.write(BOOTS).await?;
-        let (id,): (i64,) = query(
-            "INSERT INTO boots (machine, machine_name, mac, firmware, image, version, arch, \
-             address, started, outcome, server) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-             RETURNING id",
-        )
-        .bind(new.machine.0)
-        .bind(&new.machine_name)
-        .bind(new.mac.to_string())
-        .bind(text(new.firmware.as_ref()))
-        .bind(text(new.image.as_ref()))
-        .bind(text(new.version.as_ref()))
-        .bind(text(new.arch.as_ref()))
-        .bind(text(new.address.as_ref()))
-        .bind(new.started)
-        .bind(word(&Outcome::Booting))
-        .bind(self.server)
-        .fetch_one(&mut tx)
-        .await
-        .map_err(failed)?;
-        tx.commit().await.map_err(failed)?;
-        Ok(new.clone().numbered(BootId(id)))
+        let id = self.spare_boots().await?.take().ok_or(StoreError::NoSpareBoot)?;
+        let boot = new.clone().numbered(id);
+        self.begin_boot(&boot).await?;
+        Ok(boot)
     }
 
-    /// Writes a boot that began under a [spare](Self::spare_boots) number. Does nothing where it is written already.
+    /// Writes a boot that begins under a [spare](Self::spare_boots) number. Does nothing where it is written already.
     ///
     /// # Errors
     ///
@@ -113,13 +94,19 @@ impl Store {
         let failed = |source| StoreError::writing(BOOTS, source);
         let mut tx = self.write(BOOTS).await?;
         query(
-            "INSERT INTO boots (id, machine, machine_name, mac, started, outcome, server) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO boots (id, machine, machine_name, mac, firmware, image, version, arch, \
+             address, started, outcome, server) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING",
         )
         .bind(boot.id.0)
         .bind(boot.machine.0)
         .bind(&boot.machine_name)
         .bind(boot.mac.to_string())
+        .bind(text(boot.firmware.as_ref()))
+        .bind(text(boot.image.as_ref()))
+        .bind(text(boot.version.as_ref()))
+        .bind(text(boot.arch.as_ref()))
+        .bind(text(boot.address.as_ref()))
         .bind(boot.started)
         .bind(word(&boot.outcome))
         .bind(self.server)
@@ -139,8 +126,7 @@ impl Store {
         if there == 0 {
             return Err(StoreError::Taken { noun: "boot", name: boot.id.to_string() });
         }
-        tx.commit().await.map_err(failed)?;
-        self.update_boot(boot).await
+        tx.commit().await.map_err(failed)
     }
 
     /// Returns whether something can be written now, as far as is known without writing.
@@ -150,9 +136,14 @@ impl Store {
     /// When it cannot, with the reason.
     pub async fn is_writable(&self) -> Result<(), StoreError> {
         const NOTHING: &str = "anything";
+        let failed = |source| StoreError::writing(NOTHING, source);
         let mut tx = self.write(NOTHING).await?;
-        let one: Result<(i64,), _> = query("SELECT COUNT(*) FROM servers").fetch_one(&mut tx).await;
-        one.map(drop).map_err(|source| StoreError::writing(NOTHING, source))
+        // A database that may only be read refuses this too.
+        query("UPDATE servers SET name = name WHERE 1 = 0")
+            .execute(&mut tx)
+            .await
+            .map_err(failed)?;
+        tx.commit().await.map_err(failed)
     }
 
     /// Writes what became known about a boot since it began. A boot that is not there any more stays so.

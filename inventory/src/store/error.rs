@@ -308,6 +308,7 @@ fn trouble(error: &sqlx::Error) -> &'static str {
         ("55P03" | "57014", _) => BUSY,
         ("28000" | "28P01", _) => ": its server refuses the user or the password",
         ("3D000", _) => ": its server has no database of that name; make it with `createdb`",
+        ("25006", _) => ": it may only be read for now; see whether its server is a standby",
         ("42501", _) => ": its user may not do that; the user has to own the database",
         (code, _) if code.len() == 5 && (code.starts_with("57P") || code.starts_with("08")) => AWAY,
         (code, _) if code.len() == 5 && code.starts_with("53") => {

@@ -112,7 +112,7 @@ impl Store {
             "DELETE FROM kernel_logs WHERE boot IN (SELECT boot FROM kernel_logs \
              JOIN boots ON boots.id = boot \
              WHERE machine = (SELECT machine FROM boots WHERE id = $1) \
-             ORDER BY boot DESC LIMIT 9223372036854775807 OFFSET $2)",
+             ORDER BY started DESC, boot DESC LIMIT 9223372036854775807 OFFSET $2)",
         )
         .bind(boot.0)
         .bind(LOGS_OF_MACHINE)
@@ -121,7 +121,7 @@ impl Store {
         .map_err(failed)?;
         query(
             "DELETE FROM kernel_logs WHERE boot IN \
-             (SELECT boot FROM kernel_logs ORDER BY boot DESC LIMIT 9223372036854775807 OFFSET $1)",
+             (SELECT boot FROM kernel_logs ORDER BY at DESC, boot DESC LIMIT 9223372036854775807 OFFSET $1)",
         )
         .bind(LOGS)
         .execute(&mut tx)

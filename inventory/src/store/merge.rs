@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use kiln_types::Mac;
 
 use super::db::query;
+use super::machines::check;
 use super::{Edit, StoreError};
 use crate::{Machine, MachineId};
 
@@ -28,7 +29,7 @@ impl Edit<'_> {
              SELECT $1, boot, at, facts FROM machine_facts WHERE machine = $2 \
              ON CONFLICT (machine) DO UPDATE \
              SET boot = excluded.boot, at = excluded.at, facts = excluded.facts \
-             WHERE excluded.boot > machine_facts.boot",
+             WHERE excluded.at > machine_facts.at",
         )
         .bind(into.0)
         .bind(from.0)
@@ -37,6 +38,7 @@ impl Edit<'_> {
         .map_err(|source| StoreError::writing("facts of a machine", source))?;
         let Some(second) = self.remove_machine(from, None).await? else { return Ok(None) };
         let all = first.spec.merged(&second.spec);
+        check(&all)?;
         // What one of them has is sealed for both.
         let merged = self.put_machine(first, &all).await?;
         query("UPDATE boots SET machine = $1 WHERE machine = $2")
@@ -92,10 +94,11 @@ mod tests {
     #[tokio::test]
     async fn what_the_newer_boot_said_of_a_box_stays_when_machines_become_one() {
         for (_home, store) in stores().await {
-            let facts = |boot: i64| StoredFacts {
-                boot: BootId(boot),
-                at: 100 - boot,
-                facts: format!("{{\"boot\":{boot}}}"),
+            // Numbers of boots do not tell which is newer.
+            let facts = |at: i64| StoredFacts {
+                boot: BootId(100 - at),
+                at,
+                facts: format!("{{\"at\":{at}}}"),
             };
             for (number, of_first, of_second, stays) in [
                 (1, Some(3), Some(4), Some(4)),

@@ -36,7 +36,7 @@ impl Store {
                 "DELETE FROM boots WHERE id IN (SELECT id FROM boots b WHERE started < $1 \
                  AND outcome <> $2 AND NOT EXISTS (SELECT 1 FROM boot_tokens WHERE boot = b.id) \
                  AND NOT (outcome = $3 AND machine > 0 AND NOT EXISTS (SELECT 1 FROM boots later \
-                 WHERE later.machine = b.machine AND later.outcome = $3 AND later.id > b.id)) \
+                 WHERE later.machine = b.machine AND later.outcome = $3 AND (later.started, later.id) > (b.started, b.id))) \
                  ORDER BY id LIMIT $4)",
             )
             .bind(before)

@@ -235,8 +235,10 @@ impl Store {
                     }
                     wait = AGAIN.0;
                     // A connection that broke without a word is noticed by the look.
-                    is_unnumbered = match tokio::time::timeout(LOOK, listener.recv()).await {
-                        Ok(Ok(told)) => told.payload() == UNNUMBERED,
+                    is_unnumbered = match tokio::time::timeout(LOOK, listener.try_recv()).await {
+                        Ok(Ok(Some(told))) => told.payload() == UNNUMBERED,
+                        // It was lost and is there again: what was told in between was told to nobody.
+                        Ok(Ok(None)) => true,
                         Ok(Err(_)) => break,
                         Err(_) => false,
                     };

@@ -10,41 +10,32 @@ use crate::BootId;
 
 /// Boots that can begin without the database: a few racks that come back from a power cut at once.
 const SPARE: i64 = 1024;
+
 /// Numbers that no boot has, the lowest first.
 ///
 /// Where several servers share a database they are reserved in its sequence, and nobody else is given them. A file has
 /// one server, which counts on for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpareBoots {
-    numbers: VecDeque<i64>,
-    /// Whether they are reserved.
-    reserved: bool,
-}
+#[serde(transparent)]
+pub struct SpareBoots(VecDeque<i64>);
 
 impl SpareBoots {
     /// Takes the next one.
     pub fn take(&mut self) -> Option<BootId> {
-        self.numbers.pop_front().map(BootId)
+        self.0.pop_front().map(BootId)
     }
 
     /// Takes so many of them for good, as whoever shares them with a later start of the server does.
     #[must_use]
     pub fn split(&mut self, count: usize) -> Self {
-        let rest = self.numbers.split_off(count.min(self.numbers.len()));
-        let numbers = std::mem::replace(&mut self.numbers, rest);
-        Self { numbers, ..*self }
+        let rest = self.0.split_off(count.min(self.0.len()));
+        Self(std::mem::replace(&mut self.0, rest))
     }
 
-    /// Notes that the database has numbered a boot.
-    pub fn opened(&mut self, boot: BootId) {
-        if self.reserved {
-            return;
-        }
-        while self.numbers.front().is_some_and(|number| *number <= boot.0) {
-            self.numbers.pop_front();
-        }
-        let last = self.numbers.back().copied().unwrap_or(boot.0);
-        self.numbers.extend(last + 1..=boot.0 + SPARE);
+    /// Adds those that come after the last one that is here.
+    pub fn add(&mut self, more: Self) {
+        let last = self.0.back().copied().unwrap_or(0);
+        self.0.extend(more.0.into_iter().filter(|number| *number > last));
     }
 
     /// Returns whether there are too few.
@@ -54,12 +45,12 @@ impl SpareBoots {
 
     /// Returns how many there are.
     pub fn len(&self) -> usize {
-        self.numbers.len()
+        self.0.len()
     }
 
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
+        self.0.is_empty()
     }
 }
 
@@ -71,8 +62,7 @@ impl Store {
     /// When it cannot be read now.
     pub async fn spare_boots(&self) -> Result<SpareBoots, StoreError> {
         let failed = StoreError::reading("numbers of boots");
-        let reserved = matches!(self.db, Db::Postgres(_));
-        let numbers: VecDeque<i64> = if reserved {
+        let numbers = if matches!(self.db, Db::Postgres(_)) {
             let rows: Vec<(i64,)> = query(
                 "SELECT nextval(pg_get_serial_sequence('boots', 'id')) FROM generate_series(1, $1)",
             )
@@ -90,7 +80,7 @@ impl Store {
             let last = last.map_or(0, |(last,)| last);
             (last + 1..=last + SPARE).collect()
         };
-        Ok(SpareBoots { numbers, reserved })
+        Ok(SpareBoots(numbers))
     }
 }
 
@@ -124,8 +114,8 @@ mod tests {
             assert_eq!(spare.len(), 1024);
             // Of another server, which has its own.
             let mut others = home.open().await.spare_boots().await.unwrap();
-            let second = store.open_boot(&new_boot(2)).await.unwrap();
-            spare.opened(second.id);
+            let second = new_boot(2).numbered(spare.take().unwrap());
+            store.begin_boot(&second).await.unwrap();
 
             let boot = new_boot(3).numbered(spare.take().unwrap());
             assert_ne!(boot.id, first.id);
@@ -136,7 +126,7 @@ mod tests {
                 all.extend([boot.id, first.id, second.id]);
                 all.sort_unstable();
                 all.dedup();
-                assert_eq!(all.len(), 2 * 1024 + 2, "nobody has the number of another");
+                assert_eq!(all.len(), 2 * 1024 + 1, "nobody has the number of another");
             }
             store.begin_boot(&boot).await.unwrap();
             store.begin_boot(&boot).await.unwrap();
@@ -147,28 +137,26 @@ mod tests {
             assert!(taken.is_conflict(), "{taken}");
             let listed: Vec<_> = store.boots(9).await.unwrap().iter().map(|boot| boot.id).collect();
             assert_eq!(listed, [boot.id, second.id, first.id], "the newest first");
-            let third = store.open_boot(&new_boot(5)).await.unwrap();
-            assert!(![first.id, second.id, boot.id].contains(&third.id));
+            let mut more = store.spare_boots().await.unwrap();
+            let next = more.take().unwrap();
+            assert!(![first.id, second.id, boot.id].contains(&next), "{next}");
         }
     }
 
     #[test]
-    fn numbers_of_a_file_go_on_after_each_boot_and_reserved_ones_are_used_up() {
-        let spare = |reserved| SpareBoots { numbers: (11..=1034).collect(), reserved };
-        let mut file = spare(false);
-        file.opened(BootId(11));
-        file.opened(BootId(12));
-        assert_eq!((file.take(), file.len(), file.wants_more()), (Some(BootId(13)), 1023, false));
-        assert_eq!(file.numbers.back(), Some(&1036));
-        file.opened(BootId(5000));
-        assert_eq!((file.take(), file.len()), (Some(BootId(5001)), 1023));
-        let mut reserved = spare(true);
-        reserved.opened(BootId(1035));
-        assert_eq!((reserved.take(), reserved.wants_more()), (Some(BootId(11)), false));
-        let mine = reserved.split(600);
-        assert_eq!((mine.len(), reserved.len(), reserved.wants_more()), (600, 423, true));
-        assert_eq!((mine.numbers.back(), reserved.numbers.front()), (Some(&611), Some(&612)));
-        assert_eq!(reserved.split(9999).len(), 423);
-        assert!(reserved.is_empty() && reserved.take().is_none());
+    fn numbers_are_taken_once_also_where_more_are_added_that_are_here_already() {
+        let of = |numbers: std::ops::RangeInclusive<i64>| SpareBoots(numbers.collect());
+        let mut spare = of(11..=1034);
+        assert_eq!((spare.take(), spare.wants_more()), (Some(BootId(11)), false));
+        let mine = spare.split(600);
+        assert_eq!((mine, spare.len(), spare.wants_more()), (of(12..=611), 423, true));
+        spare.add(of(612..=1635));
+        assert_eq!(spare, of(612..=1635));
+        spare.add(of(2000..=2001));
+        assert_eq!((spare.len(), spare.0.back()), (1026, Some(&2001)));
+        assert_eq!(spare.split(9999).len(), 1026);
+        assert!(spare.is_empty() && spare.take().is_none());
+        spare.add(of(5..=6));
+        assert_eq!(spare, of(5..=6));
     }
 }

@@ -75,14 +75,14 @@ impl Store {
         let rows: Vec<BootRow> = query(
             "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
              started, kernel_start, outcome, ended FROM boots WHERE id IN (SELECT boot FROM boot_tokens) \
-             AND server = $1 ORDER BY id",
+             AND server = $1 ORDER BY started, id",
         )
         .bind(self.server)
         .fetch_all(&mut tx)
         .await
         .map_err(failed)?;
         let tokens: Vec<(i64, String)> =
-            query("SELECT boot, sha256 FROM boot_tokens WHERE boot IN (SELECT id FROM boots WHERE server = $1) ORDER BY boot")
+            query("SELECT boot, sha256 FROM boot_tokens JOIN boots ON id = boot WHERE server = $1 ORDER BY started, id")
                 .bind(self.server)
                 .fetch_all(&mut tx)
                 .await

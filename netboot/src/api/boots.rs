@@ -214,8 +214,8 @@ async fn detail(
     breakdown.compare(&earlier);
     let boots = control.inventory.boots(MAX_LIST).await?;
     let is_later = |next: &&Boot| (next.started, next.id) > (boot.started, boot.id);
-    let of_machine = boots.iter().rev().filter(|next| next.machine == boot.machine);
-    let next = of_machine.into_iter().find(is_later);
+    let mut of_machine = boots.iter().rev().filter(|next| next.machine == boot.machine);
+    let next = of_machine.find(is_later);
     let verdict = judge(control, &boot, &events, next).await?;
     Ok(BootDetail { boot, events, breakdown, verdict })
 }

@@ -55,6 +55,8 @@ pub(super) struct Active {
     /// The boot that ran when somebody asked for the script of this one, until the system of this one proves itself:
     /// who asks for a script may be anybody.
     pub(super) before: Option<Box<Self>>,
+    /// Whether it began by a script that was asked for.
+    pub(super) by_script: bool,
     /// When scripts last began boots of the machine, and how many in that minute.
     pub(super) scripts: (i64, usize),
 }
@@ -93,6 +95,7 @@ impl Active {
             order: None,
             proven: 0,
             before: None,
+            by_script: false,
             scripts: (0, 0),
         }
     }
@@ -111,7 +114,7 @@ impl Active {
     /// Returns whether its system runs, as far as the machine has said.
     pub(super) fn runs(&self) -> bool {
         // A loader that gave up has no system.
-        self.may_run() && self.phase >= Phase::Init
+        (self.secrets.is_none() || self.proven > 0) && self.phase >= Phase::Init
     }
 
     /// Returns this boot or the one before it by its number.

@@ -1,14 +1,15 @@
 //! What boots did while the database could not be written, in the order in which it is written later.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use kiln_inventory::{Boot, BootId, MachineId, Store, StoreError};
 use kiln_types::Digest;
 
-/// The longest that anything waits for one answer of the database: one that hangs is as good as away.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that anything waits for one answer of the database: one that hangs is as good as away. It is less than
+/// what those have who ask whether this task is alive.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Refusals that may wait; of more only the log tells.
 const MOST_DENIALS: usize = 256;
 
@@ -24,10 +25,12 @@ pub(super) struct Denial {
 #[derive(Debug, Default)]
 pub(super) struct Late {
     begun: BTreeMap<BootId, Boot>,
-    tokens: BTreeMap<BootId, Digest>,
     /// By machine: the boot that follows all others of it, and when.
     follows: HashMap<MachineId, (BootId, i64)>,
+    tokens: BTreeMap<BootId, (MachineId, Digest)>,
     denials: VecDeque<Denial>,
+    /// Boots whose numbers others have: nothing of them is written.
+    lost: HashSet<BootId>,
 }
 
 impl Late {
@@ -41,16 +44,21 @@ impl Late {
         self.begun.len()
     }
 
+    pub(super) fn is_lost(&self, boot: BootId) -> bool {
+        self.lost.contains(&boot)
+    }
+
     pub(super) fn begins(&mut self, boot: Boot) {
         self.begun.insert(boot.id, boot);
     }
 
     pub(super) fn follows(&mut self, machine: MachineId, boot: BootId, at: i64) {
+        self.tokens.retain(|id, (of, _)| *of != machine || *id == boot);
         self.follows.insert(machine, (boot, at));
     }
 
-    pub(super) fn token(&mut self, boot: BootId, sha256: Digest) {
-        self.tokens.insert(boot, sha256);
+    pub(super) fn token(&mut self, machine: MachineId, boot: BootId, sha256: Digest) {
+        self.tokens.insert(boot, (machine, sha256));
     }
 
     pub(super) fn denial(&mut self, denial: Denial) {
@@ -59,41 +67,43 @@ impl Late {
         }
     }
 
-    /// Writes what it can, and returns the boots that can never be written.
-    pub(super) async fn write(&mut self, store: &Store) -> Result<Vec<BootId>, StoreError> {
-        let mut lost = Vec::new();
-        while let Some((id, boot)) = self.begun.first_key_value() {
+    /// Writes one thing, and returns whether there was any.
+    pub(super) async fn write_one(&mut self, store: &Store) -> Result<bool, StoreError> {
+        if let Some((id, boot)) = self.begun.first_key_value() {
             let id = *id;
             match soon(store.begin_boot(boot)).await {
-                Ok(()) => {}
                 Err(error) if error.is_lasting() || error.is_conflict() => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, boot = id.0, "a boot is not written, and given up");
-                    lost.push(id);
+                    self.lost.insert(id);
                     self.tokens.remove(&id);
                 }
-                Err(error) => return Err(error),
+                written => written?,
             }
             self.begun.remove(&id);
+            return Ok(true);
         }
-        while let Some((boot, sha256)) = self.tokens.first_key_value() {
-            let boot = *boot;
-            given_up(soon(store.keep_token(boot, sha256)).await)?;
-            self.tokens.remove(&boot);
-        }
-        // After the tokens: those of boots that were followed go again.
-        while let Some((machine, (boot, at))) = self.follows.iter().next() {
+        // Before the tokens, of which those of the boots that follow are.
+        if let Some((machine, (boot, at))) = self.follows.iter().next() {
             let machine = *machine;
             soon(store.forget_tokens(machine, *boot)).await?;
             soon(store.close_orders(machine, *boot, *at)).await?;
             self.follows.remove(&machine);
+            return Ok(true);
         }
-        while let Some(Denial { peer, machine, asked }) = self.denials.front() {
+        if let Some((boot, (_, sha256))) = self.tokens.first_key_value() {
+            let boot = *boot;
+            given_up(soon(store.keep_token(boot, sha256)).await)?;
+            self.tokens.remove(&boot);
+            return Ok(true);
+        }
+        if let Some(Denial { peer, machine, asked }) = self.denials.front() {
             let store = store.acting(&peer.to_string());
             given_up(soon(store.record_denial("boot", machine, asked.clone())).await)?;
             self.denials.pop_front();
+            return Ok(true);
         }
-        Ok(lost)
+        Ok(false)
     }
 }
 

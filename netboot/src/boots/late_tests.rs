@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use kiln_inventory::{Asker, Command, NewOrder, OrderState, Outcome, Phase};
+use kiln_inventory::{Asker, Command, NewBoot, NewOrder, OrderState, Outcome, Phase};
 
 use super::next_tests::{healthy, restarted};
 use super::tests::{MACHINE, Rig, report, reports};
@@ -101,4 +101,69 @@ async fn a_server_whose_database_never_comes_back_ends_and_waits_for_nothing() {
     drop(boots);
     tracker.await.unwrap();
     drop(dir);
+}
+
+#[tokio::test]
+async fn who_asks_for_a_script_while_a_server_that_started_is_without_its_database_ends_nothing() {
+    let rig = Rig::start(None).await;
+    let (old, token) = healthy(&rig).await;
+    let spare = rig.store.spare_boots().await.unwrap();
+    let Rig { dir, store, boots, tracker, snapshot, mac } = rig;
+    drop(boots);
+    tracker.await.unwrap();
+    let here = dir.path().join("inventory.db");
+    let away = Away(here.clone(), dir.path().join("elsewhere.db"));
+    fs::rename(&here, &away.1).unwrap();
+    let (boots, tracker) = Boots::start_with(store.clone(), spare);
+    let rig = Rig { dir, store, boots, tracker, snapshot, mac };
+    let other = IpAddr::from([10, 0, 0, 101]);
+    let asked = rig.script_for(other).await.unwrap();
+    assert_ne!(asked.boot, old.boot);
+    assert_eq!(rig.boots.proven(MACHINE, old.boot, &token).await, Err(BootsError::NotKept));
+    away.put_back();
+    let mut proven = Err(BootsError::NotKept);
+    for _ in 0..600 {
+        proven = rig.boots.proven(MACHINE, old.boot, &token).await;
+        if proven != Err(BootsError::NotKept) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(proven.is_ok(), "{proven:?}");
+    let boots = rig.stop().await;
+    let outcomes: Vec<_> = boots.iter().map(|(boot, _)| boot.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Healthy, Outcome::Booting]);
+}
+
+#[tokio::test]
+async fn a_boot_whose_number_another_has_runs_on_and_writes_nothing_into_its_story() {
+    let rig = Rig::start(None).await;
+    rig.dhcp(Asker::System, true);
+    rig.boots.who(MACHINE).await;
+    // Somebody takes the number that is next for this server.
+    let new = NewBoot {
+        machine: MachineId(99),
+        machine_name: "other".to_owned(),
+        mac: rig.mac,
+        firmware: None,
+        image: None,
+        version: None,
+        arch: None,
+        address: None,
+        started: 1,
+    };
+    let other = rig.store.open_boot(&new).await.unwrap();
+    let away = Away::of(&rig);
+    let (ticket, token) = healthy(&rig).await;
+    assert_eq!(ticket.boot, other.id);
+    away.put_back();
+    let stranger = IpAddr::from([10, 0, 0, 101]);
+    let _ = rig.boots.proven(stranger, ticket.boot, &token).await;
+    written(&rig, &stranger.to_string()).await;
+    let told = vec![report(Phase::Service, Some(10))];
+    reports(&rig, MACHINE, ticket.boot, &token, told).await.unwrap();
+    let boots = rig.stop().await;
+    assert_eq!(boots.len(), 1);
+    assert_eq!(boots[0].0.machine_name, "other");
+    assert_eq!((boots[0].0.outcome, boots[0].1.len()), (Outcome::Booting, 0));
 }

@@ -20,11 +20,8 @@ impl Tracker {
         token: &str,
     ) -> Result<MachineId, BootsError> {
         if !self.taken_up && self.find(boot).is_none() {
-            if self.pending.waits() {
-                return Err(BootsError::NotKept);
-            }
-            if let Err(error) = self.take_up().await {
-                self.pending.failed(&error);
+            self.may_take_up().await;
+            if !self.taken_up {
                 return Err(BootsError::NotKept);
             }
         }
@@ -86,7 +83,9 @@ impl Tracker {
         plan: NextPlan,
         order: OrderId,
     ) -> Result<Option<BootTicket>, StoreError> {
-        let Some(running) = self.active.get(&machine) else { return Ok(None) };
+        let Some(running) = self.active.get(&machine).and_then(Active::running) else {
+            return Ok(None);
+        };
         if self.next.get(&machine).is_none_or(|next| next.order != Some(order)) {
             let (other, given) = (running.other, running.given.clone());
             let new = NewBoot {
@@ -100,7 +99,7 @@ impl Tracker {
                 address: running.boot.address,
                 started: at,
             };
-            let boot = self.number(new).await?;
+            let boot = self.number(new, false).await?;
             let id = boot.id;
             let name = &boot.machine_name;
             tracing::info!(boot = id.0, machine = name, %order, "boot begins by kexec");

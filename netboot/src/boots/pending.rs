@@ -23,6 +23,8 @@ const MOST_SIGHTINGS: usize = 4096;
 const CROWD: usize = 64;
 const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(20);
+/// So long is written in one go.
+const GO: Duration = Duration::from_secs(1);
 /// The first wait after a failure, doubled up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -41,6 +43,8 @@ pub(super) struct Pending {
     trouble: Trouble,
     /// When to try again after a failure.
     again: Option<Instant>,
+    /// Whether there was more to write than one go may take.
+    unfinished: bool,
     /// Asks the database whether it is there again, so that no boot waits for the answer.
     probe: Option<JoinHandle<Result<(), StoreError>>>,
     /// When sightings are written next, after there were many at once.
@@ -62,6 +66,7 @@ impl Pending {
                 "the timelines of boots are written again",
             ),
             again: None,
+            unfinished: false,
             probe: None,
             rest: None,
         }
@@ -116,6 +121,9 @@ impl Pending {
             }
             return;
         }
+        if self.unfinished && self.again.is_none() {
+            return;
+        }
         match self.again() {
             Some(again) => tokio::time::sleep_until(again).await,
             None => std::future::pending().await,
@@ -141,6 +149,7 @@ impl Pending {
 
     /// Writes what it can. What cannot be written now is kept and tried again later, the wait growing.
     pub(super) async fn write(&mut self, store: &Store) {
+        COUNTS.backlog.store(i64::try_from(self.waiting).unwrap_or(i64::MAX), Ordering::Relaxed);
         if let Some(again) = self.again {
             if again <= Instant::now() && self.probe.is_none() {
                 let store = store.clone();
@@ -177,16 +186,23 @@ impl Pending {
             self.hurry();
             self.write(store).await;
         }
+        while self.unfinished && self.again.is_none() {
+            self.write(store).await;
+        }
         if self.waiting > 0 || self.late.boots() > 0 {
             let (events, boots) = (self.waiting, self.late.boots());
             tracing::error!(events, boots, "lost, as the server stops");
         }
     }
 
+    /// Goes on for a second or so, and the next time with the rest: boots wait meanwhile.
     async fn try_to_write(&mut self, store: &Store) -> Result<(), StoreError> {
-        for boot in self.late.write(store).await? {
-            self.waiting -= self.events.remove(&boot).map_or(0, |events| events.len());
-            self.boots.remove(&boot);
+        let until = Instant::now() + GO;
+        self.unfinished = true;
+        while self.late.write_one(store).await? {
+            if Instant::now() >= until {
+                return Ok(());
+            }
         }
         if !self.sightings.is_empty() && self.rest.is_none_or(|rest| rest <= Instant::now()) {
             let seen: Vec<_> = self.sightings.values().map(|(seen, at)| (seen, *at)).collect();
@@ -197,17 +213,26 @@ impl Pending {
             self.sightings.clear();
         }
         while let Some(boot) = self.events.keys().next().copied() {
+            if Instant::now() >= until {
+                return Ok(());
+            }
             let events = self.events.get(&boot).map_or(&[][..], Vec::as_slice);
-            given_up(soon(store.add_events(boot, events)).await)?;
+            if !self.late.is_lost(boot) {
+                given_up(soon(store.add_events(boot, events)).await)?;
+            }
             self.waiting -= events.len();
             self.events.remove(&boot);
         }
         while let Some(id) = self.boots.keys().next().copied() {
-            if let Some(boot) = self.boots.get(&id) {
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            if let Some(boot) = self.boots.get(&id).filter(|_| !self.late.is_lost(id)) {
                 given_up(soon(store.update_boot(boot)).await)?;
             }
             self.boots.remove(&id);
         }
+        self.unfinished = false;
         Ok(())
     }
 }

@@ -68,9 +68,7 @@ impl Tracker {
     }
 
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        if let Err(error) = self.take_up().await {
-            self.pending.failed(&error);
-        }
+        self.may_take_up().await;
         self.refill().await;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -91,21 +89,27 @@ impl Tracker {
 
     /// Writes what waits. What the server before left is taken up first: it would end boots of this one.
     async fn write(&mut self) {
+        self.may_take_up().await;
+        self.pending.write(&self.store).await;
+    }
+
+    /// Takes up what the server before left, where that could not be done yet and the database is not known to be away.
+    pub(super) async fn may_take_up(&mut self) {
         if !self.taken_up
             && !self.pending.waits()
             && let Err(error) = self.take_up().await
         {
             self.pending.failed(&error);
         }
-        self.pending.write(&self.store).await;
     }
 
-    async fn refill(&mut self) {
+    /// Sees to it that boots can begin when the database goes away.
+    pub(super) async fn refill(&mut self) {
         if self.pending.is_behind() || !self.spare.wants_more() {
             return;
         }
         match soon(self.store.spare_boots()).await {
-            Ok(spare) => self.spare = spare,
+            Ok(more) => self.spare.add(more),
             Err(error) => self.pending.failed(&error),
         }
     }
@@ -122,10 +126,17 @@ impl Tracker {
                 self.by_address.insert(address, machine);
             }
             let known = Active::known(boot, token_hash);
-            if self.active.get(&machine).is_some_and(|active| active.secrets.is_some()) {
-                // The machine has begun another one while the database was away.
-                self.by_boot.remove(&known.boot.id);
-                self.give_up(now_ms(), known.boot);
+            // The machine has begun another one while the database was away, or somebody has asked for its script.
+            if let Some(active) = self.active.get_mut(&machine).filter(|it| it.secrets.is_some()) {
+                if active.by_script && active.proven == 0 {
+                    if let Some(older) = active.before.replace(Box::new(known)) {
+                        self.is_over(now_ms(), *older);
+                    }
+                } else {
+                    let boot = active.boot.id;
+                    self.pending.late().follows(machine, boot, now_ms());
+                    self.is_over(now_ms(), known);
+                }
                 continue;
             }
             // Only a boot that never reported has one before it that still can.
@@ -153,7 +164,9 @@ impl Tracker {
         if self.taken_up {
             return Ok(());
         }
-        self.take_up().await
+        // Those that it began with may be of a database that was put back since.
+        self.spare = SpareBoots::default();
+        self.take_up().await.inspect_err(|error| self.pending.failed(error))
     }
 
     async fn take(&mut self, message: Message) -> Result<(), StoreError> {
@@ -175,6 +188,10 @@ impl Tracker {
                     let active = machine.and_then(|machine| self.active.get_mut(&machine.id));
                     if let (Some(active), Some(address)) = (active, address) {
                         active.was_given(address);
+                        // It may be the system that goes on which has renewed it.
+                        if let Some(before) = &mut active.before {
+                            before.was_given(address);
+                        }
                     }
                 }
             }

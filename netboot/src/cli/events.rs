@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
 use kiln_inventory::Selector;
 use serde_json::Value;
@@ -166,10 +167,12 @@ fn is_final(failure: &Failure) -> bool {
     failure.code() != 1 || failure.is_denied()
 }
 
-/// Waits for the next event. One by which the server says that it ends the stream is none.
+/// Waits for the next event; nothing at the end of what has happened. That the server ends the stream before is a failure.
 async fn next(events: &mut super::client::Events) -> Result<Option<Event>, Failure> {
     match events.next().await? {
-        Some(sent) if sent.event == "cut-off" => Ok(None),
+        Some(sent) if sent.event == "cut-off" => {
+            Err(anyhow!("the server has ended the stream: {}", plain(&sent.data)).into())
+        }
         Some(sent) => Ok(Some(serde_json::from_str(&sent.data)?)),
         None => Ok(None),
     }

@@ -257,7 +257,9 @@ async fn follow(client: &Client, order: &mut Order, deadline: Instant) -> Result
     }
     loop {
         let boots: Vec<Boot> = client.get("/api/v1/boots?limit=1000&verdict=false").await?;
-        let next = boots.iter().find(|boot| boot.machine == order.machine && boot.id > order.boot);
+        let of_machine = || boots.iter().filter(|boot| boot.machine == order.machine);
+        let began = of_machine().find(|boot| boot.id == order.boot).map_or(0, |boot| boot.started);
+        let next = of_machine().find(|boot| boot.id != order.boot && boot.started >= began);
         match next.map(|boot| (boot.outcome, boot.id)) {
             Some((Outcome::Healthy, _)) => return Ok(()),
             Some((Outcome::Failed, id)) => {

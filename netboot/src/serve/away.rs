@@ -33,8 +33,8 @@ const VERSION: u32 = 1;
 /// word in the log of changes.
 const REST: Duration = Duration::from_secs(2);
 const SELDOM: Duration = Duration::from_secs(300);
-/// Boots that a server can begin which starts without the database. It may start again before that is back.
-const NUMBERS: usize = 256;
+/// The part of the numbers that a server takes which starts without the database. It may start again before that is back.
+const PART: usize = 4;
 /// First and longest wait before the database is looked for again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -130,18 +130,9 @@ impl LastKnown {
         serde_json::from_slice(&text).map_err(|error| other(error.to_string()))
     }
 
-    fn if_of(self, database: &Database, identity: &Duid) -> Result<Self, String> {
-        if self.database != database.to_string() || self.identity != identity.to_string() {
-            return Err(format!("what this server last knew is of {}", self.database));
-        }
-        Ok(self)
-    }
-}
-
-impl LastKnown {
     /// Takes numbers out of the file for good: the server that starts next does not use them as well.
     fn take_numbers(mut self, path: &Path) -> (Self, SpareBoots) {
-        let spare = self.spare.split(NUMBERS);
+        let spare = self.spare.split(self.spare.len().div_ceil(PART));
         let written = serde_json::to_vec(&self)
             .map_err(io::Error::from)
             .and_then(|bytes| durable::replace(path, &bytes, 0o600));
@@ -154,6 +145,13 @@ impl LastKnown {
                 (self, SpareBoots::default())
             }
         }
+    }
+
+    fn if_of(self, database: &Database, identity: &Duid) -> Result<Self, String> {
+        if self.database != database.to_string() || self.identity != identity.to_string() {
+            return Err(format!("what this server last knew is of {}", self.database));
+        }
+        Ok(self)
     }
 }
 
@@ -178,9 +176,8 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new(settings: &Settings, identity: Duid, inventory: Store) -> Self {
         let (database, path) = (settings.database(), settings.data_dir.join(FILE));
-        // Those that the file has already are as good as new ones.
-        let last = LastKnown::read(&path).and_then(|last| last.if_of(&database, &identity));
-        let spare = last.map_or_else(|_| SpareBoots::default(), |last| last.spare);
+        // Those that the file has may be of a database that was put back since.
+        let spare = SpareBoots::default();
         Self { database, identity, inventory, path, spare, written: None }
     }
 

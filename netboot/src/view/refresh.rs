@@ -66,7 +66,7 @@ impl View {
         Ok(())
     }
 
-    /// Reads what the log of changes says has changed; with `all` also what changes without a word in it. All of it is
+    /// Reads what the log of changes says has changed; with `all` also secrets that nothing is said of. All of it is
     /// taken or nothing.
     async fn read_inventory(&self, read: &mut Read, all: bool) -> Result<(), StoreError> {
         if let Some(last) = self.while_away() {
@@ -82,31 +82,25 @@ impl View {
             Some(mark) => self.inventory.news(mark).await?,
             None => News::All(self.inventory.contents().await?),
         };
-        let mut changed = HashSet::new();
         // Also what is sealed in the metadata of machines counts for whether all can be opened.
-        let (mut all, mut secrets_changed) = (all, all || !read.gave_secrets);
+        let mut secrets_changed = all || !read.gave_secrets;
         let (mark, machines, groups) = match news {
             News::All(Contents { mark, machines, groups }) => {
-                (all, secrets_changed) = (true, true);
+                secrets_changed = true;
                 self.untidy.store(true, Ordering::Relaxed);
                 (mark.clone(), snapshot_of(mark.change, machines, &groups), Some(groups))
             }
             News::Some(Changed { mark, machines, groups, nouns }) => {
-                // An image that a group says may be another one for machines that stay at what they ran.
-                all |= groups.is_some();
-                secrets_changed |= groups.is_some() || nouns.contains(SecretDoc::NOUN);
-                changed.extend(machines.iter().map(|(id, _)| *id));
+                // Secrets go with their machines, without a word of their own.
+                let gone = machines.iter().any(|(_, now)| now.is_none());
+                secrets_changed |= gone || groups.is_some() || nouns.contains(SecretDoc::NOUN);
                 let said = groups.as_deref().map(documents);
                 let now = read.machines.changed(mark.change, machines, said);
                 (mark, now, groups)
             }
         };
-        let mut stay = cordoned(machines.machines());
-        stay.retain(|id| all || changed.contains(id));
-        let mut well = well(&self.inventory, &stay).await?;
-        if !all {
-            well.extend(read.well.iter().filter(|(id, _)| !changed.contains(id)).cloned());
-        }
+        // A boot that becomes healthy is in no log of changes.
+        let well = well(&self.inventory, &cordoned(machines.machines())).await?;
         let ignored = self.inventory.ignored_macs().await?;
         let secrets = match self.secrets.get() {
             Some(_) if secrets_changed => Some(self.inventory.all().await?),

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use kiln_inventory::{
-    Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Phase, Plan, Sighting, StoreError,
+    Asker, Boot, BootEvent, BootId, Decision, MachineId, NewBoot, Phase, Plan, Sighting,
+    SpareBoots, StoreError,
 };
 use kiln_ipxe::BootTicket;
 use kiln_types::ImageRef;
@@ -18,6 +19,8 @@ use crate::observe::COUNTS;
 /// Boots of machines that nobody has added, which run at a time, and how long each has its place at least.
 const MAX_STRANGERS: usize = 64;
 const STRANGER_MS: i64 = 600_000;
+/// Numbers that are kept for boots that begin by DHCP while the database is away.
+const FOR_DHCP: usize = 256;
 /// Addresses of which is known who has them; in a network of another server anyone may claim any.
 const MAX_WHO: usize = 1 << 16;
 
@@ -48,8 +51,11 @@ impl Tracker {
                 self.open(at, sighting, decision, address, Begun::Dhcp).await?;
             }
         }
+        if !self.active.contains_key(&id) {
+            return Ok(());
+        }
         if let Some(address) = address {
-            self.by_address.insert(address, id);
+            self.finds(address, id);
         }
         let Some(active) = self.active.get_mut(&id) else { return Ok(()) };
         if address.is_some_and(|address| active.takes(address)) {
@@ -89,19 +95,19 @@ impl Tracker {
             Plan::Boot(plan) => Some(plan),
             _ => None,
         };
-        let boot = self
-            .number(NewBoot {
-                machine: machine.id,
-                machine_name: machine.spec.name.clone(),
-                mac: sighting.mac,
-                firmware: sighting.firmware,
-                image: plan.map(|p| p.image.clone()).or_else(|| wanted_image(decision)),
-                version: plan.map(|p| p.version),
-                arch: plan.map(|p| p.arch),
-                address,
-                started: at,
-            })
-            .await?;
+        let by_script = begun == Begun::Script;
+        let new = NewBoot {
+            machine: machine.id,
+            machine_name: machine.spec.name.clone(),
+            mac: sighting.mac,
+            firmware: sighting.firmware,
+            image: plan.map(|p| p.image.clone()).or_else(|| wanted_image(decision)),
+            version: plan.map(|p| p.version),
+            arch: plan.map(|p| p.arch),
+            address,
+            started: at,
+        };
+        let boot = self.number(new, by_script).await?;
         tracing::info!(boot = boot.id.0, machine = boot.machine_name, mac = %boot.mac, "boot begins");
         COUNTS.boot_begins();
         let id = boot.id;
@@ -115,45 +121,57 @@ impl Tracker {
                 None
             }
         };
-        let follows = before.is_none();
+        // Whether another one runs is not known before the boots of the server before are.
+        let follows = before.is_none() && (self.taken_up || !by_script);
         self.by_boot.insert(id, machine.id);
         let refused = plan.is_none();
-        let active = Active { refused, before, scripts, ..Active::new(boot) };
+        let active = Active { refused, before, by_script, scripts, ..Active::new(boot) };
         self.active.insert(machine.id, active);
-        if follows {
-            self.follows(at, machine.id, id).await?;
-        }
         if plan.is_none() {
             let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
             let detail = format!("refused: {}", why.join("; "));
             self.event(id, BootEvent::new(at, Phase::Failed, detail));
         }
+        if follows {
+            self.follows(at, machine.id, id).await?;
+        }
         Ok(())
     }
 
-    /// Numbers and writes a boot that begins. While the database cannot be written it has a number that was kept for
-    /// this, and is written later.
-    pub(in crate::boots) async fn number(&mut self, new: NewBoot) -> Result<Boot, StoreError> {
+    /// Numbers and writes a boot that begins. While the database cannot be written it is written later.
+    pub(in crate::boots) async fn number(
+        &mut self,
+        new: NewBoot,
+        by_script: bool,
+    ) -> Result<Boot, StoreError> {
         // What could not be done at the start is done before there are boots of this server.
-        if !self.taken_up
-            && !self.pending.waits()
-            && let Err(error) = self.take_up().await
-        {
-            self.pending.failed(&error);
-        }
-        if !self.pending.is_behind() {
-            match soon(self.store.open_boot(&new)).await {
-                Ok(boot) => {
-                    self.spare.opened(boot.id);
-                    return Ok(boot);
-                }
-                Err(error) if error.is_unavailable() => self.pending.failed(&error),
-                Err(error) => return Err(error),
+        self.may_take_up().await;
+        let mut again = true;
+        loop {
+            if self.spare.is_empty() {
+                self.refill().await;
             }
+            // Anybody can ask for scripts; those that come by DHCP have the rest.
+            if by_script && self.pending.is_behind() && self.spare.len() <= FOR_DHCP {
+                return Err(StoreError::NoSpareBoot);
+            }
+            let boot = new.clone().numbered(self.spare.take().ok_or(StoreError::NoSpareBoot)?);
+            if !self.pending.is_behind() {
+                match soon(self.store.begin_boot(&boot)).await {
+                    Ok(()) => return Ok(boot),
+                    Err(error) if error.is_unavailable() => self.pending.failed(&error),
+                    // Numbers of a database that was put back: it has given them to others.
+                    Err(error) if error.is_conflict() && again => {
+                        self.spare = SpareBoots::default();
+                        again = false;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            self.pending.late().begins(boot.clone());
+            return Ok(boot);
         }
-        let boot = new.numbered(self.spare.take().ok_or(StoreError::NoSpareBoot)?);
-        self.pending.late().begins(boot.clone());
-        Ok(boot)
     }
 
     /// Forgets the tokens of all other boots of a machine, and ends what was ordered in them.
@@ -182,27 +200,21 @@ impl Tracker {
     /// report is over.
     fn still_runs(&mut self, at: i64, machine: MachineId) -> Option<Box<Active>> {
         let mut old = self.active.remove(&machine)?;
-        if old.may_run() && old.phase >= Phase::Segment {
-            self.gives_way(at, &mut old);
+        let before = old.before.take();
+        if before.is_none() && old.may_run() && old.phase >= Phase::Segment {
             return Some(Box::new(old));
         }
-        let before = old.before.take();
         self.is_over(at, old);
         before
     }
 
     /// Ends a boot, and the one that it was to follow: nobody can prove to be their system any more.
     pub(in crate::boots) fn is_over(&mut self, at: i64, mut old: Active) {
-        self.gives_way(at, &mut old);
-        self.by_boot.remove(&old.boot.id);
-        self.give_up(at, old.boot);
-    }
-
-    /// Ends what a boot was to follow.
-    pub(in crate::boots) fn gives_way(&mut self, at: i64, boot: &mut Active) {
-        if let Some(before) = boot.before.take() {
+        if let Some(before) = old.before.take() {
             self.is_over(at, *before);
         }
+        self.by_boot.remove(&old.boot.id);
+        self.give_up(at, old.boot);
     }
 
     pub(super) async fn script(
@@ -219,17 +231,17 @@ impl Tracker {
             return Ok(None);
         }
         let Plan::Boot(plan) = &decision.plan else {
-            // A refusal that DHCP did not tell, because another server gives the addresses.
-            self.seen(at, sighting, decision, false, Some(peer), None).await?;
+            // A refusal that DHCP did not tell, because another server gives the addresses. Nothing of a boot that is
+            // known changes by it: anybody may ask.
+            if known.is_none() {
+                self.seen(at, sighting, decision, false, Some(peer), None).await?;
+            }
             return Ok(None);
         };
         let current = self.active.get(&machine.id);
         // Without its secrets it goes on from a server before, and its loader is done, as it is where a system reports.
-        let goes_on = |active: &Active| {
-            let loads = active.secrets.is_some() && active.proven == 0;
-            (loads, loads && active.boot.ended.is_none())
-        };
-        let (loads, goes_on) = current.map_or((false, false), goes_on);
+        let loads = current.is_some_and(|it| it.secrets.is_some() && it.proven == 0);
+        let goes_on = loads && current.is_some_and(|active| active.boot.ended.is_none());
         if !goes_on {
             let current = self.active.get_mut(&machine.id);
             let too_often = current.is_some_and(|active| active.begins_too_often(at));
@@ -263,11 +275,18 @@ impl Tracker {
                 self.by_address.remove(&address);
             }
         }
-        self.by_address.insert(peer, machine.id);
+        self.finds(peer, machine.id);
         if by != ScriptBy::Firmware {
             self.event(boot, BootEvent::new(at, Phase::Script, plan.image.to_string()));
         }
         Ok(ticket)
+    }
+
+    /// Finds the machine by an address from now on.
+    fn finds(&mut self, address: IpAddr, machine: MachineId) {
+        if self.by_address.len() < MAX_WHO || self.by_address.contains_key(&address) {
+            self.by_address.insert(address, machine);
+        }
     }
 
     /// Keeps what the program at an address said. The system that boots from it has nothing to add.

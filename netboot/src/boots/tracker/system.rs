@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use kiln_inventory::{BootEvent, BootId, Outcome, Phase, SeenFacts, StoreError, StoredFacts};
+use kiln_inventory::{
+    BootEvent, BootId, MachineId, Outcome, Phase, SeenFacts, StoreError, StoredFacts,
+};
 use kiln_types::{Digest, Mac};
 
 use super::Tracker;
@@ -51,9 +53,9 @@ impl Tracker {
             return Err(BootsError::Forbidden);
         }
         if active.secrets.as_ref().is_some_and(|secrets| !secrets.given) {
-            let sha256 = active.token_hash;
+            let (machine, sha256) = (active.boot.machine, active.token_hash);
             // Before the machine has it: a server that starts anew must know it.
-            if let Err(error) = self.keep_token(boot, sha256).await {
+            if let Err(error) = self.keep_token(machine, boot, sha256).await {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, boot = boot.0, "not kept");
                 return Err(BootsError::NotKept);
@@ -78,14 +80,22 @@ impl Tracker {
 
     /// Remembers by what a system proves itself. A boot does not wait for a database that is away; only a server that
     /// starts anew before it is back does not know the system then.
-    async fn keep_token(&mut self, boot: BootId, sha256: Digest) -> Result<(), StoreError> {
+    async fn keep_token(
+        &mut self,
+        machine: MachineId,
+        boot: BootId,
+        sha256: Digest,
+    ) -> Result<(), StoreError> {
+        if self.pending.late().is_lost(boot) {
+            return Ok(());
+        }
         if !self.pending.is_behind() {
             match soon(self.store.keep_token(boot, &sha256)).await {
                 Err(error) if error.is_unavailable() => self.pending.failed(&error),
                 kept => return kept,
             }
         }
-        self.pending.late().token(boot, sha256);
+        self.pending.late().token(machine, boot, sha256);
         Ok(())
     }
 
