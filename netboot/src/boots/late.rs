@@ -7,9 +7,9 @@ use std::time::Duration;
 use kiln_inventory::{Boot, BootId, MachineId, Store, StoreError};
 use kiln_types::Digest;
 
-/// The longest that anything waits for one answer of the database: one that hangs is as good as away. It is less than
-/// what those have who ask whether this task is alive.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest that anything waits for one answer of the database: one that hangs is as good as away. Longer than the
+/// database itself waits for what somebody else holds, which it can name.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// Refusals that may wait; of more only the log tells.
 const MOST_DENIALS: usize = 256;
 
@@ -53,7 +53,7 @@ impl Late {
     }
 
     pub(super) fn follows(&mut self, machine: MachineId, boot: BootId, at: i64) {
-        self.tokens.retain(|id, (of, _)| *of != machine || *id == boot);
+        self.tokens.retain(|id, (of, _)| *of != machine || *id >= boot);
         self.follows.insert(machine, (boot, at));
     }
 
@@ -112,6 +112,13 @@ pub(super) async fn soon<T>(
     answer: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(StoreError::Silent))
+}
+
+/// The same where all boots are looked through, which takes a while where there are many.
+pub(super) async fn patiently<T>(
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(PATIENCE * 3, answer).await.unwrap_or(Err(StoreError::Silent))
 }
 
 /// What the database will never take, such as events of a boot that was deleted, must not hold up the rest.

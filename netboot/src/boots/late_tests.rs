@@ -107,7 +107,7 @@ async fn a_server_whose_database_never_comes_back_ends_and_waits_for_nothing() {
 async fn who_asks_for_a_script_while_a_server_that_started_is_without_its_database_ends_nothing() {
     let rig = Rig::start(None).await;
     let (old, token) = healthy(&rig).await;
-    let spare = rig.store.spare_boots().await.unwrap();
+    let spare = rig.store.spare_boots().await.unwrap().split(256);
     let Rig { dir, store, boots, tracker, snapshot, mac } = rig;
     drop(boots);
     tracker.await.unwrap();
@@ -133,6 +133,37 @@ async fn who_asks_for_a_script_while_a_server_that_started_is_without_its_databa
     let boots = rig.stop().await;
     let outcomes: Vec<_> = boots.iter().map(|(boot, _)| boot.outcome).collect();
     assert_eq!(outcomes, [Outcome::Healthy, Outcome::Booting]);
+}
+
+#[tokio::test]
+async fn a_system_that_began_without_the_database_goes_on_whoever_asks_for_its_script() {
+    let rig = Rig::start(None).await;
+    let (old, old_token) = healthy(&rig).await;
+    let spare = rig.store.spare_boots().await.unwrap().split(256);
+    let Rig { dir, store, boots, tracker, snapshot, mac } = rig;
+    drop(boots);
+    tracker.await.unwrap();
+    let here = dir.path().join("inventory.db");
+    let away = Away(here.clone(), dir.path().join("elsewhere.db"));
+    fs::rename(&here, &away.1).unwrap();
+    let (boots, tracker) = Boots::start_with(store.clone(), spare);
+    let rig = Rig { dir, store, boots, tracker, snapshot, mac };
+    rig.dhcp(Asker::Firmware, true);
+    let (new, token) = healthy(&rig).await;
+    let other = IpAddr::from([10, 0, 0, 101]);
+    let asked = rig.script_for(other).await.unwrap();
+    rig.boots.identity(other, asked.boot, &asked.machine_key).await.unwrap();
+    away.put_back();
+    let _ = rig.boots.proven(other, new.boot, &token).await;
+    written(&rig, &other.to_string()).await;
+    rig.boots.proven(MACHINE, new.boot, &token).await.unwrap();
+    // What the server before knew is over, also for the next server.
+    let rig = restarted(rig).await;
+    rig.boots.proven(MACHINE, new.boot, &token).await.unwrap();
+    let stale = rig.boots.proven(MACHINE, old.boot, &old_token).await;
+    assert_eq!(stale, Err(BootsError::Unknown));
+    let boots = rig.stop().await;
+    assert_eq!(boots.len(), 3);
 }
 
 #[tokio::test]

@@ -38,8 +38,12 @@ impl Tracker {
             return Err(BootsError::Forbidden);
         }
         let active = self.find(boot).ok_or(BootsError::Unknown)?;
-        active.proven = at;
+        let is_first = std::mem::replace(&mut active.proven, at) == 0;
         let machine = active.boot.machine;
+        if is_first && !self.taken_up {
+            // What the server before knew of the machine is over, whatever that is.
+            self.pending.late().follows(machine, boot, at);
+        }
         if let Err(error) = self.follow(at, machine, boot).await {
             tracing::error!(error = &error as &dyn std::error::Error, boot = boot.0, "not kept");
             return Err(BootsError::NotKept);

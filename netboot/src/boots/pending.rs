@@ -23,6 +23,8 @@ const MOST_SIGHTINGS: usize = 4096;
 const CROWD: usize = 64;
 const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(20);
+/// Sightings, or events of one boot, that are written in one step: the database has to answer soon.
+const AT_ONCE: usize = 128;
 /// So long is written in one go.
 const GO: Duration = Duration::from_secs(1);
 /// The first wait after a failure, doubled up to the longest.
@@ -204,24 +206,35 @@ impl Pending {
                 return Ok(());
             }
         }
-        if !self.sightings.is_empty() && self.rest.is_none_or(|rest| rest <= Instant::now()) {
-            let seen: Vec<_> = self.sightings.values().map(|(seen, at)| (seen, *at)).collect();
-            let begun = Instant::now();
-            given_up(soon(store.record_sightings(&seen)).await)?;
+        if self.rest.is_none_or(|rest| rest <= Instant::now()) {
+            let (count, begun) = (self.sightings.len(), Instant::now());
+            while !self.sightings.is_empty() {
+                let part =
+                    self.sightings.iter().take(AT_ONCE).map(|(key, seen)| (*key, seen.clone()));
+                let (keys, seen): (Vec<_>, Vec<_>) = part.unzip();
+                let seen: Vec<_> = seen.iter().map(|(seen, at)| (seen, *at)).collect();
+                given_up(soon(store.record_sightings(&seen)).await)?;
+                keys.iter().for_each(|key| drop(self.sightings.remove(key)));
+            }
             // A flood of made-up machines must not keep disk and processor from those that want an address.
-            self.rest = (seen.len() > CROWD).then(|| Instant::now() + rest_after(begun.elapsed()));
-            self.sightings.clear();
+            self.rest = (count > CROWD).then(|| Instant::now() + rest_after(begun.elapsed()));
         }
         while let Some(boot) = self.events.keys().next().copied() {
             if Instant::now() >= until {
                 return Ok(());
             }
-            let events = self.events.get(&boot).map_or(&[][..], Vec::as_slice);
+            let Some(events) = self.events.get_mut(&boot) else { break };
+            let part = events.len().min(AT_ONCE);
             if !self.late.is_lost(boot) {
-                given_up(soon(store.add_events(boot, events)).await)?;
+                given_up(
+                    soon(store.add_events(boot, events.get(..part).unwrap_or_default())).await,
+                )?;
             }
-            self.waiting -= events.len();
-            self.events.remove(&boot);
+            events.drain(..part);
+            self.waiting -= part;
+            if events.is_empty() {
+                self.events.remove(&boot);
+            }
         }
         while let Some(id) = self.boots.keys().next().copied() {
             if Instant::now() >= until {

@@ -15,7 +15,7 @@ use kiln_inventory::{
 use tokio::sync::mpsc;
 
 use super::active::Active;
-use super::late::soon;
+use super::late::{patiently, soon};
 use super::message::Message;
 use super::pending::Pending;
 use super::{Transfer, now_ms};
@@ -118,7 +118,7 @@ impl Tracker {
     /// left under way is ended, however young: its secrets were in that server's memory only, so that the machine
     /// cannot fetch its own segment any more. Its next try is a new boot.
     pub(super) async fn take_up(&mut self) -> Result<(), StoreError> {
-        let TakenUp { running, abandoned } = soon(self.store.take_up_boots(now_ms())).await?;
+        let TakenUp { running, abandoned } = patiently(self.store.take_up_boots(now_ms())).await?;
         for (boot, token_hash) in running {
             let machine = boot.machine;
             self.by_boot.insert(boot.id, machine);
@@ -128,14 +128,17 @@ impl Tracker {
             let known = Active::known(boot, token_hash);
             // The machine has begun another one while the database was away, or somebody has asked for its script.
             if let Some(active) = self.active.get_mut(&machine).filter(|it| it.secrets.is_some()) {
-                if active.by_script && active.proven == 0 {
-                    if let Some(older) = active.before.replace(Box::new(known)) {
-                        self.is_over(now_ms(), *older);
+                match &active.before {
+                    None if active.by_script && active.proven == 0 => {
+                        active.before = Some(Box::new(known));
                     }
-                } else {
-                    let boot = active.boot.id;
-                    self.pending.late().follows(machine, boot, now_ms());
-                    self.is_over(now_ms(), known);
+                    // One that has proved itself follows by that.
+                    Some(_) => self.is_over(now_ms(), known),
+                    None => {
+                        let boot = active.boot.id;
+                        self.pending.late().follows(machine, boot, now_ms());
+                        self.is_over(now_ms(), known);
+                    }
                 }
                 continue;
             }
@@ -164,9 +167,13 @@ impl Tracker {
         if self.taken_up {
             return Ok(());
         }
-        // Those that it began with may be of a database that was put back since.
-        self.spare = SpareBoots::default();
-        self.take_up().await.inspect_err(|error| self.pending.failed(error))
+        let taken_up = async {
+            self.take_up().await?;
+            // The numbers that it began with may be of a database that was put back since.
+            self.spare = soon(self.store.spare_boots()).await?;
+            Ok(())
+        };
+        taken_up.await.inspect_err(|error| self.pending.failed(error))
     }
 
     async fn take(&mut self, message: Message) -> Result<(), StoreError> {

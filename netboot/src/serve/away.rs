@@ -314,7 +314,9 @@ impl Waiting {
         // Before one can be written.
         self.leases6.learn(leases6);
         self.boots.go_on_with(database).await?;
-        super::inventory::seal(&self.inventory).await?;
+        if self.view.lost_secrets().is_none() {
+            super::inventory::seal(&self.inventory).await?;
+        }
         self.orders.take_up().await?;
         self.view.is_back().await?;
         Ok(())

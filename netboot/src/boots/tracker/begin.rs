@@ -20,7 +20,7 @@ use crate::observe::COUNTS;
 const MAX_STRANGERS: usize = 64;
 const STRANGER_MS: i64 = 600_000;
 /// Numbers that are kept for boots that begin by DHCP while the database is away.
-const FOR_DHCP: usize = 256;
+const FOR_DHCP: usize = 64;
 /// Addresses of which is known who has them; in a network of another server anyone may claim any.
 const MAX_WHO: usize = 1 << 16;
 

@@ -157,6 +157,9 @@ impl Tracker {
             return Err(BootsError::TooOften);
         }
         let mac = active.boot.mac;
+        if self.pending.late().is_lost(boot) {
+            return Ok(());
+        }
         if self.pending.is_behind() {
             return Err(BootsError::NotKept);
         }

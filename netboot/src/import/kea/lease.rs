@@ -3,9 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kiln_inventory::{Lease, Lease6};
-use kiln_types::Mac;
 
-use super::super::{ImportError, Page, duid, short};
+use super::super::{ImportError, Page, duid, mac, short};
 
 /// A memfile: the first line names the columns; a later line about an address replaces an earlier one.
 struct Table<'a> {
@@ -117,7 +116,7 @@ pub(super) fn leases6(text: &str) -> Result<Page, ImportError> {
         let iaid = row.read(iaid, "IAID, which is a number of 32 bits")?;
         let expires = row.read(expire, "time in seconds since 1970")?;
         let told = hwaddr.map(|at| row.field(at)).transpose()?;
-        let mac = told.and_then(|text| text.parse::<Mac>().ok()).or_else(|| duid.mac());
+        let mac = told.and_then(|text| mac(text).ok()).or_else(|| duid.mac());
         page.leases6.insert(ip, Lease6 { address: ip, duid, iaid, mac, expires });
     }
     Ok(page)

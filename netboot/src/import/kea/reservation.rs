@@ -3,10 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kiln_inventory::Identifier;
-use kiln_types::Mac;
 use serde_json::{Map, Value};
 
-use super::super::{Found, Page, identifier, octets, plain, short};
+use super::super::{Found, Page, identifier, mac, octets, plain, short};
 use super::line;
 use super::text::LINE;
 
@@ -19,7 +18,7 @@ pub(super) fn read(entry: &Map<String, Value>, page: &mut Page) {
         let taken = match key.as_str() {
             LINE => true,
             "hostname" => put(&mut found.name, Some(text.to_owned())),
-            "hw-address" => text.parse::<Mac>().is_ok_and(|mac| found.macs.insert(mac)),
+            "hw-address" => mac(text).is_ok_and(|mac| found.macs.insert(mac)),
             "client-id" => put(&mut found.client_id, quoted_or_hex(text)),
             "circuit-id" => put(&mut found.circuit_id, quoted_or_hex(text)),
             "ip-address" => put(&mut found.address, text.parse::<Ipv4Addr>().ok()),
