@@ -1,7 +1,7 @@
 //! Boots that begin while the database cannot be written.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_inventory::{Asker, Command, NewBoot, NewOrder, OrderState, Outcome, Phase};
 
@@ -14,8 +14,11 @@ struct Away(PathBuf, PathBuf);
 
 impl Away {
     fn of(rig: &Rig) -> Self {
-        let here = rig.dir.path().join("inventory.db");
-        let there = rig.dir.path().join("elsewhere.db");
+        Self::within(rig.dir.path())
+    }
+
+    fn within(dir: &Path) -> Self {
+        let (here, there) = (dir.join("inventory.db"), dir.join("elsewhere.db"));
         fs::rename(&here, &there).unwrap();
         Self(here, there)
     }
@@ -23,6 +26,17 @@ impl Away {
     fn put_back(self) {
         fs::rename(self.1, self.0).unwrap();
     }
+}
+
+/// Starts the server anew while its database is away, with a part of the numbers that there are.
+async fn started_without(rig: Rig) -> (Rig, Away) {
+    let spare = rig.store.spare_boots().await.unwrap().split(256);
+    let Rig { dir, store, boots, tracker, snapshot, mac } = rig;
+    drop(boots);
+    tracker.await.unwrap();
+    let away = Away::within(dir.path());
+    let (boots, tracker) = Boots::start_with(store.clone(), spare);
+    (Rig { dir, store, boots, tracker, snapshot, mac }, away)
 }
 
 /// Waits until what waited is written, the last of which is who was refused.
@@ -107,15 +121,7 @@ async fn a_server_whose_database_never_comes_back_ends_and_waits_for_nothing() {
 async fn who_asks_for_a_script_while_a_server_that_started_is_without_its_database_ends_nothing() {
     let rig = Rig::start(None).await;
     let (old, token) = healthy(&rig).await;
-    let spare = rig.store.spare_boots().await.unwrap().split(256);
-    let Rig { dir, store, boots, tracker, snapshot, mac } = rig;
-    drop(boots);
-    tracker.await.unwrap();
-    let here = dir.path().join("inventory.db");
-    let away = Away(here.clone(), dir.path().join("elsewhere.db"));
-    fs::rename(&here, &away.1).unwrap();
-    let (boots, tracker) = Boots::start_with(store.clone(), spare);
-    let rig = Rig { dir, store, boots, tracker, snapshot, mac };
+    let (rig, away) = started_without(rig).await;
     let other = IpAddr::from([10, 0, 0, 101]);
     let asked = rig.script_for(other).await.unwrap();
     assert_ne!(asked.boot, old.boot);
@@ -139,15 +145,7 @@ async fn who_asks_for_a_script_while_a_server_that_started_is_without_its_databa
 async fn a_system_that_began_without_the_database_goes_on_whoever_asks_for_its_script() {
     let rig = Rig::start(None).await;
     let (old, old_token) = healthy(&rig).await;
-    let spare = rig.store.spare_boots().await.unwrap().split(256);
-    let Rig { dir, store, boots, tracker, snapshot, mac } = rig;
-    drop(boots);
-    tracker.await.unwrap();
-    let here = dir.path().join("inventory.db");
-    let away = Away(here.clone(), dir.path().join("elsewhere.db"));
-    fs::rename(&here, &away.1).unwrap();
-    let (boots, tracker) = Boots::start_with(store.clone(), spare);
-    let rig = Rig { dir, store, boots, tracker, snapshot, mac };
+    let (rig, away) = started_without(rig).await;
     rig.dhcp(Asker::Firmware, true);
     let (new, token) = healthy(&rig).await;
     let other = IpAddr::from([10, 0, 0, 101]);
