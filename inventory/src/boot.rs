@@ -35,6 +35,21 @@ pub struct NewBoot {
 }
 
 impl NewBoot {
+    /// Returns a boot of which nothing is known but who begins it, and when.
+    pub fn new(machine: MachineId, name: impl Into<String>, mac: Mac, started: i64) -> Self {
+        Self {
+            machine,
+            machine_name: name.into(),
+            mac,
+            firmware: None,
+            image: None,
+            version: None,
+            arch: None,
+            address: None,
+            started,
+        }
+    }
+
     /// Returns the boot as it begins, under its number.
     pub fn numbered(self, id: BootId) -> Boot {
         let Self { machine, machine_name, mac, firmware, image, version, arch, address, started } =

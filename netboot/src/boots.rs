@@ -357,4 +357,4 @@ mod next_tests;
 #[cfg(test)]
 mod script_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::db::query;
 use super::test_stores::stores;
-use super::tests::{lease, machine, new_boot};
+use super::tests::{lease, machine, new_boot, open_boot};
 use super::*;
 use crate::{BootEvent, Machine, Phase};
 
@@ -16,7 +16,7 @@ async fn fill(store: &Store) {
     let first = store.add_machine(&spec).await.unwrap();
     let gone = store.add_machine(&machine("n2", &[3])).await.unwrap();
     store.remove_machine(gone.id, None).await.unwrap();
-    let boot = store.open_boot(&new_boot()).await.unwrap();
+    let boot = open_boot(&store, &new_boot()).await;
     let events: Vec<_> =
         (0..2500).map(|at| BootEvent::new(at, Phase::Service, format!("{at} \"ä\u{1}"))).collect();
     store.add_events(boot.id, &events).await.unwrap();

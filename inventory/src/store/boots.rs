@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use super::db::{Tx, query};
 use super::row::{count, parse, parse_count, parse_opt, parse_word, text, word};
 use super::{Store, StoreError};
-use crate::{Boot, BootEvent, BootId, MachineId, NewBoot, Outcome};
+use crate::{Boot, BootEvent, BootId, MachineId, Outcome};
 
 const BOOTS: &str = "boots";
 
@@ -73,18 +73,6 @@ impl EventRow {
 }
 
 impl Store {
-    /// Numbers and writes a boot that begins.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be written.
-    pub async fn open_boot(&self, new: &NewBoot) -> Result<Boot, StoreError> {
-        let id = self.spare_boots().await?.take().ok_or(StoreError::NoSpareBoot)?;
-        let boot = new.clone().numbered(id);
-        self.begin_boot(&boot).await?;
-        Ok(boot)
-    }
-
     /// Writes a boot that begins under a [spare](Self::spare_boots) number. Does nothing where it is written already.
     ///
     /// # Errors

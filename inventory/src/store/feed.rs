@@ -101,14 +101,14 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::super::test_stores::stores;
-    use super::super::tests::new_boot;
+    use super::super::tests::{new_boot, open_boot};
     use crate::BootEvent;
 
     #[tokio::test]
     async fn the_highest_number_stays_when_events_go() {
         for (_home, store) in stores().await {
             assert_eq!(store.highest_boot_event().await.unwrap(), 0);
-            let boot = store.open_boot(&new_boot()).await.unwrap();
+            let boot = open_boot(&store, &new_boot()).await;
             let events = [1, 2, 3].map(|at| BootEvent::new(at, crate::Phase::Dhcp, ""));
             store.add_events(boot.id, &events).await.unwrap();
             assert_eq!(store.highest_boot_event().await.unwrap(), 3);

@@ -3,7 +3,7 @@
 use kiln_types::Digest;
 
 use super::test_stores::stores;
-use super::tests::{machine, new_boot};
+use super::tests::{machine, new_boot, open_boot};
 use crate::{
     BootId, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome, TakenUp,
 };
@@ -13,16 +13,15 @@ async fn the_token_of_a_boot_outlives_the_server_and_its_boot_is_not_abandoned()
     for (_home, store) in stores().await {
         let added = store.add_machine(&machine("n1", &[1])).await.unwrap();
         let known = NewBoot { machine: added.id, ..new_boot() };
-        let old = store.open_boot(&known).await.unwrap();
+        let old = open_boot(&store, &known).await;
         let token = Digest::from_bytes([9; 32]);
         store.keep_token(old.id, &token).await.unwrap();
-        let new = store.open_boot(&known).await.unwrap();
+        let new = open_boot(&store, &known).await;
         store.keep_token(new.id, &token).await.unwrap();
         store.keep_token(new.id, &Digest::from_bytes([8; 32])).await.unwrap();
         store.forget_tokens(added.id, new.id).await.unwrap();
         // A machine that is not in the inventory, and a boot that never had its token.
-        let foreign =
-            store.open_boot(&NewBoot { machine: MachineId(77), ..new_boot() }).await.unwrap();
+        let foreign = open_boot(&store, &NewBoot { machine: MachineId(77), ..new_boot() }).await;
         store.keep_token(foreign.id, &token).await.unwrap();
         let running = vec![(new.clone(), Digest::from_bytes([8; 32]))];
         for abandoned in [2, 0] {

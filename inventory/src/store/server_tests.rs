@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::db::query;
 use super::test_stores::stores;
-use super::tests::{lease, machine, new_boot};
+use super::tests::{lease, machine, new_boot, open_boot};
 use super::*;
 use crate::Outcome;
 
@@ -72,7 +72,7 @@ async fn a_server_neither_ends_the_boots_of_another_nor_forgets_its_leases() {
     for (home, store) in stores().await {
         let first = store.serving("a", "one", &[]).await.unwrap();
         let other = home.open().await.serving("b", "two", &[]).await.unwrap();
-        let boot = first.open_boot(&new_boot()).await.unwrap();
+        let boot = open_boot(&first, &new_boot()).await;
         assert_eq!(other.take_up_boots(5).await.unwrap().abandoned, 0);
         assert_eq!(first.boot(boot.id).await.unwrap().unwrap().0.outcome, Outcome::Booting);
         first.commit_leases(&[lease(10, 1, 100)]).await.unwrap();
@@ -138,8 +138,7 @@ async fn what_is_too_old_goes_but_not_what_is_still_needed() {
         .enumerate()
         {
             let started = i64::try_from(number).unwrap() * 10;
-            let mut boot =
-                store.open_boot(&crate::NewBoot { started, ..new_boot() }).await.unwrap();
+            let mut boot = open_boot(&store, &crate::NewBoot { started, ..new_boot() }).await;
             boot.outcome = outcome;
             store.update_boot(&boot).await.unwrap();
             ids.push(boot.id);

@@ -89,27 +89,18 @@ mod tests {
     use kiln_types::Mac;
 
     use super::super::test_stores::stores;
+    use super::super::tests::open_boot;
     use super::*;
     use crate::{BootEvent, MachineId, NewBoot, Phase};
 
     fn new_boot(started: i64) -> NewBoot {
-        NewBoot {
-            machine: MachineId(1),
-            machine_name: "n1".to_owned(),
-            mac: Mac::new([2; 6]),
-            firmware: None,
-            image: None,
-            version: None,
-            arch: None,
-            address: None,
-            started,
-        }
+        NewBoot::new(MachineId(1), "n1", Mac::new([2; 6]), started)
     }
 
     #[tokio::test]
     async fn a_boot_that_was_numbered_without_the_database_is_written_later_beside_the_others() {
         for (home, store) in stores().await {
-            let first = store.open_boot(&new_boot(1)).await.unwrap();
+            let first = open_boot(&store, &new_boot(1)).await;
             let mut spare = store.spare_boots().await.unwrap();
             assert_eq!(spare.len(), 1024);
             // Of another server, which has its own.

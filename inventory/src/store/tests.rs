@@ -7,8 +7,8 @@ use super::sightings::MOST_SIGHTINGS;
 use super::test_stores::stores;
 use super::*;
 use crate::{
-    Asker, BootEvent, BootId, Firmware, Lease, Machine, MachineId, NewBoot, NewMachine, Outcome,
-    Phase, Sighting,
+    Asker, Boot, BootEvent, BootId, Firmware, Lease, Machine, MachineId, NewBoot, NewMachine,
+    Outcome, Phase, Sighting,
 };
 
 fn mac(last: u8) -> Mac {
@@ -35,6 +35,13 @@ pub(super) fn new_boot() -> NewBoot {
         address: Some([10, 0, 0, 9].into()),
         started: 1_000,
     }
+}
+
+/// Numbers and writes a boot that begins.
+pub(super) async fn open_boot(store: &Store, new: &NewBoot) -> Boot {
+    let boot = new.clone().numbered(store.spare_boots().await.unwrap().take().unwrap());
+    store.begin_boot(&boot).await.unwrap();
+    boot
 }
 
 #[tokio::test]
@@ -237,8 +244,8 @@ async fn many_tasks_write_at_once_without_an_error() {
 #[tokio::test]
 async fn a_boot_and_its_timeline_are_read_back() {
     for (_home, store) in stores().await {
-        let mut boot = store.open_boot(&new_boot()).await.unwrap();
-        let second = store.open_boot(&new_boot()).await.unwrap();
+        let mut boot = open_boot(&store, &new_boot()).await;
+        let second = open_boot(&store, &new_boot()).await;
         assert_eq!(boot.outcome, Outcome::Booting);
         let events = [
             BootEvent::new(5, Phase::Dhcp, ""),
@@ -284,7 +291,7 @@ async fn every_phase_and_outcome_is_read_back() {
         Segment, Service, Volumes,
     };
     for (_home, store) in stores().await {
-        let mut boot = store.open_boot(&new_boot()).await.unwrap();
+        let mut boot = open_boot(&store, &new_boot()).await;
         let phases = [
             Dhcp, Loader, Script, Kernel, Segment, Init, Other, Modules, Link, Network, Volumes,
             Onboot, Service, Healthy, Failed,
@@ -402,12 +409,11 @@ async fn facts_are_the_last_that_a_machine_told_and_go_with_it() {
 #[tokio::test]
 async fn a_boot_keeps_its_first_kernel_log_and_a_machine_only_its_last_ones() {
     for (_home, store) in stores().await {
-        let other =
-            store.open_boot(&NewBoot { machine: MachineId(4), ..new_boot() }).await.unwrap();
+        let other = open_boot(&store, &NewBoot { machine: MachineId(4), ..new_boot() }).await;
         store.add_kernel_log(other.id, 1, "other").await.unwrap();
         let mut boots = Vec::new();
         for number in 0..7 {
-            let boot = store.open_boot(&new_boot()).await.unwrap().id;
+            let boot = open_boot(&store, &new_boot()).await.id;
             store.add_kernel_log(boot, 1, &format!("log {number}")).await.unwrap();
             store.add_kernel_log(boot, 2, "again").await.unwrap();
             boots.push(boot);
@@ -423,7 +429,7 @@ async fn a_boot_keeps_its_first_kernel_log_and_a_machine_only_its_last_ones() {
 
         for number in 0..facts::LOGS {
             let machine = MachineId(100 + number);
-            let boot = store.open_boot(&NewBoot { machine, ..new_boot() }).await.unwrap().id;
+            let boot = open_boot(&store, &NewBoot { machine, ..new_boot() }).await.id;
             store.add_kernel_log(boot, 1, "").await.unwrap();
         }
         assert_eq!(store.kernel_log(other.id).await.unwrap(), None);
@@ -441,12 +447,12 @@ async fn healthy_boots_of_a_machine_are_found_from_the_newest_on() {
             (3, Outcome::Healthy),
         ] {
             let new = NewBoot { machine: MachineId(machine), ..new_boot() };
-            let mut boot = store.open_boot(&new).await.unwrap();
+            let mut boot = open_boot(&store, &new).await;
             boot.outcome = outcome;
             store.update_boot(&boot).await.unwrap();
             ids.push(boot.id);
         }
-        let last = store.open_boot(&new_boot()).await.unwrap().id;
+        let last = open_boot(&store, &new_boot()).await.id;
         let before =
             async |limit| store.healthy_boots_before(MachineId(3), last, limit).await.unwrap();
         assert_eq!(before(10).await, [ids[3], ids[0]]);

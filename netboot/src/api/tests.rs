@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::bake::BakerConfig;
+use crate::boots::tests::open_boot;
 use crate::settings::SubnetSettings;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -267,17 +268,10 @@ async fn a_machine_is_explained_by_what_its_firmware_said_last() {
         rig.send(Method::POST, MACHINES, &machine("n1", "52:54:00:00:00:01", None)).await;
     assert_eq!(status, 201, "{added}");
     let boot = NewBoot {
-        machine: serde_json::from_value(added["id"].clone()).unwrap(),
-        machine_name: "n1".to_owned(),
-        mac,
         firmware: Some(Firmware::UefiX64Http),
-        image: None,
-        version: None,
-        arch: None,
-        address: None,
-        started: 1,
+        ..NewBoot::new(serde_json::from_value(added["id"].clone()).unwrap(), "n1", mac, 1)
     };
-    rig.inventory.open_boot(&boot).await.unwrap();
+    open_boot(&rig.inventory, boot).await;
     for (at, asker, firmware) in
         [(1, Asker::Firmware, Firmware::UefiX64Http), (2, Asker::Ipxe, Firmware::UefiX64)]
     {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kiln_inventory::{Asker, Command, NewBoot, NewOrder, OrderState, Outcome, Phase};
 
 use super::next_tests::{healthy, restarted};
-use super::tests::{MACHINE, Rig, report, reports};
+use super::tests::{MACHINE, Rig, open_boot, report, reports};
 use super::*;
 
 /// Takes the file of the database away for a while, as a disk that fails does.
@@ -170,18 +170,8 @@ async fn a_boot_whose_number_another_has_runs_on_and_writes_nothing_into_its_sto
     rig.dhcp(Asker::System, true);
     rig.boots.who(MACHINE).await;
     // Somebody takes the number that is next for this server.
-    let new = NewBoot {
-        machine: MachineId(99),
-        machine_name: "other".to_owned(),
-        mac: rig.mac,
-        firmware: None,
-        image: None,
-        version: None,
-        arch: None,
-        address: None,
-        started: 1,
-    };
-    let other = rig.store.open_boot(&new).await.unwrap();
+    let new = NewBoot::new(MachineId(99), "other", rig.mac, 1);
+    let other = open_boot(&rig.store, new).await;
     let away = Away::of(&rig);
     let (ticket, token) = healthy(&rig).await;
     assert_eq!(ticket.boot, other.id);

@@ -260,22 +260,13 @@ mod tests {
     use kiln_inventory::{MachineId, NewBoot, Phase};
 
     use super::*;
+    use crate::boots::tests::open_boot;
 
     async fn store() -> (tempfile::TempDir, Store, Boot) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("inventory.db")).await.unwrap();
-        let boot = NewBoot {
-            machine: MachineId(1),
-            machine_name: "n1".to_owned(),
-            mac: Mac::new([2; 6]),
-            firmware: None,
-            image: None,
-            version: None,
-            arch: None,
-            address: None,
-            started: 1,
-        };
-        let boot = store.open_boot(&boot).await.unwrap();
+        let boot = NewBoot::new(MachineId(1), "n1", Mac::new([2; 6]), 1);
+        let boot = open_boot(&store, boot).await;
         (dir, store, boot)
     }
 

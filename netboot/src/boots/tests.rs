@@ -3,8 +3,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use kiln_inventory::{
-    Artifact, Asker, Boot, BootPlan, Firmware, ImageVersion, NewMachine, Outcome, Phase, Plan,
-    Snapshot, UnknownMachines, decide,
+    Artifact, Asker, Boot, BootPlan, Firmware, ImageVersion, NewBoot, NewMachine, Outcome, Phase,
+    Plan, Snapshot, UnknownMachines, decide,
 };
 use kiln_types::{Arch, Digest, Mac};
 
@@ -89,6 +89,13 @@ impl Rig {
         }
         all
     }
+}
+
+/// Numbers and writes a boot that begins.
+pub(crate) async fn open_boot(store: &Store, new: NewBoot) -> Boot {
+    let boot = new.numbered(store.spare_boots().await.unwrap().take().unwrap());
+    store.begin_boot(&boot).await.unwrap();
+    boot
 }
 
 pub(super) fn report(phase: Phase, millis: Option<u64>) -> Report {

@@ -6,6 +6,7 @@ use kiln_inventory::{Asker, Firmware, Flag, NewBoot, Outcome, Sighting};
 use kiln_types::Arch;
 
 use super::tests::Rig;
+use crate::boots::tests::open_boot;
 
 const MAC: &str = "52-54-00-00-00-01";
 
@@ -67,17 +68,12 @@ async fn a_cordoned_machine_stays_at_the_version_of_its_last_healthy_boot() {
     assert!(waits.contains("has not run any version well yet"), "{waits}");
     let machine = rig.inventory.machines().await.unwrap().remove(0);
     let new = NewBoot {
-        machine: machine.id,
-        machine_name: machine.spec.name.clone(),
-        mac: MAC.parse().unwrap(),
-        firmware: None,
         image: "web:old".parse().ok(),
         version: Some(rig.version),
         arch: Some(Arch::X86_64),
-        address: None,
-        started: 1,
+        ..NewBoot::new(machine.id, &*machine.spec.name, MAC.parse().unwrap(), 1)
     };
-    let mut boot = rig.inventory.open_boot(&new).await.unwrap();
+    let mut boot = open_boot(&rig.inventory, new).await;
     boot.outcome = Outcome::Healthy;
     rig.inventory.update_boot(&boot).await.unwrap();
     rig.plane.view.refresh().await.unwrap();

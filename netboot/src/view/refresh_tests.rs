@@ -5,6 +5,7 @@ use kiln_inventory::{Boot, Flag, Loader, NewBoot, NewMachine, Outcome, Settings,
 use kiln_types::{Arch, Digest, Mac};
 
 use super::*;
+use crate::boots::tests::open_boot;
 use crate::secrets::{OwnerKind, Secrets};
 use crate::trouble::tests::Lines;
 
@@ -153,17 +154,12 @@ async fn what_cordoned_machines_ran_well_stays_known_while_others_change() {
     for number in 0..2 {
         let added = store.add_machine(&machine(number)).await.unwrap();
         let new = NewBoot {
-            machine: added.id,
-            machine_name: added.spec.name.clone(),
-            mac: *added.spec.macs.first().unwrap(),
-            firmware: None,
             image: "demo:edge".parse().ok(),
             version: Some(Digest::from_bytes([number; 32])),
             arch: Some(Arch::Arm64),
-            address: None,
-            started: 1,
+            ..NewBoot::new(added.id, &*added.spec.name, *added.spec.macs.first().unwrap(), 1)
         };
-        let boot = store.open_boot(&new).await.unwrap();
+        let boot = open_boot(&store, new).await;
         store.update_boot(&Boot { outcome: Outcome::Healthy, ..boot }).await.unwrap();
         all.push(added);
     }

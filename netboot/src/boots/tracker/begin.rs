@@ -24,15 +24,6 @@ const FOR_DHCP: usize = 64;
 /// Addresses of which is known who has them; in a network of another server anyone may claim any.
 const MAX_WHO: usize = 1 << 16;
 
-/// By what a boot is known to begin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Begun {
-    /// A packet of the machine's own.
-    Dhcp,
-    /// A request that names it, which anybody can make.
-    Script,
-}
-
 impl Tracker {
     pub(super) async fn seen(
         &mut self,
@@ -48,7 +39,7 @@ impl Tracker {
         if matches!(decision.plan, Plan::Boot(_) | Plan::Refuse) {
             let current = self.active.get(&id);
             if current.is_none_or(|active| begins_anew(active, at, sighting.asker, fresh)) {
-                self.open(at, sighting, decision, address, Begun::Dhcp).await?;
+                self.open(at, sighting, decision, address, false).await?;
             }
         }
         if !self.active.contains_key(&id) {
@@ -79,13 +70,14 @@ impl Tracker {
         Ok(())
     }
 
+    /// Begins a boot: by a packet of the machine's own, or by a script's request that names it, which anybody can make.
     async fn open(
         &mut self,
         at: i64,
         sighting: &Sighting,
         decision: &Decision,
         address: Option<IpAddr>,
-        begun: Begun,
+        by_script: bool,
     ) -> Result<(), StoreError> {
         let Some(machine) = decision.machine.as_ref() else { return Ok(()) };
         if !self.has_room(at, machine.id) {
@@ -95,7 +87,6 @@ impl Tracker {
             Plan::Boot(plan) => Some(plan),
             _ => None,
         };
-        let by_script = begun == Begun::Script;
         let new = NewBoot {
             machine: machine.id,
             machine_name: machine.spec.name.clone(),
@@ -112,14 +103,13 @@ impl Tracker {
         COUNTS.boot_begins();
         let id = boot.id;
         let scripts = self.active.get(&machine.id).map_or((0, 0), |old| old.scripts);
-        let before = match begun {
-            Begun::Script => self.still_runs(at, machine.id),
+        let before = if by_script {
+            self.still_runs(at, machine.id)
+        } else {
             // The machine came through its firmware, whatever its system was told to start.
-            Begun::Dhcp => {
-                let known = [self.next.remove(&machine.id), self.active.remove(&machine.id)];
-                known.into_iter().flatten().for_each(|old| self.is_over(at, old));
-                None
-            }
+            let known = [self.next.remove(&machine.id), self.active.remove(&machine.id)];
+            known.into_iter().flatten().for_each(|old| self.is_over(at, old));
+            None
         };
         // Whether another one runs is not known before the boots of the server before are.
         let follows = before.is_none() && (self.taken_up || !by_script);
@@ -250,7 +240,7 @@ impl Tracker {
                 return Ok(None);
             }
             if !too_often {
-                self.open(at, sighting, decision, Some(peer), Begun::Script).await?;
+                self.open(at, sighting, decision, Some(peer), true).await?;
             }
         }
         let Some(active) = self.active.get_mut(&machine.id) else { return Ok(None) };
