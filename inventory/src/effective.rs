@@ -343,5 +343,6 @@ impl<'a> Resolver<'a> {
     }
 }
 
+pub(crate) mod beaten;
 #[cfg(test)]
 mod tests;

@@ -57,6 +57,7 @@ pub use discovery::{
     ATTRIBUTES, Action, Becomes, Discovered, DiscoveryRule, DiscoveryState, Expected, Glimpse,
     NameTemplate, ParseTemplateError, Place, SeenFacts, Settled, World, is_attribute, settle,
 };
+pub use effective::beaten::BeatenRow;
 pub use effective::{Effective, Origin, Said, SettingRow};
 pub use flag::{Flag, ParseFlagError};
 pub use group::Group;

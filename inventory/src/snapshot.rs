@@ -8,6 +8,7 @@ use kiln_types::{Arch, Digest, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
 
 use self::known::Known;
+use crate::effective::beaten::{BeatenRow, beaten};
 use crate::identity::{other_number, telling_number};
 use crate::{
     Artifact, Asker, Bake, Effective, Group, Loader, Machine, MachineId, Netconsole, NewMachine,
@@ -84,6 +85,11 @@ impl Snapshot {
     pub fn settings_of(&self, id: MachineId) -> Option<&Arc<Effective>> {
         let index = self.known.machines.binary_search_by_key(&id, |machine| machine.id).ok()?;
         self.known.settings.get(index)
+    }
+
+    /// Returns what is said of a machine and does not count, because something stronger says otherwise.
+    pub fn beaten(&self, machine: &Machine) -> Vec<BeatenRow> {
+        beaten(&self.known.groups, machine)
     }
 
     /// Returns the machine that has an interface with this hardware address, and the settings that hold for it.

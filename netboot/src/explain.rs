@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use kiln_inventory::{
-    Asker, Decision, Firmware, Loader, Plan, SettingRow, Sighting, Snapshot, decide,
+    Asker, BeatenRow, Decision, Firmware, Loader, Plan, SettingRow, Sighting, Snapshot, decide,
 };
 use kiln_ipxe::{Endpoints, boot_file};
 use kiln_types::{Arch, Digest, Mac};
@@ -32,6 +32,9 @@ pub struct Explanation {
     /// The settings that hold for it, and who says each of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<SettingRow>,
+    /// What is said of it and does not count, because something stronger says otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beaten: Vec<BeatenRow>,
 }
 
 /// One step.
@@ -145,7 +148,8 @@ pub fn explain(snapshot: &Snapshot, mac: Mac, told: Told, ways: &[&Endpoints]) -
     let groups = known
         .map_or_else(Vec::new, |(_, all)| all.groups.iter().map(|name| name.to_string()).collect());
     let settings = known.map_or_else(Vec::new, |(_, all)| all.rows());
-    Explanation { mac, machine, seen, steps, looks_like: Vec::new(), groups, settings }
+    let beaten = known.map_or_else(Vec::new, |(machine, _)| snapshot.beaten(machine));
+    Explanation { mac, machine, seen, steps, looks_like: Vec::new(), groups, settings, beaten }
 }
 
 fn step(sighting: &Sighting, decision: &Decision, at: &Endpoints) -> Step {

@@ -6,12 +6,12 @@ use serde_json::json;
 use super::*;
 use crate::{MachineId, NewMachine, Settings};
 
-fn group(name: &str, selector: &str, priority: i32, settings: Value) -> Group {
+pub(super) fn group(name: &str, selector: &str, priority: i32, settings: Value) -> Group {
     let settings: Settings = serde_json::from_value(settings).unwrap();
     Group { name: name.to_owned(), selector: selector.parse().unwrap(), priority, settings }
 }
 
-fn machine(labels: &[(&str, &str)], settings: Value) -> Machine {
+pub(super) fn machine(labels: &[(&str, &str)], settings: Value) -> Machine {
     let mut spec = NewMachine::new("n1", [Mac::new([2, 0, 0, 0, 0, 1])]);
     spec.set_settings(serde_json::from_value(settings).unwrap());
     spec.labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

@@ -22,7 +22,7 @@ pub(super) struct Known {
     /// What holds for each of them, in the same order.
     pub(super) settings: Box<[Arc<Effective>]>,
     pub(super) index: Arc<Index>,
-    groups: Arc<[Group]>,
+    pub(super) groups: Arc<[Group]>,
 }
 
 /// Where a machine is among all: half of what it would take to have more than any inventory has.

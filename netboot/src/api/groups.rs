@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Group, SettingRow, Stored};
+use kiln_inventory::{BeatenRow, Group, SettingRow, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,6 +41,9 @@ pub struct MachineSettings {
     pub groups: Vec<String>,
     /// Every setting that is there, and who says it.
     pub settings: Vec<SettingRow>,
+    /// What is said of it and does not count, because something stronger says otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beaten: Vec<BeatenRow>,
 }
 
 pub(super) fn routes() -> Vec<Route> {
@@ -198,5 +201,6 @@ async fn settings_of(
     let all = snapshot.settings_of(machine.id);
     let all = all.ok_or_else(|| Fault::not_found("machine", &key))?;
     let groups = all.groups.iter().map(ToString::to_string).collect();
-    Ok(Json(MachineSettings { groups, settings: all.rows() }))
+    let beaten = snapshot.beaten(&machine);
+    Ok(Json(MachineSettings { groups, settings: all.rows(), beaten }))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kiln_inventory::{Machine, SettingRow};
+use kiln_inventory::{BeatenRow, Machine, SettingRow};
 
 use super::client::Client;
 use super::machine::path;
@@ -64,6 +64,7 @@ pub(super) async fn machine(server: &Client, machine: &Machine) -> Result<String
         row(&mut out, key, &value);
     }
     out.push_str(&settings(&all.settings));
+    out.push_str(&beaten(&all.beaten));
     match server.get::<ToldFacts>(&format!("{}/facts", path(&spec.name))).await {
         Ok(told) => row(&mut out, "hardware", &facts::summary(&told.facts)),
         // One that never booted, or a server that knows nothing of it.
@@ -78,6 +79,18 @@ pub(super) fn settings(settings: &[SettingRow]) -> String {
     let mut rows = table(&["setting", "value", "from"]);
     for SettingRow { setting, value, from } in settings {
         rows.add_row([plain(setting), plain(value), plain(from)]);
+    }
+    format!("\n{}\n", text(&rows))
+}
+
+/// Writes what is said and does not count, and who is stronger.
+fn beaten(beaten: &[BeatenRow]) -> String {
+    if beaten.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["does not count", "value", "from", "because of"]);
+    for BeatenRow { setting, value, from, by } in beaten {
+        rows.add_row([plain(setting), plain(value), plain(from), plain(by)]);
     }
     format!("\n{}\n", text(&rows))
 }
@@ -120,6 +133,7 @@ pub(super) fn explanation(explanation: &Explanation, assumed: bool) -> String {
         let groups = if groups.is_empty() { "none" } else { &groups };
         let _ = writeln!(out, "\ngroups, the strongest first: {}", plain(groups));
         out.push_str(&settings(&explanation.settings));
+        out.push_str(&beaten(&explanation.beaten));
     }
     out
 }
