@@ -143,9 +143,9 @@ impl Store {
         Ok(summary)
     }
 
-    /// Takes everything from a backup, all or nothing, and returns the files that are in it. Unless told to replace
-    /// what there is, only into an empty inventory. Look at it with [`verify_backup`] first: until its end is read,
-    /// nobody knows whether it is whole.
+    /// Takes everything from a backup but the files that are in it, all or nothing. Unless told to replace what there is,
+    /// only into an empty inventory. Look at it with [`verify_backup`] first, which returns the files: until its end is
+    /// read, nobody knows whether it is whole.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Store {
         &self,
         from: &mut (dyn BufRead + Send),
         replace: bool,
-    ) -> Result<(BackupSummary, Vec<BackupFile>), BackupError> {
+    ) -> Result<BackupSummary, BackupError> {
         const RESTORE: &str = "what was restored";
         let failed = |source| StoreError::writing(RESTORE, source);
         let mut tx = self.write_alone(RESTORE).await?;
@@ -168,7 +168,6 @@ impl Store {
         }
         let mut lines = Lines::new(from);
         let mut summary = BackupSummary::default();
-        let mut files = Vec::new();
         let mut leases = Vec::new();
         let mut into: Option<(String, Vec<bool>)> = None;
         while let Some(line) = lines.next(&mut summary)? {
@@ -204,32 +203,35 @@ impl Store {
                     insert.execute(&mut tx).await.map_err(failed)?;
                 }
                 Line::Lease { lease } => leases.push(lease),
-                Line::File { file, hex } => {
-                    let content =
-                        unhex(&hex).ok_or_else(|| lines.damaged("a file that is none"))?;
-                    files.push((file, content));
-                }
-                Line::Head { .. } | Line::End { .. } => {}
+                Line::File { .. } | Line::Head { .. } | Line::End { .. } => {}
             }
         }
         self.put_leases(&mut tx, &leases).await?;
         // The log of changes may end where it did, with another story.
         tell(&mut tx, UNNUMBERED).await.map_err(failed)?;
         tx.commit().await.map_err(failed)?;
-        Ok((summary, files))
+        Ok(summary)
     }
 }
 
-/// Reads a backup to its end and says what is in it.
+/// Reads a backup to its end, and returns what is in it and the files.
 ///
 /// # Errors
 ///
 /// When it is not whole, or no backup.
-pub fn verify_backup(from: &mut (dyn BufRead + Send)) -> Result<BackupSummary, BackupError> {
+pub fn verify_backup(
+    from: &mut (dyn BufRead + Send),
+) -> Result<(BackupSummary, Vec<BackupFile>), BackupError> {
     let mut lines = Lines::new(from);
     let mut summary = BackupSummary::default();
-    while lines.next(&mut summary)?.is_some() {}
-    Ok(summary)
+    let mut files = Vec::new();
+    while let Some(line) = lines.next(&mut summary)? {
+        if let Line::File { file, hex } = line {
+            let content = unhex(&hex).ok_or_else(|| lines.damaged("a file that is none"))?;
+            files.push((file, content));
+        }
+    }
+    Ok((summary, files))
 }
 
 fn now() -> i64 {

@@ -87,7 +87,7 @@ pub(super) async fn run(args: BackupArgs) -> Result<(), Failure> {
                 true => verify_backup(&mut BufReader::new(io::stdin())),
                 false => verify_backup(&mut open(&file)?),
             };
-            let found = found.map_err(|error| of(&file, error))?;
+            let (found, _) = found.map_err(|error| of(&file, error))?;
             show(output, "whole:", &file, &found)
         }
         BackupCommand::Restore { file, yes, config, output } => {
@@ -133,7 +133,7 @@ async fn write(
     }
     // Before the database is read: what is taken into it meanwhile is then in one of the two.
     let leases = journal::peek(&settings.data_dir)?;
-    let keys = if keys { key_files(settings.trust.keys.path())? } else { Vec::new() };
+    let keys = if keys { key_files(settings)? } else { Vec::new() };
     let inventory = Store::connect(&database).await?;
     let made = inventory.back_up(to, &leases, &keys).await;
     inventory.close().await;
@@ -151,18 +151,23 @@ async fn restore(
             anyhow!("a backup is read twice, and the standard input only once; name a file");
         return Err(Failure::new(Failure::USAGE, error));
     }
-    // Nothing is touched before the whole file is known to be good.
-    verify_backup(&mut open(file)?).map_err(|error| of(file, error))?;
+    // Nothing is touched before the whole file is known to be good, and its keys to have a place.
+    let (_, files) = verify_backup(&mut open(file)?).map_err(|error| of(file, error))?;
+    let keys_dir = settings.trust.keys.path();
+    let places: Vec<(PathBuf, Vec<u8>)> = files
+        .into_iter()
+        .map(|(name, content)| Ok((place_of_key(keys_dir, &name, &content, yes)?, content)))
+        .collect::<Result<_, Failure>>()?;
     let _lock = take_data(&settings.data_dir)?;
     let inventory = Store::connect(&settings.database()).await?;
     let restored = inventory.restore(&mut open(file)?, yes).await;
     let keys = check_keys(&settings.secrets_key, &inventory).await;
     inventory.close().await;
-    let (summary, files) = restored.map_err(|error| of(file, error))?;
+    let summary = restored.map_err(|error| of(file, error))?;
     // What it says of leases is of before.
     journal::set_aside(&settings.data_dir)?;
-    for (name, content) in files {
-        put_key(settings.trust.keys.path(), &name, &content, yes)?;
+    for (path, content) in places {
+        put_key(&path, &content)?;
     }
     Ok((summary, keys))
 }
@@ -181,8 +186,11 @@ fn of(file: &Path, error: BackupError) -> Failure {
     }
 }
 
-/// Reads the files of a folder of keys, and those in its folders.
-fn key_files(dir: &Path) -> anyhow::Result<Vec<BackupFile>> {
+/// Reads the files of the folder of keys, and those in its folders. The key of secrets stays behind, wherever it is: with
+/// it the backup would tell them.
+fn key_files(settings: &Settings) -> anyhow::Result<Vec<BackupFile>> {
+    let dir = settings.trust.keys.path();
+    let of_secrets = settings.secrets_key.canonicalize().ok();
     let mut files = Vec::new();
     let mut folders = vec![(PathBuf::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {
@@ -200,7 +208,7 @@ fn key_files(dir: &Path) -> anyhow::Result<Vec<BackupFile>> {
             let kind = entry.file_type()?;
             if kind.is_dir() && depth < 4 {
                 folders.push((name, depth + 1));
-            } else if kind.is_file() {
+            } else if kind.is_file() && entry.path().canonicalize().ok() != of_secrets {
                 let content = fs::read(entry.path());
                 let content =
                     content.with_context(|| format!("cannot read {}", entry.path().display()))?;
@@ -212,8 +220,8 @@ fn key_files(dir: &Path) -> anyhow::Result<Vec<BackupFile>> {
     Ok(files)
 }
 
-/// Writes a key of a backup into the folder of keys, and nowhere else.
-fn put_key(dir: &Path, name: &str, content: &[u8], replace: bool) -> Result<(), Failure> {
+/// Returns where a key of a backup goes: into the folder of keys, and nowhere else.
+fn place_of_key(dir: &Path, name: &str, content: &[u8], replace: bool) -> Result<PathBuf, Failure> {
     let name = Path::new(name);
     if name.as_os_str().is_empty()
         || !name.components().all(|part| matches!(part, Component::Normal(_)))
@@ -225,21 +233,28 @@ fn put_key(dir: &Path, name: &str, content: &[u8], replace: bool) -> Result<(), 
         .into());
     }
     let path = dir.join(name);
-    if fs::read(&path).is_ok_and(|there| there == content) {
-        return Ok(());
-    }
-    if path.exists() && !replace {
+    if path.exists() && !replace && !is_there(&path, content) {
         let error = anyhow!("there is another key {}; say --yes to replace it", path.display());
         return Err(Failure::new(Failure::CONFLICT, error));
+    }
+    Ok(path)
+}
+
+fn is_there(path: &Path, content: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|there| there == content)
+}
+
+fn put_key(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    if is_there(path, content) {
+        return Ok(());
     }
     let write = || {
         let mut folders = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(folders.recursive(true), 0o700);
-        folders.create(path.parent().unwrap_or(dir))?;
-        durable::replace(&path, content, 0o600)
+        folders.create(folder_of(path))?;
+        durable::replace(path, content, 0o600)
     };
-    write().with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(())
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn show(output: Output, what: &str, file: &Path, summary: &BackupSummary) -> Result<(), Failure> {
@@ -303,7 +318,7 @@ mod tests {
         let mut piped = Vec::new();
         let same = write(&mut piped, true, &from).await.unwrap();
         assert_eq!((same.rows, same.files), (made.rows.clone(), made.files.clone()));
-        assert_eq!(verify_backup(&mut &piped[..]).unwrap().rows, made.rows);
+        assert_eq!(verify_backup(&mut &piped[..]).unwrap().0.rows, made.rows);
         let input = restore(Path::new("-"), true, &into).await.unwrap_err();
         assert_eq!(input.code(), Failure::USAGE);
         let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -359,12 +374,44 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keys = dir.path().join("keys");
         for name in ["", "/etc/passwd", "../out", "a/../../out", "."] {
-            put_key(&keys, name, b"x", true).unwrap_err();
+            place_of_key(&keys, name, b"x", true).unwrap_err();
         }
-        assert!(!dir.path().join("out").exists());
-        put_key(&keys, "trusted/a", b"x", false).unwrap();
-        put_key(&keys, "trusted/a", b"x", false).unwrap();
-        put_key(&keys, "trusted/a", b"y", false).unwrap_err();
+        for _ in 0..2 {
+            let place = place_of_key(&keys, "trusted/a", b"x", false).unwrap();
+            put_key(&place, b"x").unwrap();
+        }
+        place_of_key(&keys, "trusted/a", b"y", false).unwrap_err();
         assert_eq!(fs::read(keys.join("trusted/a")).unwrap(), b"x");
+        let place = place_of_key(&keys, "trusted/a", b"y", true).unwrap();
+        put_key(&place, b"y").unwrap();
+        assert_eq!(fs::read(keys.join("trusted/a")).unwrap(), b"y");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_restored_where_another_key_would_be_lost_and_the_key_of_secrets_stays_behind()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let (mut from, into) = (settings(&at("from")), settings(&at("into")));
+        let keys = from.trust.keys.path().to_owned();
+        from.secrets_key = keys.join("secrets.key");
+        fs::create_dir_all(&keys).unwrap();
+        fs::write(keys.join("site.key"), "geheim").unwrap();
+        fs::write(&from.secrets_key, "geheimer").unwrap();
+        let store = Store::connect(&from.database()).await.unwrap();
+        store.add_machine(&NewMachine::new("n1", [Mac::new([2, 0, 0, 0, 0, 1])])).await.unwrap();
+        let made = create(&at("full"), true, &from).await.unwrap();
+        assert_eq!(made.files, ["site.key"]);
+
+        let other = into.trust.keys.path().join("site.key");
+        fs::create_dir_all(other.parent().unwrap()).unwrap();
+        fs::write(&other, "its own").unwrap();
+        let error = restore(&at("full"), false, &into).await.unwrap_err();
+        assert_eq!(error.code(), Failure::CONFLICT, "{error}");
+        let store = Store::connect(&into.database()).await.unwrap();
+        assert_eq!(store.machines().await.unwrap(), []);
+        store.close().await;
+        restore(&at("full"), true, &into).await.unwrap().1.unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"geheim");
     }
 }
