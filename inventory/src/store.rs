@@ -33,6 +33,7 @@ pub use tokens::TakenUp;
 use crate::Seal;
 use db::{Db, Tx};
 
+mod anew;
 mod apply;
 #[cfg(test)]
 mod apply_tests;

@@ -19,7 +19,7 @@ async fn the_token_of_a_boot_outlives_the_server_and_its_boot_is_not_abandoned()
         let new = open_boot(&store, &known).await;
         store.keep_token(new.id, &token).await.unwrap();
         store.keep_token(new.id, &Digest::from_bytes([8; 32])).await.unwrap();
-        store.forget_tokens(added.id, new.id).await.unwrap();
+        store.begins_anew(added.id, new.id, 1_000).await.unwrap();
         // A machine that is not in the inventory, and a boot that never had its token.
         let foreign = open_boot(&store, &NewBoot { machine: MachineId(77), ..new_boot() }).await;
         store.keep_token(foreign.id, &token).await.unwrap();
@@ -87,7 +87,7 @@ async fn orders_that_nobody_asks_for_expire_and_those_of_earlier_boots_are_close
         assert!(store.take_orders(boot, run.id, 1000).await.unwrap().is_empty());
         assert_eq!(store.expire_orders(1000).await.unwrap(), 1);
         let queued = store.add_order(&order(boot, Command::PowerOff)).await.unwrap();
-        store.close_orders(MachineId(3), BootId(8), 500).await.unwrap();
+        store.begins_anew(MachineId(3), BootId(8), 500).await.unwrap();
         for (id, state) in [
             (reboot.id, OrderState::Done),
             (run.id, OrderState::Failed),

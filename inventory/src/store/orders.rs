@@ -170,43 +170,6 @@ impl Store {
         Ok(order.filter(|order| order.boot == boot && order.state.has_ended()))
     }
 
-    /// Ends what a machine was told in boots that are over, because a new one has begun: it did start anew where it
-    /// was told to, and will not do the rest.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be written.
-    pub async fn close_orders(
-        &self,
-        machine: MachineId,
-        boot: BootId,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let steps: [(&str, &[&str], OrderState, &str); 3] = [
-            ("queued", &[], OrderState::Expired, "the machine started anew"),
-            ("sent", &["reboot", "kexec"], OrderState::Done, "started anew"),
-            ("sent", &[], OrderState::Failed, "the machine started anew before it answered"),
-        ];
-        for (before, kinds, state, answer) in steps {
-            query(
-                "UPDATE orders SET state = $1, answer = $2, ended = $3 WHERE machine = $4 \
-                 AND boot <> $5 AND state = $6 AND ($7 IS NULL OR kind IN ($7, $8))",
-            )
-            .bind(word(&state))
-            .bind(answer)
-            .bind(now_ms)
-            .bind(machine.0)
-            .bind(boot.0)
-            .bind(before)
-            .bind(kinds.first().copied())
-            .bind(kinds.get(1).copied())
-            .execute(&self.db)
-            .await
-            .map_err(|source| StoreError::writing(ORDERS, source))?;
-        }
-        Ok(())
-    }
-
     /// Ends what no machine has asked for in time.
     ///
     /// # Errors

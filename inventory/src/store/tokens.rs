@@ -4,7 +4,7 @@ use super::boots::BootRow;
 use super::db::query;
 use super::row::{parse, word};
 use super::{Store, StoreError};
-use crate::{Boot, BootId, MachineId, Outcome};
+use crate::{Boot, BootId, Outcome};
 
 const TOKENS: &str = "tokens of boots";
 
@@ -30,24 +30,6 @@ impl Store {
         )
         .bind(boot.0)
         .bind(sha256.hex())
-        .execute(&self.db)
-        .await
-        .map_err(|source| StoreError::writing(TOKENS, source))?;
-        Ok(())
-    }
-
-    /// Forgets the tokens of every boot of a machine but this one.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be written.
-    pub async fn forget_tokens(&self, machine: MachineId, but: BootId) -> Result<(), StoreError> {
-        query(
-            "DELETE FROM boot_tokens WHERE boot <> $1 \
-             AND boot IN (SELECT id FROM boots WHERE machine = $2)",
-        )
-        .bind(but.0)
-        .bind(machine.0)
         .execute(&self.db)
         .await
         .map_err(|source| StoreError::writing(TOKENS, source))?;

@@ -86,8 +86,7 @@ impl Late {
         // Before the tokens, of which those of the boots that follow are.
         if let Some((machine, (boot, at))) = self.follows.iter().next() {
             let machine = *machine;
-            soon(store.forget_tokens(machine, *boot)).await?;
-            soon(store.close_orders(machine, *boot, *at)).await?;
+            soon(store.begins_anew(machine, *boot, *at)).await?;
             self.follows.remove(&machine);
             return Ok(true);
         }

@@ -172,12 +172,7 @@ impl Tracker {
         boot: BootId,
     ) -> Result<(), StoreError> {
         if !self.pending.is_behind() {
-            let store = &self.store;
-            let written = async {
-                store.forget_tokens(machine, boot).await?;
-                store.close_orders(machine, boot, at).await
-            };
-            match soon(written).await {
+            match soon(self.store.begins_anew(machine, boot, at)).await {
                 Err(error) if error.is_unavailable() => self.pending.failed(&error),
                 written => return written,
             }
