@@ -1,6 +1,7 @@
 //! Applies what files say: all of it in one transaction, or nothing.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kiln_types::Mac;
@@ -85,6 +86,29 @@ pub struct Outline {
     pub unchanged: usize,
 }
 
+/// The machines that there are, to find by what files say: by the name, else by one of the interfaces.
+struct ByName<'n> {
+    by_name: HashMap<&'n str, &'n NewMachine>,
+    by_mac: HashMap<Mac, &'n NewMachine>,
+}
+
+impl<'n> ByName<'n> {
+    fn of(now: &'n [Machine]) -> Self {
+        let specs = || now.iter().map(|machine| &machine.spec);
+        Self {
+            by_name: specs().map(|spec| (spec.name.as_str(), spec)).collect(),
+            by_mac: specs()
+                .flat_map(|spec| spec.macs.iter().map(move |mac| (*mac, spec)))
+                .collect(),
+        }
+    }
+
+    fn find(&self, wanted: &NewMachine) -> Option<&'n NewMachine> {
+        let by_mac = || wanted.macs.iter().find_map(|mac| self.by_mac.get(mac));
+        self.by_name.get(wanted.name.as_str()).or_else(by_mac).copied()
+    }
+}
+
 impl Edit<'_> {
     /// Makes the inventory what files say. With the name of a source, that is remembered, and with `prune` what the same
     /// source described before and does not describe any more is removed.
@@ -99,8 +123,7 @@ impl Edit<'_> {
         prune: bool,
     ) -> Result<Outline, Wrong> {
         for (index, machine) in wanted.machines.iter().enumerate() {
-            let checked = check(machine).and_then(|()| check_numbers(machine, None));
-            checked.map_err(|error| Wrong::machine(index, error))?;
+            check(machine).map_err(|error| Wrong::machine(index, error))?;
         }
         let sources: Vec<Stored<Source>> = match source {
             Some(_) => self.all().await?,
@@ -158,7 +181,7 @@ impl Edit<'_> {
             .await
             .map_err(StoreError::reading(MACHINES))?;
         let now: Vec<Machine> = rows.into_iter().map(read).collect::<Result<_, _>>()?;
-        let wanted = self.all_sealed(wanted, &now)?;
+        let wanted = self.checked(wanted, &now)?;
         let plan = plan_machines(&now, &wanted, owners)?;
         let added = self.write_machines(&plan, outline).await?;
         outline.unchanged += plan.same;
@@ -173,26 +196,26 @@ impl Edit<'_> {
         Ok(described)
     }
 
-    /// Seals the secrets of machines, those that are the same as before as they are.
-    fn all_sealed<'a>(
+    /// Checks machines against what they are now, and seals their secrets, those that are the same as before as they are.
+    fn checked<'a>(
         &self,
         wanted: &'a [NewMachine],
         now: &[Machine],
     ) -> Result<Cow<'a, [NewMachine]>, Wrong> {
+        let now = LazyCell::new(|| ByName::of(now));
+        for (index, spec) in wanted.iter().enumerate() {
+            if check_numbers(spec, None).is_err() {
+                let checked = check_numbers(spec, now.find(spec));
+                checked.map_err(|error| Wrong::machine(index, error))?;
+            }
+        }
         if self.store.seal.is_none() || !wanted.iter().any(|it| it.metadata.contains_key("secrets"))
         {
             return Ok(Cow::Borrowed(wanted));
         }
-        let named: BTreeMap<&str, &NewMachine> =
-            now.iter().map(|machine| (machine.spec.name.as_str(), &machine.spec)).collect();
-        let by_mac: BTreeMap<Mac, &NewMachine> = now
-            .iter()
-            .flat_map(|machine| machine.spec.macs.iter().map(|mac| (*mac, &machine.spec)))
-            .collect();
         let sealed = wanted.iter().enumerate().map(|(index, spec)| {
-            let by_mac = || spec.macs.iter().find_map(|mac| by_mac.get(mac));
-            let now = named.get(spec.name.as_str()).or_else(by_mac).copied();
-            self.sealed(spec, now).map(Cow::into_owned).map_err(|e| Wrong::machine(index, e))
+            let sealed = self.sealed(spec, now.find(spec)).map(Cow::into_owned);
+            sealed.map_err(|error| Wrong::machine(index, error))
         });
         sealed.collect::<Result<Vec<_>, _>>().map(Cow::Owned)
     }

@@ -1,7 +1,7 @@
 //! Files that are applied, on both kinds of database.
 
-use serde_json::json;
-
+use super::db::query;
+use super::row::json;
 use super::test_stores::stores;
 use super::tests::machine;
 use super::*;
@@ -15,7 +15,8 @@ async fn apply(store: &Store, wanted: &Wanted, prune: bool) -> Result<Outline, W
 }
 
 fn group(name: &str, cmdline: &str) -> Group {
-    let group = json!({"name": name, "selector": "*", "settings": {"cmdline": cmdline}});
+    let group =
+        serde_json::json!({"name": name, "selector": "*", "settings": {"cmdline": cmdline}});
     serde_json::from_value(group).unwrap()
 }
 
@@ -75,6 +76,25 @@ async fn files_are_applied_once_and_the_second_time_changes_nothing() {
 }
 
 #[tokio::test]
+async fn numbers_that_an_older_kiln_took_stay_as_long_as_the_files_say_the_same() {
+    for (_home, store) in stores().await {
+        let added = store.add_machine(&machine("n1", &[1])).await.unwrap();
+        let mut older = added.spec.clone();
+        (older.uuid, older.serial) = (Some("none".to_owned()), Some(String::new()));
+        let write = query("UPDATE machines SET spec = $1 WHERE id = $2").bind(json(&older));
+        write.bind(added.id.0).execute(&store.db).await.unwrap();
+        let again = apply(&store, &wanted(&[older.clone()], &[]), false).await.unwrap();
+        assert_eq!((again.changes.len(), again.unchanged), (0, 1));
+        let renamed = NewMachine { name: "n2".to_owned(), ..older.clone() };
+        apply(&store, &wanted(&[renamed], &[]), false).await.unwrap();
+        let other = NewMachine { uuid: Some("other".to_owned()), ..older.clone() };
+        assert!(apply(&store, &wanted(&[other], &[]), false).await.is_err());
+        let new = NewMachine { macs: machine("n3", &[3]).macs, name: "n3".to_owned(), ..older };
+        assert!(apply(&store, &wanted(&[new], &[]), false).await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_changes_nothing_and_names_its_place() {
     for (_home, store) in stores().await {
         let by_hand = store.add_machine(&machine("by-hand", &[9])).await.unwrap();
@@ -108,7 +128,7 @@ async fn what_cannot_be_changes_nothing_and_names_its_place() {
 async fn only_what_the_same_source_described_is_removed() {
     for (_home, store) in stores().await {
         store.add_machine(&machine("by-hand", &[9])).await.unwrap();
-        let secret = json!({"name": "web", "selector": "*",
+        let secret = serde_json::json!({"name": "web", "selector": "*",
             "settings": {"metadata": {"secrets": {"key": "hunter2"}}}});
         let groups = [serde_json::from_value(secret).unwrap(), group("db", "")];
         apply(&store, &wanted(&[machine("n1", &[1]), machine("n2", &[2])], &groups), true)
