@@ -8,11 +8,11 @@ use std::sync::{Arc, PoisonError};
 use kiln_inventory::{Contents, Group, Machine, Store, StoreError, Stored, sealed_secrets};
 
 use super::ring::{Ring, RingError};
-use super::{SecretDoc, SecretError, Secrets};
+use super::{OwnerKind, SecretDoc, SecretError, Secrets};
 
-/// How many secrets of the inventory each key has sealed.
+/// How many secrets of the inventory each key has sealed, and one of them in words: not all are in a list of secrets.
 #[derive(Debug, Default)]
-pub(super) struct Used(BTreeMap<String, usize>);
+pub(super) struct Used(BTreeMap<String, (usize, String)>);
 
 impl Used {
     pub(super) fn of(
@@ -20,16 +20,39 @@ impl Used {
         groups: &[Stored<Group>],
         machines: &[impl Borrow<Machine>],
     ) -> Self {
-        let mut used = BTreeMap::new();
-        let mut count = |key: &str| match used.get_mut(key) {
-            Some(count) => *count += 1,
-            None => drop(used.insert(key.to_owned(), 1)),
+        let mut used: BTreeMap<String, (usize, String)> = BTreeMap::new();
+        let mut count = |key: &str, what: &dyn Fn() -> String| match used.get_mut(key) {
+            Some((count, _)) => *count += 1,
+            None => drop(used.insert(key.to_owned(), (1, what()))),
         };
-        secrets.iter().for_each(|secret| count(&secret.document.sealed.key));
-        let groups = groups.iter().map(|group| &group.document.settings.metadata);
-        let machines = machines.iter().map(|machine| &machine.borrow().spec.metadata);
-        for sealed in groups.chain(machines).flat_map(sealed_secrets) {
-            count(sealed.split_once(':').map_or(sealed, |(key, _)| key));
+        let name_of = |id| {
+            let mut machines = machines.iter().map(Borrow::borrow);
+            machines.find(|machine| machine.id.0 == id).map(|machine| machine.spec.name.as_str())
+        };
+        let group_of = |id| {
+            let mut groups = groups.iter();
+            groups.find(|group| group.id == id).map(|group| group.document.name.as_str())
+        };
+        for SecretDoc { kind, owner, name, sealed, .. } in secrets.iter().map(|it| &it.document) {
+            count(&sealed.key, &|| {
+                let of = match kind {
+                    OwnerKind::Machine => name_of(*owner),
+                    OwnerKind::Group => group_of(*owner),
+                    // It goes with the webhook alone.
+                    OwnerKind::Webhook => return "what a webhook signs with".to_owned(),
+                };
+                format!("`{name}` of {} {}", kind.as_str(), of.unwrap_or_default())
+            });
+        }
+        let groups = groups.iter().map(|it| &it.document);
+        let groups = groups.map(|group| (&group.settings.metadata, "group", &group.name));
+        let machines = machines.iter().map(|machine| &machine.borrow().spec);
+        let machines = machines.map(|spec| (&spec.metadata, "machine", &spec.name));
+        for (metadata, kind, name) in groups.chain(machines) {
+            for sealed in sealed_secrets(metadata) {
+                let key = sealed.split_once(':').map_or(sealed, |(key, _)| key);
+                count(key, &|| format!("one in the metadata of {kind} {name}"));
+            }
         }
         Self(used)
     }
@@ -43,11 +66,15 @@ impl Used {
     /// Says what of it these keys do not open.
     pub(super) fn check(&self, ring: &Ring) -> Result<(), RingError> {
         let lost = || self.0.iter().filter(|(key, _)| !ring.has(key));
-        let (path, secrets) = (ring.path().to_owned(), lost().map(|(_, count)| count).sum());
+        let (path, secrets) = (ring.path().to_owned(), lost().map(|(_, (count, _))| count).sum());
         match lost().next() {
             None => Ok(()),
-            Some(_) if ring.current().is_none() => Err(RingError::Missing { path, secrets }),
-            Some((key, _)) => Err(RingError::Other { path, secrets, key: key.clone() }),
+            Some((_, (_, one))) if ring.current().is_none() => {
+                Err(RingError::Missing { path, secrets, one: one.clone() })
+            }
+            Some((key, (_, one))) => {
+                Err(RingError::Other { path, secrets, one: one.clone(), key: key.clone() })
+            }
         }
     }
 }
@@ -71,6 +98,13 @@ impl Secrets {
             self.ring_that_is_there()?;
         }
         Ok(())
+    }
+
+    /// Refuses what seals everything anew where not everything can be opened, as the inventory is now.
+    pub(super) async fn opens_all(&self, store: &Store) -> Result<(), SecretError> {
+        self.may_make_key(store).await?;
+        self.used.store(Arc::new(Used::read(store).await?));
+        Ok(self.check()?)
     }
 
     /// Returns the keys. Where there were none, it is seen whether their file has come by now; there may be none still,

@@ -317,7 +317,7 @@ impl Secrets {
     /// are. Where it breaks off, the old keys are still there.
     pub(crate) async fn rotate(&self, store: &Store) -> Result<(String, usize), SecretError> {
         let _alone = self.sealing.write().await;
-        self.may_make_key(store).await?;
+        self.opens_all(store).await?;
         let ring = {
             let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             let ring = Arc::new(self.ring.load().with_new_key()?);
@@ -336,7 +336,7 @@ impl Secrets {
 
     /// Does what [`rotate`](Self::rotate) does with a key that is kept nowhere, and returns how many secrets there are.
     pub(crate) async fn would_rotate(&self, store: &Store) -> Result<usize, SecretError> {
-        self.may_make_key(store).await?;
+        self.opens_all(store).await?;
         let ring = Arc::new(self.ring.load().with_one_more()?);
         let store = store.sealing(Arc::new(Self::with(ring.clone())));
         let (count, _dropped) = renewed(&store, &ring).await?;

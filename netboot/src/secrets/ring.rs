@@ -31,9 +31,9 @@ pub enum RingError {
     NoKeys(PathBuf),
     /// There is no file, and secrets that were sealed with its keys.
     #[error(
-        "{} is missing, and {secrets} secrets of the inventory are encrypted with its keys; copy it there from the \
-         server that has it, or from where it is kept, with mode 0600 and the same owner as the folder, and start this \
-         server anew. Where it is lost for ever, remove those secrets first, and set them again",
+        "{} is missing, and secrets of the inventory are encrypted with its keys: {secrets} of them, as {one}; copy it \
+         there from the server that has it, or from where it is kept, with mode 0600 and the same owner as the folder, \
+         and start this server anew. Where it is lost for ever, remove those secrets first, and set them again",
         path.display()
     )]
     Missing {
@@ -41,11 +41,14 @@ pub enum RingError {
         path: PathBuf,
         /// How many secrets.
         secrets: usize,
+        /// One of them, in words.
+        one: String,
     },
     /// Secrets were sealed with keys that the file does not have.
     #[error(
-        "{secrets} secrets of the inventory are encrypted with keys, as `{key}`, that are not in {}; copy their file \
-         there from the server that has it, and start this one anew, or set those secrets again",
+        "secrets of the inventory are encrypted with keys, as `{key}`, that are not in {}: {secrets} of them, as {one}; \
+         copy their file there from the server that has it, and start this one anew, or remove those secrets, and set \
+         them again",
         path.display()
     )]
     Other {
@@ -53,6 +56,8 @@ pub enum RingError {
         path: PathBuf,
         /// How many secrets.
         secrets: usize,
+        /// One of them, in words.
+        one: String,
         /// One of the keys.
         key: String,
     },

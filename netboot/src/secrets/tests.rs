@@ -195,7 +195,8 @@ async fn no_key_is_made_where_secrets_are_sealed_with_one_that_was_left_behind()
         check_keys(&path, &rig.store).await.unwrap_err(),
     ] {
         let text = refused.to_string();
-        assert!(text.contains("other.key is missing, and 1 secrets") && text.contains("copy it"));
+        assert!(text.contains("other.key is missing") && text.contains("copy it"), "{text}");
+        assert!(text.contains("1 of them, as `a` of machine n1;"), "{text}");
     }
     assert!(Seal::seal(&other, "secrets.p", b"x").is_err() && other.check().is_err());
     assert!(!path.exists());
@@ -227,6 +228,10 @@ async fn metadata_that_is_sealed_with_a_key_of_elsewhere_is_told_too() {
     other.take(Vec::new(), &[], &machines);
     let error = other.check().unwrap_err().to_string();
     assert!(error.contains(&secrets.key().unwrap()) && error.contains("not in"), "{error}");
+    assert!(error.contains("1 of them, as one in the metadata of machine n1;"), "{error}");
+    let keys = std::fs::read(&path).unwrap();
+    other.rotate(&store).await.unwrap_err();
+    assert_eq!(std::fs::read(&path).unwrap(), keys, "no key is made that seals nothing");
     // Once they are gone, a key may be made.
     other.take(Vec::new(), &[], &[]);
     other.check().unwrap();

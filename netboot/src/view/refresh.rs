@@ -92,8 +92,12 @@ impl View {
             }
             News::Some(Changed { mark, machines, groups, nouns }) => {
                 // Secrets go with their machines, without a word of their own.
-                let gone = machines.iter().any(|(_, now)| now.is_none());
-                secrets_changed |= gone || groups.is_some() || nouns.contains(SecretDoc::NOUN);
+                let has = |now: &Machine| now.spec.metadata.contains_key("secrets");
+                secrets_changed |= machines.iter().any(|(_, now)| now.as_ref().is_none_or(has))
+                    || groups.is_some()
+                    || nouns.contains(SecretDoc::NOUN)
+                    // Any of these may be the last of those whose key is lost.
+                    || self.secrets.get().is_some_and(|secrets| secrets.check().is_err());
                 let said = groups.as_deref().map(documents);
                 let now = read.machines.changed(mark.change, machines, said);
                 (mark, now, groups)
