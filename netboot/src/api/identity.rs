@@ -81,13 +81,17 @@ async fn merge(
     let merged = edit.merge_machines(into.id, from.id).await?;
     let merged = merged.ok_or_else(|| Fault::not_found("machine", &key))?;
     caller.may_make(&merged.spec)?;
-    let dropped = lost_secrets(&caller, &from.spec.name, &lost);
+    let mut dropped = lost_secrets(&caller, &from.spec.name, &lost);
+    let gone = lost_metadata(&merged.spec, &from.spec);
+    dropped
+        .extend(gone.map(|name| format!("secret `{name}` of the metadata of {}", from.spec.name)));
     if dry.dry_run {
         let before = [(&into.spec, boots.0), (&from.spec, boots.1)];
         let before = by_name(&before);
         let mut after = by_name(&[(&merged.spec, edit.boots_of(into.id).await?)]);
         if !dropped.is_empty() {
-            after["dropped"] = json!(dropped);
+            // No machine is called so.
+            after["(dropped)"] = json!(dropped);
         }
         return Ok(Preview::of(Some(&before), Some(&after)).into_response());
     }
@@ -96,6 +100,15 @@ async fn merge(
     let (machine, from) = (&merged.spec.name, &from.spec.name);
     tracing::info!(machine, from, dropped = dropped.len(), "machines merged");
     Ok(Json(Merged { machine: merged, dropped }).into_response())
+}
+
+/// Returns the names of the secrets in the metadata of a machine of which the one that is both has another one.
+fn lost_metadata<'m>(both: &'m NewMachine, from: &'m NewMachine) -> impl Iterator<Item = &'m str> {
+    let secrets = |of: &'m NewMachine| of.metadata.get("secrets").and_then(Value::as_object);
+    let kept = secrets(both);
+    let others = secrets(from).into_iter().flatten();
+    let lost = others.filter(move |(name, value)| kept.and_then(|it| it.get(*name)) != Some(value));
+    lost.map(|(name, _)| name.as_str())
 }
 
 /// Says which secrets of a machine are gone with it. Who may not read their names learns how many.
@@ -175,7 +188,7 @@ mod tests {
         let lost = json!(["secret `a` of n2"]);
         let dry = format!("{path}?dry_run=true");
         let (status, preview) = rig.send(Method::POST, &dry, &body).await;
-        assert_eq!((status, &preview["after"]["dropped"]), (200, &lost), "{preview}");
+        assert_eq!((status, &preview["after"]["(dropped)"]), (200, &lost), "{preview}");
         assert_eq!(names().await.len(), 3);
         let (status, merged) = rig.send(Method::POST, &path, &body).await;
         assert_eq!((status, &merged["name"], &merged["dropped"]), (200, &json!("n1"), &lost));
@@ -184,6 +197,20 @@ mod tests {
         let (status, rotated) = rig.send(Method::POST, "/api/v1/secrets/rotate", &json!({})).await;
         assert_eq!(status, 200, "{rotated}");
         rig.stop().await;
+    }
+
+    #[test]
+    fn secrets_of_the_metadata_that_are_gone_are_named() {
+        let with = |secrets: Value| {
+            let mut spec = NewMachine::new("n", [Mac::new([2, 0, 0, 0, 0, 1])]);
+            spec.metadata.insert("secrets".to_owned(), secrets);
+            spec
+        };
+        let (into, from) =
+            (with(json!({"root": "sealed:1"})), with(json!({"root": "sealed:2", "wifi": "x"})));
+        let both = into.merged(&from);
+        assert_eq!(lost_metadata(&both, &from).collect::<Vec<_>>(), ["root"]);
+        assert_eq!(lost_metadata(&both, &into).count(), 0);
     }
 
     #[test]
