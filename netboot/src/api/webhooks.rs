@@ -15,7 +15,7 @@ use super::access::{Access, Noun};
 use super::change::{Dry, Preview};
 use super::deliver::{self, Courier, SIGNATURE, state_of};
 use super::extract::{Body, Key, Params};
-use super::feed::Cursor;
+use super::feed::{Cursor, noun_of_changes};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::tokens::check_name;
@@ -167,11 +167,13 @@ async fn add(
     let word = |text: &str| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
     };
-    let known = |event: &String| {
+    let mut all_words = events.len() <= MOST_EVENTS;
+    for event in &events {
         let (noun, what) = event.split_once(':').unwrap_or((event, "x"));
-        (noun == "access" || noun.parse::<Noun>().is_ok()) && word(what)
-    };
-    if events.len() > MOST_EVENTS || !events.iter().all(known) {
+        noun_of_changes(noun).map_err(|fault| fault.at("/events".to_owned()))?;
+        all_words &= word(what);
+    }
+    if !all_words {
         let text = "events are words of nouns, as `machine`, or with what happened, as `boot:failed`; at most 32";
         return Err(Fault::invalid(text).at("/events".to_owned()));
     }
