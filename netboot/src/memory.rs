@@ -3,6 +3,9 @@
 //! A kernel that finds no room for its initrd stops or starts half a system, and mostly cannot say so. So what the
 //! machine told of itself in an earlier boot is compared with what the builder found out about the version.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use kiln_inventory::{MachineId, StoreError};
 use kiln_types::Digest;
 use kiln_types::facts::{Facts, MemoryFacts};
@@ -46,8 +49,20 @@ pub(crate) async fn look_up(
     Ok(facts.and_then(|facts| shortage(&facts.memory, version.min_ram)))
 }
 
+/// The longest that anything is looked up.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// So long a boot waits for the remark; a database that does not answer must not hold it up.
+const SOON: Duration = Duration::from_millis(100);
+
 /// Notes in the timeline of a boot, and in the log, that memory is short.
-pub(crate) async fn warn(view: &View, boots: &Boots, identity: &Identity) {
+pub(crate) async fn warn(view: &Arc<View>, boots: &Boots, identity: &Identity) {
+    let (view, boots, identity) = (view.clone(), boots.clone(), identity.clone());
+    let remark = async move { look_up_and_warn(&view, &boots, &identity).await };
+    let remark = tokio::spawn(tokio::time::timeout(PATIENCE, remark));
+    let _ = tokio::time::timeout(SOON, remark).await;
+}
+
+async fn look_up_and_warn(view: &View, boots: &Boots, identity: &Identity) {
     let snapshot = view.snapshot();
     let Some(machine) = snapshot.machine_by_mac(identity.mac) else { return };
     match look_up(view, machine.id, &identity.version).await {

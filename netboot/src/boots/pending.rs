@@ -23,10 +23,13 @@ const MOST_SIGHTINGS: usize = 4096;
 const CROWD: usize = 64;
 const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(20);
-/// Sightings, or events of one boot, that are written in one step: the database has to answer soon.
+/// Sightings, or events of one boot, that are written in one step: the database has to answer soon. Fewer where it did
+/// not.
 const AT_ONCE: usize = 128;
 /// So long is written in one go.
 const GO: Duration = Duration::from_secs(1);
+/// So long is written before the server stops, and one answer of the database more.
+const LAST: Duration = Duration::from_secs(5);
 /// The first wait after a failure, doubled up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -47,6 +50,8 @@ pub(super) struct Pending {
     again: Option<Instant>,
     /// Whether there was more to write than one go may take.
     unfinished: bool,
+    /// How much is written in one step now.
+    at_once: usize,
     /// Asks the database whether it is there again, so that no boot waits for the answer.
     probe: Option<JoinHandle<Result<(), StoreError>>>,
     /// When sightings are written next, after there were many at once.
@@ -69,6 +74,7 @@ impl Pending {
             ),
             again: None,
             unfinished: false,
+            at_once: AT_ONCE,
             probe: None,
             rest: None,
         }
@@ -144,6 +150,9 @@ impl Pending {
     /// Notes that the database could not be written, so that nothing waits for it in vain until it is there again.
     pub(super) fn failed(&mut self, error: &StoreError) {
         COUNTS.store_failures.add(1);
+        if matches!(error, StoreError::Silent) {
+            self.at_once = (self.at_once / 2).max(1);
+        }
         self.trouble.failed(None, &crate::cli::chain(error));
         self.again = Some(Instant::now() + self.retry);
         self.retry = (self.retry * 2).min(LONGEST_RETRY);
@@ -165,6 +174,7 @@ impl Pending {
         COUNTS.backlog.store(i64::try_from(self.waiting).unwrap_or(i64::MAX), Ordering::Relaxed);
         match written {
             Ok(()) => {
+                self.at_once = (self.at_once * 2).min(AT_ONCE);
                 self.trouble.over(None);
                 if self.lost > 0 {
                     tracing::error!(
@@ -180,6 +190,7 @@ impl Pending {
 
     /// Tries a last time, whatever failed before.
     pub(super) async fn write_at_last(&mut self, store: &Store) {
+        let until = Instant::now() + LAST;
         if self.rest.take().is_some() {
             self.write(store).await;
         }
@@ -188,7 +199,7 @@ impl Pending {
             self.hurry();
             self.write(store).await;
         }
-        while self.unfinished && self.again.is_none() {
+        while self.unfinished && self.again.is_none() && Instant::now() < until {
             self.write(store).await;
         }
         if self.waiting > 0 || self.late.boots() > 0 {
@@ -206,25 +217,12 @@ impl Pending {
                 return Ok(());
             }
         }
-        if self.rest.is_none_or(|rest| rest <= Instant::now()) {
-            let (count, begun) = (self.sightings.len(), Instant::now());
-            while !self.sightings.is_empty() {
-                let part =
-                    self.sightings.iter().take(AT_ONCE).map(|(key, seen)| (*key, seen.clone()));
-                let (keys, seen): (Vec<_>, Vec<_>) = part.unzip();
-                let seen: Vec<_> = seen.iter().map(|(seen, at)| (seen, *at)).collect();
-                given_up(soon(store.record_sightings(&seen)).await)?;
-                keys.iter().for_each(|key| drop(self.sightings.remove(key)));
-            }
-            // A flood of made-up machines must not keep disk and processor from those that want an address.
-            self.rest = (count > CROWD).then(|| Instant::now() + rest_after(begun.elapsed()));
-        }
         while let Some(boot) = self.events.keys().next().copied() {
             if Instant::now() >= until {
                 return Ok(());
             }
             let Some(events) = self.events.get_mut(&boot) else { break };
-            let part = events.len().min(AT_ONCE);
+            let part = events.len().min(self.at_once);
             if !self.late.is_lost(boot) {
                 given_up(
                     soon(store.add_events(boot, events.get(..part).unwrap_or_default())).await,
@@ -244,6 +242,23 @@ impl Pending {
                 given_up(soon(store.update_boot(boot)).await)?;
             }
             self.boots.remove(&id);
+        }
+        if self.rest.is_none_or(|rest| rest <= Instant::now()) {
+            let (count, begun) = (self.sightings.len(), Instant::now());
+            while !self.sightings.is_empty() {
+                if Instant::now() >= until {
+                    self.rest = Some(Instant::now() + rest_after(begun.elapsed()));
+                    return Ok(());
+                }
+                let part = self.sightings.iter().take(self.at_once);
+                let (keys, seen): (Vec<_>, Vec<_>) =
+                    part.map(|(key, seen)| (*key, seen.clone())).unzip();
+                let seen: Vec<_> = seen.iter().map(|(seen, at)| (seen, *at)).collect();
+                given_up(soon(store.record_sightings(&seen)).await)?;
+                keys.iter().for_each(|key| drop(self.sightings.remove(key)));
+            }
+            // A flood of made-up machines must not keep disk and processor from those that want an address.
+            self.rest = (count > CROWD).then(|| Instant::now() + rest_after(begun.elapsed()));
         }
         self.unfinished = false;
         Ok(())
@@ -303,12 +318,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_database_that_answers_late_is_asked_for_less_at_once() {
+        let (_dir, store, boot) = store().await;
+        let mut pending = Pending::new();
+        for steps in [64, 32, 16, 8, 4, 2, 1, 1] {
+            pending.failed(&StoreError::Silent);
+            assert_eq!(pending.at_once, steps);
+        }
+        for number in 0..5 {
+            pending.event(boot.id, BootEvent::new(number, Phase::Dhcp, ""));
+        }
+        pending.hurry();
+        while pending.waiting > 0 {
+            pending.write(&store).await;
+        }
+        assert_eq!(store.boot(boot.id).await.unwrap().unwrap().1.len(), 5);
+        assert!(pending.at_once >= 2, "{}", pending.at_once);
+    }
+
+    #[tokio::test]
     async fn events_of_a_boot_that_is_gone_do_not_hold_up_others() {
         let (_dir, store, boot) = store().await;
         let mut pending = Pending::new();
         pending.event(BootId(99), BootEvent::new(1, Phase::Dhcp, ""));
         pending.event(boot.id, BootEvent::new(1, Phase::Dhcp, ""));
         pending.write(&store).await;
+        while pending.unfinished && pending.again().is_none() {
+            pending.write(&store).await;
+        }
         assert_eq!((pending.again(), pending.waiting), (None, 0));
         assert_eq!(store.boot(boot.id).await.unwrap().unwrap().1.len(), 1);
     }

@@ -6,6 +6,7 @@ mod path;
 mod pi;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kiln_builder::hash::Hasher;
 use kiln_builder::manifest::{Manifest, SegmentEntry};
@@ -28,7 +29,7 @@ use crate::view::View;
 #[derive(Clone, Copy, Debug)]
 pub struct Made<'a> {
     /// Machines and images.
-    pub view: &'a View,
+    pub view: &'a Arc<View>,
     /// Who knows which machine has which address.
     pub boots: &'a Boots,
     /// Stubs of UEFI programs.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kiln_inventory::Lease;
@@ -9,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::observe::COUNTS;
 use crate::{dhcp, http, tftp};
 
-/// How long the last events may take to be written.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long the last events may take to be written: longer than the tracker itself tries it.
+const GRACE: Duration = Duration::from_secs(12);
 
 /// A running server.
 #[derive(Debug)]
@@ -103,6 +105,9 @@ impl Running {
         let _ = std::fs::remove_file(&self.socket);
         // Every sender is gone by now, so that the tracker writes what it has and ends; unless a transfer outlived
         // its grace.
-        let _ = tokio::time::timeout(GRACE, self.tracker).await;
+        if tokio::time::timeout(GRACE, self.tracker).await.is_err() {
+            let events = COUNTS.backlog.load(Ordering::Relaxed);
+            tracing::error!(events, "lost, as the server stops");
+        }
     }
 }
