@@ -1,6 +1,7 @@
 //! When the stream of events ends: with the right to it, and where an older backup is restored.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Extension;
@@ -18,8 +19,11 @@ use super::tests::{MACHINES, Rig, machine};
 
 const PASSWORD: &str = "correct horse battery";
 
+/// What has come of a stream by now.
+type Heard = Arc<Mutex<String>>;
+
 /// Follows the events from elsewhere, with a token, until the stream ends. Returns all that came.
-async fn follow(rig: &Rig, token: &str) -> JoinHandle<String> {
+async fn follow(rig: &Rig, token: &str) -> (JoinHandle<String>, Heard) {
     let peer = Peer::Remote(IpAddr::from([192, 0, 2, 1]));
     let router = rig.router.clone().layer(Extension(ConnectInfo(peer)));
     let request = Request::get("/api/v1/events?since=0")
@@ -28,10 +32,17 @@ async fn follow(rig: &Rig, token: &str) -> JoinHandle<String> {
         .unwrap();
     let response = TowerToHyperService::new(router).call(request).await.unwrap();
     assert_eq!(response.status(), 200);
-    tokio::spawn(async move {
-        let all = response.into_body().collect().await.unwrap().to_bytes();
-        String::from_utf8_lossy(&all).into_owned()
-    })
+    let heard = Heard::default();
+    let so_far = heard.clone();
+    let stream = tokio::spawn(async move {
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let data = frame.unwrap().into_data().unwrap_or_default();
+            heard.lock().unwrap().push_str(std::str::from_utf8(&data).unwrap());
+        }
+        heard.lock().unwrap().clone()
+    });
+    (stream, so_far)
 }
 
 async fn end(stream: JoinHandle<String>) -> String {
@@ -52,8 +63,8 @@ async fn the_stream_of_events_ends_with_the_token_and_with_the_session_of_its_re
     let user = json!({"name": "eve", "scopes": ["event:read"], "password": PASSWORD});
     post(&rig, "/api/v1/users", user).await;
     let login = post(&rig, "/api/v1/login", json!({"user": "eve", "password": PASSWORD})).await;
-    let by_token = follow(&rig, made["token"].as_str().unwrap()).await;
-    let by_user = follow(&rig, login["token"].as_str().unwrap()).await;
+    let (by_token, _) = follow(&rig, made["token"].as_str().unwrap()).await;
+    let (by_user, _) = follow(&rig, login["token"].as_str().unwrap()).await;
     tokio::time::sleep(super::events::VET * 3).await;
     assert!(!by_token.is_finished() && !by_user.is_finished(), "who may read on does");
 
@@ -82,10 +93,15 @@ async fn who_follows_is_told_that_the_events_end_before_what_he_has_seen() {
     for cmdline in ["a", "b"] {
         rig.send(Method::PATCH, &path, &json!({"cmdline": cmdline})).await;
     }
-    let stream = follow(&rig, made["token"].as_str().unwrap()).await;
+    let (stream, heard) = follow(&rig, made["token"].as_str().unwrap()).await;
     let (status, last) = rig.get("/api/v1/events?since=4.0&follow=false").await;
     assert_eq!((status, last), (200, Value::Null));
-    tokio::time::sleep(super::events::VET).await;
+    let has_read_on = async {
+        while !heard.lock().unwrap().contains("id: 4.0\n") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), has_read_on).await.expect("it hears nothing");
     rig.inventory.restore(&mut &backup[..], true).await.unwrap();
     let all = end(stream).await;
     assert!(all.contains("id: 4.0\n"), "{all}");

@@ -82,7 +82,9 @@ async fn a_machine_boots_to_the_end_without_the_database_and_its_story_is_writte
     // And once more, so that two boots wait.
     rig.dhcp(Asker::Firmware, true);
     let (last, last_token) = healthy(&rig).await;
-    assert!(rig.store.boot(new.boot).await.unwrap().is_none());
+    // It may have no connection left to read by either.
+    let read = rig.store.boot(new.boot).await;
+    assert!(!matches!(read, Ok(Some(_))), "{read:?}");
 
     away.put_back();
     written(&rig, &other.to_string()).await;

@@ -15,6 +15,11 @@ async fn who_asks_for_the_script_of_a_machine_that_runs_takes_nothing_from_it() 
     let asked = rig.script_for(STRANGER).await.unwrap();
     assert_ne!(asked.boot, old.boot);
     assert_eq!(rig.script_for(STRANGER).await, Some(asked.clone()), "it is one boot");
+    // What proves that the old one runs is later than what began.
+    let began = now_ms();
+    while now_ms() <= began {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let told = vec![report(Phase::Service, Some(10))];
     reports(&rig, MACHINE, old.boot, &token, told).await.unwrap();
     let machine = rig.boots.proven(MACHINE, old.boot, &token).await.unwrap();

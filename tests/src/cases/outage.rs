@@ -87,6 +87,8 @@ fn boots(kind: MachineKind) -> anyhow::Result<()> {
                 Ok(machine.console().text().contains("kiln-init: healthy").then_some(()))
             });
             booted.await.with_context(|| machine.console().tail(40))?;
+            // Its last report is still on its way when its console has the word; the database hangs meanwhile.
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
             let back = kiln::boots::now_ms();
             drop(hanging);
             let (boot, events) = scene.healthy(&mut machine, MAC).await?;
