@@ -7,6 +7,7 @@ use super::{Store, StoreError};
 use crate::{Boot, BootEvent, BootId, MachineId, Outcome};
 
 const BOOTS: &str = "boots";
+const EVENTS: &str = "events of a boot";
 
 /// The number of the lock that writers of events take in PostgreSQL until they are done, so that events appear in the order
 /// of their numbers: who follows them would miss one that came late. SQLite has one writer at a time in any case.
@@ -183,6 +184,31 @@ impl Store {
         Ok(Some((image, parse("a version", &version)?, parse("an architecture", &arch)?)))
     }
 
+    /// Returns whether the timeline of a boot ends in these events: whether they were written after all, where the answer
+    /// did not come. Waits for who is writing events.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read, or could not be written.
+    pub async fn ends_in(&self, boot: BootId, events: &[BootEvent]) -> Result<bool, StoreError> {
+        let failed = StoreError::reading(EVENTS);
+        let mut tx = self.write(EVENTS).await?;
+        if let Tx::Postgres(_) = tx {
+            query(ONE_TELLER).execute(&mut tx).await.map_err(&failed)?;
+        }
+        let rows: Vec<EventRow> = query(
+            "SELECT at, phase, detail, bytes, millis, took FROM boot_events WHERE boot = $1 \
+             ORDER BY id DESC LIMIT $2",
+        )
+        .bind(boot.0)
+        .bind(i64::try_from(events.len()).unwrap_or(i64::MAX))
+        .fetch_all(&mut tx)
+        .await
+        .map_err(failed)?;
+        let last = rows.into_iter().rev().map(EventRow::read);
+        Ok(last.collect::<Result<Vec<_>, _>>()? == events)
+    }
+
     /// Appends to the timeline of a boot, all or nothing.
     ///
     /// # Errors
@@ -192,7 +218,6 @@ impl Store {
         if events.is_empty() {
             return Ok(());
         }
-        const EVENTS: &str = "events of a boot";
         let failed = |source| StoreError::writing(EVENTS, source);
         let mut tx = self.write(EVENTS).await?;
         if let Tx::Postgres(_) = tx {
