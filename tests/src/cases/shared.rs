@@ -22,7 +22,7 @@ use super::leases6::has_link_local;
 use crate::rig::{Case, Load6, Need, Serving, kiln, owners};
 
 /// Exchanges with each server, unless `KILN_EXCHANGES` says otherwise.
-const EXCHANGES: u32 = 800;
+const EXCHANGES: u32 = 2500;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) fn cases() -> Vec<Case> {
