@@ -81,6 +81,7 @@ mod test_stores;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod used;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");

@@ -64,6 +64,7 @@ post /api/v1/leases lease:write
 delete /api/v1/leases/{key} lease:write
 post /api/v1/leases6 lease:write
 get /api/v1/images image:read
+get /api/v1/images/used image:read
 get /api/v1/builds build:read
 get /api/v1/builds/{image} build:read
 post /api/v1/builds/{image} build:write

@@ -36,7 +36,7 @@ pub(crate) struct Rig {
     _dir: TempDir,
     pub(crate) socket: PathBuf,
     pub(super) router: Router,
-    pub(super) inventory: Store,
+    pub(crate) inventory: Store,
     boots: Boots,
     orders: Orders,
     stop: CancellationToken,

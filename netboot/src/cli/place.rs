@@ -31,8 +31,8 @@ impl StoreArg {
     }
 }
 
-/// Reads the folders of the server's settings.
-fn folders_of(config: Option<&Path>) -> Result<Folders, Failure> {
+/// Reads the folders of the server's settings: those in a file that was named, or the usual ones.
+pub(super) fn folders_of(config: Option<&Path>) -> Result<Folders, Failure> {
     let named =
         config.map(Path::to_owned).or_else(|| Some(std::env::var_os("KILN_CONFIG")?.into()));
     folders(named.as_deref()).map_err(|error| Failure::new(Failure::CONFIG, error))

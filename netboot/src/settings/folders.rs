@@ -1,4 +1,4 @@
-//! Where the settings say that the store and the keys are, for commands that need no more of them.
+//! Where the settings say that the store, the keys and the server's socket are, for commands that need no more of them.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kiln_builder::trust::KeyDir;
 use serde::Deserialize;
 
-use super::{DEFAULT_DATA, DEFAULT_PATH, Problem, SettingsError};
+use super::{DEFAULT_DATA, DEFAULT_PATH, DEFAULT_SOCKET, Problem, SettingsError};
 
 /// What the server and commands on its host share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Folders {
     pub store: PathBuf,
     /// The site's key, its certificate authority, and the keys that are trusted besides.
     pub keys: KeyDir,
+    /// The unix socket of the server.
+    pub socket: PathBuf,
 }
 
 /// What the file has to say of them. The rest of it is left to the server.
@@ -32,6 +34,7 @@ struct Part {
 #[serde(rename_all = "kebab-case")]
 struct Server {
     data_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,7 +51,8 @@ impl Part {
     fn folders(self) -> Folders {
         let store = store_dir(self.store.dir, self.server.data_dir.as_deref());
         let keys = self.trust.keys.map_or_else(|| KeyDir::beside(&store), KeyDir::new);
-        Folders { store, keys }
+        let socket = self.server.socket.unwrap_or_else(|| DEFAULT_SOCKET.into());
+        Folders { store, keys, socket }
     }
 }
 
@@ -91,6 +95,7 @@ mod tests {
         for (text, store, keys) in [
             ("", "/var/lib/kiln/store", "/var/lib/kiln/keys"),
             ("[server]\ndata-dir = \"/srv/kiln\"\n", "/srv/kiln/store", "/srv/kiln/keys"),
+            ("[server]\nsocket = \"/srv/s\"\n", "/var/lib/kiln/store", "/var/lib/kiln/keys"),
             ("[store]\ndir = \"/mnt/images\"\n", "/mnt/images", "/mnt/keys"),
             ("[trust]\nkeys = \"/etc/kiln/keys\"\n", "/var/lib/kiln/store", "/etc/kiln/keys"),
         ] {
@@ -98,7 +103,8 @@ mod tests {
             let found = parse(path, text).unwrap();
             assert_eq!((found.store.as_path(), found.keys.path()), (store.as_ref(), keys.as_ref()));
             let whole = super::super::Settings::parse(path, &format!("{text}{subnet}")).unwrap();
-            assert_eq!(found, Folders { store: whole.store_dir, keys: whole.trust.keys });
+            let (store, keys, socket) = (whole.store_dir, whole.trust.keys, whole.socket);
+            assert_eq!(found, Folders { store, keys, socket });
         }
     }
 
