@@ -7,6 +7,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The longest name or value of a label in bytes, which is also that of what firmware calls a machine by.
+pub(crate) const MAX_TEXT: usize = 256;
+
+/// Returns whether a text can be the value of a label.
+pub fn is_label_value(text: &str) -> bool {
+    text.len() <= MAX_TEXT && !text.chars().any(char::is_control)
+}
+
 /// What an operator calls a machine besides its name: a map from names to values.
 ///
 /// A copy shares the map until one of the two is changed, and a map of a few labels is most of what a machine takes: the

@@ -65,7 +65,7 @@ pub use hostlist::{ParseHostlistError, expand_hostlist};
 pub use identity::{
     Clue, Likeness, Recogniser, Traits, is_uuid, other_order, telling_text, telling_uuid,
 };
-pub use labels::Labels;
+pub use labels::{Labels, is_label_value};
 pub use lease::Lease;
 pub use lease6::{Duid, Lease6, ParseDuidError};
 pub use loader::{BootFrom, Loader, LoaderChoice, ParseWordError};

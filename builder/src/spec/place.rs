@@ -61,6 +61,11 @@ impl Place {
     pub fn file(&self) -> &str {
         &self.file
     }
+
+    /// Returns the line, where it is known.
+    pub fn line(&self) -> Option<usize> {
+        self.position.and_then(|(line, _)| line.get().try_into().ok())
+    }
 }
 
 /// A value and where it was written. Two are the same when their values are.

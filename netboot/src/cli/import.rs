@@ -124,8 +124,6 @@ fn group(shared: &Shared) -> Result<Group, Failure> {
     let selector = format!("{key}={value}")
         .parse()
         .with_context(|| format!("`{}` cannot be the name of a group", plain(&shared.name)))?;
-    let letter = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    let name: String = shared.name.to_ascii_lowercase().chars().map(letter).take(63).collect();
     let settings = Settings {
         image: shared.image.clone(),
         cmdline: shared.cmdline.clone(),
@@ -133,7 +131,7 @@ fn group(shared: &Shared) -> Result<Group, Failure> {
         unset: shared.only_its_cmdline.then_some(Setting::Cmdline).into_iter().collect(),
         ..Settings::default()
     };
-    Ok(Group { name, selector, priority: shared.priority, settings })
+    Ok(Group { name: shared.name.clone(), selector, priority: shared.priority, settings })
 }
 
 #[cfg(test)]

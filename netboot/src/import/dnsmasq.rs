@@ -8,6 +8,7 @@ mod left;
 use kiln_types::Mac;
 
 use self::lease::Given;
+use super::told::Since;
 use super::{ImportError, Page, octets, short};
 
 /// The setting that describes a host.
@@ -30,8 +31,8 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
             page.note(at, "the server's own DUID is left out: Kiln has another, and clients turn to it by themselves");
         } else if let Some(lease) = lease::read(line) {
             match lease.map_err(|what| ImportError::at(at, what))? {
-                Given::Four(lease) => drop(page.leases.insert(lease.address, lease)),
-                Given::Six(lease) => drop(page.leases6.insert(lease.address, lease)),
+                Given::Four(lease) => page.leases.say(lease.address, Some(lease), Since::default()),
+                Given::Six(lease) => page.leases6.say(lease.address, Some(lease), Since::default()),
                 Given::Left(what) => page.note(at, what),
             }
         } else if let Some((key, value)) = setting(line) {

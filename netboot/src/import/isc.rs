@@ -6,17 +6,20 @@ mod lease;
 mod left;
 mod words;
 
+use self::host::{Host, Hosts};
 use self::lease::{Association, Open, Order, association};
 use self::words::{Word, Words};
-use super::{Found, ImportError, Page, short};
+use super::{ImportError, Page, short};
 
 /// How deep declarations may lie in each other.
 const MAX_DEPTH: usize = 32;
 
 pub(super) fn read(text: &str) -> Result<Page, ImportError> {
     let mut page = Page::default();
+    let mut hosts = Hosts::default();
     let mut blocks: Vec<Block> = Vec::new();
     let mut statement: Vec<String> = Vec::new();
+    let mut bytes = None;
     let mut start = 1;
     let mut words = Words::new(text);
     let mut order = Order::Little;
@@ -37,7 +40,7 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
             Word::Close => {
                 let block =
                     blocks.pop().ok_or_else(|| ImportError::at(line, "a `}` without its `{`"))?;
-                block.end(&mut page);
+                block.end(&mut hosts, &mut page);
                 statement.clear();
             }
             Word::End => {
@@ -47,15 +50,16 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
                         order = if *value == "big-endian" { Order::Big } else { Order::Little };
                     }
                     (None, said) => left::statement(said, start, &mut page),
-                    (Some(block), said) => block.say(said, start, &mut page)?,
+                    (Some(block), said) => block.say(said, bytes.as_deref(), start, &mut page)?,
                 }
                 statement.clear();
             }
-            Word::Text(text) => {
+            Word::Text(text, quoted) => {
                 if statement.is_empty() {
                     start = line;
                 }
                 statement.push(text);
+                bytes = quoted;
             }
         }
     }
@@ -65,7 +69,10 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
             let what = format!("`{}` without a `;` behind it", short(&statement.join(" ")));
             Err(ImportError::at(words.line, what))
         }
-        None => Ok(page),
+        None => {
+            page.found = hosts.found();
+            Ok(page)
+        }
     }
 }
 
@@ -78,8 +85,7 @@ struct Block {
 
 #[derive(Debug)]
 enum Kind {
-    /// A host, and whether it was deleted since.
-    Host(Box<Found>, bool),
+    Host(Box<Host>),
     Lease(Box<Open>),
     /// An association of a client, in which addresses lie.
     Association(Association),
@@ -99,14 +105,7 @@ impl Kind {
     ) -> Result<Self, ImportError> {
         let outer = outer.map(|outer| &outer.kind);
         Ok(match *head {
-            ["host", name] => Self::Host(
-                Box::new(Found {
-                    line: Some(line),
-                    name: Some(name.to_owned()),
-                    ..Found::default()
-                }),
-                false,
-            ),
+            ["host", name] => Self::Host(Box::new(Host::new(name, line))),
             ["lease", address] if let Ok(address) = address.parse() => {
                 Self::Lease(Box::new(Open::four(address)))
             }
@@ -135,11 +134,16 @@ impl Kind {
 }
 
 impl Block {
-    fn say(&mut self, words: &[&str], line: usize, page: &mut Page) -> Result<(), ImportError> {
+    fn say(
+        &mut self,
+        words: &[&str],
+        bytes: Option<&[u8]>,
+        line: usize,
+        page: &mut Page,
+    ) -> Result<(), ImportError> {
         match (&mut self.kind, words) {
             (_, ["include", ..]) => left::statement(words, line, page),
-            (Kind::Host(_, deleted), ["deleted"]) => *deleted = true,
-            (Kind::Host(found, _), _) => host::say(found, words, line, page)?,
+            (Kind::Host(host), _) => host.say(words, bytes, line, page)?,
             (Kind::Lease(lease), _) => lease.say(words),
             (Kind::Group, _) | (Kind::Other, ["filename" | "next-server" | "server-name", ..]) => {
                 left::statement(words, line, page);
@@ -149,11 +153,9 @@ impl Block {
         Ok(())
     }
 
-    fn end(self, page: &mut Page) {
+    fn end(self, hosts: &mut Hosts, page: &mut Page) {
         match self.kind {
-            Kind::Host(found, false) => page.found.push(*found),
-            // The file of leases is a journal.
-            Kind::Host(found, true) => page.found.retain(|other| other.name != found.name),
+            Kind::Host(host) => hosts.add(*host),
             Kind::Lease(lease) => lease.end(self.line, page),
             Kind::Association(_) | Kind::Group | Kind::Other => {}
         }

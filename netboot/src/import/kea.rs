@@ -7,17 +7,45 @@ mod text;
 use serde_json::{Map, Value};
 
 use self::text::LINE;
+use super::note::Notes;
 use super::{ImportError, Page, short};
 
 pub(super) fn read(text: &str) -> Result<Page, ImportError> {
-    if !text.starts_with("address,") {
-        return settings(text);
+    match Kind::of(text) {
+        Kind::Settings => settings(text),
+        Kind::Leases => lease::leases(text),
+        Kind::Leases6 => lease::leases6(text),
     }
-    let head = text.lines().next().unwrap_or_default();
-    if head.split(',').any(|column| column == "duid") {
-        lease::leases6(text)
-    } else {
-        lease::leases(text)
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Settings,
+    Leases,
+    Leases6,
+}
+
+impl Kind {
+    fn of(text: &str) -> Self {
+        let head = text.lines().next().unwrap_or_default();
+        match head.starts_with("address,") {
+            false => Self::Settings,
+            true if head.split(',').any(|column| column == "duid") => Self::Leases6,
+            true => Self::Leases,
+        }
+    }
+}
+
+/// Tells of leases whose other file may be missing.
+pub(super) fn alone(texts: &[String], notes: &mut Notes) {
+    for kind in [Kind::Leases, Kind::Leases6] {
+        let mut all = texts.iter().enumerate().filter(|(_, text)| Kind::of(text) == kind);
+        if let (Some((at, _)), None) = (all.next(), all.next()) {
+            let what = "these may be only the leases that changed since Kea last cleaned up; where FILE.2 is beside it, \
+                        with all leases from before, name both";
+            notes.add(at, None, what.to_owned());
+        }
     }
 }
 
@@ -105,7 +133,9 @@ fn left(key: &str) -> String {
         "hosts-database" | "hosts-databases" => {
             "what it holds is not read; put its reservations (Kea's `reservation-get-all`) into the file first"
         }
-        "lease-database" => "its leases are taken over from the memfile, with --leases FILE",
+        "lease-database" => {
+            "its leases are taken over from the memfile, with --leases FILE --leases FILE.2"
+        }
         "boot-file-name" | "next-server" | "server-hostname" => {
             "Kiln finds the loader by the firmware"
         }

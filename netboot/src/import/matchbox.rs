@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::{Found, ImportError, Page, Shared, plain, profile_label, short};
+use super::{Found, ImportError, Page, Shared, plain, short};
 
 /// A group: which machines, by a selector, and what they get. A profile has `boot` instead.
 #[derive(Debug, Deserialize)]
@@ -121,7 +121,7 @@ fn profile(item: &Item, boot: Boot, whose: &str, page: &mut Page) {
         );
         page.note(None, what);
     }
-    page.shared.push(Shared { cmdline: kept.join(" "), ..shared });
+    page.profile(&item.id, Shared { cmdline: kept.join(" "), ..shared });
 }
 
 fn group(item: Item, profile: String, whose: &str, page: &mut Page) {
@@ -140,7 +140,6 @@ fn group(item: Item, profile: String, whose: &str, page: &mut Page) {
         metadata: item.metadata.unwrap_or_default(),
         ..Found::default()
     };
-    found.labels.extend([profile_label(&profile)]);
     found.profiles.push(profile);
     if let Some(name) = item.name.filter(|name| *name != item.id && !name.is_empty()) {
         found.labels.insert("comment".to_owned(), name);

@@ -6,11 +6,14 @@
 mod dnsmasq;
 #[cfg(test)]
 mod fuzz_tests;
+mod groups;
 mod isc;
 mod kea;
+mod known;
 mod matchbox;
 mod name;
 mod note;
+mod told;
 mod warewulf;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +23,10 @@ use kiln_inventory::{Duid, Identifier, Lease, Lease6, NewMachine};
 use kiln_types::{ImageRef, Mac};
 use serde_json::{Map, Value};
 
+use self::groups::Profile;
 use self::note::Notes;
 pub use self::note::{ImportError, Note};
+use self::told::Told;
 
 /// The end of a lease that has none, in seconds since 1970.
 const FOR_EVER: i64 = u32::MAX as i64;
@@ -87,9 +92,10 @@ pub struct Shared {
 
 impl Shared {
     fn of(profile: &str) -> Self {
+        let name = plain(profile);
         Self {
-            name: plain(profile),
-            label: profile_label(profile),
+            label: profile_label(&name),
+            name,
             image: None,
             cmdline: String::new(),
             only_its_cmdline: false,
@@ -99,9 +105,9 @@ impl Shared {
     }
 }
 
-/// The label of the machines that a profile is for.
-fn profile_label(profile: &str) -> (String, String) {
-    (format!("profile-{}", plain(profile)), "yes".to_owned())
+/// The label of the machines that the profile is for whose group has a name.
+fn profile_label(group: &str) -> (String, String) {
+    (format!("profile-{group}"), "yes".to_owned())
 }
 
 /// Writes a name with letters that groups and labels have.
@@ -134,13 +140,17 @@ pub struct Imported {
 #[derive(Debug, Default)]
 struct Page {
     found: Vec<Found>,
-    shared: Vec<Shared>,
-    leases: BTreeMap<Ipv4Addr, Lease>,
-    leases6: BTreeMap<Ipv6Addr, Lease6>,
+    profiles: Vec<Profile>,
+    leases: Told<Ipv4Addr, Lease>,
+    leases6: Told<Ipv6Addr, Lease6>,
     notes: Notes,
 }
 
 impl Page {
+    fn profile(&mut self, said: &str, shared: Shared) {
+        self.profiles.push(Profile { file: 0, said: said.to_owned(), shared });
+    }
+
     fn note(&mut self, line: impl Into<Option<usize>>, what: impl Into<String>) {
         self.notes.add(0, line.into(), what.into());
     }
@@ -163,10 +173,14 @@ pub fn read(source: Source, texts: &[String]) -> Result<Imported, (usize, Import
         };
         let page = page.map_err(|error| (at, error))?;
         whole.found.extend(page.found.into_iter().map(|found| Found { file: at, ..found }));
-        whole.shared.extend(page.shared);
+        let profiles = page.profiles.into_iter();
+        whole.profiles.extend(profiles.map(|profile| Profile { file: at, ..profile }));
         whole.leases.extend(page.leases);
         whole.leases6.extend(page.leases6);
         whole.notes.extend(at, page.notes);
+    }
+    if source == Source::Kea {
+        kea::alone(texts, &mut whole.notes);
     }
     Ok(name::settle(whole))
 }
@@ -180,6 +194,23 @@ pub(crate) fn machine_name(said: &str) -> Option<String> {
 fn identifier(bytes: &[u8]) -> Option<Identifier> {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("hex:{digits}").parse().ok()
+}
+
+/// Makes an identifier of a text, each letter of which stands for itself.
+fn letters(bytes: &[u8]) -> Option<Identifier> {
+    let plain = |text: &&str| !text.starts_with("hex:") && !text.chars().any(char::is_control);
+    match std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).filter(plain) {
+        Some(text) => text.parse().ok(),
+        None => identifier(bytes),
+    }
+}
+
+/// Reads what a client calls itself: bytes as in `01:02:ab`, or a text.
+fn client_id(text: &str) -> Option<Identifier> {
+    match octets(text).filter(|_| text.contains(':')) {
+        Some(bytes) => identifier(&bytes),
+        None => letters(text.as_bytes()),
+    }
 }
 
 /// Reads what a client of DHCPv6 calls itself, in any of the forms of [`octets`].

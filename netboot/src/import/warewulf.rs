@@ -7,20 +7,27 @@ mod profiles;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use kiln_builder::spec::{SpecError, read_yaml};
 use kiln_types::ImageRef;
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
 use self::file::{File, Node, some};
 use self::left::{left, others};
-use self::profiles::{Profiles, expand, ranks};
-use super::{Found, ImportError, Page, Shared, profile_label, short};
+use self::profiles::{DEFAULT, Profiles, expand, ranks};
+use super::{Found, ImportError, Page, Shared, short};
+
+/// The most profiles, each of which becomes a group.
+const MOST_PROFILES: usize = 1000;
+/// The most steps that it may take to find the profiles of all nodes.
+const MOST_STEPS: usize = 4_000_000;
+/// The name of a node is looked for in so many lines before what it names.
+const NEAR: usize = 100;
 
 pub(super) fn read(text: &str) -> Result<Page, ImportError> {
-    let file: File = serde_saphyr::from_str(text).map_err(|error| {
-        let line = error.location().and_then(|place| usize::try_from(place.line()).ok());
-        let text = error.to_string();
-        ImportError { line, what: text.lines().next().unwrap_or("no YAML").to_owned() }
+    let file: File = read_yaml("nodes.conf", text).map_err(|error| match error {
+        SpecError::Wrong { place, problem } => ImportError { line: place.line(), what: problem },
+        other => ImportError::whole(other.to_string()),
     })?;
     let Some(nodes) = file.nodes else {
         return Err(ImportError::whole("there are no `nodes` in it"));
@@ -31,12 +38,28 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
     }
     let lines: Vec<&str> = text.lines().collect();
     let profiles = placed(file.nodeprofiles.unwrap_or_default(), &lines);
-    let nodes = placed(nodes, &lines);
+    let mut nodes = placed(nodes, &lines);
+    if profiles.len() > MOST_PROFILES {
+        let what =
+            format!("it has more than {MOST_PROFILES} profiles; take out those that no node has");
+        return Err(ImportError::whole(what));
+    }
+    // Until Warewulf 4.6, whose files do not say their form any more, a node without a profile had this one.
+    if file.form.is_some() && profiles.contains_key(DEFAULT) {
+        let bare = nodes.values_mut().map(|(_, node)| node.profiles.get_or_insert_default());
+        bare.filter(|list| list.is_empty()).for_each(|list| list.push(DEFAULT.to_owned()));
+    }
+    let mut steps = MOST_STEPS;
     let lists: Vec<Vec<String>> = nodes
         .values()
         .chain(profiles.values())
-        .map(|(_, node)| expand(node.profiles.as_deref().unwrap_or_default(), &profiles))
-        .collect();
+        .map(|(_, node)| {
+            expand(node.profiles.as_deref().unwrap_or_default(), &profiles, &mut steps)
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(|| {
+            ImportError::whole("its nodes have too many profiles between them; read it in parts")
+        })?;
     let ranks = ranks(profiles.keys().map(String::as_str), &lists);
     for (name, (line, node)) in &profiles {
         let priority = ranks.get(name).copied().unwrap_or_default();
@@ -52,13 +75,15 @@ pub(super) fn read(text: &str) -> Result<Page, ImportError> {
 fn placed(nodes: BTreeMap<String, Spanned<Option<Node>>>, lines: &[&str]) -> Profiles {
     let place = |(name, node): (String, Spanned<Option<Node>>)| {
         let near = usize::try_from(node.referenced.line()).ok().filter(|line| *line > 0);
-        let before = lines.get(..near.unwrap_or_default()).unwrap_or_default();
+        let end = near.unwrap_or_default();
+        let start = end.saturating_sub(NEAR);
+        let before = lines.get(start..end).unwrap_or_default();
         let is_it = |line: &&str| {
             let rest =
                 line.trim_start().trim_start_matches(['"', '\'']).strip_prefix(name.as_str());
             rest.is_some_and(|rest| rest.starts_with([':', '"', '\'', ' ']))
         };
-        let line = before.iter().rposition(is_it).map_or(near, |at| Some(at + 1));
+        let line = before.iter().rposition(is_it).map_or(near, |at| Some(start + at + 1));
         (name, (line, node.value.unwrap_or_default()))
     };
     nodes.into_iter().map(place).collect()
@@ -91,7 +116,7 @@ fn profile(
         }
     }
     others(node, line, page);
-    page.shared.push(shared);
+    page.profile(name, shared);
 }
 
 fn node(
@@ -138,7 +163,6 @@ fn node(
             found.labels.insert(key.to_owned(), value.to_owned());
         }
     }
-    found.labels.extend(list.iter().map(|name| profile_label(name)));
     found.profiles = list;
     others(node, line, page);
     page.found.push(found);
@@ -381,9 +405,61 @@ nodes:
 
     #[test]
     fn what_is_no_file_of_nodes_is_refused() {
-        for (text, start) in [("a: [", "line "), ("nodeprofiles: {}\n", "there are no `nodes`")] {
+        for (text, start) in [
+            ("a: [", "line "),
+            ("nodeprofiles: {}\n", "there are no `nodes`"),
+            ("nodes:\n  n1: {profiles: x}\n", "line 2: a list is expected here"),
+        ] {
             let (_, error) = read(Source::Warewulf, &[text.to_owned()]).unwrap_err();
             assert!(error.to_string().starts_with(start), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_node_without_profiles_has_the_default_one_where_the_file_is_of_an_old_version() {
+        for (form, cmdline, label) in [("WW_INTERNAL: 45\n", "own", 1), ("", "own", 0)] {
+            let all = one(&format!(
+                "{form}nodeprofiles: {{default: {{kernel: {{args: [quiet]}}}}, gpu: {{}}}}\nnodes:\n\
+                 {}  n2: {{profiles: [gpu], network devices: {{default: {{hwaddr: '52:54:00:00:00:02'}}}}}}\n",
+                "  n1: {kernel: {args: [own]}, network devices: {default: {hwaddr: '52:54:00:00:00:01'}}}\n"
+            ));
+            let [n1, n2] = &all.machines[..] else { panic!("two machines") };
+            assert_eq!((n1.cmdline.as_str(), n1.labels.len()), (cmdline, label), "{form}");
+            assert_eq!(n2.labels.keys().next().map(String::as_str), Some("profile-gpu"));
+        }
+    }
+
+    #[test]
+    fn many_nodes_are_read_and_profiles_that_multiply_are_refused() {
+        use std::fmt::Write as _;
+        let nodes = |count: u32, profiles: &str| {
+            let mut text = "nodes:\n".to_owned();
+            for number in 0..count {
+                let [_, a, b, c] = number.to_be_bytes();
+                let mac = format!("52:54:00:{a:02x}:{b:02x}:{c:02x}");
+                // Names with an escape are not found in the text.
+                writeln!(text, "  \"\\x6e{number}\":\n    profiles: [{profiles}]\n    network devices:\n      default:\n        hwaddr: {mac}\n        device: eth0")
+                    .unwrap();
+            }
+            text
+        };
+        assert_eq!(one(&nodes(20_000, "")).machines.len(), 20_000);
+        let chain = |count: u32| {
+            let mut text = "nodeprofiles:\n".to_owned();
+            for number in 0..count {
+                let before = number.saturating_sub(1);
+                writeln!(text, "  p{number}: {{profiles: [p{before}]}}").unwrap();
+            }
+            text
+        };
+        for (text, start) in [
+            (chain(10_000) + &nodes(1, "p9999"), "it has more than 1000 profiles"),
+            (chain(1000) + &nodes(4000, "p999"), "its nodes have too many profiles"),
+        ] {
+            let (_, error) = read(Source::Warewulf, &[text]).unwrap_err();
+            assert!(error.to_string().starts_with(start), "{error}");
+        }
+        let all = one(&(chain(1000) + &nodes(1, "p999")));
+        assert_eq!((all.shared.len(), all.machines[0].labels.len()), (1000, 1000));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::labels::MAX_TEXT;
 use crate::settings::{check_cmdline, check_metadata};
-use crate::{NewMachine, StoreError, is_label, is_uuid};
+use crate::{NewMachine, StoreError, is_label, is_label_value, is_uuid};
 
 /// Bounds of what is said of one machine.
 const MAX_LABELS: usize = 256;
-const MAX_TEXT: usize = 256;
 
 /// Refuses what no machine can be.
 pub(in crate::store) fn check(machine: &NewMachine) -> Result<(), StoreError> {
@@ -34,7 +34,6 @@ pub(in crate::store) fn check(machine: &NewMachine) -> Result<(), StoreError> {
         return Err(StoreError::Cmdline(cmdline, what));
     }
     check_metadata(&machine.metadata).map_err(|what| StoreError::Metadata(name.clone(), what))?;
-    let too_long = |text: &String| text.len() > MAX_TEXT || text.chars().any(char::is_control);
     if let Some(key) = machine.labels.keys().find(|key| !is_label(key)) {
         let key: String = key.escape_debug().take(MAX_TEXT).collect();
         return Err(StoreError::Invalid(format!(
@@ -50,7 +49,7 @@ pub(in crate::store) fn check(machine: &NewMachine) -> Result<(), StoreError> {
         [(what(), key), (what(), value)]
     });
     let numbers = numbers(machine).map(|(what, text)| Some(((*what).to_owned(), text.as_ref()?)));
-    match labels.chain(numbers.into_iter().flatten()).find(|(_, text)| too_long(text)) {
+    match labels.chain(numbers.into_iter().flatten()).find(|(_, text)| !is_label_value(text)) {
         Some((what, _)) => Err(StoreError::Invalid(format!(
             "machine `{name}`: its {what} is longer than {MAX_TEXT} bytes or has a control character"
         ))),

@@ -7,7 +7,7 @@ use kiln_inventory::Identifier;
 use kiln_types::Mac;
 
 use super::super::name::label;
-use super::super::{Found, ImportError, Page, identifier, octets, plain, short};
+use super::super::{Found, ImportError, Page, client_id, plain, short};
 use super::{HOST, hardware};
 
 pub(super) fn is_entry(line: &str) -> bool {
@@ -118,10 +118,7 @@ impl<'a> Part<'a> {
             return left("Kiln never goes by a client identifier that it was not told");
         }
         if let Some(id) = part.strip_prefix("id:") {
-            let id = match octets(id).filter(|_| id.contains(':')) {
-                Some(bytes) => identifier(&bytes),
-                None => id.parse().ok(),
-            };
+            let id = client_id(id);
             return id.map_or_else(|| left("it is no client identifier"), Self::Id);
         }
         if let Some(tag) = part.strip_prefix("set:").or_else(|| part.strip_prefix("net:")) {
@@ -159,7 +156,7 @@ impl<'a> Part<'a> {
 }
 
 fn is_time(part: &str) -> bool {
-    let digits = part.trim_end_matches(['s', 'm', 'h', 'd', 'w']);
+    let digits = part.trim_end_matches(['s', 'm', 'h', 'd', 'w', 'S', 'M', 'H', 'D', 'W']);
     matches!(part, "infinite" | "deprecated")
         || (!digits.is_empty()
             && part.len() - digits.len() <= 1
@@ -222,6 +219,7 @@ mod tests {
             ("[::5]", "it is the end of an address"),
             ("[fd00::2/120]", "it is no whole address of IPv6"),
             ("12h", "Kiln has a lease time"),
+            ("12H", "Kiln has a lease time"),
             ("10.0.0.9", "a machine has only one"),
             ("other", "a machine has only one"),
         ] {

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use kiln_inventory::{Duid, Lease, Lease6};
 use kiln_types::Mac;
 
+use super::super::told::Since;
 use super::super::{FOR_EVER, ImportError, Page, mac, short};
 
 /// In which order the server has written the bytes of numbers: that of its processor.
@@ -67,24 +68,25 @@ impl Open {
     /// Puts it where it belongs. The file is a journal: the last entry of an address counts.
     pub(super) fn end(self, line: usize, page: &mut Page) {
         let Self { who, expires, name: hostname, active } = self;
-        match (who, expires) {
-            (Who::Four(address, _), _) if !active => drop(page.leases.remove(&address)),
-            (Who::Six(address, _), _) if !active => drop(page.leases6.remove(&address)),
-            (Who::Four(address, Some(mac)), Some(expires)) => {
-                page.leases.insert(address, Lease { address, mac, expires, hostname });
+        let since = Since::default();
+        match who {
+            Who::Four(address, mac) => {
+                let lease = mac.zip(expires).filter(|_| active);
+                if active && lease.is_none() {
+                    let what = if mac.is_none() { "its hardware address" } else { "when it ends" };
+                    page.note(line, format!("{address} is left out: {what} is not said"));
+                }
+                let lease = lease.map(|(mac, expires)| Lease { address, mac, expires, hostname });
+                page.leases.say(address, lease, since);
             }
-            (Who::Six(address, Association { iaid, duid }), Some(expires)) => {
+            Who::Six(address, Association { iaid, duid }) => {
+                if active && expires.is_none() {
+                    page.note(line, format!("{address} is left out: when it ends is not said"));
+                }
                 let mac = duid.mac();
-                page.leases6.insert(address, Lease6 { address, duid, iaid, mac, expires });
-            }
-            (Who::Four(address, mac), _) => {
-                page.leases.remove(&address);
-                let what = if mac.is_none() { "its hardware address" } else { "when it ends" };
-                page.note(line, format!("{address} is left out: {what} is not said"));
-            }
-            (Who::Six(address, _), None) => {
-                page.leases6.remove(&address);
-                page.note(line, format!("{address} is left out: when it ends is not said"));
+                let lease = expires.filter(|_| active);
+                let lease = lease.map(|expires| Lease6 { address, duid, iaid, mac, expires });
+                page.leases6.say(address, lease, since);
             }
         }
     }
@@ -143,6 +145,21 @@ mod tests {
             "lease 10.0.0.1 { ends 6 2026/11/21 15:10:00; hardware ethernet 52:54:00:00:00:01; }",
         );
         assert_eq!(first.leases[0].expires, 1_795_273_800);
+    }
+
+    #[test]
+    fn a_lease_that_a_later_file_ends_does_not_come_back() {
+        let all = |texts: [&str; 2]| read(Source::Isc, &texts.map(str::to_owned)).unwrap();
+        let active = "lease 10.0.0.1 { binding state active; ends never; hardware ethernet 52:54:00:00:00:01; }\n\
+                      ia-na \"abcdefgh\" { iaaddr fd00::1 { binding state active; ends never; } }";
+        let free = "lease 10.0.0.1 { binding state free; ends never; hardware ethernet 52:54:00:00:00:01; }\n\
+                    ia-na \"abcdefgh\" { iaaddr fd00::1 { binding state released; ends never; } }";
+        let leases = |texts| {
+            let all = all(texts);
+            (all.leases.len(), all.leases6.len())
+        };
+        assert_eq!(leases([active, free]), (0, 0));
+        assert_eq!(leases([free, active]), (1, 1));
     }
 
     #[test]

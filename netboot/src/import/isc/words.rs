@@ -6,7 +6,8 @@ pub(super) enum Word {
     Open,
     Close,
     End,
-    Text(String),
+    /// A word, and its bytes where it is in quotes.
+    Text(String, Option<Vec<u8>>),
 }
 
 /// Reads the three digits by which a byte is written that cannot be printed.
@@ -48,7 +49,7 @@ impl<'a> Words<'a> {
                     let end = self.rest.find(stop).unwrap_or(self.rest.len());
                     let word = self.rest.get(..end).unwrap_or_default().to_owned();
                     self.skip(end);
-                    return Ok(Some(Word::Text(word)));
+                    return Ok(Some(Word::Text(word, None)));
                 }
             }
         }
@@ -56,23 +57,29 @@ impl<'a> Words<'a> {
 
     fn quoted(&mut self) -> Result<Word, ImportError> {
         let start = self.line;
-        let mut text = String::new();
+        let (mut text, mut bytes) = (String::new(), Vec::new());
         let quoted = self.rest;
         let mut letters = quoted.char_indices().skip(1);
         while let Some((at, c)) = letters.next() {
-            match c {
+            let letter = match c {
                 '"' => {
                     self.skip(at + 1);
-                    return Ok(Word::Text(text));
+                    return Ok(Word::Text(text, Some(bytes)));
                 }
                 '\\' => match octal(quoted.get(at + 1..).unwrap_or_default()) {
                     Some(byte) => {
                         text.push(char::from(byte));
+                        bytes.push(byte);
                         letters.nth(2);
+                        continue;
                     }
-                    None => text.extend(letters.next().map(|(_, c)| c)),
+                    None => letters.next().map(|(_, c)| c),
                 },
-                c => text.push(c),
+                c => Some(c),
+            };
+            if let Some(letter) = letter {
+                text.push(letter);
+                bytes.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
             }
         }
         Err(ImportError::at(start, "a `\"` without its partner"))

@@ -1,15 +1,26 @@
 //! The leases of the memfile (CSV).
+//!
+//! Kea cleans up now and then: all leases are then in a file with `.2` behind its name, and what changed since in the one
+//! without. Which of two rows in different files is the newer is told by when the client was last heard of.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use kiln_inventory::{Lease, Lease6};
 
+use super::super::told::Since;
 use super::super::{ImportError, Page, duid, mac, short};
 
 /// A memfile: the first line names the columns; a later line about an address replaces an earlier one.
 struct Table<'a> {
     head: Vec<&'a str>,
     text: &'a str,
+}
+
+/// The columns that say how long a lease lasts.
+struct Times {
+    expire: usize,
+    state: usize,
+    lifetime: Option<usize>,
 }
 
 /// One line of a memfile.
@@ -29,6 +40,11 @@ impl<'a> Table<'a> {
         self.head.iter().position(|column| *column == name).ok_or_else(|| {
             ImportError::at(1, format!("there is no column `{name}`; are these leases of Kea?"))
         })
+    }
+
+    fn times(&self) -> Result<Times, ImportError> {
+        let (expire, state) = (self.column("expire")?, self.column("state")?);
+        Ok(Times { expire, state, lifetime: self.column("valid_lifetime").ok() })
     }
 
     fn rows(&self) -> impl Iterator<Item = Row<'a>> {
@@ -56,6 +72,16 @@ impl<'a> Row<'a> {
         text.parse().map_err(|_| self.wrong(format!("`{}` is no {what}", short(text))))
     }
 
+    /// Reads when the lease ends, since when the row counts, and whether there still is a lease.
+    fn times(&self, columns: &Times) -> Result<(i64, Since, bool), ImportError> {
+        let expires: i64 = self.read(columns.expire, "time in seconds since 1970")?;
+        let lifetime = columns.lifetime.and_then(|at| self.fields.get(at)?.parse::<u32>().ok());
+        // Other states: declined, and given back. A lease that is deleted is written with a lifetime of 0.
+        let lasts = self.field(columns.state)? == "0" && lifetime != Some(0);
+        let heard = expires.saturating_sub(i64::from(lifetime.unwrap_or_default()));
+        Ok((expires, (heard, !lasts), lasts))
+    }
+
     fn wrong(&self, what: String) -> ImportError {
         ImportError::at(self.number, what)
     }
@@ -65,13 +91,13 @@ impl<'a> Row<'a> {
 pub(super) fn leases(text: &str) -> Result<Page, ImportError> {
     let (mut page, table) = (Page::default(), Table::new(text));
     let (address, hwaddr) = (table.column("address")?, table.column("hwaddr")?);
-    let (expire, hostname) = (table.column("expire")?, table.column("hostname")?);
-    let state = table.column("state")?;
+    let times = table.times()?;
+    let hostname = table.column("hostname")?;
     for row in table.rows() {
         let ip: Ipv4Addr = row.read(address, "address")?;
-        page.leases.remove(&ip);
-        // Other states: declined, and given back.
-        if row.field(state)? != "0" {
+        let (expires, since, lasts) = row.times(&times)?;
+        if !lasts {
+            page.leases.say(ip, None, since);
             continue;
         }
         let who = row.field(hwaddr)?;
@@ -82,12 +108,12 @@ pub(super) fn leases(text: &str) -> Result<Page, ImportError> {
                 format!("{ip} is left out: `{}` is no address of Ethernet", short(who))
             };
             page.note(row.number, what);
+            page.leases.say(ip, None, since);
             continue;
         };
-        let expires = row.read(expire, "time in seconds since 1970")?;
         let name = row.field(hostname)?.trim_end_matches('.');
         let hostname = (!name.is_empty()).then(|| name.to_owned());
-        page.leases.insert(ip, Lease { address: ip, mac, expires, hostname });
+        page.leases.say(ip, Some(Lease { address: ip, mac, expires, hostname }), since);
     }
     Ok(page)
 }
@@ -97,8 +123,8 @@ pub(super) fn leases(text: &str) -> Result<Page, ImportError> {
 pub(super) fn leases6(text: &str) -> Result<Page, ImportError> {
     let (mut page, table) = (Page::default(), Table::new(text));
     let (address, client) = (table.column("address")?, table.column("duid")?);
-    let (expire, kind) = (table.column("expire")?, table.column("lease_type")?);
-    let (iaid, state) = (table.column("iaid")?, table.column("state")?);
+    let times = table.times()?;
+    let (iaid, kind) = (table.column("iaid")?, table.column("lease_type")?);
     let hwaddr = table.column("hwaddr").ok();
     for row in table.rows() {
         let ip: Ipv6Addr = row.read(address, "address of IPv6")?;
@@ -107,17 +133,17 @@ pub(super) fn leases6(text: &str) -> Result<Page, ImportError> {
             page.note(row.number, format!("{ip} is left out: it is temporary, or a prefix"));
             continue;
         }
-        page.leases6.remove(&ip);
-        if row.field(state)? != "0" {
+        let (expires, since, lasts) = row.times(&times)?;
+        if !lasts {
+            page.leases6.say(ip, None, since);
             continue;
         }
         let text = row.field(client)?;
         let duid = duid(text).ok_or_else(|| row.wrong(format!("`{}` is no DUID", short(text))))?;
         let iaid = row.read(iaid, "IAID, which is a number of 32 bits")?;
-        let expires = row.read(expire, "time in seconds since 1970")?;
         let told = hwaddr.map(|at| row.field(at)).transpose()?;
         let mac = told.and_then(|text| mac(text).ok()).or_else(|| duid.mac());
-        page.leases6.insert(ip, Lease6 { address: ip, duid, iaid, mac, expires });
+        page.leases6.say(ip, Some(Lease6 { address: ip, duid, iaid, mac, expires }), since);
     }
     Ok(page)
 }
@@ -151,7 +177,50 @@ mod tests {
             "line 7: 10.0.0.53 is left out: the hardware address of who has it is not said",
             "line 8: 10.0.0.54 is left out: `00:11:22:33:44:55:66:77` is no address of Ethernet",
         ];
-        assert_eq!(notes, expected);
+        assert_eq!(notes[1..], expected);
+    }
+
+    #[test]
+    fn of_two_files_the_later_row_counts_in_whatever_order_they_are_named() {
+        let head = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state\n";
+        let row = |last: u8, lifetime: u32, heard: i64, state: u8| {
+            let expire = heard + i64::from(lifetime);
+            format!("10.0.0.{last},52:54:00:00:00:01,,{lifetime},{expire},1,0,0,,{state}\n")
+        };
+        let mut before = head.to_owned();
+        (1..=5).for_each(|last| before.push_str(&row(last, 3600, 1_700_000_000, 0)));
+        let mut since = head.to_owned();
+        for row in [
+            row(1, 3600, 1_700_000_500, 0),
+            row(2, 600, 1_700_000_500, 1),
+            row(3, 3600, 1_700_000_000, 2),
+            // Deleted: its end is when it was last heard of.
+            row(4, 0, 1_700_000_000, 0),
+        ] {
+            since.push_str(&row);
+        }
+        for texts in [[before.clone(), since.clone()], [since, before]] {
+            let all = read(Source::Kea, &texts).unwrap();
+            let seen: Vec<_> =
+                all.leases.iter().map(|l| (l.address.octets()[3], l.expires)).collect();
+            assert_eq!(seen, [(1, 1_700_004_100), (5, 1_700_003_600)]);
+            assert_eq!(all.notes, []);
+        }
+    }
+
+    #[test]
+    fn a_file_of_leases_alone_is_said_to_be_perhaps_not_all() {
+        let four = "address,hwaddr,expire,hostname,state\n".to_owned();
+        let told = |texts: &[&String]| {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).clone()).collect();
+            let notes = read(Source::Kea, &texts).unwrap().notes;
+            notes.iter().map(|note| (note.file, note.to_string())).collect::<Vec<_>>()
+        };
+        let six = HEAD6.to_owned();
+        let notes = told(&[&four, &six, &six]);
+        assert_eq!((notes.len(), notes[0].0), (1, 0), "{notes:?}");
+        assert!(notes[0].1.contains("FILE.2"), "{notes:?}");
+        assert_eq!(told(&[&four, &six, &four, &six]), []);
     }
 
     const HEAD6: &str = "address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,\
@@ -174,7 +243,7 @@ mod tests {
         ];
         assert_eq!(all.leases6, expected);
         assert_eq!(
-            all.notes[0].to_string(),
+            all.notes[1].to_string(),
             "line 7: fd01:: is left out: it is temporary, or a prefix"
         );
         for (line, start) in [

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use kiln_inventory::Identifier;
 use serde_json::{Map, Value};
 
-use super::super::{Found, Page, identifier, mac, octets, plain, short};
+use super::super::{Found, Page, identifier, letters, mac, octets, plain, short};
 use super::line;
 use super::text::LINE;
 
@@ -65,7 +65,7 @@ fn addresses6(list: &Value, found: &mut Found) -> bool {
 /// Reads `'text'` (a text in quotes inside of the string), or bytes in hexadecimal digits.
 fn quoted_or_hex(text: &str) -> Option<Identifier> {
     match text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
-        Some(inside) => inside.parse().ok(),
+        Some(inside) => letters(inside.as_bytes()),
         None => identifier(&octets(text.trim_start_matches("0x"))?),
     }
 }

@@ -16,9 +16,9 @@ pub(super) type Rest = BTreeMap<String, IgnoredAny>;
 pub(super) struct File {
     pub(super) nodeprofiles: Option<BTreeMap<String, Spanned<Option<Node>>>>,
     pub(super) nodes: Option<BTreeMap<String, Spanned<Option<Node>>>>,
-    /// The form of the file, and no part of what it says.
+    /// The form of the file, which only old versions write.
     #[serde(rename = "WW_INTERNAL")]
-    pub(super) _form: Option<IgnoredAny>,
+    pub(super) form: Option<IgnoredAny>,
     #[serde(flatten)]
     pub(super) rest: Rest,
 }

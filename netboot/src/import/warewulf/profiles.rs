@@ -7,8 +7,16 @@ use super::file::Node;
 
 pub(super) type Profiles = BTreeMap<String, (Option<usize>, Node)>;
 
-/// The profiles of a node, weakest first: with those that they name, and without those that it takes away with `~`.
-pub(super) fn expand(list: &[String], profiles: &Profiles) -> Vec<String> {
+/// The profile that nodes have of which nothing else is said.
+pub(super) const DEFAULT: &str = "default";
+
+/// The profiles of a node, weakest first: with those that they name, and without those that it takes away with `~`. None
+/// where that takes more steps than are left.
+pub(super) fn expand(
+    list: &[String],
+    profiles: &Profiles,
+    steps: &mut usize,
+) -> Option<Vec<String>> {
     let mut out = Vec::new();
     let mut seen = BTreeSet::new();
     // What is still to be looked at, the next one last; a profile whose own ones are done comes with `true`.
@@ -16,6 +24,7 @@ pub(super) fn expand(list: &[String], profiles: &Profiles) -> Vec<String> {
         list.iter().rev().map(|name| (name.as_str(), false)).collect();
     let mut without = BTreeSet::new();
     while let Some((name, done)) = open.pop() {
+        *steps = steps.checked_sub(1)?;
         if let Some(name) = name.strip_prefix('~') {
             without.insert(name);
         } else if done {
@@ -27,7 +36,7 @@ pub(super) fn expand(list: &[String], profiles: &Profiles) -> Vec<String> {
         }
     }
     out.retain(|name| !without.contains(name.as_str()));
-    out
+    Some(out)
 }
 
 /// Numbers the profiles so that a later one of each list has a higher number, as far as the lists agree.
@@ -83,7 +92,9 @@ mod tests {
             ("gpu ~base", "net gpu"),
             ("loop a", "loop a"),
         ] {
-            assert_eq!(expand(&list(said), &profiles), list(expanded), "{said}");
+            assert_eq!(expand(&list(said), &profiles, &mut 1), None);
+            let found = expand(&list(said), &profiles, &mut 100);
+            assert_eq!(found, Some(list(expanded)), "{said}");
         }
     }
 
