@@ -2,11 +2,13 @@
 //! it, all or nothing.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use kiln_inventory::{Machine, NewMachine};
 use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,9 @@ pub(super) struct Device {
     /// Its address, with the length of the prefix.
     #[serde(default)]
     primary_ip4: Option<Address>,
+    /// Its address of IPv6.
+    #[serde(default)]
+    primary_ip6: Option<Address>,
     /// Its interfaces, as `/api/dcim/interfaces/` has them.
     #[serde(default)]
     interfaces: Vec<Interface>,
@@ -78,15 +83,31 @@ pub(super) struct Address {
     address: String,
 }
 
+impl Address {
+    fn read<T: FromStr>(&self) -> Option<T> {
+        self.address.split('/').next().and_then(|text| text.parse().ok())
+    }
+}
+
 /// An interface.
 #[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
 pub(super) struct Interface {
     /// Its hardware address.
     #[serde(default)]
     mac_address: Option<String>,
+    /// All of them, as NetBox has them since 4.2.
+    #[serde(default)]
+    mac_addresses: Vec<MacAddress>,
     /// Whether it is for management only, as that of a BMC, from which no machine boots.
     #[serde(default)]
     mgmt_only: Option<bool>,
+}
+
+/// A hardware address of an interface that may have several.
+#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
+pub(super) struct MacAddress {
+    /// The address.
+    mac_address: String,
 }
 
 /// What became of an import, or would.
@@ -159,11 +180,14 @@ async fn import(
             let now = now.filter(|machine| caller.rights.sees(&machine.spec.labels));
             Ok((now, described(&device, name, now)?))
         });
+        let skipped = |why| {
+            let name = device.name.as_deref().unwrap_or_default().chars().take(80).collect();
+            Skipped { name, why }
+        };
         let (now, spec) = match described {
             Ok(described) => described,
             Err(why) => {
-                let name = device.name.unwrap_or_default().chars().take(80).collect();
-                done.skipped.push(Skipped { name, why });
+                done.skipped.push(skipped(why));
                 continue;
             }
         };
@@ -172,12 +196,21 @@ async fn import(
             continue;
         }
         caller.may_make(&spec)?;
-        match now {
-            Some(now) => edit.change_machine(now.id, &spec, Some(now.revision)).await.map(drop)?,
-            None => edit.add_machine(&spec).await.map(drop)?,
+        let made = match now {
+            Some(now) => edit.change_machine(now.id, &spec, Some(now.revision)).await.map(drop),
+            None => edit.add_machine(&spec).await.map(drop),
+        };
+        match made.map_err(Fault::from) {
+            Ok(()) => {
+                let preview = Preview::of(now.map(|now| &now.spec), Some(&spec));
+                done.changes.push(ImportChange { name: spec.name, preview });
+            }
+            // What no machine can be is refused before anything of it is written.
+            Err(fault) if fault.status() == StatusCode::BAD_REQUEST => {
+                done.skipped.push(skipped(fault.detail().to_owned()));
+            }
+            Err(fault) => return Err(fault),
         }
-        let preview = Preview::of(now.map(|now| &now.spec), Some(&spec));
-        done.changes.push(ImportChange { name: spec.name, preview });
     }
     if !dry.dry_run {
         edit.commit().await?;
@@ -208,11 +241,22 @@ fn named(device: &Device, taken: &HashMap<String, usize>) -> Result<String, Stri
 fn described(device: &Device, name: String, now: Option<&Machine>) -> Result<NewMachine, String> {
     let mut macs = BTreeSet::new();
     let of_it = device.interfaces.iter().filter(|interface| interface.mgmt_only != Some(true));
-    for text in of_it.filter_map(|interface| interface.mac_address.as_ref()) {
+    let told = of_it.flat_map(|interface| {
+        let all = interface.mac_addresses.iter().map(|it| &it.mac_address);
+        interface.mac_address.iter().chain(all)
+    });
+    for text in told {
         let mac = text.parse::<Mac>().ok().filter(|mac| mac.is_unicast());
         macs.insert(mac.ok_or("an interface has no MAC address of Ethernet")?);
     }
+    let has_domain = device.name.as_deref().is_some_and(|said| said.contains('.'));
     let mut spec = match now {
+        Some(now) if has_domain && !macs.is_empty() && macs.is_disjoint(&now.spec.macs) => {
+            return Err(format!(
+                "there is a machine `{name}` already, and none of its MAC addresses is one of this device: rename one \
+                 of them, or, where they are the same, give the machine these addresses first"
+            ));
+        }
         Some(now) => now.spec.clone(),
         None if macs.is_empty() => {
             return Err("no interface has a MAC address, but for those of management".to_owned());
@@ -222,9 +266,12 @@ fn described(device: &Device, name: String, now: Option<&Machine>) -> Result<New
     if !macs.is_empty() {
         spec.macs = macs;
     }
-    if let Some(Address { address }) = &device.primary_ip4 {
-        let address = address.split('/').next().unwrap_or_default().parse::<Ipv4Addr>();
-        spec.address = Some(address.map_err(|_| "its primary address is none of IPv4")?);
+    if let Some(said) = &device.primary_ip4 {
+        spec.address = Some(said.read::<Ipv4Addr>().ok_or("its primary address is none of IPv4")?);
+    }
+    if let Some(said) = &device.primary_ip6 {
+        let address = said.read::<Ipv6Addr>().ok_or("its primary address of IPv6 is none")?;
+        spec.address6 = Some(address);
     }
     for (key, value) in [("site", &device.site), ("rack", &device.rack), ("role", &device.role)] {
         let value = value.as_ref().and_then(|value| value.slug.as_ref().or(value.name.as_ref()));
@@ -254,16 +301,21 @@ mod tests {
         let one = device(json!({
             "id": 7, "name": "N1.example.org", "serial": "X", "site": {"slug": "fra1"}, "rack": {"name": "r1"},
             "role": null, "primary_ip4": {"id": 1, "address": "10.0.0.7/24"},
+            "primary_ip6": {"id": 2, "address": "fd00::7/64"},
             "interfaces": [
-                {"mac_address": "52:54:00:00:00:01", "mgmt_only": false},
+                {"mac_address": "52:54:00:00:00:01", "mgmt_only": false, "mac_addresses": [
+                    {"id": 5, "mac_address": "52:54:00:00:00:01"}, {"mac_address": "52:54:00:00:00:02"},
+                ]},
                 {"mac_address": "52:54:00:00:00:99", "mgmt_only": true},
                 {"mac_address": null, "mgmt_only": null},
             ],
         }));
         let spec = described(&one, None).unwrap();
-        let macs = "52:54:00:00:00:01".parse().into_iter().collect();
+        let macs =
+            ["52:54:00:00:00:01", "52:54:00:00:00:02"].map(|mac| mac.parse().unwrap()).into();
         assert_eq!((spec.name.as_str(), &spec.macs), ("n1", &macs));
         assert_eq!(spec.address, Some([10, 0, 0, 7].into()));
+        assert_eq!(spec.address6, "fd00::7".parse().ok());
         assert_eq!((spec.labels["site"].as_str(), spec.labels["rack"].as_str()), ("fra1", "r1"));
         let mut known = Machine { id: kiln_inventory::MachineId(1), revision: 1, spec };
         known.spec.cmdline = "quiet".to_owned();
@@ -300,6 +352,23 @@ mod tests {
             assert!(described(&device(wrong), None).unwrap_err().contains(why), "{why}");
         }
     }
+
+    #[test]
+    fn a_device_of_another_domain_is_no_machine_that_is_there() {
+        let of = |name: &str, macs: &[&str]| {
+            let macs: Vec<_> = macs.iter().map(|mac| json!({"mac_address": mac})).collect();
+            device(json!({"name": name, "interfaces": macs}))
+        };
+        let (one, two) = ("52:54:00:00:00:01", "52:54:00:00:00:02");
+        let spec = described(&of("n1.a.example", &[one]), None).unwrap();
+        let known = Machine { id: kiln_inventory::MachineId(1), revision: 1, spec };
+        let other = described(&of("n1.b.example", &[two]), Some(&known)).unwrap_err();
+        assert!(other.starts_with("there is a machine `n1` already"), "{other}");
+        for same in [of("n1.a.example", &[one, two]), of("n1.a.example", &[]), of("n1", &[two])] {
+            assert!(described(&same, Some(&known)).is_ok(), "{same:?}");
+        }
+    }
+
     #[test]
     fn devices_whose_names_become_the_same_are_passed_over_both() {
         let taken = [("n1".to_owned(), 2), ("n2".to_owned(), 1)].into();

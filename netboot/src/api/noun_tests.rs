@@ -283,6 +283,19 @@ async fn a_list_of_netbox_is_shown_first_and_taken_over_as_a_whole() {
     assert_eq!((&again["changes"], &again["unchanged"]), (&json!([]), &json!(2)));
     let (_, all) = rig.get("/api/v1/inventory/ansible").await;
     assert_eq!(all["rack_r1"]["hosts"], json!(["n1"]), "{all}");
+    // A second page of the same list, and one that no machine can be.
+    let page = json!({"results": [
+        {"name": "n2.other.example", "interfaces": [{"mac_address": "52:54:00:00:00:07"}]},
+        {"name": "n6", "rack": {"slug": "x".repeat(300)},
+            "interfaces": [{"mac_address": "52:54:00:00:00:08"}]},
+        {"name": "n7", "interfaces": [{"mac_address": "52:54:00:00:00:09"}]},
+    ]});
+    let (status, done) = rig.send(Method::POST, path, &page).await;
+    assert_eq!((status, &done["changes"][0]["name"]), (200, &json!("n7")), "{done}");
+    let why = |number: usize| done["skipped"][number]["why"].as_str().unwrap();
+    assert!(why(0).starts_with("there is a machine `n2` already"), "{done}");
+    assert!(why(1).contains("longer than 256 bytes"), "{done}");
+    assert_eq!(rig.get(&format!("{MACHINES}/n2")).await.1["macs"], json!(["52:54:00:00:00:02"]));
     rig.stop().await;
 }
 
