@@ -144,6 +144,24 @@ impl Tally {
         }
     }
 
+    /// Whether Ctrl-C came before the end.
+    pub(super) const fn was_interrupted(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Whether it failed for a machine.
+    pub(super) fn has_failed(&self, name: &str) -> bool {
+        self.failures.iter().any(|(failed, _)| failed == name)
+    }
+
+    /// Goes on with what became of the machines for which it went well, in a second step.
+    pub(super) fn then(mut self, next: Self) -> Self {
+        let (of, all) = (self.all, self.failures.len() + next.all);
+        self.failures.extend(next.failures);
+        let rest = self.rest.or_else(|| next.rest.map(|(_, first)| (of, first)));
+        Self { all, rest, ..self }
+    }
+
     /// Says why it failed, and for how many.
     pub(super) fn end(mut self, failed: &str) -> Result<(), Failure> {
         if self.all == 1 && self.rest.is_none() {
@@ -237,6 +255,36 @@ mod tests {
         assert_eq!(interrupted("a", false).await, (0, told(1, 0, "a")));
         assert_eq!(interrupted("d", false).await, (3, told(Failure::PARTIAL, 3, "d")));
         assert_eq!(interrupted("", true).await, (4, None));
+    }
+
+    #[tokio::test]
+    async fn a_second_step_counts_for_those_that_came_to_it() {
+        let names = ["a", "b", "c", "d"].map(str::to_owned);
+        let step = async |names: &[String], fails: &str, during: &str| {
+            let key = tokio::sync::Notify::new();
+            let one = async |name: &str| {
+                if name == during {
+                    key.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                match name == fails {
+                    true => Err(Failure::new(Failure::NOT_FOUND, anyhow!("no"))),
+                    false => Ok(name.to_owned()),
+                }
+            };
+            Tally::until((key.notified(), Duration::from_millis(1)), names, one).await
+        };
+        let both = async |fails: [&str; 2], during: &str| {
+            let (first, there) = step(&names, fails[0], "").await;
+            let tally = first.then(step(&there, fails[1], during).await.0);
+            assert!(tally.has_failed(fails[0]) && tally.was_interrupted() != during.is_empty());
+            let failure = tally.end("did not do it").unwrap_err();
+            (failure.code(), failure.to_string())
+        };
+        let told = |text: &str| (Failure::PARTIAL, text.to_owned());
+        assert_eq!(both(["a", "c"], "").await, told("2 of 4 machines did not do it"));
+        let text = "interrupted: 1 of 4 machines are done; `c` is the first that is not";
+        assert_eq!(both(["a", ""], "c").await, told(text));
     }
 
     #[test]

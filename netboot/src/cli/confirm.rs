@@ -32,10 +32,15 @@ impl Sure {
         std::io::stderr().flush()?;
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line)?;
-        match line.trim() {
-            "y" | "Y" | "yes" => Ok(()),
-            _ => Err(anyhow!("nothing was done").into()),
-        }
+        confirmed(&line)
+    }
+}
+
+/// Returns whether an answer is yes.
+fn confirmed(answer: &str) -> Result<(), Failure> {
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Failure::USAGE, anyhow!("nothing was done"))),
     }
 }
 
@@ -54,6 +59,16 @@ pub(super) fn named(names: &[String], noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_says_no_has_another_exit_code_than_an_error() {
+        for yes in ["y\n", "Y", " yes \n"] {
+            assert!(confirmed(yes).is_ok(), "{yes}");
+        }
+        for no in ["n\n", "", "yesterday"] {
+            assert_eq!(confirmed(no).unwrap_err().code(), Failure::USAGE, "{no}");
+        }
+    }
 
     #[test]
     fn it_is_said_what_will_happen_to_how_many() {

@@ -69,6 +69,12 @@ async fn what_is_done_for_some_machines_only_has_an_exit_code_of_its_own() {
     assert_eq!(code("machine lock n[1-2]").await, Some(Failure::PARTIAL));
     assert_eq!(code("machine show -l rack=r9").await, Some(Failure::NOT_FOUND));
     assert_eq!(code("machine set n1 --image x").await, Some(Failure::CONFLICT), "it is locked");
+    for verb in ["reboot", "power-off", "kexec"] {
+        let line = format!("machine {verb} n[2-3] --yes");
+        let failure = run(&rig, &line).await.unwrap_err();
+        let expected = (Failure::NOT_FOUND, "2 of 2 machines did not do it".to_owned());
+        assert_eq!((failure.code(), failure.to_string()), expected);
+    }
     rig.stop().await;
 }
 

@@ -109,12 +109,12 @@ impl Row {
 pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
     match &args.command {
         KeyCommand::Show { place, output } => {
-            place.keys()?.site_key()?;
-            let keys = place.keys()?.list()?;
+            let folder = place.keys()?;
+            folder.site_key()?;
+            let keys = folder.list()?;
             let own: Vec<_> = keys.iter().filter(|key| key.own).map(Row::new).collect();
             let Some(row) = own.first() else { return Ok(()) };
-            let (how, folder) = (How::new(*output), place.keys()?);
-            print::one(how, &row.key, row, || {
+            print::one(How::new(*output), &row.key, row, || {
                 format!(
                     "key     {}\nfolder  {}\n\n{}",
                     row.key,
@@ -142,11 +142,11 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
                 }
                 return Ok(());
             }
-            let folder = folder.path().display();
+            let at = folder.path().display();
             sure.ask(&format!(
-                "the key in {folder} will be replaced: versions are signed with a new one from now on, and other sites do not trust it yet. Go on?"
+                "the key in {at} will be replaced: versions are signed with a new one from now on, and other sites do not trust it yet. Go on?"
             ))?;
-            let (old, new) = place.keys()?.rotate()?;
+            let (old, new) = folder.rotate()?;
             match old {
                 Some(old) => println!(
                     "signs with {} from now on; {old} stays trusted until `kiln key distrust {old}`",
@@ -157,14 +157,14 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
             Ok(())
         }
         KeyCommand::Trust { file, dry, place } => {
-            let key = read(file)?;
+            let (key, folder) = (read(file)?, place.keys()?);
             if dry.dry_run {
-                let known = place.keys()?.is_trusted(&key)?;
+                let known = folder.is_trusted(&key)?;
                 let what = if known { "is trusted already" } else { "would be trusted" };
                 println!("{} {what}", key.id());
                 return Ok(());
             }
-            let new = place.keys()?.trust(&key)?;
+            let new = folder.trust(&key)?;
             println!("{} is trusted{}", key.id(), if new { "" } else { " already" });
             Ok(())
         }
@@ -173,14 +173,15 @@ pub(super) fn run(args: &KeyArgs) -> Result<(), Failure> {
                 error @ TrustError::Unknown { .. } => Failure::new(Failure::NOT_FOUND, error),
                 error => error.into(),
             };
+            let folder = place.keys()?;
             if dry.dry_run {
-                let id = place.keys()?.may_distrust(key).map_err(failed)?;
+                let id = folder.may_distrust(key).map_err(failed)?;
                 println!("{id} would be trusted no longer");
                 return Ok(());
             }
             let shown = plain(key);
             sure.ask(&format!("what only {shown} has signed is served no more. Go on?"))?;
-            let id = place.keys()?.distrust(key).map_err(failed)?;
+            let id = folder.distrust(key).map_err(failed)?;
             println!("{id} is trusted no longer");
             Ok(())
         }

@@ -1,13 +1,15 @@
 //! `kiln machine reboot`, `power-off`, `kexec`, `logs`, `run` and `orders`: what running machines are told.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use kiln_inventory::{Boot, Command, Order, OrderState, Outcome};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::chosen::Chosen;
+use super::chosen::{Chosen, Tally};
 use super::client::Client;
 use super::confirm::{Sure, named};
 use super::machine::path;
@@ -153,47 +155,44 @@ impl ManyArgs {
         let machines = self.chosen.names(&client).await?;
         self.sure.ask(&format!("{} will {what}. Go on?", named(&machines, "machines")))?;
         let deadline = self.patience.deadline();
-        let mut given = Vec::new();
-        let mut failures = Vec::new();
-        for machine in &machines {
-            match order(&client, machine, ask).await {
-                Ok(order) => given.push(order),
-                Err(failure) => failures.push(failure),
-            }
-        }
-        let mut ended = Vec::new();
-        for mut order in given {
-            let result =
-                if self.wait { follow(&client, &mut order, deadline).await } else { Ok(()) };
-            let name = order.machine_name.clone();
-            let line = told(&order, result.is_ok() && self.wait);
-            ended.push(order);
-            match result {
-                Ok(()) if self.client.output.is_table() => print::say(&format!("{name}: {line}"))?,
-                Ok(()) => {}
-                Err(failure) => {
-                    failures.push(Failure::new(failure.code(), anyhow!("{name}: {failure}")));
+        let (mut tally, given) = Tally::of_each(&machines, async |machine| {
+            let order = order(&client, machine, ask).await?;
+            Ok((machine.to_owned(), Mutex::new(order)))
+        })
+        .await;
+        let say = |order: &Order, done| match self.client.output.is_table() {
+            true => print::say(&format!("{}: {}", order.machine_name, told(order, done))),
+            false => Ok(()),
+        };
+        let mut done = HashSet::new();
+        if self.wait && !tally.was_interrupted() {
+            let by_name: HashMap<&str, &Mutex<Order>> =
+                given.iter().map(|(name, order)| (name.as_str(), order)).collect();
+            let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
+            let (waits, ended) = Tally::of_each(&names, async |name| {
+                if let Some(order) = by_name.get(name) {
+                    let mut order = order.lock().await;
+                    follow(&client, &mut order, deadline).await?;
+                    say(&order, true)?;
                 }
+                Ok(name.to_owned())
+            })
+            .await;
+            tally = tally.then(waits);
+            done.extend(ended);
+        }
+        let mut orders = Vec::new();
+        for (name, order) in given {
+            let order = order.into_inner();
+            if !done.contains(&name) && !tally.has_failed(&name) {
+                say(&order, false)?;
             }
+            orders.push(order);
         }
         if !self.client.output.is_table() {
-            print::list(&self.client, &ended)?;
+            print::list(&self.client, &orders)?;
         }
-        let (all, bad) = (machines.len(), failures.len());
-        if all == 1 {
-            return failures.pop().map_or(Ok(()), Err);
-        }
-        for failure in &failures {
-            eprintln!("kiln: {failure}");
-        }
-        match bad {
-            0 => Ok(()),
-            bad if bad == all => Err(anyhow!("no machine did it").into()),
-            bad => Err(Failure::new(
-                Failure::PARTIAL,
-                anyhow!("{bad} of {all} machines did not do it"),
-            )),
-        }
+        tally.end("did not do it")
     }
 }
 
