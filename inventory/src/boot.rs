@@ -139,12 +139,23 @@ pub struct BootEvent {
     /// Milliseconds that what the machine reports lasted; it ended at `millis`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took: Option<u64>,
+    /// Blocks of a transfer by TFTP that were sent more than once, where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent: Option<u64>,
 }
 
 impl BootEvent {
     /// Returns an event of which nothing more is known.
     pub fn new(at: i64, phase: Phase, detail: impl Into<String>) -> Self {
-        Self { at, phase, detail: detail.into(), bytes: None, millis: None, took: None }
+        Self {
+            at,
+            phase,
+            detail: detail.into(),
+            bytes: None,
+            millis: None,
+            took: None,
+            resent: None,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod number;
 mod apply;
 mod bake;
 mod boot;
+mod boot_place;
 mod decide;
 mod dhcp_value;
 mod discovery;
@@ -49,6 +50,7 @@ mod store;
 pub use apply::{Wanted, Wrong};
 pub use bake::Bake;
 pub use boot::{Boot, BootEvent, BootId, NewBoot, Outcome, Phase};
+pub use boot_place::{BootPlace, ParseBootPlaceError};
 pub use decide::decide;
 pub use dhcp_value::{
     Identifier, OptionValue, ParseIdentifierError, ParseOptionError, may_set_option,
@@ -84,5 +86,5 @@ pub use store::{
     Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Changed, Contents, Cutoff,
     Database, Document, Edit, FeedEvent, Mark, News, Outline, ParseDatabaseError, Pools,
     PostgresUrl, Source, SpareBoots, Store, StoreError, Stored, StoredFacts, TakenUp, Verb,
-    Verified, verify_backup,
+    Verified, WhichBoots, verify_backup,
 };

@@ -207,14 +207,19 @@ impl Orders {
         }
     }
 
-    /// Returns the orders of a machine, newest first.
+    /// Returns the orders of a machine, newest first; with another order, those before it.
     ///
     /// # Errors
     ///
     /// When the inventory cannot be read.
-    pub async fn list(&self, machine: MachineId, limit: u32) -> Result<Vec<Order>, StoreError> {
+    pub async fn list(
+        &self,
+        machine: MachineId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Vec<Order>, StoreError> {
         self.store.expire_orders(now_ms()).await?;
-        self.store.orders(machine, limit).await
+        self.store.orders(machine, before, limit).await
     }
 
     fn machines(&self) -> MutexGuard<'_, Machines> {

@@ -6,8 +6,17 @@ use super::row::{count, parse, parse_count, parse_opt, parse_word, text, word};
 use super::{Store, StoreError};
 use crate::{Boot, BootEvent, BootId, MachineId, Outcome};
 
-const BOOTS: &str = "boots";
+pub(super) const BOOTS: &str = "boots";
 const EVENTS: &str = "events of a boot";
+
+/// The columns of a [`BootRow`].
+macro_rules! boot_columns {
+    () => {
+        "id, machine, machine_name, mac, firmware, image, version, arch, address, started, outcome, \
+         ended, kernel_start"
+    };
+}
+pub(super) use boot_columns;
 
 /// The number of the lock that writers of events take in PostgreSQL until they are done, so that events appear in the order
 /// of their numbers: who follows them would miss one that came late. SQLite has one writer at a time in any case.
@@ -58,6 +67,7 @@ struct EventRow {
     bytes: Option<i64>,
     millis: Option<i64>,
     took: Option<i64>,
+    resent: Option<i64>,
 }
 
 impl EventRow {
@@ -69,6 +79,7 @@ impl EventRow {
             bytes: parse_count("a number of bytes", self.bytes)?,
             millis: parse_count("milliseconds", self.millis)?,
             took: parse_count("milliseconds", self.took)?,
+            resent: parse_count("a number of blocks", self.resent)?,
         })
     }
 }
@@ -225,8 +236,8 @@ impl Store {
         }
         for event in events {
             query(
-                "INSERT INTO boot_events (boot, at, phase, detail, bytes, millis, took) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO boot_events (boot, at, phase, detail, bytes, millis, took, resent) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(boot.0)
             .bind(event.at)
@@ -235,55 +246,12 @@ impl Store {
             .bind(count(event.bytes))
             .bind(count(event.millis))
             .bind(count(event.took))
+            .bind(count(event.resent))
             .execute(&mut tx)
             .await
             .map_err(failed)?;
         }
         tx.commit().await.map_err(failed)
-    }
-
-    /// Returns boots, newest first, at most as many as asked for. Their numbers do not tell: one that began while the
-    /// database was away has a number from before.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read.
-    pub async fn boots(&self, limit: u32) -> Result<Vec<Boot>, StoreError> {
-        let rows: Vec<BootRow> = query(
-            "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
-             started, outcome, ended, kernel_start FROM boots ORDER BY started DESC, id DESC LIMIT $1",
-        )
-        .bind(i64::from(limit))
-        .fetch_all(&self.db)
-        .await
-        .map_err(StoreError::reading(BOOTS))?;
-        rows.into_iter().map(BootRow::read).collect()
-    }
-
-    /// Returns healthy boots of a machine that began before a boot, newest first, at most as many as asked for.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read.
-    pub async fn healthy_boots_before(
-        &self,
-        machine: MachineId,
-        before: BootId,
-        limit: u32,
-    ) -> Result<Vec<BootId>, StoreError> {
-        let rows: Vec<(i64,)> = query(
-            "SELECT id FROM boots WHERE machine = $1 AND outcome = $3 \
-             AND (started, id) < (SELECT started, id FROM boots WHERE id = $2) \
-             ORDER BY started DESC, id DESC LIMIT $4",
-        )
-        .bind(machine.0)
-        .bind(before.0)
-        .bind(word(&Outcome::Healthy))
-        .bind(i64::from(limit))
-        .fetch_all(&self.db)
-        .await
-        .map_err(StoreError::reading(BOOTS))?;
-        Ok(rows.into_iter().map(|(id,)| BootId(id)).collect())
     }
 
     /// Returns one boot with its timeline, in the order in which it was written.
@@ -294,17 +262,15 @@ impl Store {
     pub async fn boot(&self, id: BootId) -> Result<Option<(Boot, Vec<BootEvent>)>, StoreError> {
         let failed = StoreError::reading(BOOTS);
         let mut tx = self.db.begin_read().await.map_err(&failed)?;
-        let row: Option<BootRow> = query(
-            "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
-             started, outcome, ended, kernel_start FROM boots WHERE id = $1",
-        )
-        .bind(id.0)
-        .fetch_optional(&mut tx)
-        .await
-        .map_err(&failed)?;
+        let row: Option<BootRow> =
+            query(concat!("SELECT ", boot_columns!(), " FROM boots WHERE id = $1"))
+                .bind(id.0)
+                .fetch_optional(&mut tx)
+                .await
+                .map_err(&failed)?;
         let Some(row) = row else { return Ok(None) };
         let events: Vec<EventRow> = query(
-            "SELECT at, phase, detail, bytes, millis, took FROM boot_events WHERE boot = $1 \
+            "SELECT at, phase, detail, bytes, millis, took, resent FROM boot_events WHERE boot = $1 \
              ORDER BY id",
         )
         .bind(id.0)

@@ -183,6 +183,7 @@ async fn a_database_of_every_earlier_program_arrives_whole() {
         assert_eq!((boot.started, events[0].phase), (5, Phase::Kernel));
         assert_eq!(boot.kernel_start, (version >= 3).then_some(8));
         assert_eq!(events[0].took, (version >= 3).then_some(11));
+        assert_eq!(events[0].resent, None);
         let seen = store.last_sighting("52:54:00:00:00:08".parse().unwrap()).await.unwrap();
         assert_eq!(seen.unwrap().1, 2);
         let order = store.order(OrderId(1)).await.unwrap().map(|order| order.state);

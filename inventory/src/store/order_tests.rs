@@ -69,8 +69,36 @@ async fn an_order_is_handed_out_until_the_machine_knows_it_and_ends_once() {
         assert_eq!((again.state, again.answer.as_str()), (OrderState::Done, "line"));
         let other = store.end_order(BootId(8), second.id, OrderState::Done, "", 400).await.unwrap();
         assert!(other.is_none(), "an order of another boot");
-        assert_eq!(ids(&store.orders(MachineId(3), 2).await.unwrap())[1], second.id);
+        assert_eq!(ids(&store.orders(MachineId(3), None, 2).await.unwrap())[1], second.id);
+        let before = store.orders(MachineId(3), Some(second.id), 2).await.unwrap();
+        assert_eq!(ids(&before), [first.id]);
         assert_eq!(store.machines_with_orders().await.unwrap(), [MachineId(3)]);
+    }
+}
+
+#[tokio::test]
+async fn every_order_that_ends_a_boot_is_found_as_one() {
+    for (_home, store) in stores().await {
+        let version = Digest::from_bytes([7; 32]);
+        let all = [
+            Command::Reboot,
+            Command::PowerOff,
+            Command::Kexec { image: "web".parse().unwrap(), version },
+            Command::Logs { name: "web".to_owned(), lines: 1 },
+            Command::Run { service: None, program: vec!["/x".to_owned()] },
+        ];
+        for command in all {
+            let boot = BootId(7);
+            let given = store.add_order(&order(boot, command)).await.unwrap();
+            assert!(
+                store.orders_that_ended(boot).await.unwrap().iter().all(|it| it.id != given.id)
+            );
+            store.take_orders(boot, OrderId(0), 200).await.unwrap();
+            store.end_order(boot, given.id, OrderState::Done, "", 300).await.unwrap();
+            let found = store.orders_that_ended(boot).await.unwrap();
+            let found = found.iter().any(|order| order.id == given.id);
+            assert_eq!(found, given.command.ends_the_boot(), "{given:?}");
+        }
     }
 }
 
@@ -96,5 +124,8 @@ async fn orders_that_nobody_asks_for_expire_and_those_of_earlier_boots_are_close
         ] {
             assert_eq!(store.order(id).await.unwrap().unwrap().state, state, "{id}");
         }
+        let ended: Vec<_> = store.orders_that_ended(boot).await.unwrap();
+        assert_eq!(ended.iter().map(|order| order.id).collect::<Vec<_>>(), [reboot.id]);
+        assert!(store.orders_that_ended(BootId(8)).await.unwrap().is_empty());
     }
 }

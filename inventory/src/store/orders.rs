@@ -204,19 +204,45 @@ impl Store {
         row.map(OrderRow::read).transpose()
     }
 
-    /// Returns the orders of a machine, newest first, at most as many as asked for.
+    /// Returns the orders of a machine, newest first, at most as many as asked for; with another order, those before it.
     ///
     /// # Errors
     ///
     /// When the database cannot be read.
-    pub async fn orders(&self, machine: MachineId, limit: u32) -> Result<Vec<Order>, StoreError> {
+    pub async fn orders(
+        &self,
+        machine: MachineId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Vec<Order>, StoreError> {
         let rows: Vec<OrderRow> = query(concat!(
             "SELECT ",
             columns!(),
-            " FROM orders WHERE machine = $1 ORDER BY id DESC LIMIT $2"
+            " FROM orders WHERE machine = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
         ))
         .bind(machine.0)
+        .bind(before.map_or(i64::MAX, |order| order.0))
         .bind(i64::from(limit))
+        .fetch_all(&self.db)
+        .await
+        .map_err(StoreError::reading(ORDERS))?;
+        rows.into_iter().map(OrderRow::read).collect()
+    }
+
+    /// Returns the orders that a boot carried out and ended by, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn orders_that_ended(&self, boot: BootId) -> Result<Vec<Order>, StoreError> {
+        let rows: Vec<OrderRow> = query(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM orders WHERE boot = $1 AND state = $2 AND kind IN ('reboot', 'power-off', 'kexec') \
+             ORDER BY id DESC"
+        ))
+        .bind(boot.0)
+        .bind(word(&OrderState::Done))
         .fetch_all(&self.db)
         .await
         .map_err(StoreError::reading(ORDERS))?;

@@ -256,6 +256,7 @@ async fn a_boot_and_its_timeline_are_read_back() {
                 bytes: Some(1 << 40),
                 millis: Some(u64::MAX),
                 took: Some(7),
+                resent: Some(12),
             },
         ];
         store.add_events(boot.id, &events[..1]).await.unwrap();
@@ -270,7 +271,7 @@ async fn a_boot_and_its_timeline_are_read_back() {
         assert_eq!(read, boot);
         assert_eq!(timeline[0], events[0]);
         assert_eq!(timeline[1].bytes, events[1].bytes);
-        assert_eq!(timeline[1].took, Some(7));
+        assert_eq!((timeline[1].took, timeline[1].resent), (Some(7), Some(12)));
         assert_eq!(
             timeline[1].millis,
             Some(9_223_372_036_854_775_807),

@@ -1,6 +1,6 @@
 use kiln_types::Digest;
 
-use super::boots::BootRow;
+use super::boots::{BootRow, boot_columns};
 use super::db::query;
 use super::row::{parse, word};
 use super::{Store, StoreError};
@@ -54,11 +54,11 @@ impl Store {
         .execute(&mut tx)
         .await
         .map_err(failed)?;
-        let rows: Vec<BootRow> = query(
-            "SELECT id, machine, machine_name, mac, firmware, image, version, arch, address, \
-             started, kernel_start, outcome, ended FROM boots WHERE id IN (SELECT boot FROM boot_tokens) \
-             AND server = $1 ORDER BY started, id",
-        )
+        let rows: Vec<BootRow> = query(concat!(
+            "SELECT ",
+            boot_columns!(),
+            " FROM boots WHERE id IN (SELECT boot FROM boot_tokens) AND server = $1 ORDER BY started, id"
+        ))
         .bind(self.server)
         .fetch_all(&mut tx)
         .await

@@ -97,10 +97,10 @@ post /api/v1/apply machine:write
 ";
 
 /// A stranger on the network; each test is another one, because failures are counted.
-struct Stranger<'a>(&'a Rig, IpAddr);
+pub(super) struct Stranger<'a>(&'a Rig, IpAddr);
 
 impl<'a> Stranger<'a> {
-    fn of(rig: &'a Rig, last: u8) -> Self {
+    pub(super) fn of(rig: &'a Rig, last: u8) -> Self {
         Self(rig, [192, 0, 2, last].into())
     }
 
@@ -130,14 +130,19 @@ impl<'a> Stranger<'a> {
         (parts.status.as_u16(), body, parts.headers)
     }
 
-    async fn with(&self, token: &str, (method, path): (&str, &str), body: &Value) -> (u16, Value) {
+    pub(super) async fn with(
+        &self,
+        token: &str,
+        (method, path): (&str, &str),
+        body: &Value,
+    ) -> (u16, Value) {
         let bearer = format!("Bearer {token}");
         let (status, body, _) = self.ask((method, path), &[("authorization", &bearer)], body).await;
         (status, body)
     }
 }
 
-async fn token(rig: &Rig, name: &str, scopes: &[&str], more: Value) -> String {
+pub(super) async fn token(rig: &Rig, name: &str, scopes: &[&str], more: Value) -> String {
     let mut new = json!({"name": name, "scopes": scopes});
     new.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let (status, made) = rig.send(Method::POST, "/api/v1/tokens", &new).await;

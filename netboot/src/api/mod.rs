@@ -151,6 +151,8 @@ mod events_tests;
 #[cfg(test)]
 mod groups_tests;
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod noun_tests;

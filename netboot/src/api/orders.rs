@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use kiln_inventory::{
     Asker, Boot, Command, Firmware, Flag, Machine, NewOrder, Order, OrderId, Plan, Sighting, decide,
 };
@@ -17,7 +18,7 @@ use super::access::{Access, Noun};
 use super::boots::may_see;
 use super::extract::{Body, Key, Params};
 use super::machines::find;
-use super::page::limit;
+use super::page::{self, limit};
 use super::peer::Caller;
 use super::route::{Route, get, post};
 use super::{Control, Fault};
@@ -67,9 +68,14 @@ type Shared = State<Arc<Control>>;
 pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Order), Access::Write(Noun::Order));
     vec![
-        get("/api/v1/machines/{key}/orders", read, "List the orders of a machine", list)
-            .query::<ListQuery>()
-            .lists::<Order>(),
+        get(
+            "/api/v1/machines/{key}/orders",
+            read,
+            "List the orders of a machine, the newest first",
+            list,
+        )
+        .query::<ListQuery>()
+        .lists::<Order>(),
         post("/api/v1/machines/{key}/orders", write, "Give a running machine an order", give)
             .takes::<Ask>()
             .with(StatusCode::CREATED)
@@ -122,23 +128,33 @@ async fn give(
     Ok((StatusCode::CREATED, Json(control.orders.give(&order).await?)))
 }
 
+/// Which part of the list of orders.
 #[derive(Deserialize, IntoParams)]
 struct ListQuery {
-    /// The most orders in the answer: 50 unless said, 1000 at most.
+    /// The most orders in the answer: 50 unless said, 1000 at most. Where there are more, `Link` says where they are.
     #[serde(default, deserialize_with = "limit")]
     #[param(minimum = 1, maximum = 2_147_483_647)]
     limit: Option<u32>,
+    /// Only orders after the one with this id, which were given before it.
+    after: Option<i64>,
+    /// Only these fields, with commas between them; `command.kind` is a field in a field.
+    fields: Option<String>,
 }
 
 async fn list(
     State(control): Shared,
     caller: Caller,
+    uri: Uri,
     Key(key): Key,
     Params(query): Params<ListQuery>,
-) -> Result<Json<Vec<Order>>, Fault> {
+) -> Result<Response, Fault> {
     let machine = find(&control, &caller, &key).await?;
     let limit = query.limit.unwrap_or(50).min(MAX_LIST);
-    Ok(Json(control.orders.list(machine.id, limit).await?))
+    // One more than fits, so that the answer says whether there are more.
+    let orders = control.orders.list(machine.id, query.after.map(OrderId), limit + 1).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let orders = orders.into_iter().map(|order| (order.id, order));
+    page::part::<Order, _>(limit, query.fields.as_deref(), &uri, orders)
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -1,6 +1,7 @@
 //! Long lists: a part at a time, some of the fields, some of the machines.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Display;
 
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -123,8 +124,19 @@ pub(super) fn answer<Item: ToSchema, T: Serialize>(
     uri: &Uri,
     items: impl Iterator<Item = (i64, T)>,
 ) -> Result<Response, Fault> {
-    let limit = page.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let fields: Vec<&str> = page.fields.as_deref().map_or_else(Vec::new, |text| {
+    let after = page.after();
+    let items = items.filter(|(id, _)| *id > after);
+    part::<Item, T>(page.most(usize::MAX), page.fields.as_deref(), uri, items)
+}
+
+/// Answers with so many of such things. Each comes with its place, after which the list goes on.
+pub(super) fn part<Item: ToSchema, T: Serialize>(
+    limit: usize,
+    fields: Option<&str>,
+    uri: &Uri,
+    items: impl Iterator<Item = (impl Display, T)>,
+) -> Result<Response, Fault> {
+    let fields: Vec<&str> = fields.map_or_else(Vec::new, |text| {
         text.split(',').map(str::trim).filter(|field| !field.is_empty()).collect()
     });
     if fields.len() > MOST_FIELDS {
@@ -140,9 +152,8 @@ pub(super) fn answer<Item: ToSchema, T: Serialize>(
             return Err(Fault::invalid(text));
         }
     }
-    let after = page.after();
     let (mut body, mut count, mut last, mut more) = (vec![b'['], 0, None, false);
-    for (id, item) in items.filter(|(id, _)| *id > after) {
+    for (place, item) in items {
         if count == limit {
             more = true;
             break;
@@ -157,7 +168,7 @@ pub(super) fn answer<Item: ToSchema, T: Serialize>(
                 .and_then(|item| serde_json::to_writer(&mut body, &pick(&item, &fields)))
         };
         written.map_err(|error| Fault::internal(&error))?;
-        (count, last) = (count + 1, Some(id));
+        (count, last) = (count + 1, Some(place));
     }
     body.push(b']');
     let mut response = (StatusCode::OK, body).into_response();
@@ -170,7 +181,7 @@ pub(super) fn answer<Item: ToSchema, T: Serialize>(
 }
 
 /// Returns where the next part is.
-fn next(uri: &Uri, last: i64) -> Option<HeaderValue> {
+fn next(uri: &Uri, last: impl Display) -> Option<HeaderValue> {
     let query = uri.query().unwrap_or_default();
     let kept = query.split('&').filter(|part| !part.is_empty() && !part.starts_with("after="));
     let after = format!("after={last}");

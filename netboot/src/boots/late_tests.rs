@@ -88,7 +88,7 @@ async fn a_machine_boots_to_the_end_without_the_database_and_its_story_is_writte
 
     away.put_back();
     written(&rig, &other.to_string()).await;
-    let orders = rig.store.orders(machine, 9).await.unwrap();
+    let orders = rig.store.orders(machine, None, 9).await.unwrap();
     assert_eq!(orders[0].state, OrderState::Expired, "the machine started anew");
     // A server that starts now knows the last system, and nothing of those before.
     let rig = restarted(rig).await;

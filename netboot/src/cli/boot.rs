@@ -70,9 +70,10 @@ pub(super) async fn run(args: BootArgs) -> Result<(), Failure> {
     match args.command {
         BootCommand::List { limit, which, watch, client } => {
             let path = format!("/api/v1/boots?limit={limit}{}", which.query());
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
             let server = Client::new(&client);
             watch::show(&server, watch, Some("boot"), async || {
-                let boots: Vec<BootRow> = server.get(&path).await?;
+                let boots: Vec<BootRow> = server.first(&path, most).await?;
                 Look::list(How::of(&client), &boots)
             })
             .await

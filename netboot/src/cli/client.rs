@@ -84,13 +84,23 @@ impl Client {
 
     /// Gets a list to its end, however many answers it takes.
     pub(super) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
-        let (mut all, mut next) = (Vec::new(), Some(path.to_owned()));
-        while let Some(path) = next.take() {
+        self.first(path, usize::MAX).await
+    }
+
+    /// Gets so many of the first of a list, however many answers it takes.
+    pub(super) async fn first<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        most: usize,
+    ) -> Result<Vec<T>, Failure> {
+        let (mut first, mut next) = (Vec::new(), Some(path.to_owned()));
+        while let Some(path) = next.take().filter(|_| first.len() < most) {
             let (headers, answer) = self.send_if(Method::GET, &path, Vec::new(), None).await?;
-            all.extend(serde_json::from_slice::<Vec<T>>(&answer)?);
+            first.extend(serde_json::from_slice::<Vec<T>>(&answer)?);
             next = headers.get(LINK).and_then(next_page);
         }
-        Ok(all)
+        first.truncate(most);
+        Ok(first)
     }
 
     /// Changes something from what it is now, and anew where somebody else has changed it meanwhile. Without a body it is

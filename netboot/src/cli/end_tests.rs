@@ -59,6 +59,24 @@ async fn a_dry_run_changes_nothing_and_the_same_without_it_does() {
 }
 
 #[tokio::test]
+async fn of_a_list_in_parts_as_much_is_read_as_is_wanted() {
+    let rig = Rig::start().await;
+    for number in 1..=5 {
+        run(&rig, &format!("machine add n{number} --mac 52:54:00:00:00:0{number}")).await.unwrap();
+    }
+    let client = Client::Here(rig.socket.clone());
+    let path = "/api/v1/machines?limit=2&fields=name";
+    let names = |list: Vec<Value>| -> Vec<String> {
+        list.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(client.first(path, 3).await.unwrap()), ["n1", "n2", "n3"]);
+    assert_eq!(names(client.first(path, 2).await.unwrap()), ["n1", "n2"]);
+    assert_eq!(names(client.all(path).await.unwrap()), ["n1", "n2", "n3", "n4", "n5"]);
+    assert!(client.first::<Value>(path, 0).await.unwrap().is_empty());
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_done_for_some_machines_only_has_an_exit_code_of_its_own() {
     let rig = Rig::start().await;
     run(&rig, "machine add n1 --mac 52:54:00:00:00:01").await.unwrap();

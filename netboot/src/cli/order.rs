@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::chosen::{Chosen, Tally};
-use super::client::Client;
+use super::client::{Client, path_part};
 use super::confirm::{Sure, named};
 use super::machine::path;
 use super::print::{self, Column, How, Listed, col, more};
@@ -22,6 +22,8 @@ use crate::boots::now_ms;
 
 /// How often the boot that an order begins is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// The latest boots of a machine, among which the one is looked for that follows an order.
+const LATEST: u32 = 50;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OrderCommand {
@@ -137,10 +139,11 @@ pub(super) async fn run(command: OrderCommand) -> Result<(), Failure> {
         }
         OrderCommand::Orders { machine, limit, watch, client } => {
             let path = format!("{}/orders?limit={limit}", path(&machine));
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
             let server = Client::new(&client);
             // Nobody announces what becomes of orders.
             watch::show(&server, watch, None, async || {
-                let orders: Vec<Order> = server.get(&path).await?;
+                let orders: Vec<Order> = server.first(&path, most).await?;
                 Look::list(How::of(&client), &orders)
             })
             .await
@@ -254,11 +257,12 @@ async fn follow(client: &Client, order: &mut Order, deadline: Instant) -> Result
     if order.command == Command::PowerOff {
         return Ok(());
     }
+    let name = path_part(&order.machine_name);
+    let boots = format!("/api/v1/boots?limit={LATEST}&verdict=false&name={name}");
     loop {
-        let boots: Vec<Boot> = client.get("/api/v1/boots?limit=1000&verdict=false").await?;
-        let of_machine = || boots.iter().filter(|boot| boot.machine == order.machine);
-        let began = of_machine().find(|boot| boot.id == order.boot).map_or(0, |boot| boot.started);
-        let next = of_machine().find(|boot| boot.id != order.boot && boot.started >= began);
+        let boots: Vec<Boot> = client.get(&boots).await?;
+        let began = boots.iter().find(|boot| boot.id == order.boot).map_or(0, |boot| boot.started);
+        let next = boots.iter().find(|boot| boot.id != order.boot && boot.started >= began);
         match next.map(|boot| (boot.outcome, boot.id)) {
             Some((Outcome::Healthy, _)) => return Ok(()),
             Some((Outcome::Failed, id)) => {

@@ -1,8 +1,10 @@
 //! `kiln top`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
-use kiln_inventory::{Boot, BootEvent, Outcome, Phase};
-use serde::Serialize;
+use kiln_inventory::{Boot, BootEvent, BootId, Outcome, Phase};
+use serde::{Deserialize, Serialize};
 
 use super::boot::outcome;
 use super::chosen::Which;
@@ -11,9 +13,8 @@ use super::print::{self, Column, How, Listed, col, more};
 use super::table::size;
 use super::watch::{self, Look, WatchArg};
 use super::{ClientArgs, Failure};
-use crate::api::{BootDetail, BootRow};
+use crate::api::BootDetail;
 use crate::boots::now_ms;
-use crate::hear::HeardLine;
 
 /// Cells of a bar.
 const CELLS: u64 = 12;
@@ -43,24 +44,37 @@ pub(super) async fn run(args: TopArgs) -> Result<(), Failure> {
     let how = How::of(&args.client);
     let screen = print::screen_size();
     let watch = WatchArg { watch: !args.once && screen.is_some() && how.output.is_table() };
-    let path = format!("/api/v1/boots?limit=1000&verdict=false{}", args.which.query());
+    let path = format!(
+        "/api/v1/boots?outcome=booting&verdict=false&fields=id&limit=1000{}",
+        args.which.query()
+    );
+    let mut shown: BTreeSet<BootId> = BTreeSet::new();
     watch::show(&client, watch, Some("boot"), async || {
-        let boots: Vec<BootRow> = client.get(&path).await?;
-        let now = now_ms();
-        let mut boots: Vec<Boot> = boots.into_iter().map(|row| row.boot).collect();
-        boots.retain(|boot| is_shown(boot, now));
-        // The oldest first, so that rows stay where they are.
-        boots.sort_by_key(|boot| boot.id);
-        let all = boots.iter().filter(|boot| boot.outcome == Outcome::Booting).count();
-        boots.truncate(print::screen_size().map_or(ROWS, |(_, rows)| rows.saturating_sub(3)));
+        let booting: Vec<Numbered> = client.all(&path).await?;
+        let all = booting.len();
+        // The oldest first, so that rows stay where they are; what has ended since the last look stays for a moment.
+        shown.extend(booting.iter().map(|boot| boot.id));
+        let most = print::screen_size().map_or(ROWS, |(_, rows)| rows.saturating_sub(3));
         let mut rows = Vec::new();
-        for boot in &boots {
-            rows.extend(row(&client, boot, now).await?);
+        for boot in std::mem::take(&mut shown) {
+            if rows.len() == most {
+                break;
+            }
+            if let Some(row) = row(&client, boot, now_ms()).await? {
+                shown.insert(boot);
+                rows.push(row);
+            }
         }
         let look = Look::list(how, &rows)?;
         Ok(if how.output.is_table() { look.below(&title(all)) } else { look })
     })
     .await
+}
+
+/// What a list says of a boot that is asked for by itself.
+#[derive(Debug, Deserialize)]
+struct Numbered {
+    id: BootId,
 }
 
 fn is_shown(boot: &Boot, now: i64) -> bool {
@@ -96,22 +110,18 @@ struct Row {
     words: String,
 }
 
-/// Asks for what is known of a boot; nothing where it is gone meanwhile.
-async fn row(client: &Client, boot: &Boot, now: i64) -> Result<Option<Row>, Failure> {
-    let path = format!("/api/v1/boots/{}", boot.id);
-    let detail: BootDetail = match client.get(&path).await {
-        Ok(detail) => detail,
-        Err(failure) if failure.code() == Failure::NOT_FOUND => return Ok(None),
-        Err(failure) => return Err(failure),
-    };
-    // Who may not read it sees the rest.
-    let heard: Vec<HeardLine> = client.get(&format!("{path}/log")).await.unwrap_or_default();
-    Ok(Some(Row::new(&detail, heard.last(), now)))
+/// Asks for what is known of a boot; nothing where it is gone or over meanwhile.
+async fn row(client: &Client, boot: BootId, now: i64) -> Result<Option<Row>, Failure> {
+    match client.get::<BootDetail>(&format!("/api/v1/boots/{boot}?log=true")).await {
+        Ok(detail) => Ok(is_shown(&detail.boot, now).then(|| Row::new(&detail, now))),
+        Err(failure) if failure.code() == Failure::NOT_FOUND => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 impl Row {
-    fn new(detail: &BootDetail, heard: Option<&HeardLine>, now: i64) -> Self {
-        let BootDetail { boot, events, breakdown, verdict } = detail;
+    fn new(detail: &BootDetail, now: i64) -> Self {
+        let BootDetail { boot, events, breakdown, verdict, heard } = detail;
         let took = boot.ended.unwrap_or(now).saturating_sub(boot.started).max(0);
         // Neither what went wrong nor what is told twice is a step forward.
         let steps = events.iter().map(|event| event.phase);
@@ -123,7 +133,7 @@ impl Row {
             event.bytes?.checked_mul(1000).map(|bytes| bytes / millis)
         });
         let last = events.last();
-        let words = match (heard, last) {
+        let words = match (heard.last(), last) {
             (Some(line), Some(event)) if line.at > event.at => line.text.clone(),
             (_, Some(event)) => format!("{} {}", event.phase, event.detail),
             (Some(line), None) => line.text.clone(),
@@ -229,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_row_says_how_far_a_boot_is_and_moves_no_cursor() {
-        let row = Row::new(&detail("booting"), None, 6_500);
+        let row = Row::new(&detail("booting"), 6_500);
         assert_eq!((row.phase, row.progress, row.took), (Phase::Kernel, 30, 5_500));
         assert_eq!((row.bytes, row.rate), (4_000_000, Some(8_000_000)));
         let how = How { output: Output::Table, no_headers: true, width: None };

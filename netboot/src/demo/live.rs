@@ -143,6 +143,7 @@ mod tests {
             bytes: Some(2_500_000),
             millis: Some(500),
             took: None,
+            resent: None,
         };
         assert_eq!(step(&boot, &event), "   2.5 s  segment   init  2.5 MB at 5.0 MB/s");
         let event =

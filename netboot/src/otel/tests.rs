@@ -131,7 +131,7 @@ fn detail(id: i64, outcome: Outcome) -> BootDetail {
         console: "",
         now: START + 20_000,
     });
-    BootDetail { boot, events, breakdown, verdict }
+    BootDetail { boot, events, breakdown, verdict, heard: Vec::new() }
 }
 
 const SOON: Grace = Grace { ended: Duration::from_millis(20), failed: Duration::from_millis(20) };

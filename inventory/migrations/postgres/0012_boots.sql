@@ -1,0 +1,5 @@
+-- Boots under way are few among all that there were.
+CREATE INDEX boots_under_way ON boots (started) WHERE outcome = 'booting';
+
+-- Blocks of a transfer that were sent more than once.
+ALTER TABLE boot_events ADD COLUMN resent BIGINT;
