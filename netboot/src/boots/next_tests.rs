@@ -69,8 +69,7 @@ async fn a_boot_by_kexec_takes_the_place_of_the_one_that_runs_when_its_system_re
     assert_eq!(rig.boots.next(machine, next_plan(), order).await, Some(ticket.clone()));
     assert_ne!(ticket.boot, old.boot);
     // The system that runs fetches for the next one, and still is the one that runs.
-    let transfer =
-        Transfer { phase: Phase::Kernel, detail: "kernel".to_owned(), bytes: 1, millis: 1 };
+    let transfer = Transfer::of(Phase::Kernel, "kernel".to_owned(), 1, 1, 1);
     rig.boots.transfer(MACHINE, ticket.boot, transfer);
     let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
     assert_eq!(identity.version, Digest::from_bytes([3; 32]));

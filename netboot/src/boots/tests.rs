@@ -63,7 +63,7 @@ impl Rig {
 
     pub(super) fn loader(&self) {
         let (phase, detail) = (Phase::Loader, "ipxe-amd64.efi".to_owned());
-        self.boots.loader(MACHINE, Transfer { phase, detail, bytes: 1, millis: 1 });
+        self.boots.loader(MACHINE, Transfer { phase, detail, bytes: 1, millis: 1, resent: 0 });
     }
 
     pub(super) async fn script(&self) -> Option<BootTicket> {
@@ -122,6 +122,22 @@ async fn a_database_that_is_reached_once_more_ends_no_boot_that_has_begun_meanwh
     rig.boots.go_on_with(database).await.unwrap();
     let all = rig.stop().await;
     assert_eq!((all.len(), all[0].0.outcome), (1, Outcome::Booting));
+}
+
+#[tokio::test]
+async fn the_blocks_of_a_transfer_that_were_sent_again_are_kept_with_it() {
+    let rig = Rig::start(None).await;
+    rig.dhcp(Asker::Firmware, true);
+    for resent in [0, 12] {
+        let loader = Transfer::of(Phase::Loader, "ipxe.efi".to_owned(), 1, 1, 1);
+        rig.boots.loader(MACHINE, Transfer { resent, ..loader });
+    }
+    let store = rig.store.clone();
+    let (boot, _) = rig.stop().await.remove(0);
+    let (_, events) = store.boot(boot.id).await.unwrap().unwrap();
+    let resent: Vec<_> = events.iter().map(|event| (event.phase, event.resent)).collect();
+    let expected = [(Phase::Dhcp, None), (Phase::Loader, None), (Phase::Loader, Some(12))];
+    assert_eq!(resent, expected);
 }
 
 #[tokio::test]

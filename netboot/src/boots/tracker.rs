@@ -290,17 +290,18 @@ impl Tracker {
     }
 
     fn sent(&mut self, at: i64, boot: BootId, transfer: Transfer) {
-        let Transfer { phase, detail, bytes, millis } = transfer;
+        let Transfer { phase, detail, bytes, millis, resent } = transfer;
         if let Some(active) = self.find(boot) {
             active.loading = active.loading.max(at);
         }
         let event = BootEvent::new(at, phase, detail);
         let (bytes, millis) = (Some(bytes), Some(millis));
+        let resent = Some(resent).filter(|resent| *resent > 0);
         self.event(
             boot,
             match phase {
                 Phase::Absent => event,
-                _ => BootEvent { bytes, millis, ..event },
+                _ => BootEvent { bytes, millis, resent, ..event },
             },
         );
     }

@@ -63,21 +63,24 @@ pub struct Transfer {
     pub bytes: u64,
     /// How long it took.
     pub millis: u64,
+    /// Blocks of TFTP that were sent more than once.
+    pub resent: u64,
 }
 
 impl Transfer {
     /// Something that was asked for and cannot be had.
     pub fn absent(name: &str, why: &str) -> Self {
-        Self { phase: Phase::Absent, detail: format!("{name}: {why}"), bytes: 0, millis: 0 }
+        let detail = format!("{name}: {why}");
+        Self { phase: Phase::Absent, detail, bytes: 0, millis: 0, resent: 0 }
     }
 
     /// A file of so many bytes of which these were sent.
     pub fn of(phase: Phase, name: String, bytes: u64, total: u64, millis: u64) -> Self {
         if bytes == total {
-            return Self { phase, detail: name, bytes, millis };
+            return Self { phase, detail: name, bytes, millis, resent: 0 };
         }
         let detail = format!("{name}: broke off after {bytes} of {total} bytes");
-        Self { phase: Phase::Broken, detail, bytes, millis }
+        Self { phase: Phase::Broken, detail, bytes, millis, resent: 0 }
     }
 }
 

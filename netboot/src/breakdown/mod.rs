@@ -8,12 +8,14 @@
 //! Up to the services one thing follows the other. Services start side by side; of them only the chain that ended last
 //! made the machine wait, and only its steps have a share of the whole.
 
+mod afterwards;
 mod chain;
 mod steps;
 
 use kiln_inventory::{Boot, BootEvent, Outcome, Phase};
 use serde::{Deserialize, Serialize};
 
+use self::afterwards::afterwards;
 use self::steps::Steps;
 
 /// A step that takes this much longer than usual, and twice as long, is worth a word.
@@ -62,6 +64,9 @@ pub struct Breakdown {
     /// Events after the end, which are in no step.
     #[serde(default)]
     pub later: usize,
+    /// Those of them in which something went wrong or was made good, the latest 20. They take no time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<Step>,
     /// The median of what earlier healthy boots of this machine took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual: Option<u64>,
@@ -83,7 +88,8 @@ impl Breakdown {
         } else {
             steps.silence(total);
         }
-        Self { total, steps: steps.in_order(), later: later.len(), usual: None }
+        let afterwards = afterwards(&clock, &later);
+        Self { total, steps: steps.in_order(), later: later.len(), afterwards, usual: None }
     }
 
     /// Notes what the steps took in other boots.

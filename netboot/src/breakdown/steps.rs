@@ -95,7 +95,7 @@ impl<'a> Steps<'a> {
                         _ => (event.detail.as_str(), ""),
                     };
                     let name = format!("fetch {name}");
-                    let detail = detail.to_owned();
+                    let detail = with_resent(detail, event.resent.unwrap_or(0));
                     let fetch = Step { bytes: event.bytes, detail, ..step(&name, from, end) };
                     self.add(Step { rate: rate(&fetch), ..fetch });
                     if !broken {
@@ -265,13 +265,23 @@ fn started<'a>(
     })
 }
 
+/// Adds to what is told of a transfer how many blocks were sent again.
+fn with_resent(detail: &str, resent: u64) -> String {
+    let again = match resent {
+        0 => return detail.to_owned(),
+        1 => "1 block was sent again".to_owned(),
+        many => format!("{many} blocks were sent again"),
+    };
+    if detail.is_empty() { again } else { format!("{detail}; {again}") }
+}
+
 /// Returns bytes a second. Faster than the clock can tell is no rate.
 fn rate(step: &Step) -> Option<u64> {
     let bytes = step.bytes.filter(|_| step.took() >= 10)?;
     Some(bytes.saturating_mul(1000) / step.took())
 }
 
-fn step(name: &str, from: u64, to: u64) -> Step {
+pub(super) fn step(name: &str, from: u64, to: u64) -> Step {
     Step {
         name: name.to_owned(),
         from,

@@ -284,3 +284,60 @@ fn steps_that_took_much_longer_than_usual_are_named_the_worst_first() {
     let slower: Vec<&str> = breakdown.slower().iter().map(|step| step.name.as_str()).collect();
     assert_eq!(slower, ["loader", "firmware"]);
 }
+
+#[test]
+fn blocks_that_were_sent_again_are_told_beside_what_else_is_told_of_a_transfer() {
+    let again = |resent, event| BootEvent { resent: Some(resent), ..event };
+    let broken = seen(900, Phase::Broken, "ipxe.efi: broke off", Some((5, 400)));
+    let events = [
+        seen(0, Phase::Dhcp, "firmware", None),
+        again(30, broken),
+        again(1, seen(2_000, Phase::Loader, "ipxe.efi", Some((9, 100)))),
+        seen(2_500, Phase::Kernel, "kernel", Some((9, 100))),
+    ];
+    let breakdown = Breakdown::of(&boot(Outcome::Abandoned, Some(3_000), None), &events);
+    adds_up(&breakdown);
+    let fetched = breakdown.steps.iter().filter(|step| step.name.starts_with("fetch "));
+    let told: Vec<_> = fetched.map(|step| (step.name.as_str(), step.detail.as_str())).collect();
+    let expected = [
+        ("fetch ipxe.efi", "broke off; 30 blocks were sent again"),
+        ("fetch ipxe.efi", "1 block was sent again"),
+        ("fetch kernel", ""),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn what_goes_wrong_after_the_end_has_rows_the_latest_ones_only() {
+    let mut events = loading();
+    events.extend([
+        told(3_400, 600, Phase::Init, "", None),
+        told(3_400, 1_000, Phase::Healthy, "", None),
+        told(3_400, 5_000, Phase::Failed, "web was not well: 503", None),
+        told(3_400, 6_000, Phase::Start, "service web", None),
+        told(3_400, 6_000, Phase::Restart, "web", None),
+        told(3_400, 7_000, Phase::Service, "web", Some(900)),
+        told(3_400, 8_000, Phase::Link, "eth1", None),
+    ]);
+    let healthy = boot(Outcome::Healthy, Some(4_400), Some(3_400));
+    let breakdown = Breakdown::of(&healthy, &events);
+    adds_up(&breakdown);
+    let rows = |breakdown: &Breakdown| -> Vec<(String, u64, u64, String)> {
+        let rows = breakdown.afterwards.iter();
+        rows.map(|s| (s.name.clone(), s.from, s.took(), s.detail.clone())).collect()
+    };
+    let row = |name: &str, at, detail: &str| (name.to_owned(), at, 0, detail.to_owned());
+    let expected = [
+        row("failed", 8_400, "web was not well: 503"),
+        row("restart", 9_400, "web"),
+        row("service web", 10_400, ""),
+    ];
+    assert_eq!((rows(&breakdown).as_slice(), breakdown.later), (&expected[..], 5));
+    let restarts = (0..50).map(|n| told(3_400, 20_000 + n, Phase::Restart, "db", None));
+    events.extend(restarts);
+    let breakdown = Breakdown::of(&healthy, &events);
+    adds_up(&breakdown);
+    let rows = rows(&breakdown);
+    assert_eq!((rows.len(), breakdown.later), (20, 55));
+    assert_eq!(rows[19], row("restart", 23_449, "db"));
+}

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backup;
 pub mod bakes;
 pub mod boot;
+mod boot_timeline;
 pub mod build;
 pub mod ca;
 mod change;

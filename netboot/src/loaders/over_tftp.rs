@@ -46,7 +46,7 @@ impl tftp::Files for OverTftp {
     }
 
     fn ended(&self, transfer: &tftp::Ended) {
-        let (peer, path, bytes) = (transfer.peer, &transfer.name, transfer.taken);
+        let (peer, path) = (transfer.peer, &transfer.name);
         let name = loader_name(path);
         let (phase, name) = match self.loaders.get(name) {
             Some(_) => (Phase::Loader, name),
@@ -55,14 +55,52 @@ impl tftp::Files for OverTftp {
                 None => return,
             },
         };
-        let Some(detail) = transfer.told(name) else { return };
-        let phase = if transfer.end == tftp::End::Done { phase } else { Phase::Broken };
-        let millis = u64::try_from(transfer.took.as_millis()).unwrap_or(u64::MAX);
-        self.boots.loader(peer, Transfer { phase, detail, bytes, millis });
+        if let Some(told) = told(transfer, phase, name) {
+            self.boots.loader(peer, told);
+        }
     }
+}
+
+/// Returns what a timeline tells of a transfer that is over, with the file by this name.
+fn told(transfer: &tftp::Ended, phase: Phase, name: &str) -> Option<Transfer> {
+    let detail = transfer.told(name)?;
+    let phase = if transfer.end == tftp::End::Done { phase } else { Phase::Broken };
+    let millis = u64::try_from(transfer.took.as_millis()).unwrap_or(u64::MAX);
+    Some(Transfer { phase, detail, bytes: transfer.taken, millis, resent: transfer.resent })
 }
 
 /// Returns the name of a loader by its path.
 fn loader_name(path: &str) -> &str {
     path.strip_prefix("ipxe/").or_else(|| path.strip_prefix("grub/")).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_timeline_is_told_how_much_was_sent_again_however_a_transfer_ended() {
+        let ended = |end, taken| tftp::Ended {
+            peer: [10, 0, 0, 9].into(),
+            name: "ipxe/ipxe.efi".to_owned(),
+            end,
+            size: 9,
+            taken,
+            took: Duration::from_millis(70),
+            resent: 12,
+        };
+        let told = |end, taken| told(&ended(end, taken), Phase::Loader, "ipxe.efi");
+        let done = told(tftp::End::Done, 9).unwrap();
+        assert_eq!(
+            (done.phase, done.detail.as_str(), done.resent),
+            (Phase::Loader, "ipxe.efi", 12)
+        );
+        assert_eq!((done.bytes, done.millis), (9, 70));
+        let silent = told(tftp::End::Silent, 5).unwrap();
+        assert_eq!((silent.phase, silent.resent), (Phase::Broken, 12));
+        assert!(silent.detail.ends_with("after 5 of 9 bytes"), "{}", silent.detail);
+        assert!(told(tftp::End::Probe, 0).is_none());
+    }
 }
