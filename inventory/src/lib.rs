@@ -85,6 +85,6 @@ pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
     Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Changed, Contents, Cutoff,
     Database, Document, Edit, FeedEvent, Mark, News, Outline, ParseDatabaseError, Pools,
-    PostgresUrl, Source, SpareBoots, Store, StoreError, Stored, StoredFacts, TakenUp, Verb,
+    PostgresUrl, Source, SpareBoots, Step, Store, StoreError, Stored, StoredFacts, TakenUp, Verb,
     Verified, WhichBoots, verify_backup,
 };

@@ -20,7 +20,7 @@ pub use changes::{Change, Verb, Verified};
 pub use contents::Contents;
 pub use database::{Database, ParseDatabaseError, PostgresUrl};
 pub use documents::{Document, Stored};
-pub use edit::Edit;
+pub use edit::{Edit, Step};
 pub use error::StoreError;
 pub use facts::StoredFacts;
 pub use feed::FeedEvent;

@@ -44,7 +44,7 @@ pub struct Change {
     pub actor: String,
     /// What kind of noun: `machine`, `group` …
     pub noun: String,
-    /// Its id.
+    /// Its id; of an order or a lease, that of the machine.
     pub subject: i64,
     /// Its name then: the new one where that is what changed.
     pub name: String,

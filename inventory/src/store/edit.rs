@@ -45,13 +45,19 @@ impl std::fmt::Debug for Edit<'_> {
     }
 }
 
-/// One noun that changes, for the log.
-pub(super) struct Step<'a> {
-    pub(super) noun: &'static str,
-    pub(super) subject: i64,
-    pub(super) name: &'a str,
-    pub(super) before: Option<Value>,
-    pub(super) after: Option<Value>,
+/// One row for the log: what was there only before is removed, what is there only after is added.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// What kind of noun.
+    pub noun: &'static str,
+    /// Its id; of an order or a lease, that of the machine.
+    pub subject: i64,
+    /// Its name.
+    pub name: &'a str,
+    /// What it was, without secrets.
+    pub before: Option<Value>,
+    /// What it is from now on, or what was asked.
+    pub after: Option<Value>,
 }
 
 impl Step<'_> {
@@ -87,11 +93,27 @@ impl Store {
         let at = i64::try_from(now).unwrap_or(i64::MAX);
         Ok(Edit { store: self, tx, at, first: last.id, last })
     }
+
+    /// Writes down what was done to something that is in no transaction of the inventory.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn record(&self, step: Step<'_>) -> Result<(), StoreError> {
+        let mut edit = self.edit().await?;
+        edit.log(step).await?;
+        edit.commit().await?;
+        Ok(())
+    }
 }
 
 impl Edit<'_> {
-    /// Writes down a change of a noun.
-    pub(super) async fn log(&mut self, step: Step<'_>) -> Result<(), StoreError> {
+    /// Writes down a change of a noun, or something that was done.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub async fn log(&mut self, step: Step<'_>) -> Result<(), StoreError> {
         let documents = (step.before.as_ref().map(json), step.after.as_ref().map(json));
         self.write(step.verb(), (step.noun, step.subject, step.name), documents).await
     }

@@ -2,16 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::changes::Verb;
 use super::contents::contents;
 use super::db::{Tx, query};
 use super::documents::{self, Document as _};
 use super::machines::{self, MACHINE, MACHINES, Row};
-use super::row::word;
-use super::{Contents, Store, StoreError, Stored};
+use super::{Contents, Edit, Store, StoreError, Stored};
 use crate::{Group, Machine, MachineId};
 
 const CHANGES: &str = "changes";
+
+/// Rows of the log by which something in the inventory is another than before. The rest tells what was done, or was
+/// refused.
+macro_rules! is_change {
+    () => {
+        "verb <> 'deny' AND noun NOT IN ('order', 'lease', 'build')"
+    };
+}
 
 /// The most changes that are read one by one: everything is read sooner than more of them.
 const MOST: usize = 500;
@@ -63,6 +69,27 @@ impl Store {
     }
 }
 
+impl Edit<'_> {
+    /// Returns whether nothing in the inventory is another than after the change with this number: what was done since,
+    /// or refused, does not count.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn is_unchanged_since(&mut self, change: i64) -> Result<bool, StoreError> {
+        if change > self.began_at() {
+            return Ok(false);
+        }
+        let other: Option<(i64,)> =
+            query(concat!("SELECT id FROM changes WHERE id > $1 AND ", is_change!(), " LIMIT 1"))
+                .bind(change)
+                .fetch_optional(&mut self.tx)
+                .await
+                .map_err(StoreError::reading(CHANGES))?;
+        Ok(other.is_none())
+    }
+}
+
 /// Returns the place of the newest change.
 pub(super) async fn mark(tx: &mut Tx) -> Result<Mark, StoreError> {
     let row: Option<(i64, String)> = query("SELECT id, hash FROM changes ORDER BY id DESC LIMIT 1")
@@ -75,29 +102,35 @@ pub(super) async fn mark(tx: &mut Tx) -> Result<Mark, StoreError> {
 /// Nothing where the log does not say it.
 async fn changed(tx: &mut Tx, since: &Mark) -> Result<Option<Changed>, StoreError> {
     let failed = StoreError::reading(CHANGES);
-    let rows: Vec<(i64, String, String, i64, String)> = query(
-        "SELECT id, hash, noun, subject, verb FROM changes WHERE id >= $1 ORDER BY id LIMIT $2",
-    )
+    let mut changed = Changed { mark: mark(tx).await?, ..Changed::default() };
+    if changed.mark == *since {
+        return Ok(Some(changed));
+    }
+    let then: Option<(String,)> = query("SELECT hash FROM changes WHERE id = $1")
+        .bind(since.change)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(&failed)?;
+    if then.is_none_or(|(hash,)| hash != since.hash) {
+        return Ok(None);
+    }
+    let rows: Vec<(String, i64)> = query(concat!(
+        "SELECT noun, subject FROM changes WHERE id > $1 AND ",
+        is_change!(),
+        " ORDER BY id LIMIT $2"
+    ))
     .bind(since.change)
-    .bind(i64::try_from(MOST + 2).unwrap_or(i64::MAX))
+    .bind(i64::try_from(MOST + 1).unwrap_or(i64::MAX))
     .fetch_all(&mut *tx)
     .await
     .map_err(&failed)?;
-    let Some((first, later)) = rows.split_first() else {
-        // There was no change yet, and there is none now.
-        return Ok((*since == Mark::default()).then(Changed::default));
-    };
-    if (first.0, &first.1) != (since.change, &since.hash) || later.len() > MOST {
+    if rows.len() > MOST {
         return Ok(None);
     }
-    let mut changed = Changed { mark: since.clone(), ..Changed::default() };
     let mut ids = BTreeSet::new();
-    for (id, hash, noun, subject, verb) in later {
-        changed.mark = Mark { change: *id, hash: hash.clone() };
-        if *verb != word(&Verb::Deny) {
-            changed.nouns.insert(noun.clone());
-            ids.extend((noun == MACHINE).then_some(MachineId(*subject)));
-        }
+    for (noun, subject) in rows {
+        ids.extend((noun == MACHINE).then_some(MachineId(subject)));
+        changed.nouns.insert(noun);
     }
     if !ids.is_empty() {
         let rows: Vec<Row> = query(
@@ -121,6 +154,7 @@ async fn changed(tx: &mut Tx, since: &Mark) -> Result<Option<Changed>, StoreErro
 
 #[cfg(test)]
 mod tests {
+    use super::super::edit::Step;
     use super::super::test_stores::stores;
     use super::super::tests::machine;
     use super::*;
@@ -191,10 +225,42 @@ mod tests {
             let mark = store.contents().await.unwrap().mark;
             let mut edit = store.edit().await.unwrap();
             for _ in 0..=MOST {
-                edit.deny("machine", "n9", &serde_json::Value::Null).await.unwrap();
+                edit.log(step("token")).await.unwrap();
             }
             edit.commit().await.unwrap();
             assert!(matches!(store.news(&mark).await.unwrap(), News::All(_)));
+        }
+    }
+
+    fn step(noun: &'static str) -> Step<'static> {
+        Step { noun, subject: 1, name: "n1", before: None, after: Some(true.into()) }
+    }
+
+    #[tokio::test]
+    async fn what_was_done_or_refused_is_nothing_to_read_however_often() {
+        for (_home, store) in stores().await {
+            let one = store.add_machine(&machine("n1", &[1])).await.unwrap();
+            let since = store.contents().await.unwrap().mark;
+            let mut edit = store.edit().await.unwrap();
+            for _ in 0..MOST {
+                for noun in ["order", "lease", "build"] {
+                    edit.log(step(noun)).await.unwrap();
+                }
+                edit.deny("machine", "n9", &serde_json::Value::Null).await.unwrap();
+            }
+            edit.commit().await.unwrap();
+            let mut edit = store.edit().await.unwrap();
+            assert!(edit.is_unchanged_since(since.change).await.unwrap());
+            assert!(!edit.is_unchanged_since(since.change - 1).await.unwrap());
+            let beyond = edit.began_at() + 1;
+            assert!(!edit.is_unchanged_since(beyond).await.unwrap(), "of another log");
+            drop(edit);
+            let read = some(&store, &since).await;
+            assert_eq!((read.machines, read.groups, read.nouns), (vec![], None, BTreeSet::new()));
+            // And what comes after is found from there.
+            assert_eq!(read.mark, store.contents().await.unwrap().mark);
+            store.remove_machine(one.id, None).await.unwrap();
+            assert_eq!(some(&store, &read.mark).await.machines, [(one.id, None)]);
         }
     }
 }

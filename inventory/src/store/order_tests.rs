@@ -1,11 +1,13 @@
 //! Orders and the tokens of running boots.
 
 use kiln_types::Digest;
+use serde_json::json;
 
 use super::test_stores::stores;
 use super::tests::{machine, new_boot, open_boot};
 use crate::{
-    BootId, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome, TakenUp,
+    BootId, Change, Command, MachineId, NewBoot, NewOrder, Order, OrderId, OrderState, Outcome,
+    TakenUp, Verb,
 };
 
 #[tokio::test]
@@ -41,6 +43,25 @@ fn order(boot: BootId, command: Command) -> NewOrder {
         asked: 100,
         asked_by: "uid 0".to_owned(),
         expires: 1000,
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_in_the_log_of_changes_with_who_gave_it_and_all_that_it_says() {
+    for (_home, store) in stores().await {
+        let program = ["/bin/dd", "of=/dev/sda"].map(str::to_owned).to_vec();
+        let run = Command::Run { service: None, program };
+        let given = store.add_order(&order(BootId(7), run)).await.unwrap();
+        let [row] = &store.changes_since(0, 9).await.unwrap()[..] else { panic!("one row") };
+        let whose = (row.actor.as_str(), row.noun.as_str(), row.name.as_str(), row.subject);
+        assert_eq!((whose, row.verb), (("uid 0", "order", "n1", 3), Verb::Add));
+        let asked = Change::document(row.after.as_deref()).unwrap().unwrap();
+        let command = json!({"kind": "run", "program": ["/bin/dd", "of=/dev/sda"]});
+        assert_eq!(asked, json!({"id": given.id, "boot": 7, "command": command}));
+        assert_eq!(
+            (row.before.as_ref(), store.verify_changes().await.unwrap().broken),
+            (None, None)
+        );
     }
 }
 

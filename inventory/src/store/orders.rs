@@ -1,6 +1,8 @@
+use serde_json::json;
 use sqlx::FromRow;
 
 use super::db::query;
+use super::edit::Step;
 use super::row::{damaged, parse_word, word};
 use super::{Store, StoreError};
 use crate::{BootId, Command, MachineId, NewOrder, Order, OrderId, OrderState};
@@ -59,7 +61,7 @@ impl OrderRow {
 }
 
 impl Store {
-    /// Numbers and writes an order.
+    /// Numbers and writes an order, with its row in the log of changes under the name of who asks.
     ///
     /// # Errors
     ///
@@ -67,7 +69,8 @@ impl Store {
     pub async fn add_order(&self, new: &NewOrder) -> Result<Order, StoreError> {
         let failed = |source| StoreError::writing(ORDERS, source);
         let arguments = serde_json::to_string(&new.command).unwrap_or_default();
-        let mut tx = self.write(ORDERS).await?;
+        let store = self.acting(&new.asked_by);
+        let mut edit = store.edit().await?;
         let (id,): (i64,) = query(
             "INSERT INTO orders (machine, machine_name, boot, kind, arguments, asked, asked_by, \
              expires, state, answer) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '') RETURNING id",
@@ -81,15 +84,18 @@ impl Store {
         .bind(&new.asked_by)
         .bind(new.expires)
         .bind(word(&OrderState::Queued))
-        .fetch_one(&mut tx)
+        .fetch_one(&mut edit.tx)
         .await
         .map_err(failed)?;
         query("DELETE FROM orders WHERE id <= $1")
             .bind(id - KEPT)
-            .execute(&mut tx)
+            .execute(&mut edit.tx)
             .await
             .map_err(failed)?;
-        tx.commit().await.map_err(failed)?;
+        let (subject, name) = (new.machine.0, new.machine_name.as_str());
+        let after = Some(json!({"id": id, "boot": new.boot, "command": new.command}));
+        edit.log(Step { noun: "order", subject, name, before: None, after }).await?;
+        edit.commit().await?;
         Ok(Order {
             id: OrderId(id),
             machine: new.machine,

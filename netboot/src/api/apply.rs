@@ -88,7 +88,9 @@ async fn apply(
     let store = control.inventory.acting(&caller.name);
     let mut edit = store.edit().await?;
     let after = edit.began_at();
-    if body.unless_after.is_some_and(|seen| seen != after) {
+    if let Some(seen) = body.unless_after
+        && !edit.is_unchanged_since(seen).await?
+    {
         let text = "the inventory was changed meanwhile; look again at what would be done";
         return Err(Fault::new(StatusCode::PRECONDITION_FAILED, text));
     }

@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::extract::Params;
-use super::feed::noun_of_changes;
+use super::feed;
 use super::page::{self, Page};
 use super::route::{Route, get};
 use super::{Control, Fault};
@@ -108,7 +108,7 @@ async fn list(
     Params(page): Params<Page>,
     Params(rows): Params<Rows>,
 ) -> Result<Response, Fault> {
-    let noun = rows.noun.as_deref().map(noun_of_changes).transpose()?;
+    let noun = rows.noun.as_deref().map(feed::noun).transpose()?;
     let wanted = |change: &Change| {
         noun.as_ref().is_none_or(|noun| *noun == change.noun)
             && rows.name.as_ref().is_none_or(|name| *name == change.name)

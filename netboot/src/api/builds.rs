@@ -6,12 +6,15 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use kiln_inventory::Step;
 use kiln_types::Arch;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::extract::{Key, Params};
+use super::peer::Caller;
 use super::route::{Route, get, post};
 use super::{Control, Fault};
 use crate::bake::{ImageState, LogLine};
@@ -65,9 +68,14 @@ struct StartQuery {
 
 async fn start(
     State(control): Shared,
+    caller: Caller,
     Key(image): Key,
     Params(query): Params<StartQuery>,
 ) -> Result<(StatusCode, Json<ImageState>), Fault> {
+    control.baker.state(&image).ok_or_else(|| missing(&image))?;
+    let after = Some(json!({"arch": query.arch}));
+    let asked = Step { noun: "build", subject: 0, name: &image, before: None, after };
+    control.inventory.acting(&caller.name).record(asked).await?;
     if !control.baker.request(&image, query.arch).await {
         return Err(missing(&image));
     }

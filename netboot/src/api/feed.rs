@@ -73,15 +73,18 @@ impl From<Cursor> for String {
     }
 }
 
-/// What something can be said of: what the log of changes has rows of, boots, and builds, which are in no table.
-const NOUNS: [&str; 13] = [
+/// What something can be said of: what the log of changes has rows of, boots, and how far builds are, which is in no
+/// table.
+const NOUNS: [&str; 15] = [
     "machine",
     "group",
     "discovery",
     "discovery-rule",
     "expected",
     "boot",
-    BUILD,
+    "order",
+    "lease",
+    "build",
     "token",
     "user",
     "webhook",
@@ -89,26 +92,20 @@ const NOUNS: [&str; 13] = [
     "source",
     "access",
 ];
-const BUILD: &str = "build";
 
 /// Reads words of nouns, with commas between them. None are all.
 pub(super) fn nouns(text: &str) -> Result<Vec<String>, Fault> {
     let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-    words.map(|word| noun_of(word, &NOUNS)).collect()
+    words.map(noun).collect()
 }
 
-/// Reads the noun of rows of the log of changes.
-pub(super) fn noun_of_changes(word: &str) -> Result<String, Fault> {
-    let changed: Vec<&str> = NOUNS.into_iter().filter(|noun| *noun != BUILD).collect();
-    noun_of(word, &changed)
-}
-
-fn noun_of(word: &str, known: &[&str]) -> Result<String, Fault> {
-    if known.contains(&word) {
+/// Reads the word of a noun.
+pub(super) fn noun(word: &str) -> Result<String, Fault> {
+    if NOUNS.contains(&word) {
         return Ok(word.to_owned());
     }
     let word: String = word.escape_debug().take(60).collect();
-    let known = known.join(", ");
+    let known = NOUNS.join(", ");
     Err(Fault::invalid(format!("there is no noun `{word}` here; there are: {known}")))
 }
 
@@ -191,7 +188,8 @@ pub(super) async fn read(
     let full = |rows: usize| u32::try_from(rows).is_ok_and(|rows| rows == CHUNK);
     let more = full(changes.len()) || full(boots.len());
     let mut labels = Labels::new();
-    if filter.by_machine() && !boots.is_empty() {
+    let of_machines = !boots.is_empty() || changes.iter().any(is_of_a_machine);
+    if filter.by_machine() && of_machines {
         let machines = store.machines().await?.into_iter();
         labels = machines.map(|machine| (machine.id, machine.spec.labels)).collect();
     }
@@ -204,7 +202,7 @@ pub(super) async fn read(
             (change, _) => change.is_some(),
         };
         let event = if change_first {
-            changes.next().and_then(|change| of_change(filter, cursor, change))
+            changes.next().and_then(|change| of_change(filter, cursor, change, &labels))
         } else {
             boots.next().and_then(|boot| of_boot(filter, cursor, boot, &labels))
         };
@@ -213,7 +211,17 @@ pub(super) async fn read(
     Ok((events, more))
 }
 
-fn of_change(filter: &Filter, cursor: &mut Cursor, change: Change) -> Option<Event> {
+/// Returns whether it was done to a machine, which its subject names.
+fn is_of_a_machine(change: &Change) -> bool {
+    matches!(change.noun.as_str(), "order" | "lease")
+}
+
+fn of_change(
+    filter: &Filter,
+    cursor: &mut Cursor,
+    change: Change,
+    machines: &Labels,
+) -> Option<Event> {
     cursor.change = change.id;
     if !filter.wants(&change.noun, &change.name) {
         return None;
@@ -228,6 +236,9 @@ fn of_change(filter: &Filter, cursor: &mut Cursor, change: Change) -> Option<Eve
     let is_seen = if is_machine {
         // Of one that comes into his reach or leaves it, he learns what he could see.
         (!after.is_null() && seen(&after)) || (after.is_null() && seen(&before))
+    } else if is_of_a_machine(&change) && filter.by_machine() {
+        let labels = machines.get(&MachineId(change.subject));
+        labels.is_some_and(|labels| filter.sees(Some(labels)))
     } else {
         filter.sees(None)
     };
@@ -322,16 +333,17 @@ mod tests {
         use kiln_inventory::{DiscoveryRule, Document as _, Expected, Group, Source};
 
         let documents = [Group::NOUN, DiscoveryRule::NOUN, Expected::NOUN, Source::NOUN];
-        for noun in documents.into_iter().chain(["machine", "boot", "access", "discovery"]) {
-            assert_eq!(noun_of_changes(noun).unwrap(), noun);
+        let others = ["machine", "boot", "access", "discovery", "order", "lease", "build"];
+        for known in documents.into_iter().chain(others) {
+            assert_eq!(noun(known).unwrap(), known);
         }
-        for noun in [
+        for known in [
             crate::api::tokens::TokenDoc::NOUN,
             crate::api::users::UserDoc::NOUN,
             crate::secrets::SecretDoc::NOUN,
             crate::webhook::WebhookDoc::NOUN,
         ] {
-            assert_eq!(noun_of_changes(noun).unwrap(), noun);
+            assert_eq!(noun(known).unwrap(), known);
         }
         assert_eq!(nouns("machine, build,").unwrap(), ["machine", "build"]);
         assert!(nouns("").unwrap().is_empty());
@@ -339,7 +351,7 @@ mod tests {
         assert_eq!(wrong.status(), axum::http::StatusCode::BAD_REQUEST);
         let text = wrong.detail();
         assert!(text.starts_with("there is no noun `events` here; there are: machine,"), "{text}");
-        assert!(noun_of_changes("build").is_err());
+        assert!(noun("image").is_err(), "nothing is said of images");
     }
 
     #[test]
@@ -352,7 +364,7 @@ mod tests {
             selector: None,
         };
         assert!(filter.wants("machine", "n1"));
-        for noun in ["boot", "token", "user", "access", "unheard-of", "build"] {
+        for noun in ["boot", "token", "user", "access", "unheard-of", "build", "order", "lease"] {
             assert!(!filter.wants(noun, "n1"), "{noun}");
         }
     }

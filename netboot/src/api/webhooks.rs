@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Selector, Stored};
+use kiln_inventory::{Document as _, Selector, Step, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use super::access::{Access, Noun};
 use super::change::{Dry, Preview};
 use super::deliver::{self, Courier, SIGNATURE, state_of};
 use super::extract::{Body, Key, Params};
-use super::feed::{Cursor, noun_of_changes};
+use super::feed::{self, Cursor};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::tokens::check_name;
@@ -170,7 +170,7 @@ async fn add(
     let mut all_words = events.len() <= MOST_EVENTS;
     for event in &events {
         let (noun, what) = event.split_once(':').unwrap_or((event, "x"));
-        noun_of_changes(noun).map_err(|fault| fault.at("/events".to_owned()))?;
+        feed::noun(noun).map_err(|fault| fault.at("/events".to_owned()))?;
         all_words &= word(what);
     }
     if !all_words {
@@ -239,9 +239,16 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn test(State(control): Shared, Key(name): Key) -> Result<Json<Delivery>, Fault> {
+async fn test(
+    State(control): Shared,
+    caller: Caller,
+    Key(name): Key,
+) -> Result<Json<Delivery>, Fault> {
     let hook = named(&control, &name).await?;
     let courier = courier(&control);
+    let (before, after) = (Some(json!({})), Some(json!({"tested": true})));
+    let asked = Step { noun: WebhookDoc::NOUN, subject: hook.id, name: &name, before, after };
+    control.inventory.acting(&caller.name).record(asked).await?;
     let body = json!({"id": "test", "webhook": name, "event": null});
     let delivery = courier.deliver(&hook, "test", &body).await;
     if delivery.arrived()

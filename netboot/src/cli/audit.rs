@@ -7,8 +7,11 @@ use super::client::{Client, path_part};
 use super::print::{self, Column, How, Listed, col, more};
 use super::table::moment;
 use super::watch::{self, Look, WatchArg};
-use super::{ClientArgs, Failure};
+use super::{ClientArgs, Failure, told};
 use crate::api::{AuditRow, Verification};
+
+/// The most characters that a line has of what was done.
+const LONGEST: usize = 80;
 
 /// The log of changes: who did what, and who was refused
 #[derive(Debug, Args)]
@@ -22,7 +25,7 @@ enum AuditCommand {
     /// List changes, the oldest first
     #[command(alias = "ls")]
     List {
-        /// Only of this kind of noun: machine, group, token …; `access` are those who were refused
+        /// Only of this kind of noun: machine, order, lease …; `access` are those who were refused
         #[arg(long)]
         noun: Option<String>,
         /// Only of nouns with this name
@@ -91,6 +94,10 @@ impl Listed for AuditRow {
             col("did", |it| it.verb.clone()),
             col("noun", |it| it.noun.clone()),
             col("name", |it| it.name.clone()),
+            col("what", |it| {
+                let what = (it.before.as_ref(), it.after.as_ref());
+                told::words((&it.noun, &it.verb), what).chars().take(LONGEST).collect()
+            }),
             more("hash", |it| it.hash.to_string()),
         ]
     }

@@ -1,6 +1,6 @@
 //! `kiln events`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::client::{Client, path_part};
 use super::print::{self, Column, How, Listed, col};
 use super::table::{moment, plain};
-use super::{ClientArgs, Failure, Output};
+use super::{ClientArgs, Failure, Output, told};
 use crate::api::Event;
 
 /// How long to wait before the server is asked again, at first and at most.
@@ -201,27 +201,15 @@ fn words(event: &Event) -> String {
             let number = event.data.get("boot").map(ToString::to_string).unwrap_or_default();
             format!("(boot {number}) {}", text("detail"))
         }
-        "build" => format!("{} {}", text("arch"), text("error")),
+        "build" if event.actor.is_none() => format!("{} {}", text("arch"), text("error")),
         _ => {
             let who = event.actor.as_ref().map(|who| format!("by {who}")).unwrap_or_default();
-            match event.what.as_str() {
-                "change" => format!("{} {who}", changed(&event.data)),
-                _ => who,
-            }
+            let document = |key: &str| event.data.get(key);
+            let change = (document("before"), document("after"));
+            format!("{} {who}", told::words((&event.noun, &event.what), change))
         }
     };
     plain(words.trim()).chars().take(LONGEST).collect()
-}
-
-/// Names the fields that a change changed.
-fn changed(data: &Value) -> String {
-    let document = |key: &str| data.get(key).and_then(Value::as_object);
-    let (Some(before), Some(after)) = (document("before"), document("after")) else {
-        return String::new();
-    };
-    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let keys = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
-    keys.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 impl Listed for Event {

@@ -56,6 +56,7 @@ mod sse;
 pub mod support;
 mod table;
 pub mod token;
+mod told;
 pub mod top;
 pub mod user;
 mod watch;

@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use kiln_inventory::{
-    Document, Edit, Effective, Group, Machine, MachineId, Seal, Store, StoreError, Stored,
+    Document, Edit, Effective, Group, Machine, MachineId, Seal, Step, Store, StoreError, Stored,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::RwLockReadGuard;
 
 use self::lost::Used;
@@ -318,13 +318,19 @@ impl Secrets {
     pub(crate) async fn rotate(&self, store: &Store) -> Result<(String, usize), SecretError> {
         let _alone = self.sealing.write().await;
         self.opens_all(store).await?;
+        let before = self.key();
         let ring = {
             let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             let ring = Arc::new(self.ring.load().with_new_key()?);
             self.ring.store(ring.clone());
             ring
         };
-        let (count, edit) = renewed(store, &ring).await?;
+        let (count, mut edit) = renewed(store, &ring).await?;
+        // Where there is nothing to seal anew, nothing else would tell of it.
+        let after = Some(json!({"key": ring.current(), "secrets": count}));
+        let before = Some(json!({"key": before}));
+        let step = Step { noun: SecretDoc::NOUN, subject: 0, name: "keys", before, after };
+        edit.log(step).await?;
         edit.commit().await?;
         let _one = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         // Another rotation has made a newer key by now, and lets these go.
