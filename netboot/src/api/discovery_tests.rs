@@ -11,7 +11,7 @@ const RULES: &str = "/api/v1/discovery/rules";
 const EXPECTED: &str = "/api/v1/discovery/expected";
 const UUID: &str = "4c4c4544-0042-3510-8052-b4c04f4a3132";
 
-async fn see(rig: &Rig, mac: &str, uuid: Option<&str>) {
+pub(super) async fn see(rig: &Rig, mac: &str, uuid: Option<&str>) {
     let sighting = Sighting {
         mac: mac.parse().unwrap(),
         asker: Asker::Firmware,

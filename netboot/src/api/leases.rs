@@ -1,80 +1,85 @@
-//! Leases: list, show, release.
+//! Leases of both families: list, show, release.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use kiln_inventory::{Lease, Lease6, NewMachine, Snapshot};
+use kiln_inventory::{Duid, Lease, Lease6, Machine, Snapshot, Step, StoreError};
 use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
 use super::change::{Dry, Preview};
-use super::extract::{Body, Key, Params};
-use super::page::Which;
+use super::extract::{Key, Params};
+use super::page::{AddressPage, Which};
 use super::peer::Caller;
-use super::route::{Route, delete, get, post};
+use super::route::{Route, delete, get};
 use super::{Control, Fault};
 use crate::boots::now_ms;
-use crate::settings::{Dhcp6Mode, DhcpMode, Subnet6Settings, SubnetSettings};
+use crate::dhcp::SharedLedger as _;
+
+/// How the log of changes calls them.
+pub(super) const LEASE: &str = "lease";
 
 /// A lease, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LeaseRow {
-    /// The lease.
-    #[serde(flatten)]
-    pub lease: Lease,
+    /// The address, of IPv4 or IPv6.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Hardware address of who has it; of IPv6 where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// What who has it calls himself in DHCPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub duid: Option<Duid>,
+    /// Which of his associations, in DHCPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iaid: Option<u32>,
+    /// When it ends, in seconds since 1970. A past time keeps the memory of who had the address.
+    pub expires: i64,
+    /// Host name the client gave, cleaned to a DNS label.
+    pub hostname: Option<String>,
     /// Name of the machine with this hardware address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
 }
 
-/// What became of leases of another server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct TakenLeases {
-    /// How many were taken over, or would be.
-    pub taken: usize,
-    /// Those that were not.
-    pub skipped: Vec<SkippedLease>,
+impl LeaseRow {
+    fn runs(&self) -> bool {
+        self.expires > now_ms() / 1000
+    }
+
+    fn machine_in<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Machine> {
+        snapshot.machine_by_mac(self.mac?).map(|machine| &**machine)
+    }
 }
 
-/// A lease that was not taken over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct SkippedLease {
-    /// Its address.
-    #[schema(value_type = String)]
-    pub address: IpAddr,
-    /// Why.
-    pub why: String,
+impl From<Lease> for LeaseRow {
+    fn from(Lease { address, mac, expires, hostname }: Lease) -> Self {
+        let (address, mac) = (address.into(), Some(mac));
+        Self { address, mac, duid: None, iaid: None, expires, hostname, machine: None }
+    }
 }
 
-/// The longest list of leases that is read.
-const MOST_BYTES: usize = 16 << 20;
+impl From<Lease6> for LeaseRow {
+    fn from(Lease6 { address, duid, iaid, mac, expires }: Lease6) -> Self {
+        let (address, duid, iaid) = (address.into(), Some(duid), Some(iaid));
+        Self { address, mac, duid, iaid, expires, hostname: None, machine: None }
+    }
+}
 
 pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Lease), Access::Write(Noun::Lease));
     vec![
-        get("/api/v1/leases", read, "List leases", list).query::<Which>().lists::<LeaseRow>(),
-        post("/api/v1/leases", write, "Take over leases that another server gave", take_over)
-            .query::<Dry>()
-            .takes_list::<Lease>()
-            .up_to(MOST_BYTES)
-            .gives::<TakenLeases>(),
-        post(
-            "/api/v1/leases6",
-            write,
-            "Take over leases of IPv6 that another server gave",
-            take_over6,
-        )
-        .query::<Dry>()
-        .takes_list::<Lease6>()
-        .up_to(MOST_BYTES)
-        .gives::<TakenLeases>(),
+        get("/api/v1/leases", read, "List leases, by address", list)
+            .query::<AddressPage>()
+            .query::<Which>()
+            .lists::<LeaseRow>(),
         get("/api/v1/leases/{key}", read, "Show a lease", show).gives::<LeaseRow>(),
         delete("/api/v1/leases/{key}", write, "End a lease", release)
             .tried()
@@ -85,18 +90,20 @@ pub(super) fn routes() -> Vec<Route> {
 async fn list(
     State(control): State<Arc<Control>>,
     caller: Caller,
+    uri: Uri,
+    Params(page): Params<AddressPage>,
     Params(which): Params<Which>,
-) -> Result<Json<Vec<LeaseRow>>, Fault> {
+) -> Result<Response, Fault> {
     let wanted = which.read()?;
     let mut rows = rows(&control, &caller);
     if !wanted.is_all() {
         let snapshot = control.view.snapshot();
         rows.retain(|row| {
-            let machine = snapshot.machine_by_mac(row.lease.mac).map(|machine| &machine.spec);
+            let machine = row.machine_in(&snapshot).map(|machine| &machine.spec);
             machine.is_some_and(|machine| wanted.is(&machine.name, &machine.labels))
         });
     }
-    Ok(Json(rows))
+    page.answer::<LeaseRow, _>(&uri, rows.into_iter().map(|row| (row.address, row)))
 }
 
 async fn show(
@@ -104,102 +111,8 @@ async fn show(
     caller: Caller,
     Key(key): Key,
 ) -> Result<Json<LeaseRow>, Fault> {
-    Ok(Json(find(&control, &caller, &key)?))
-}
-
-/// Takes over leases of addresses that this server gives: those of its pools, unless they are reserved for another machine.
-async fn take_over(
-    State(control): State<Arc<Control>>,
-    caller: Caller,
-    Params(dry): Params<Dry>,
-    Body(leases): Body<Vec<Lease>>,
-) -> Result<Json<TakenLeases>, Fault> {
-    may_take_over(&caller)?;
-    let snapshot = control.view.snapshot();
-    let reserved = reservations(&snapshot, |machine| machine.address);
-    let gives = |subnet: &SubnetSettings, address: &Ipv4Addr| {
-        let in_pool = subnet.pool.iter().any(|pool| pool.contains(address));
-        subnet.dhcp == DhcpMode::Server && in_pool
-    };
-    let refuses = |lease: &Lease| {
-        let given = control.endpoints.iter().any(|(subnet, _)| gives(subnet, &lease.address));
-        refusal(reserved.get(&lease.address), Some(lease.mac), given)
-    };
-    let all = leases.len();
-    let skipped = control.leases.take_over(leases, dry.dry_run, refuses).ok_or_else(full)?;
-    Ok(Json(taken(&caller, dry, all, skipped)))
-}
-
-/// As [`take_over`], for IPv6.
-async fn take_over6(
-    State(control): State<Arc<Control>>,
-    caller: Caller,
-    Params(dry): Params<Dry>,
-    Body(leases): Body<Vec<Lease6>>,
-) -> Result<Json<TakenLeases>, Fault> {
-    may_take_over(&caller)?;
-    let snapshot = control.view.snapshot();
-    let reserved = reservations(&snapshot, |machine| machine.address6);
-    let gives = |subnet: &Subnet6Settings, address: &Ipv6Addr| {
-        let in_pool = subnet.pool.iter().any(|pool| pool.contains(address));
-        subnet.dhcp == Dhcp6Mode::Stateful && in_pool
-    };
-    let refuses = |lease: &Lease6| {
-        let given = control.endpoints6.iter().any(|(subnet, _)| gives(subnet, &lease.address));
-        refusal(reserved.get(&lease.address), lease.mac, given)
-    };
-    let all = leases.len();
-    let skipped = control.leases6.take_over(leases, dry.dry_run, refuses).ok_or_else(full)?;
-    Ok(Json(taken(&caller, dry, all, skipped)))
-}
-
-/// Returns the machine that each reserved address is for.
-fn reservations<A: Eq + Hash>(
-    snapshot: &Snapshot,
-    address: impl Fn(&NewMachine) -> Option<A>,
-) -> HashMap<A, &NewMachine> {
-    let machines = snapshot.machines().iter().map(|machine| &machine.spec);
-    machines.filter_map(|machine| Some((address(machine)?, machine))).collect()
-}
-
-/// Says why a lease is not taken over: the machine that its address is reserved for is another one, or none of our pools has
-/// it.
-fn refusal(reserved: Option<&&NewMachine>, mac: Option<Mac>, in_a_pool: bool) -> Option<String> {
-    match reserved {
-        Some(machine) if !mac.is_some_and(|mac| machine.macs.contains(&mac)) => {
-            Some(format!("the address is reserved for machine `{}`", machine.name))
-        }
-        _ => (!in_a_pool).then(|| "no pool of this server has the address".to_owned()),
-    }
-}
-
-fn may_take_over(caller: &Caller) -> Result<(), Fault> {
-    if caller.rights.sees_all() {
-        return Ok(());
-    }
-    let text = "leases are of any machine, and you may change some machines only";
-    Err(Fault::new(StatusCode::FORBIDDEN, text))
-}
-
-fn full() -> Fault {
-    let text =
-        "too many leases wait for the disk, or the leases until now are not known yet; try again";
-    Fault::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(1)
-}
-
-fn taken<A: Into<IpAddr>>(
-    caller: &Caller,
-    dry: Dry,
-    all: usize,
-    skipped: Vec<(A, String)>,
-) -> TakenLeases {
-    let taken = all - skipped.len();
-    if !dry.dry_run {
-        tracing::info!(taken, by = caller.name, "leases of another server taken over");
-    }
-    let skipped = skipped.into_iter();
-    let skipped = skipped.map(|(address, why)| SkippedLease { address: address.into(), why });
-    TakenLeases { taken, skipped: skipped.collect() }
+    let found = find(&control, &caller, &key)?;
+    first(found).map(Json).ok_or_else(|| Fault::not_found(LEASE, &key))
 }
 
 /// Ends a lease. Whose it was may go on using the address until it comes to renew it; then it gets it again, unless
@@ -210,39 +123,87 @@ async fn release(
     Key(key): Key,
     Params(dry): Params<Dry>,
 ) -> Result<Response, Fault> {
-    let lease = find(&control, &caller, &key)?.lease;
-    let address = lease.address;
+    let found = find(&control, &caller, &key)?;
+    let run: Vec<String> =
+        found.iter().filter(|row| row.runs()).map(|row| row.address.to_string()).collect();
+    if run.len() > 1 {
+        let (key, all) = (key.escape_debug(), run.join(", "));
+        let text = format!(
+            "`{key}` has several leases: {all}; name the one that is to end by its address"
+        );
+        return Err(Fault::new(StatusCode::CONFLICT, text));
+    }
+    let row = first(found).ok_or_else(|| Fault::not_found(LEASE, &key))?;
+    let (address, now) = (row.address, now_ms() / 1000);
     let ended =
         || Fault::new(StatusCode::CONFLICT, format!("the lease of {address} has ended already"));
     if dry.dry_run {
-        let now = now_ms() / 1000;
-        let after = Lease { expires: now, ..lease.clone() };
-        let before = Some(&lease).filter(|lease| lease.expires > now).ok_or_else(ended)?;
+        let after = LeaseRow { expires: now, ..row.clone() };
+        let before = Some(&row).filter(|row| row.runs()).ok_or_else(ended)?;
         return Ok(Preview::of(Some(before), Some(&after)).into_response());
     }
-    control.leases.release(address).ok_or_else(ended)?;
+    let released = match address {
+        IpAddr::V4(address) => control.leases.release(address).is_some(),
+        IpAddr::V6(address) => control.leases6.release(address).is_some(),
+    };
+    released.then_some(()).ok_or_else(ended)?;
+    tracing::info!(%address, by = caller.name, "lease ended");
+    let machine = row.machine_in(&control.view.snapshot()).map_or(0, |machine| machine.id.0);
+    let (name, before) = (address.to_string(), serde_json::to_value(&row).ok());
+    let step = Step { noun: LEASE, subject: machine, name: &name, before, after: None };
+    let written = control.inventory.acting(&caller.name).record(step).await;
+    written.map_err(|error| without_a_row("the lease has ended", error))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Returns the leases that the caller may see. One of no machine is for those who may see all.
-fn rows(control: &Control, caller: &Caller) -> Vec<LeaseRow> {
-    let snapshot = control.view.snapshot();
-    let row = |lease: Lease| {
-        let machine = snapshot.machine_by_mac(lease.mac).map(|machine| &machine.spec);
-        let seen = machine.is_some_and(|machine| caller.rights.sees(&machine.labels));
-        let machine = machine.map(|machine| machine.name.clone());
-        (seen || caller.rights.sees_all()).then_some(LeaseRow { lease, machine })
-    };
-    control.leases.leases().into_iter().filter_map(row).collect()
+/// Says that something was done to leases which is missing in the log of changes: they are elsewhere than it.
+pub(super) fn without_a_row(done: &str, error: StoreError) -> Fault {
+    let fault = Fault::from(error);
+    let text = format!("{done}, but the log of changes does not say so: {}", fault.detail());
+    tracing::error!("{text}");
+    Fault::new(fault.status(), text)
 }
 
-/// Finds a lease by its address, its hardware address, or the name of the machine.
-fn find(control: &Control, caller: &Caller, key: &str) -> Result<LeaseRow, Fault> {
+pub(super) fn full() -> Fault {
+    let text =
+        "too many leases wait for the disk, or the leases until now are not known yet; try again";
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, text).again_after(1)
+}
+
+/// Returns the leases that the caller may see, those of IPv4 first, by address. One of no machine is for those who may see
+/// all.
+fn rows(control: &Control, caller: &Caller) -> Vec<LeaseRow> {
+    let snapshot = control.view.snapshot();
+    let four = control.leases.leases().into_iter().map(LeaseRow::from);
+    let six = control.leases6.leases().into_iter().map(LeaseRow::from);
+    let whose = |row: LeaseRow| {
+        let machine = row.machine_in(&snapshot).map(|machine| &machine.spec);
+        let seen = machine.is_some_and(|machine| caller.rights.sees(&machine.labels));
+        let machine = machine.map(|machine| machine.name.clone());
+        (seen || caller.rights.sees_all()).then_some(LeaseRow { machine, ..row })
+    };
+    four.chain(six).filter_map(whose).collect()
+}
+
+/// Finds leases by their address, or all that a hardware address, a DUID or the name of a machine has.
+fn find(control: &Control, caller: &Caller, key: &str) -> Result<Vec<LeaseRow>, Fault> {
+    let (mac, duid) = (key.parse::<Mac>().ok(), key.parse::<Duid>().ok());
     let is = |row: &LeaseRow| {
-        key.parse() == Ok(row.lease.address)
-            || key.parse().is_ok_and(|mac| row.lease.mac == mac)
+        key.parse() == Ok(row.address)
+            || mac.is_some() && row.mac == mac
+            || duid.is_some() && row.duid == duid
             || row.machine.as_deref() == Some(key)
     };
-    let found = rows(control, caller).into_iter().rev().find(is);
-    found.ok_or_else(|| Fault::not_found("lease", key))
+    let found: Vec<LeaseRow> = rows(control, caller).into_iter().filter(is).collect();
+    match found.is_empty() {
+        false => Ok(found),
+        true if control.leases6.is_whole() => Err(Fault::not_found(LEASE, key)),
+        true => Err(full()),
+    }
+}
+
+/// Returns the first of several leases: one that runs before those that have ended, one of IPv4 before those of IPv6, and
+/// the one that ends last.
+fn first(leases: Vec<LeaseRow>) -> Option<LeaseRow> {
+    leases.into_iter().max_by_key(|row| (row.runs(), row.address.is_ipv4(), row.expires))
 }

@@ -33,6 +33,7 @@ mod route;
 mod routes;
 mod scope;
 mod secrets;
+mod take_over;
 mod tokens;
 mod users;
 mod webhooks;
@@ -60,7 +61,7 @@ pub use gate::Gate;
 pub use groups::{GroupRow, MachineSettings};
 pub use identity::{Merge, Merged, Split};
 pub use images::Images;
-pub use leases::{LeaseRow, SkippedLease, TakenLeases};
+pub use leases::LeaseRow;
 pub use listen::serve_encrypted;
 pub use merge::FieldChange;
 pub use netbox::{Import, ImportChange, Skipped};
@@ -68,6 +69,7 @@ pub use orders::Ask;
 pub use problem::Problem;
 pub use scope::{ParseScopeError, Scope};
 pub use secrets::{Encoding, NewSecret, RotatedKey, SecretRow};
+pub use take_over::{SkippedLease, TakenLeases};
 pub use tokens::{CreatedToken, NewToken, TokenRow};
 pub use users::{Login, NewPassword, NewUser, Session, UserRow};
 pub use webhooks::{CreatedWebhook, NewWebhook, WebhookRow, courier, deliver_events};
@@ -143,6 +145,8 @@ mod access_tests;
 #[cfg(test)]
 mod apply_tests;
 #[cfg(test)]
+mod audit_tests;
+#[cfg(test)]
 mod discovery_tests;
 #[cfg(test)]
 mod dry_tests;
@@ -154,6 +158,8 @@ mod groups_tests;
 mod history_tests;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod lease_tests;
 #[cfg(test)]
 mod noun_tests;
 #[cfg(test)]

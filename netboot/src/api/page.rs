@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -54,6 +55,34 @@ impl Page {
     /// The same page with at most so many items.
     pub(super) fn at_most(&self, most: usize) -> Self {
         Self { limit: u32::try_from(self.most(most)).ok(), ..self.clone() }
+    }
+}
+
+/// Which part of a list of addresses.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+pub(super) struct AddressPage {
+    /// The most items in the answer; all without it. Where there are more, `Link` says where they are.
+    #[serde(default, deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 2_147_483_647)]
+    limit: Option<u32>,
+    /// Only items after the one with this address; those of IPv6 come after those of IPv4.
+    #[param(value_type = Option<String>)]
+    after: Option<IpAddr>,
+    /// Only these fields, with commas between them.
+    fields: Option<String>,
+}
+
+impl AddressPage {
+    /// As [`answer`], of things whose addresses go up.
+    pub(super) fn answer<Item: ToSchema, T: Serialize>(
+        &self,
+        uri: &Uri,
+        items: impl Iterator<Item = (IpAddr, T)>,
+    ) -> Result<Response, Fault> {
+        let items = items.filter(|(address, _)| self.after.is_none_or(|after| *address > after));
+        let limit =
+            self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        part::<Item, T>(limit, self.fields.as_deref(), uri, items)
     }
 }
 
@@ -174,7 +203,7 @@ pub(super) fn part<Item: ToSchema, T: Serialize>(
     let mut response = (StatusCode::OK, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(link) = last.filter(|_| more).and_then(|last| next(uri, last)) {
+    if let Some(link) = last.filter(|_| more).and_then(|last| next(uri, &last)) {
         headers.insert(header::LINK, link);
     }
     Ok(response)

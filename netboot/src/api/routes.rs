@@ -19,7 +19,8 @@ use super::route::{Route, get};
 use super::scope::{Denied, Scope};
 use super::{
     Control, apply, audit, boots, builds, discovery, discovery_rules, events, exports, groups,
-    identity, images, leases, machines, netbox, openapi, orders, secrets, tokens, users, webhooks,
+    identity, images, leases, machines, netbox, openapi, orders, secrets, take_over, tokens, users,
+    webhooks,
 };
 use crate::boots::now_ms;
 
@@ -40,6 +41,7 @@ pub(super) fn routes() -> Vec<Route> {
     all.extend(orders::routes());
     all.extend(boots::routes());
     all.extend(leases::routes());
+    all.extend(take_over::routes());
     all.extend(images::routes());
     all.extend(builds::routes());
     all.extend(tokens::routes());

@@ -1,13 +1,16 @@
 //! The control plane over its socket, as the command line uses it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use kiln_builder::store::Store as Artifacts;
-use kiln_inventory::{Asker, Firmware, NewBoot, Sighting, UnknownMachines};
+use kiln_inventory::{
+    Artifact, Asker, BootPlan, Decision, Firmware, Loader, NewBoot, Plan, Sighting, UnknownMachines,
+};
+use kiln_ipxe::BootTicket;
 use kiln_types::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -45,11 +48,20 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn start() -> Self {
-        Self::with(Vec::new()).await
+        Self::with(Vec::new(), false).await
     }
 
     /// One that gives addresses of fd00:7::10 to fd00:7::99 too.
     pub(super) async fn with_ipv6() -> Self {
+        Self::with(Self::ipv6(), false).await
+    }
+
+    /// One that gives addresses of 10.0.0.100 to 10.0.0.199 as well, and has an image `web`, whose builds fail.
+    pub(super) async fn with_everything() -> Self {
+        Self::with(Self::ipv6(), true).await
+    }
+
+    fn ipv6() -> Vec<(Subnet6Settings, Endpoints)> {
         let network = "fd00:7::".parse().unwrap();
         let address = "fd00:7::1".parse().unwrap();
         let subnet = Subnet6Settings {
@@ -57,23 +69,33 @@ impl Rig {
             dhcp: crate::settings::Dhcp6Mode::Stateful,
             ..Subnet6Settings::new(network, 64, "br0", address)
         };
-        Self::with(vec![(subnet, Endpoints::new(address, 8080))]).await
+        vec![(subnet, Endpoints::new(address, 8080))]
     }
 
-    async fn with(endpoints6: Vec<(Subnet6Settings, Endpoints)>) -> Self {
+    async fn with(endpoints6: Vec<(Subnet6Settings, Endpoints)>, all: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Store::open(&dir.path().join("inventory.db")).await.unwrap();
         let artifacts = Artifacts::open(dir.path().join("store")).unwrap();
         let view =
             View::load(inventory.clone(), artifacts, UnknownMachines::Hold, None).await.unwrap();
-        let subnet = SubnetSettings::without_dhcp(Ipv4Addr::new(10, 0, 0, 0), 24, "br0", ADDRESS);
+        let mut subnet =
+            SubnetSettings::without_dhcp(Ipv4Addr::new(10, 0, 0, 0), 24, "br0", ADDRESS);
+        let mut baking = BakerConfig::idle(dir.path());
+        if all {
+            subnet.dhcp = crate::settings::DhcpMode::Server;
+            subnet.pool = vec![[10, 0, 0, 100].into()..=[10, 0, 0, 199].into()];
+            std::fs::write(dir.path().join("web.yml"), "services: []").unwrap();
+            baking.settings.dir = Some(dir.path().to_owned());
+            baking.settings.program = Some("/bin/false".into());
+            baking.settings.policy.build = crate::bake::BuildWhen::Manual;
+        }
         let at = Endpoints::new(ADDRESS, 8080);
         let socket = dir.path().join("kiln.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let stop = CancellationToken::new();
         let endpoints = vec![(subnet, at)];
         let (inventory_, view) = (inventory.clone(), Arc::new(view));
-        let (baker, _) = Baker::start(BakerConfig::idle(dir.path()), view.clone(), stop.clone());
+        let (baker, _) = Baker::start(baking, view.clone(), stop.clone());
         let (boots, _) = Boots::start(inventory.clone());
         let orders = Orders::start(inventory.clone(), stop.clone()).await.unwrap();
         let agent = AgentSettings::default();
@@ -171,6 +193,39 @@ impl Rig {
 
     pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         self.send(Method::GET, path, &Value::Null).await
+    }
+
+    /// Boots a machine until its system reports, which has this address, and returns what ties its boot to it.
+    pub(super) async fn boot(&self, name: &str, peer: IpAddr) -> BootTicket {
+        let machines = self.inventory.machines().await.unwrap();
+        let known = machines.into_iter().find(|machine| machine.spec.name == name).unwrap();
+        let mac = *known.spec.macs.first().unwrap();
+        let kernel =
+            Artifact { name: "kernel".to_owned(), digest: Digest::from_bytes([2; 32]), size: 1 };
+        let plan = Plan::Boot(BootPlan {
+            image: "web".parse().unwrap(),
+            version: Digest::from_bytes([1; 32]),
+            arch: kiln_types::Arch::X86_64,
+            kernel,
+            segments: Vec::new(),
+            cmdline: String::new(),
+        });
+        let sighting =
+            Sighting { mac, asker: Asker::Ipxe, firmware: Some(Firmware::Bios), uuid: None };
+        let decision = Decision {
+            machine: Some(known.into()),
+            settings: None,
+            plan,
+            loader: Loader::Ipxe,
+            reasons: Vec::new(),
+        };
+        let ticket = self.boots.script(peer, sighting, decision).await.unwrap();
+        let identity = self.boots.identity(peer, ticket.boot, &ticket.machine_key).await.unwrap();
+        let reports = serde_json::from_value(json!([{"phase": "init"}])).unwrap();
+        let reports = crate::boots::Reports { uptime: None, reports };
+        let now = crate::boots::now_ms();
+        self.boots.reports(now, peer, ticket.boot, &identity.token, reports).await.unwrap();
+        ticket
     }
 
     pub(crate) async fn stop(self) {
@@ -305,38 +360,7 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
     let (status, body) = rig.send(Method::POST, orders, &reboot).await;
     assert_eq!((status, body["detail"].as_str().unwrap_or("").contains("is not up")), (409, true));
 
-    let known = rig.inventory.machines().await.unwrap().remove(0);
-    let mac = *known.spec.macs.first().unwrap();
-    let plan = kiln_inventory::BootPlan {
-        image: "web".parse().unwrap(),
-        version: Digest::from_bytes([1; 32]),
-        arch: kiln_types::Arch::X86_64,
-        kernel: kiln_inventory::Artifact {
-            name: "kernel".to_owned(),
-            digest: Digest::from_bytes([2; 32]),
-            size: 1,
-        },
-        segments: Vec::new(),
-        cmdline: String::new(),
-    };
-    let plan = kiln_inventory::Plan::Boot(plan);
-    let (peer, asker) = (Ipv4Addr::LOCALHOST.into(), Asker::Ipxe);
-    let sighting = Sighting { mac, asker, firmware: Some(Firmware::Bios), uuid: None };
-    let known = kiln_inventory::Decision {
-        machine: Some(known.into()),
-        settings: None,
-        plan,
-        loader: kiln_inventory::Loader::Ipxe,
-        reasons: Vec::new(),
-    };
-    let ticket = rig.boots.script(peer, sighting, known).await.unwrap();
-    let identity = rig.boots.identity(peer, ticket.boot, &ticket.machine_key).await.unwrap();
-    let reports: Vec<crate::boots::Report> =
-        serde_json::from_value(json!([{"phase": "init"}])).unwrap();
-    let reports = crate::boots::Reports { uptime: None, reports };
-    let now = crate::boots::now_ms();
-    rig.boots.reports(now, peer, ticket.boot, &identity.token, reports).await.unwrap();
-
+    let ticket = rig.boot("n1", Ipv4Addr::LOCALHOST.into()).await;
     let (status, order) = rig.send(Method::POST, orders, &reboot).await;
     assert_eq!((status, &order["state"]), (201, &json!("queued")));
     assert!(order["asked_by"].as_str().unwrap().starts_with("uid "), "{order}");
@@ -375,22 +399,4 @@ async fn only_a_machine_that_is_up_takes_orders_and_only_those_that_the_site_all
 
 fn known_id(order: &Value) -> kiln_inventory::MachineId {
     kiln_inventory::MachineId(order["machine"].as_i64().unwrap())
-}
-
-#[tokio::test]
-async fn leases_are_listed_found_and_ended() {
-    let rig = Rig::start().await;
-    let (status, list) = rig.send(Method::GET, "/api/v1/leases", &Value::Null).await;
-    assert_eq!((status, list[0]["address"].as_str()), (200, Some("10.0.0.7")));
-    for key in ["10.0.0.7", "52:54:00:00:00:07"] {
-        let (status, one) =
-            rig.send(Method::GET, &format!("/api/v1/leases/{key}"), &Value::Null).await;
-        assert_eq!((status, one["hostname"].as_str()), (200, Some("n7")), "{key}");
-    }
-    let delete = || rig.send(Method::DELETE, "/api/v1/leases/10.0.0.7", &Value::Null);
-    assert_eq!(delete().await.0, 204);
-    assert_eq!(delete().await.0, 409);
-    let (status, _) = rig.send(Method::GET, "/api/v1/leases/10.0.0.8", &Value::Null).await;
-    assert_eq!(status, 404);
-    rig.stop().await;
 }

@@ -22,7 +22,7 @@ pub struct LeaseArgs {
 
 #[derive(Debug, Subcommand)]
 enum LeaseCommand {
-    /// List leases by address
+    /// List leases by address, those of IPv4 before those of IPv6
     #[command(alias = "ls")]
     List {
         /// Also those that have ended: who had the address is remembered, to give it the same again
@@ -36,8 +36,10 @@ enum LeaseCommand {
         client: ClientArgs,
     },
     /// Show one lease
+    ///
+    /// Where a machine has several it is one that runs, of IPv4 if there is one.
     Show {
-        /// Its address, the hardware address, or the name of the machine
+        /// Its address, the hardware address, the DUID, or the name of the machine
         key: String,
         #[command(flatten)]
         client: ClientArgs,
@@ -45,9 +47,9 @@ enum LeaseCommand {
     /// End one lease
     ///
     /// Others may be given the address at once. Whose it was goes on using it until it comes to renew it, so switch it
-    /// off first.
+    /// off first. A machine that has several, as of IPv4 and IPv6, is refused: name one by its address.
     Release {
-        /// Its address, the hardware address, or the name of the machine
+        /// Its address, or the hardware address, the DUID or the name of a machine with one lease
         key: String,
         #[command(flatten)]
         sure: Sure,
@@ -65,7 +67,7 @@ pub(super) async fn run(args: LeaseArgs) -> Result<(), Failure> {
             let path = format!("/api/v1/leases?{}", which.query().trim_start_matches('&'));
             // Nobody announces leases.
             watch::show(&server, watch, None, async || {
-                let mut rows: Vec<LeaseRow> = server.get(&path).await?;
+                let mut rows: Vec<LeaseRow> = server.all(&path).await?;
                 rows.retain(|row| all || left(row) > 0);
                 Look::list(How::of(&client), &rows)
             })
@@ -80,9 +82,9 @@ pub(super) async fn run(args: LeaseArgs) -> Result<(), Failure> {
         LeaseCommand::Release { key, sure, dry, client } => {
             let path = path(&key);
             change::remove(&client, (sure, dry), (&path, &key), async |server| {
-                let LeaseRow { lease, machine } = server.get(&path).await?;
-                let whose = machine.unwrap_or_else(|| lease.mac.to_string());
-                let (address, whose) = (lease.address, plain(&whose));
+                let row: LeaseRow = server.get(&path).await?;
+                let (address, whose) =
+                    (row.address, plain(&row.machine.clone().unwrap_or_else(|| holder(&row))));
                 Ok(format!("the lease of {address} by {whose} will end. Go on?"))
             })
             .await
@@ -96,24 +98,36 @@ fn path(key: &str) -> String {
 
 /// Returns for how many more seconds a lease runs.
 fn left(row: &LeaseRow) -> i64 {
-    row.lease.expires.saturating_sub(now_ms() / 1000)
+    row.expires.saturating_sub(now_ms() / 1000)
+}
+
+/// Returns what who has it is known by on the network.
+fn holder(row: &LeaseRow) -> String {
+    let mac = row.mac.map(|mac| mac.to_string());
+    mac.or_else(|| row.duid.as_ref().map(ToString::to_string)).unwrap_or_else(|| "-".to_owned())
 }
 
 impl Listed for LeaseRow {
     fn columns() -> Vec<Column<Self>> {
         vec![
-            col("address", |it: &Self| it.lease.address.to_string()),
-            col("mac", |it| it.lease.mac.to_string()),
+            col("address", |it: &Self| it.address.to_string()),
+            col("mac", |it| shown(it.mac.as_ref())),
+            more("duid", |it| shown(it.duid.as_ref())),
+            more("iaid", |it| shown(it.iaid.as_ref())),
             col("ends in", |it| ends(left(it))),
-            more("until", |it| moment(it.lease.expires.saturating_mul(1000))),
-            col("machine", |it| it.machine.clone().unwrap_or_else(|| "-".to_owned())),
-            col("host name", |it| it.lease.hostname.clone().unwrap_or_else(|| "-".to_owned())),
+            more("until", |it| moment(it.expires.saturating_mul(1000))),
+            col("machine", |it| shown(it.machine.as_ref())),
+            col("host name", |it| shown(it.hostname.as_ref())),
         ]
     }
 
     fn name(&self) -> String {
-        self.lease.address.to_string()
+        self.address.to_string()
     }
+}
+
+fn shown(field: Option<&impl ToString>) -> String {
+    field.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
 fn ends(seconds: i64) -> String {

@@ -187,7 +187,7 @@ async fn figures(client: &Client, settings: Option<&Settings>, changes: usize) -
         "log_bytes": log.as_deref().and_then(size),
         "machines": count("/api/v1/machines?fields=id").await,
         "groups": count("/api/v1/groups").await,
-        "leases": count("/api/v1/leases").await,
+        "leases": count("/api/v1/leases?fields=address").await,
         "changes": changes,
     })
 }

@@ -144,6 +144,21 @@ impl Ledger {
         })
     }
 
+    /// Returns every lease, also those that have ended, in the order of addresses.
+    pub(crate) fn leases(&self) -> Vec<Lease6> {
+        self.with(|table, _| table.all())
+    }
+
+    /// Ends the lease of an address, so that others may get it at once. Returns the lease as it was, or nothing when
+    /// there is none, it has ended, or too many wait for the disk.
+    pub(crate) fn release(&self, address: Ipv6Addr) -> Option<Lease6> {
+        self.with(|table, now| {
+            let lease = table.at(address).filter(|lease| lease.expires > now.0)?.clone();
+            let ended = Lease6 { expires: now.0, ..lease.clone() };
+            self.enter(table, vec![ended], None).then_some(lease)
+        })
+    }
+
     /// Waits until the writer has ended, which it does before its time only when it has failed.
     ///
     /// # Cancel safety

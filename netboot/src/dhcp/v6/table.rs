@@ -138,6 +138,11 @@ impl LeaseTable {
         Box::new(all.filter(|address| subnet.pool_has(*address)))
     }
 
+    /// Returns every lease, also those that have ended, in the order of addresses.
+    pub(super) fn all(&self) -> Vec<Lease6> {
+        self.leases.values().cloned().collect()
+    }
+
     /// Returns the addresses whose leases run.
     pub(super) fn used(&self, now: Timestamp) -> Vec<Ipv6Addr> {
         let runs = |lease: &&Lease6| lease.expires > now.0;
