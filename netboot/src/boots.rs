@@ -14,6 +14,7 @@ pub(crate) mod secret;
 mod tracker;
 mod words;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -297,6 +298,15 @@ impl Boots {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Message::Running { machine, reply }).await.ok()?;
         answer.await.ok().flatten()
+    }
+
+    /// Returns the addresses of the machines whose systems run, as [`running`](Self::running) tells them.
+    pub async fn addresses(&self) -> HashMap<MachineId, IpAddr> {
+        let (reply, answer) = oneshot::channel();
+        match self.queue.send(Message::Addresses { reply }).await {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => HashMap::new(),
+        }
     }
 
     /// Opens the boot that the system of a machine is told to start, and returns what ties its fetches to it. It

@@ -1,12 +1,13 @@
 //! The inventory as other programs want it: Ansible's dynamic inventory and Prometheus' service discovery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use kiln_builder::hash::sha256;
-use kiln_inventory::Machine;
+use kiln_inventory::{Machine, MachineId, NewMachine};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
@@ -16,7 +17,7 @@ use super::extract::Params;
 use super::page::Which;
 use super::peer::Caller;
 use super::route::{Route, get};
-use super::{Control, Fault};
+use super::{Control, Fault, leases};
 
 type Shared = State<Arc<Control>>;
 
@@ -76,12 +77,32 @@ async fn machines(
     Ok(machines)
 }
 
+/// Finds where machines are reached: at the reserved address, else at that of the running boot, else at that of a lease.
+/// Of each of these the one of IPv4, and that of IPv6 where there is no other.
+async fn addresses(control: &Control, machines: &[Machine]) -> HashMap<MachineId, IpAddr> {
+    let reserved = |spec: &NewMachine| {
+        spec.address.map(IpAddr::from).or_else(|| spec.address6.map(IpAddr::from))
+    };
+    let (running, leased) = match machines.iter().all(|it| reserved(&it.spec).is_some()) {
+        true => (HashMap::new(), HashMap::new()),
+        false => (control.boots.addresses().await, leases::addresses(control)),
+    };
+    let of = |Machine { id, spec, .. }: &Machine| {
+        let by_lease = || spec.macs.iter().filter_map(|mac| leased.get(mac)).min();
+        let address = reserved(spec).or_else(|| running.get(id).or_else(by_lease).copied());
+        Some((*id, address?))
+    };
+    machines.iter().filter_map(of).collect()
+}
+
 async fn ansible_one(
     State(control): Shared,
     caller: Caller,
     Params(which): Params<Which>,
 ) -> Result<Json<Value>, Fault> {
-    Ok(Json(ansible(&machines(&control, &caller, &which).await?)))
+    let machines = machines(&control, &caller, &which).await?;
+    let addresses = addresses(&control, &machines).await;
+    Ok(Json(ansible(&machines, &addresses)))
 }
 
 async fn prometheus_one(
@@ -91,11 +112,12 @@ async fn prometheus_one(
     Params(Port { port }): Params<Port>,
 ) -> Result<Json<Vec<Targets>>, Fault> {
     let machines = machines(&control, &caller, &which).await?;
-    Ok(Json(prometheus(&machines, port.unwrap_or(9100))))
+    let addresses = addresses(&control, &machines).await;
+    Ok(Json(prometheus(&machines, &addresses, port.unwrap_or(9100))))
 }
 
 /// A group for each label and value, and what is known of each host.
-fn ansible(machines: &[Machine]) -> Value {
+fn ansible(machines: &[Machine], addresses: &HashMap<MachineId, IpAddr>) -> Value {
     // By what they are called, and then by what they are of: two things may be called the same.
     let mut called: BTreeMap<String, BTreeMap<String, Vec<&str>>> = BTreeMap::new();
     let mut put = |called_by: String, of: String, name| {
@@ -116,10 +138,8 @@ fn ansible(machines: &[Machine]) -> Value {
             "kiln_macs": spec.macs,
             "kiln_labels": spec.labels,
         });
-        let address = spec.address.map(|address| address.to_string());
-        let address = address.or_else(|| spec.address6.map(|address| address.to_string()));
         for (key, value) in [
-            ("ansible_host", address),
+            ("ansible_host", addresses.get(id).map(ToString::to_string)),
             ("kiln_image", spec.image.as_ref().map(ToString::to_string)),
             ("kiln_arch", spec.arch.map(|arch| arch.to_string())),
         ] {
@@ -153,13 +173,14 @@ fn ansible(machines: &[Machine]) -> Value {
 }
 
 /// Machines without an address are no targets.
-fn prometheus(machines: &[Machine], port: u16) -> Vec<Targets> {
+fn prometheus(
+    machines: &[Machine],
+    addresses: &HashMap<MachineId, IpAddr>,
+    port: u16,
+) -> Vec<Targets> {
     let targets = machines.iter().filter_map(|Machine { id, spec, .. }| {
-        let target = match (spec.address, spec.address6) {
-            (Some(address), _) => format!("{address}:{port}"),
-            (None, Some(address)) => format!("[{address}]:{port}"),
-            (None, None) => return None,
-        };
+        // With brackets around one of IPv6.
+        let target = SocketAddr::new(*addresses.get(id)?, port).to_string();
         let mut labels = BTreeMap::from([
             ("__meta_kiln_name".to_owned(), spec.name.clone()),
             ("__meta_kiln_id".to_owned(), id.to_string()),
@@ -184,25 +205,29 @@ fn word(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kiln_inventory::{MachineId, NewMachine};
+    use hyper::Method;
 
+    use super::super::tests::{MACHINES, Rig, machine};
     use super::*;
 
     fn some() -> Vec<Machine> {
-        let machine = |id, name: &str, address: Option<&str>, rack: &str| {
+        let machine = |id, name: &str, rack: &str| {
             let mac = format!("52:54:00:00:00:0{id}").parse().unwrap();
             let mut spec = NewMachine::new(name, [mac]);
-            spec.address = address.map(|address| address.parse().unwrap());
             spec.labels = [("rack".to_owned(), rack.to_owned())].into();
             spec.image = Some("web:stable".parse().unwrap());
             Machine { id: MachineId(id), revision: 1, spec }
         };
-        vec![machine(1, "n1", Some("10.0.0.7"), "r-1"), machine(2, "n2", None, "r-1")]
+        vec![machine(1, "n1", "r-1"), machine(2, "n2", "r-1")]
+    }
+
+    fn places() -> HashMap<MachineId, IpAddr> {
+        [(MachineId(1), [10, 0, 0, 7].into())].into()
     }
 
     #[test]
     fn ansible_finds_groups_by_label_and_image_and_how_to_reach_each_host() {
-        let all = ansible(&some());
+        let all = ansible(&some(), &places());
         assert_eq!(all["rack_r_1"]["hosts"], json!(["n1", "n2"]));
         assert_eq!(all["image_web"]["hosts"], json!(["n1", "n2"]));
         assert_eq!(all["all"]["hosts"], json!(["n1", "n2"]));
@@ -214,7 +239,7 @@ mod tests {
     fn labels_that_ansible_would_call_the_same_are_groups_of_their_own() {
         let mut machines = some();
         machines[1].spec.labels = [("rack".to_owned(), "r_1".to_owned())].into();
-        let all = ansible(&machines);
+        let all = ansible(&machines, &places());
         assert_eq!(all.get("rack_r_1"), None);
         let mut hosts = Vec::new();
         for group in all["all"]["children"].as_array().unwrap() {
@@ -228,15 +253,73 @@ mod tests {
         hosts.sort_by_key(ToString::to_string);
         assert_eq!(hosts, [json!(["n1"]), json!(["n2"])]);
         machines.truncate(1);
-        assert_eq!(ansible(&machines)["rack_r_1"]["hosts"], json!(["n1"]));
+        assert_eq!(ansible(&machines, &places())["rack_r_1"]["hosts"], json!(["n1"]));
     }
 
     #[test]
     fn prometheus_scrapes_machines_that_have_an_address() {
-        let all = prometheus(&some(), 9100);
+        let all = prometheus(&some(), &places(), 9100);
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].targets, ["10.0.0.7:9100"]);
         assert_eq!(all[0].labels["__meta_kiln_label_rack"], "r-1");
         assert_eq!(word("1-a/ü"), "_1_a__");
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_found_by_its_reservation_its_running_boot_or_its_lease() {
+        let rig = Rig::with_ipv6().await;
+        // The rig has a lease of 10.0.0.7 for n7.
+        for last in 1..=8 {
+            let mut new = machine(&format!("n{last}"), &format!("52:54:00:00:00:0{last}"), None);
+            match last {
+                1 => new["address"] = json!("10.0.0.201"),
+                2 => new["address6"] = json!("fd00:7::202"),
+                _ => {}
+            }
+            assert_eq!(rig.send(Method::POST, MACHINES, &new).await.0, 201);
+        }
+        let end = i64::MAX / 1000;
+        let lease = |last: u8, iaid: u32, place: &str, expires: i64| {
+            json!({"address": format!("fd00:7::{place}"), "duid": format!("0004aa0{last}"),
+                "iaid": iaid, "mac": format!("52:54:00:00:00:0{last}"), "expires": expires})
+        };
+        // Beside a reservation, a boot and a lease of IPv4; two of one machine; and one that has ended by then.
+        let leases = [
+            lease(2, 1, "12", end),
+            lease(3, 1, "13", end),
+            lease(7, 1, "17", end),
+            lease(5, 1, "25", end - 9),
+            lease(5, 2, "15", end),
+            lease(6, 1, "16", end),
+        ];
+        let (status, taken) = rig.send(Method::POST, "/api/v1/leases6", &json!(leases)).await;
+        assert_eq!((status, &taken["taken"]), (200, &json!(6)), "{taken}");
+        let ended = "/api/v1/leases/fd00:7::16";
+        assert_eq!(rig.send(Method::DELETE, ended, &Value::Null).await.0, 204);
+        rig.boot("n3", [10, 0, 0, 203].into()).await;
+        rig.boot("n4", "fd00:7::204".parse().unwrap()).await;
+        rig.boot("n1", [10, 0, 0, 99].into()).await;
+        let expected = [
+            ("n1", "10.0.0.201", "10.0.0.201:9100"),
+            ("n2", "fd00:7::202", "[fd00:7::202]:9100"),
+            ("n3", "10.0.0.203", "10.0.0.203:9100"),
+            ("n4", "fd00:7::204", "[fd00:7::204]:9100"),
+            ("n5", "fd00:7::15", "[fd00:7::15]:9100"),
+            ("n7", "10.0.0.7", "10.0.0.7:9100"),
+        ];
+        let (_, ansible) = rig.get("/api/v1/inventory/ansible").await;
+        let (_, targets) = rig.get("/api/v1/inventory/prometheus").await;
+        let found: Vec<_> = targets.as_array().unwrap().iter().collect();
+        for ((name, host, target), found) in expected.into_iter().zip(&found) {
+            let known = &ansible["_meta"]["hostvars"][name];
+            assert_eq!(known["ansible_host"], host, "{name}");
+            let labels = &found["labels"]["__meta_kiln_name"];
+            assert_eq!((labels, &found["targets"]), (&json!(name), &json!([target])), "{targets}");
+        }
+        assert_eq!(found.len(), expected.len(), "n6 and n8 have no address now: {targets}");
+        for name in ["n6", "n8"] {
+            assert_eq!(ansible["_meta"]["hostvars"][name].get("ansible_host"), None, "{ansible}");
+        }
+        rig.stop().await;
     }
 }

@@ -1,5 +1,6 @@
 //! Leases of both families: list, show, release.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -183,6 +184,15 @@ fn rows(control: &Control, caller: &Caller) -> Vec<LeaseRow> {
         (seen || caller.rights.sees_all()).then_some(LeaseRow { machine, ..row })
     };
     four.chain(six).filter_map(whose).collect()
+}
+
+/// Returns which address each interface has by a lease that runs: one of IPv4, or that of IPv6 which ends last.
+pub(super) fn addresses(control: &Control) -> HashMap<Mac, IpAddr> {
+    let mut six = control.leases6.leases();
+    six.sort_by_key(|lease| lease.expires);
+    let four = control.leases.leases().into_iter().map(LeaseRow::from);
+    let all = six.into_iter().map(LeaseRow::from).chain(four).filter(LeaseRow::runs);
+    all.filter_map(|row| Some((row.mac?, row.address))).collect()
 }
 
 /// Finds leases by their address, or all that a hardware address, a DUID or the name of a machine has.

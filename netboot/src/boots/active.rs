@@ -142,6 +142,11 @@ impl Active {
         }
     }
 
+    /// Returns the address that the machine has, that of IPv4 where it has both.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.boot.address.into_iter().chain(self.other).min()
+    }
+
     /// Returns whether the system of this boot has what it takes to prove itself.
     pub(super) fn may_run(&self) -> bool {
         self.secrets.as_ref().is_none_or(|secrets| secrets.given)

@@ -1,5 +1,6 @@
 //! What goes through the queue to the task that follows boots.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use kiln_inventory::{Boot, BootId, Database, Decision, MachineId, OrderId, Sighting, StoreError};
@@ -126,6 +127,9 @@ pub(super) enum Message {
     Running {
         machine: MachineId,
         reply: oneshot::Sender<Option<Boot>>,
+    },
+    Addresses {
+        reply: oneshot::Sender<HashMap<MachineId, IpAddr>>,
     },
     Next {
         at: i64,

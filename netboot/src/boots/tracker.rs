@@ -260,6 +260,12 @@ impl Tracker {
                 let running = self.active.get(&machine).and_then(Active::running);
                 let _ = reply.send(running.map(|running| running.boot.clone()));
             }
+            Message::Addresses { reply } => {
+                let of = |(machine, active): (&MachineId, &Active)| {
+                    Some((*machine, active.running()?.address()?))
+                };
+                let _ = reply.send(self.active.iter().filter_map(of).collect());
+            }
             Message::Next { at, machine, plan, order, reply } => {
                 let ticket = self.next(at, machine, plan, order).await?;
                 let _ = reply.send(ticket);
