@@ -145,8 +145,11 @@ type Labels = HashMap<MachineId, kiln_inventory::Labels>;
 
 impl Filter {
     fn wants(&self, noun: &str, name: &str) -> bool {
-        // Who was refused what is part of the log of changes.
-        let is = if noun == "access" { Noun::Audit } else { noun.parse().unwrap_or(Noun::Audit) };
+        let is = match noun {
+            "discovery-rule" | "expected" => Noun::Discovery,
+            // Who was refused what, and which files describe machines, has no scope but that of the log of changes.
+            other => other.parse().unwrap_or(Noun::Audit),
+        };
         let scoped = match &self.rights {
             Rights::All => true,
             // Which machines is for `sees`.
@@ -366,6 +369,28 @@ mod tests {
         assert!(filter.wants("machine", "n1"));
         for noun in ["boot", "token", "user", "access", "unheard-of", "build", "order", "lease"] {
             assert!(!filter.wants(noun, "n1"), "{noun}");
+        }
+        let of_scope = |scope: &str| Filter {
+            rights: Rights::Some {
+                scopes: [scope.parse().unwrap()].as_slice().into(),
+                machines: None,
+            },
+            ..filter.clone()
+        };
+        for (scope, own) in [
+            ("discovery:read", &["discovery", "discovery-rule", "expected"][..]),
+            ("audit:read", &["access", "source"]),
+            ("order:read", &["order"]),
+            ("lease:read", &["lease"]),
+            ("build:read", &["build"]),
+        ] {
+            for noun in NOUNS {
+                assert_eq!(
+                    of_scope(scope).wants(noun, "n1"),
+                    own.contains(&noun),
+                    "{scope} {noun}"
+                );
+            }
         }
     }
 }

@@ -199,6 +199,48 @@ mod tests {
         rig.stop().await;
     }
 
+    #[tokio::test]
+    async fn machines_stay_two_where_the_key_of_a_secret_is_lost_and_the_answer_says_what_to_do() {
+        for has_keys in [false, true] {
+            let rig = Rig::start().await;
+            for (name, last) in [("n1", 1), ("n2", 2)] {
+                let new = machine(name, &format!("52:54:00:00:00:0{last}"), None);
+                assert_eq!(rig.send(Method::POST, MACHINES, &new).await.0, 201);
+            }
+            if has_keys {
+                let own = "/api/v1/secrets/machine/n1/own";
+                let (status, answer) = rig.send(Method::PUT, own, &json!({"value": "x"})).await;
+                assert_eq!(status, 204, "{answer}");
+            }
+            let n2 = rig.inventory.machines().await.unwrap().pop().unwrap();
+            let kind = crate::secrets::OwnerKind::Machine;
+            let secret = crate::secrets::SecretDoc {
+                place: crate::secrets::place_of(kind, n2.id.0, "p"),
+                kind,
+                owner: n2.id.0,
+                name: "p".to_owned(),
+                sealed: crate::secrets::Sealed { key: "lost".to_owned(), text: "00".repeat(40) },
+                changed: 1,
+                changed_by: "another server".to_owned(),
+            };
+            rig.inventory.add(&secret).await.unwrap();
+            // Which the server reads with the next change.
+            let label = json!({"labels": {"rack": "r1"}});
+            let (status, _) = rig.send(Method::PATCH, &format!("{MACHINES}/n1"), &label).await;
+            assert_eq!(status, 200);
+            let (path, body) = (format!("{MACHINES}/n1/merge"), json!({"from": "n2"}));
+            for path in [format!("{path}?dry_run=true"), path] {
+                let (status, problem) = rig.send(Method::POST, &path, &body).await;
+                let text = problem["detail"].as_str().unwrap();
+                let expected = if has_keys { "`lost`" } else { "is missing" };
+                assert!(status == 409 && text.contains(expected), "{status} {text}");
+                assert!(text.contains("copy"), "{text}");
+            }
+            assert_eq!(rig.inventory.machines().await.unwrap().len(), 2);
+            rig.stop().await;
+        }
+    }
+
     #[test]
     fn secrets_of_the_metadata_that_are_gone_are_named() {
         let with = |secrets: Value| {

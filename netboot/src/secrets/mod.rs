@@ -282,9 +282,14 @@ impl Secrets {
                 dropped.push(secret.name);
                 continue;
             }
-            let text = self.opened(&secret)?;
+            // Says that their file is missing where there are no keys, which could open nothing.
+            let ring = self.ring_to_seal()?;
+            let text = self.opened(&secret).map_err(|error| match self.check() {
+                Err(lost) => lost.into(),
+                Ok(()) => error,
+            })?;
             let place = place_of(OwnerKind::Machine, into.0, &secret.name);
-            let sealed = self.ring_to_seal()?.seal(&place, &text)?;
+            let sealed = ring.seal(&place, &text)?;
             edit.add(&SecretDoc { place, sealed, owner: into.0, ..secret }).await?;
         }
         Ok(dropped)
