@@ -80,7 +80,10 @@ impl Serving {
         let socket = self.folder.join("kiln.sock").display().to_string();
         let listed = kiln(&["lease", "list", "-o", "json", "--socket", &socket])?;
         ensure!(listed.code == Some(0), "{}", listed.stderr);
-        Ok(serde_json::from_str(&listed.stdout)?)
+        // Only those of DHCPv6 have a DUID.
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout)?;
+        let four = rows.into_iter().filter(|row| row.get("duid").is_none());
+        Ok(four.map(serde_json::from_value::<Lease>).collect::<Result<Vec<_>, _>>()?)
     }
 }
 
