@@ -175,6 +175,31 @@ fn names(text: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("kiln_")).map(str::to_owned).collect()
 }
 
+/// Returns the expressions of the dashboard.
+fn shown() -> Vec<String> {
+    let dashboard = include_str!("../../../config/grafana/kiln.json");
+    let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let mut shown = Vec::new();
+    for panel in parsed["panels"].as_array().unwrap() {
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{panel}");
+        shown.extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
+    }
+    shown
+}
+
+/// Returns the expressions of the alert rules.
+fn watched() -> Vec<String> {
+    let rules = include_str!("../../../config/prometheus/kiln.rules.yml");
+    let parsed: serde_json::Value = serde_saphyr::from_str(rules).unwrap();
+    let mut watched = Vec::new();
+    for rule in parsed["groups"][0]["rules"].as_array().unwrap() {
+        assert!(rule["annotations"]["summary"].is_string(), "{rule}");
+        watched.push(rule["expr"].as_str().unwrap().to_owned());
+    }
+    watched
+}
+
 #[tokio::test]
 async fn the_dashboard_and_the_alert_rules_name_metrics_that_there_are() {
     let dir = tempfile::tempdir().unwrap();
@@ -186,24 +211,13 @@ async fn the_dashboard_and_the_alert_rules_name_metrics_that_there_are() {
             .any(|family| kinds.get(family).is_some_and(|kind| kind == "histogram"));
         of_histogram || kinds.get(name).is_some_and(|kind| kind != "histogram")
     };
-    let dashboard = include_str!("../../../config/grafana/kiln.json");
-    let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
-    let mut shown = BTreeSet::new();
-    for panel in parsed["panels"].as_array().unwrap() {
-        let targets = panel["targets"].as_array().unwrap();
-        assert!(!targets.is_empty(), "{panel}");
-        for target in targets {
-            shown.extend(names(target["expr"].as_str().unwrap()));
-        }
-    }
-    let rules = include_str!("../../../config/prometheus/kiln.rules.yml");
-    let parsed: serde_json::Value = serde_saphyr::from_str(rules).unwrap();
-    let mut watched = BTreeSet::new();
-    for rule in parsed["groups"][0]["rules"].as_array().unwrap() {
-        let expr = names(rule["expr"].as_str().unwrap());
-        assert!(!expr.is_empty() && rule["annotations"]["summary"].is_string(), "{rule}");
-        watched.extend(expr);
-    }
+    let all = |exprs: Vec<String>| -> BTreeSet<String> {
+        let each = exprs.iter().map(|expr| (expr, names(expr)));
+        each.inspect(|(expr, names)| assert!(!names.is_empty(), "{expr}"))
+            .flat_map(|(_, names)| names)
+            .collect()
+    };
+    let (shown, watched) = (all(shown()), all(watched()));
     for name in shown.iter().chain(&watched) {
         assert!(exists(name), "there is no metric {name}");
     }
@@ -211,6 +225,58 @@ async fn the_dashboard_and_the_alert_rules_name_metrics_that_there_are() {
     for family in kinds.keys().filter(|name| *name != "kiln_build_info") {
         let seen = shown.iter().chain(&watched).any(|name| name.starts_with(family.as_str()));
         assert!(seen, "{family} is neither in the dashboard nor in an alert");
+    }
+}
+
+/// Says what Prometheus would refuse in an expression, as far as it is looked for: brackets that do not fit, and a number
+/// whose operator is told which labels to match (`0.1 * on (subnet) …`), for a number has none. `./dev check` asks
+/// Prometheus itself.
+fn refused(expr: &str) -> Option<String> {
+    // What stands between quotes has no grammar.
+    let bare: String = expr.split('"').step_by(2).collect::<Vec<_>>().join("_");
+    let mut open = Vec::new();
+    for c in bare.chars() {
+        match c {
+            '(' => open.push(')'),
+            '{' => open.push('}'),
+            '[' => open.push(']'),
+            ')' | '}' | ']' if open.pop() != Some(c) => {
+                return Some(format!("a `{c}` that closes nothing"));
+            }
+            _ => {}
+        }
+    }
+    if let Some(c) = open.pop() {
+        return Some(format!("a `{c}` is missing"));
+    }
+    let spaced = ["*", "/", "+", "-", "%", "<", ">", "=", "!", "(", ")"]
+        .iter()
+        .fold(bare, |text, mark| text.replace(mark, &format!(" {mark} ")));
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let is_operator = |word: &str| "*/+-%<>=!".contains(word) || ["and", "or", "bool"].contains(&word);
+    for (at, word) in words.iter().enumerate() {
+        let left = words[..at].iter().rev().find(|word| !is_operator(word));
+        if ["on", "ignoring"].contains(word) && left.is_some_and(|it| it.parse::<f64>().is_ok()) {
+            return Some(format!("`{word}` behind a number"));
+        }
+    }
+    None
+}
+
+#[test]
+fn prometheus_takes_the_expressions_of_the_dashboard_and_of_the_alert_rules() {
+    for (expr, fault) in [
+        ("a{b=\"(\"} < on (c) 0.1 * sum by (c) (d[5m])", None),
+        ("0.1 * a < on (c) d", None),
+        ("a < 0.1 * on (c) sum by (c) (d)", Some("`on` behind a number")),
+        ("2 == bool ignoring (c) d", Some("`ignoring` behind a number")),
+        ("sum(rate(a[5m])", Some("a `)` is missing")),
+        ("a[5m)", Some("a `)` that closes nothing")),
+    ] {
+        assert_eq!(refused(expr).as_deref(), fault, "{expr}");
+    }
+    for expr in shown().iter().chain(&watched()) {
+        assert_eq!(refused(expr), None, "{expr}");
     }
 }
 
