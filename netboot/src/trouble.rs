@@ -55,7 +55,8 @@ impl Trouble {
     /// Tells that a try has not failed, where the one before has.
     pub(crate) fn over(&mut self, of: Option<&str>) {
         if let Some(took) = self.ends() {
-            tracing::info!(of, took_s = took.as_secs(), "{}", self.ends);
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(of, took_ms, "{}", self.ends);
         }
     }
 
@@ -137,7 +138,7 @@ pub(crate) mod tests {
         for _ in 0..2 {
             trouble.note(Ok::<_, io::Error>(()));
         }
-        assert_eq!((lines.with("INFO", "it is back"), lines.with("INFO", "took_s=0")), (1, 1));
+        assert_eq!((lines.with("INFO", "it is back"), lines.with("INFO", "took_ms=")), (1, 1));
         trouble.note_of(Some("chat"), lost());
         assert_eq!(lines.with("WARN", "of=\"chat\""), 1, "{lines:?}");
     }

@@ -132,7 +132,7 @@ async fn list(
 async fn verify(State(control): Shared) -> Result<Json<Verification>, Fault> {
     let found = control.inventory.verify_changes().await?;
     if let Some(broken) = found.broken {
-        tracing::error!(broken, "the log of changes is not as it was written");
+        tracing::error!(change = broken, "the log of changes is not as it was written");
     }
     let (changes, last, broken) = (found.changes, found.last, found.broken);
     Ok(Json(Verification { changes, last, broken }))
@@ -141,7 +141,7 @@ async fn verify(State(control): Shared) -> Result<Json<Verification>, Fault> {
 /// Writes down that somebody was refused; not more often than is good for the disk.
 pub(super) async fn denied(control: &Control, who: &str, method: &Method, path: &str, why: &str) {
     let path: String = path.chars().take(200).collect();
-    tracing::warn!(who, %method, path, why, "refused");
+    tracing::warn!(by = who, %method, path, reason = why, "refused");
     if !control.gate.may_record() {
         return;
     }

@@ -132,7 +132,7 @@ impl Courier {
             && let Some(end) = cursor.end_before(&self.store).await?
         {
             let webhook = hook.document.name.as_str();
-            tracing::warn!(webhook, from = %end, before = %cursor, "a webhook goes back to where the events end now");
+            tracing::warn!(webhook, event = %end, "a webhook goes back to where the events end now");
             position.cursor = end.to_string();
             self.keep(hook.id, revision, &position).await?;
             return Ok(Turn::Nothing);
@@ -164,7 +164,7 @@ impl Courier {
                         true => "the other end says that it is gone for good (410)".to_owned(),
                         false => format!("nothing has arrived for {days} days: {why}"),
                     };
-                    tracing::error!(webhook = hook.document.name, why, "webhook disabled");
+                    tracing::error!(webhook = hook.document.name, reason = why, "webhook disabled");
                     position.disabled = Some(why);
                 }
             }
@@ -232,7 +232,7 @@ impl Courier {
         let delivery = Delivery { event: id.to_owned(), at, millis, status, error };
         let webhook = hook.document.name.as_str();
         match &delivery.error {
-            None => tracing::debug!(webhook, event = id, millis, "delivered"),
+            None => tracing::debug!(webhook, event = id, took_ms = millis, "delivered"),
             Some(error) => tracing::debug!(webhook, event = id, error, "not delivered"),
         }
         self.hooks.log(hook.id, delivery.clone());

@@ -162,7 +162,7 @@ async fn approve(
     }
     edit.commit().await?;
     refresh(&control).await?;
-    tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine approved");
+    tracing::info!(machine = machine.spec.name, machine_id = machine.id.0, "machine approved");
     Ok((StatusCode::CREATED, Tagged(machine.revision, Json(machine))).into_response())
 }
 

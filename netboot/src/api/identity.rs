@@ -98,7 +98,7 @@ async fn merge(
     edit.commit().await?;
     refresh(&control).await?;
     let (machine, from) = (&merged.spec.name, &from.spec.name);
-    tracing::info!(machine, from, dropped = dropped.len(), "machines merged");
+    tracing::info!(machine, other = from, count = dropped.len(), "machines merged");
     Ok(Json(Merged { machine: merged, dropped }).into_response())
 }
 
@@ -145,7 +145,7 @@ async fn split(
     }
     edit.commit().await?;
     refresh(&control).await?;
-    tracing::info!(machine = rest.spec.name, new = new.spec.name, "machine split");
+    tracing::info!(machine = rest.spec.name, other = new.spec.name, "machine split");
     Ok(Json(vec![rest, new]).into_response())
 }
 

@@ -54,13 +54,13 @@ pub async fn serve_encrypted(
                 continue;
             }
         };
-        let client = address.ip().to_canonical();
-        let Some(share) = shares.take(client) else {
-            tracing::debug!(%client, "too many connections from one address");
+        let peer = address.ip().to_canonical();
+        let Some(share) = shares.take(peer) else {
+            tracing::debug!(%peer, "too many connections from one address");
             continue;
         };
-        let peer = Peer::Remote(client);
-        let router = router.clone().layer(Extension(ConnectInfo(peer)));
+        let caller = Peer::Remote(peer);
+        let router = router.clone().layer(Extension(ConnectInfo(caller)));
         let (tls, watcher) = (tls.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _held = (place, share);
@@ -74,7 +74,7 @@ pub async fn serve_encrypted(
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             if let Err(error) = watcher.watch(connection).await {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(%address, error, "a connection of the control plane ends");
+                tracing::debug!(%peer, error, "a connection of the control plane ends");
             }
         });
     }

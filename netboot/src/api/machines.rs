@@ -88,7 +88,7 @@ async fn add(
     }
     edit.commit().await?;
     refresh(&control).await?;
-    tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine added");
+    tracing::info!(machine = machine.spec.name, machine_id = machine.id.0, "machine added");
     Ok((StatusCode::CREATED, Tagged(machine.revision, Json(machine))).into_response())
 }
 
@@ -144,7 +144,7 @@ async fn make(
     }
     edit.commit().await?;
     refresh(control).await?;
-    tracing::info!(machine = spec.name, id = changed.id.0, "machine changed");
+    tracing::info!(machine = spec.name, machine_id = changed.id.0, "machine changed");
     Ok(Tagged(changed.revision, Json(changed)).into_response())
 }
 
@@ -188,7 +188,7 @@ async fn remove(
     let store = control.inventory.acting(&caller.name);
     store.remove_machine(machine.id, expected).await?;
     refresh(&control).await?;
-    tracing::info!(machine = machine.spec.name, id = machine.id.0, "machine removed");
+    tracing::info!(machine = machine.spec.name, machine_id = machine.id.0, "machine removed");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -202,7 +202,7 @@ async fn set(
     }
     control.secrets.set(&store, (kind, owner, &name), &text, &caller.name).await?;
     refresh(&control).await?;
-    tracing::info!(kind = kind.as_str(), owner = whose, name, "secret set");
+    tracing::info!(kind = kind.as_str(), owner = whose, secret = name, "secret set");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -221,7 +221,7 @@ async fn remove(
     }
     control.inventory.acting(&caller.name).remove::<SecretDoc>(found.id, None).await?;
     refresh(&control).await?;
-    tracing::info!(kind = kind.as_str(), owner = whose, name, "secret removed");
+    tracing::info!(kind = kind.as_str(), owner = whose, secret = name, "secret removed");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -239,6 +239,6 @@ async fn rotate(
     }
     let (key, secrets) = control.secrets.rotate(&store).await?;
     refresh(&control).await?;
-    tracing::info!(key, secrets, "secrets are encrypted with a new key");
+    tracing::info!(key, count = secrets, "secrets are encrypted with a new key");
     Ok(Json(RotatedKey { key, secrets }).into_response())
 }

@@ -58,7 +58,7 @@ impl Task {
         };
         if let Err(error) = make_locks(&task.workshop.locks) {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(error, dir = %task.workshop.locks.display(), "cannot make the folder");
+            tracing::error!(error, path = %task.workshop.locks.display(), "cannot make the folder");
         }
         let (told, mut events) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |_| {
@@ -112,7 +112,7 @@ impl Task {
         for (file, why) in
             left_out.iter().filter(|(file, why)| told.left_out.get(*file) != Some(*why))
         {
-            tracing::warn!(file = %file.display(), why, "left out");
+            tracing::warn!(path = %file.display(), reason = why, "left out");
         }
         told.left_out = left_out;
         let changed = self.shared.schedule().found(found);

@@ -77,7 +77,7 @@ pub fn open(dir: &Path) -> Result<(Vec<Lease>, Journal, Folder), JournalError> {
         let Found { leases: found, damaged, end } = read(&bytes(&path)?);
         if damaged > 0 {
             let kept = path.with_extension("damaged");
-            warn!(records = damaged, file = %kept.display(), "records of the lease journal are damaged and left out");
+            warn!(records = damaged, path = %kept.display(), "records of the lease journal are damaged and left out");
             fs::copy(&path, &kept).map_err(failed("keep a copy of", &kept))?;
         }
         leases.extend(found);

@@ -183,7 +183,7 @@ impl<O: Observer> Wire<'_, O> {
                 Ok(request) => request,
                 Err(error) => {
                     COUNTS.dhcp_malformed.add(1);
-                    debug!(%from, %error, "packet dropped");
+                    debug!(peer = %from, %error, "packet dropped");
                     continue;
                 }
             };
@@ -250,7 +250,7 @@ impl<O: Observer> Wire<'_, O> {
         let Some(mut waiting) = other.then(|| self.probes.in_use(address)).flatten() else {
             return;
         };
-        warn!(%address, by = %mac, offered = %waiting.request.mac,
+        warn!(%address, by = %mac, mac = %waiting.request.mac,
             "address is in use without a lease; it is offered to no one for ten minutes");
         self.service.ledger.with(|table, now| {
             table.drop_hold(waiting.request.mac);

@@ -49,7 +49,7 @@ impl Transport {
             }
         }
         if let Err(error) = self.send_from(&bytes, reply) {
-            warn!(mac = %reply.mac, to = %reply.to, %error, "could not send a DHCP reply");
+            warn!(mac = %reply.mac, peer = %reply.to, %error, "could not send a DHCP reply");
         }
     }
 }

@@ -189,7 +189,13 @@ impl Judge {
         let added = edit.approve(&there, machine).await?;
         edit.commit().await?;
         let mac = machine.macs.first().map(ToString::to_string);
-        tracing::info!(machine = added.spec.name, id = added.id.0, mac, by, "machine approved");
+        tracing::info!(
+            machine = added.spec.name,
+            machine_id = added.id.0,
+            mac,
+            by,
+            "machine approved"
+        );
         Ok(true)
     }
 }

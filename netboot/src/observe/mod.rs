@@ -107,4 +107,6 @@ async fn readyz(State(observed): State<Arc<Observed>>, RawQuery(query): RawQuery
 }
 
 #[cfg(test)]
+mod log_tests;
+#[cfg(test)]
 mod tests;

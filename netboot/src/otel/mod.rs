@@ -143,7 +143,12 @@ impl Lost {
         *told = (lost, Some(now));
         drop(told);
         let what = self.0.what;
-        tracing::warn!(lost = lost - before, what, error = why, "not exported to the collector");
+        tracing::warn!(
+            count = lost - before,
+            of = what,
+            error = why,
+            "not exported to the collector"
+        );
         true
     }
 }

@@ -140,7 +140,7 @@ pub async fn serve(
         } else {
             let to = SocketAddrV6::new(source, 0, 0, index);
             if let Err(error) = socket.send_to(&message, to).await {
-                tracing::debug!(iface = interface, %to, %error, "could not answer a solicitation");
+                tracing::debug!(iface = interface, peer = %to, %error, "could not answer a solicitation");
             }
         }
     }

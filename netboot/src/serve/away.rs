@@ -141,7 +141,7 @@ impl LastKnown {
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 let file = path.display();
-                tracing::warn!(error, %file, "no boot can be numbered before the database is reached");
+                tracing::warn!(error, path = %file, "no boot can be numbered before the database is reached");
                 (self, SpareBoots::default())
             }
         }

@@ -63,7 +63,7 @@ impl Keeper {
         let fault = self.try_to_look(in_any_case).await.err();
         if let (Some(error), true) = (&fault, self.fault.set(fault.clone())) {
             let dir = self.dir.display();
-            tracing::error!(error, %dir, "the files are not applied; the inventory stays as it was");
+            tracing::error!(error, path = %dir, "the files are not applied; the inventory stays as it was");
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) async fn seal(inventory: &Store) -> Result<bool, StoreError> {
     let count = edit.renew_secrets().await?;
     if count > 0 {
         edit.commit().await?;
-        tracing::info!(machines_and_groups = count, "secrets in metadata are encrypted now");
+        tracing::info!(count, "secrets in metadata are encrypted now");
     }
     Ok(count > 0)
 }

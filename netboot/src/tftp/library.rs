@@ -88,7 +88,7 @@ impl<F: Files> Handler for Lookup<F> {
             return Err(Error::FileNotFound);
         };
         let Some(file) = self.files.open(client.ip(), &name).await else {
-            tracing::debug!(peer = %client, name, "tftp: no such file");
+            tracing::debug!(peer = %client, path = name, "tftp: no such file");
             return Err(Error::FileNotFound);
         };
         let size = file.len;

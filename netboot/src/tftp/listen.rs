@@ -61,7 +61,7 @@ impl<F: Files> Listener<F> {
                 Incoming::Read(request) => request,
                 Incoming::Refuse(code, text) => {
                     add(&stats.malformed, 1);
-                    tracing::debug!(%peer, text, "tftp: refused");
+                    tracing::debug!(%peer, reason = text, "tftp: refused");
                     refuse(&socket, peer, code, text);
                     continue;
                 }
@@ -91,7 +91,7 @@ impl<F: Files> Listener<F> {
                     Err((code, text)) => {
                         add(&stats.not_found, 1);
                         let name = wire::printable(&request.name);
-                        tracing::debug!(%peer, name, text, "tftp: no file");
+                        tracing::debug!(%peer, path = name, reason = text, "tftp: no file");
                         refuse(&socket, peer, code, text);
                     }
                 }

@@ -109,7 +109,7 @@ impl Tracker {
         }
         let name = active.boot.machine_name.clone();
         let detail = format!("refused {peer}, which came {why}");
-        tracing::warn!(%peer, boot = boot.0, machine = name, why, "refused");
+        tracing::warn!(%peer, boot = boot.0, machine = name, reason = why, "refused");
         self.pending.event(boot, BootEvent::new(at, Phase::Warning, detail));
         let asked = serde_json::json!({"boot": boot.0, "why": why});
         self.pending.late().denial(Denial { peer, machine: name, asked });

@@ -201,7 +201,7 @@ fn in_the_way(table: &LeaseTable, lease: &Lease6, now: Timestamp) -> Option<Stri
 /// Sends a reply. What cannot be sent is told in the log; its client asks again.
 pub(super) async fn send(socket: &UdpSocket, reply: &Reply) {
     if let Err(error) = socket.send_to(&reply.encode(), reply.to).await {
-        warn!(to = %reply.to, %error, "could not send a DHCPv6 reply");
+        warn!(peer = %reply.to, %error, "could not send a DHCPv6 reply");
     }
 }
 

@@ -146,7 +146,7 @@ pub async fn serve<O: Observer>(
         let request = match Request::decode(buffer.get(..length).unwrap_or_default()) {
             Ok(request) => request,
             Err(error) => {
-                debug!(%from, %error, "packet dropped");
+                debug!(peer = %from, %error, "packet dropped");
                 service.observer.counted(Counted::Malformed);
                 continue;
             }
@@ -155,7 +155,7 @@ pub async fn serve<O: Observer>(
         let last = *from.ip();
         let sender = request.relays.last().map_or(last, |relay| relay.peer);
         if !flood.admits(sender, Timestamp::now()) {
-            debug!(%from, "packet dropped: more than {FLOOD} in a second");
+            debug!(peer = %from, "packet dropped: more than {FLOOD} in a second");
             service.observer.counted(Counted::Flood);
             continue;
         }
@@ -207,7 +207,7 @@ impl<O: Observer> Service<O> {
                 let after = reply.map(|reply| (reply, Arc::clone(socket)));
                 // Into memory only when it is on its way to disk: a dropped request leaves no trace.
                 if !self.ledger.enter(table, leases, after) {
-                    warn!(%from, "request dropped: too many leases wait for the disk");
+                    warn!(peer = %from, "request dropped: too many leases wait for the disk");
                 }
                 None
             };
@@ -226,13 +226,13 @@ impl<O: Observer> Service<O> {
         network: Option<(Ipv6Addr, u8)>,
     ) {
         let sent = outcome.reply.as_ref().map(|reply| reply.kind);
-        debug!(%from, mac = ?mac(request, *from.ip()), kind = ?request.kind, reply = ?sent,
+        debug!(peer = %from, mac = ?mac(request, *from.ip()), kind = ?request.kind, reply = ?sent,
             address = ?outcome.address, "{}", outcome.note);
         let (asked, note) = (request.kind, outcome.note);
         self.observer.counted(Counted::Answered { asked, reply: sent, note });
         let gives = self.sites.iter().any(|site| !site.subnet.pool.is_empty());
         if outcome.note == Note::NoAddress && gives {
-            warn!(%from, "no address of IPv6 left; widen the pool of the subnet");
+            warn!(peer = %from, "no address of IPv6 left; widen the pool of the subnet");
         }
         if let Some(sighting) = &outcome.sighting {
             let fresh = sent == Some(ReplyKind::Advertise)
