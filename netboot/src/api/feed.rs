@@ -75,7 +75,7 @@ impl From<Cursor> for String {
 
 /// What something can be said of: what the log of changes has rows of, boots, and how far builds are, which is in no
 /// table.
-const NOUNS: [&str; 15] = [
+pub(crate) const NOUNS: [&str; 15] = [
     "machine",
     "group",
     "discovery",

@@ -57,6 +57,7 @@ pub use discovery::{Approve, DiscoveryRow, MergeInto};
 pub use discovery_rules::{Expect, RuleRow, RuleTest, Tried};
 pub use exports::Targets;
 pub use feed::Event;
+pub(crate) use feed::NOUNS;
 pub use gate::Gate;
 pub use groups::{GroupRow, MachineSettings};
 pub use identity::{Merge, Merged, Split};

@@ -1,16 +1,17 @@
-//! `kiln completions`, and what shells ask for: names of machines, groups, images and boots as the server has them now.
+//! `kiln completions`, and what shells ask for: how a line goes on, with names as the server has them now.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use clap::{Arg, Args, Command, CommandFactory as _, ValueEnum};
+use clap::{Args, Command, CommandFactory as _, ValueEnum};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 use serde_json::Value;
 
 use super::client::Client;
+use super::named::{Named, named};
 use super::table::plain;
 use super::{Cli, ClientArgs, Failure, Output, print};
 use crate::settings::DEFAULT_SOCKET;
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The most names that are offered.
 const MOST: usize = 2000;
 
-/// Print what makes a shell complete command lines, with live names of machines, groups, images and boots
+/// Print what makes a shell complete command lines, with live names of what the server knows
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -74,68 +75,30 @@ pub fn answer() {
     }
 }
 
-/// What a word of a command line names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Named {
-    Machine,
-    Group,
-    Image,
-    Boot,
-    Token,
-    User,
-    Lease,
-    Discovered,
-}
-
 /// Says where names are, and a word about each.
 type Source = fn(Named) -> Vec<(String, String)>;
 
 /// Lets every word of the command line that names something be completed.
 fn completing(command: Command, source: Source) -> Command {
-    command.mut_subcommands(|noun| {
-        let name = noun.get_name().to_owned();
-        within(noun, &name, source)
-    })
+    command.mut_subcommands(|noun| within(noun, &[], source))
 }
 
-fn within(command: Command, noun: &str, source: Source) -> Command {
-    let verb = command.get_name().to_owned();
-    let command = command.mut_args(|arg| match named(noun, &verb, &arg) {
+fn within(command: Command, above: &[String], source: Source) -> Command {
+    let words = [above, &[command.get_name().to_owned()]].concat();
+    let command = command.mut_args(|arg| match named(&words, &arg) {
         Some(named) => {
             arg.add(ArgValueCompleter::new(move |word: &OsStr| offer(word, named, source)))
         }
         None => arg,
     });
-    command.mut_subcommands(|verb| within(verb, noun, source))
+    command.mut_subcommands(|verb| within(verb, &words, source))
 }
 
-/// Says what an argument names, by where it is and what it is called.
-fn named(noun: &str, verb: &str, arg: &Arg) -> Option<Named> {
-    let is_value = arg.get_value_names().and_then(|names| names.first());
-    let is_machine = is_value.is_some_and(|name| name.as_str() == "MACHINE");
-    Some(match (noun, arg.get_id().as_str()) {
-        // A new name is nobody's yet.
-        (_, "name") if matches!(verb, "add" | "create") => return None,
-        _ if is_machine => Named::Machine,
-        ("machine" | "discovery" | "secret", "machine" | "from") => Named::Machine,
-        ("secret", "group") => Named::Group,
-        ("discovery", "entry") => Named::Discovered,
-        ("image", "image") | (_, "maintenance_image") => Named::Image,
-        ("machine" | "group", "image" | "to") => Named::Image,
-        ("group", "name") => Named::Group,
-        ("boot", "boot") => Named::Boot,
-        ("token", "name") => Named::Token,
-        ("user", "name") => Named::User,
-        ("lease", "key") => Named::Lease,
-        _ => return None,
-    })
-}
-
-/// Offers the names that begin as the word does; in a list of machines, those that go on behind the last comma.
+/// Offers the names that begin as the word does; in a list of machines or labels, those that go on behind the last comma.
 fn offer(word: &OsStr, named: Named, source: Source) -> Vec<CompletionCandidate> {
     let Some(word) = word.to_str() else { return Vec::new() };
     let (before, last) = match (named, word.rfind(',')) {
-        (Named::Machine, Some(comma)) => word.split_at(comma + 1),
+        (Named::Machine | Named::Label, Some(comma)) => word.split_at(comma + 1),
         _ => ("", word),
     };
     let names = source(named).into_iter().filter(|(name, _)| name.starts_with(last)).take(MOST);
@@ -150,25 +113,16 @@ fn offer(word: &OsStr, named: Named, source: Source) -> Vec<CompletionCandidate>
 
 /// Asks the server. One that is away, or refuses, has no names.
 fn live(named: Named) -> Vec<(String, String)> {
+    let Some(path) = named.path() else { return named.words() };
     let line: Vec<String> =
         std::env::args_os().filter_map(|word| word.into_string().ok()).collect();
     let client = Client::new(&server(&line));
-    let path = match named {
-        Named::Machine => "/api/v1/machines?fields=name,image",
-        Named::Group => "/api/v1/groups",
-        Named::Image => "/api/v1/images",
-        Named::Boot => "/api/v1/boots?limit=50&verdict=false",
-        Named::Token => "/api/v1/tokens",
-        Named::User => "/api/v1/users",
-        Named::Lease => "/api/v1/leases",
-        Named::Discovered => "/api/v1/discovery",
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime.map(|runtime| {
         runtime.block_on(async { tokio::time::timeout(PATIENCE, client.get::<Value>(path)).await })
     });
     match answer {
-        Ok(Ok(Ok(answer))) => names(named, &answer),
+        Ok(Ok(Ok(answer))) => named.names(&answer),
         _ => Vec::new(),
     }
 }
@@ -196,48 +150,10 @@ fn server(line: &[String]) -> ClientArgs {
     }
 }
 
-/// Finds the names in an answer.
-fn names(named: Named, answer: &Value) -> Vec<(String, String)> {
-    let word = |item: &Value, pointer: &str| match item.pointer(pointer) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => String::new(),
-    };
-    if named == Named::Image {
-        let mut found = Vec::new();
-        for (image, arches) in answer.get("images").and_then(Value::as_object).into_iter().flatten()
-        {
-            found.push((image.clone(), String::new()));
-            let arches = arches.as_object().into_iter().flat_map(|arches| arches.values());
-            for channels in arches.filter_map(|arch| arch.get("channels")?.as_object()) {
-                found.extend(channels.keys().map(|it| (format!("{image}:{it}"), String::new())));
-            }
-        }
-        found.sort();
-        found.dedup();
-        return found;
-    }
-    let (name, help) = match named {
-        Named::Machine => ("/name", "/image"),
-        Named::Group => ("/group/name", "/group/selector"),
-        Named::Boot => ("/id", "/machine_name"),
-        Named::Lease => ("/address", "/machine"),
-        Named::Discovered => ("/id", "/vendor"),
-        _ => ("/name", ""),
-    };
-    let items = answer.as_array().into_iter().flatten();
-    let pair = |item: &Value| {
-        let help = if help.is_empty() { String::new() } else { word(item, help) };
-        (word(item, name), help)
-    };
-    items.map(pair).filter(|(name, _)| !name.is_empty()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::ffi::OsString;
-
-    use serde_json::json;
 
     use super::*;
 
@@ -251,6 +167,12 @@ mod tests {
             Named::User => &["eve"],
             Named::Lease => &["10.0.0.7"],
             Named::Discovered => &["3"],
+            Named::Webhook => &["chat"],
+            Named::Rule => &["racks-arm"],
+            Named::Expected => &["n9"],
+            Named::Secret => &["ssh_host_key"],
+            Named::Label => &["rack", "rack=r1", "role=db"],
+            Named::Noun | Named::Scope => return named.words(),
         };
         names.iter().map(|name| ((*name).to_owned(), "more".to_owned())).collect()
     }
@@ -267,6 +189,7 @@ mod tests {
 
     #[test]
     fn every_noun_has_its_live_names() {
+        let mut with_names = BTreeSet::new();
         for (line, expected) in [
             (&["machine", "show", "n"][..], &["n1", "n2"][..]),
             (&["machine", "reboot", "n1,n"], &["n1,n1", "n1,n2"]),
@@ -284,11 +207,63 @@ mod tests {
             (&["discovery", "approve", ""], &["3"]),
             (&["discovery", "merge", "3", "n"], &["n1", "n2"]),
             (&["secret", "list", "--group", ""], &["racks"]),
+            (&["secret", "set", "n"], &["n1", "n2"]),
+            (&["secret", "set", "n1", ""], &["ssh_host_key"]),
+            (&["secret", "remove", "n1", "s"], &["ssh_host_key"]),
             (&["machine", "ret"], &["retire"]),
+            (&["machine", "list", "-l", "rack="], &["rack=r1"]),
+            (&["machine", "reboot", "--selector", "rack,ro"], &["rack,role=db"]),
+            (&["group", "set", "racks", "--selector", "rack"], &["rack", "rack=r1"]),
+            (&["token", "create", "t", "--scope", "machine:"], &["machine:read", "machine:write"]),
+            (&["token", "create", "t", "--scope", "read,audit"], &["read,audit:read"]),
+            (&["user", "add", "u", "--scope", "adm"], &["admin"]),
+            (&["webhook", "show", ""], &["chat"]),
+            (&["webhook", "test", "c"], &["chat"]),
+            (&["webhook", "log", "c"], &["chat"]),
+            (&["webhook", "remove", "c"], &["chat"]),
+            (&["webhook", "add", "c"], &[]),
+            (&["webhook", "add", "c", "https://c", "--event", "boo"], &["boot"]),
+            (&["discovery", "rule", "show", ""], &["racks-arm"]),
+            (&["discovery", "rule", "test", "r"], &["racks-arm"]),
+            (&["discovery", "rule", "remove", "r"], &["racks-arm"]),
+            (&["discovery", "rule", "add", "x", "--selector", "r"], &[]),
+            (&["discovery", "expected", "remove", "n"], &["n9"]),
+            (&["events", "--noun", "boot,mach"], &["boot,machine"]),
+            (&["events", "--name", "n"], &["n1", "n2"]),
+            (&["audit", "list", "--noun", "acc"], &["access"]),
+            (&["audit", "list", "--name", "n"], &["n1", "n2"]),
+            (&["top", "n"], &["n1", "n2"]),
         ] {
             assert_eq!(complete(line), expected, "{line:?}");
+            with_names.insert(line[0].to_owned());
+        }
+        let mut kiln = Cli::command();
+        kiln.build();
+        for noun in kiln.get_subcommands().map(|noun| noun.get_name().to_owned()) {
+            let named = with_names.contains(&noun);
+            assert!(named != NAMELESS.contains(&&*noun), "kiln {noun}: which names has it?");
         }
     }
+
+    /// Commands that are told no name of anything that a server knows.
+    const NAMELESS: [&str; 16] = [
+        "apply",
+        "backup",
+        "build",
+        "ca",
+        "completions",
+        "config",
+        "demo",
+        "diff",
+        "doctor",
+        "export",
+        "help",
+        "import",
+        "key",
+        "serve",
+        "simulate",
+        "support-bundle",
+    ];
 
     #[test]
     fn a_server_that_is_away_has_no_names_and_says_nothing() {
@@ -303,18 +278,6 @@ mod tests {
         let there = server(&line(&["kiln", "--server=https://k:1", "--token-file", "t", "--ca"]));
         assert_eq!(there.server.as_deref(), Some("https://k:1"));
         assert_eq!((there.token_file, there.ca), (Some("t".into()), None));
-    }
-
-    #[test]
-    fn names_are_found_in_what_the_server_answers() {
-        let images = json!({"images": {"web": {"x86_64": {"channels": {"stable": "d", "edge": "d"}},
-            "arm64": {"channels": {"stable": "d"}}}}});
-        let found: Vec<String> =
-            names(Named::Image, &images).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(found, ["web", "web:edge", "web:stable"]);
-        let boots = json!([{"id": 7, "machine_name": "n1"}, {}]);
-        assert_eq!(names(Named::Boot, &boots), [("7".to_owned(), "n1".to_owned())]);
-        assert_eq!(names(Named::Group, &json!("what")), []);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(super) enum RuleCommand {
         /// Name
         name: String,
         #[command(flatten)]
-        client: ClientArgs,
+        list: ListArgs,
     },
     /// Say which of the machines that wait a rule is about, and how it would name them
     Test {
@@ -174,9 +174,8 @@ pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
             change::post::<RuleRow>(&client, dry, (RULES, &rule.name), &rule).await
         }
         RuleCommand::List(list) => list.show::<RuleRow>("discovery-rule", RULES).await,
-        RuleCommand::Show { name, client } => {
-            let row: RuleRow = Client::new(&client).get(&path(&name)).await?;
-            print::list(&client, &[row])
+        RuleCommand::Show { name, list } => {
+            list.show_row::<RuleRow>("discovery-rule", &path(&name)).await
         }
         RuleCommand::Test { name, client } => {
             let path = format!("{}/test", path(&name));

@@ -10,7 +10,7 @@ use super::confirm::Sure;
 use super::diff::{self, Would};
 use super::machine::DryArg;
 use super::machine_show::settings;
-use super::print::{self, Column, How, Listed, col, more};
+use super::print::{self, Column, Listed, col, more};
 use super::settings_args::SettingsArgs;
 use super::watch::ListArgs;
 use super::{ClientArgs, Failure};
@@ -50,7 +50,7 @@ enum GroupCommand {
         /// Name
         name: String,
         #[command(flatten)]
-        client: ClientArgs,
+        list: ListArgs,
     },
     /// Change a group; it counts from the next boot of its machines
     Set {
@@ -98,13 +98,9 @@ pub(super) async fn run(args: GroupArgs) -> Result<(), Failure> {
             change::post::<GroupRow>(&client, dry, (GROUPS, &group.name), &group).await
         }
         GroupCommand::List(list) => list.show::<GroupRow>("group,machine", GROUPS).await,
-        GroupCommand::Show { name, client } => {
-            let row: GroupRow = Client::new(&client).get(&path(&name)).await?;
-            let how = How::of(&client);
-            let list = print::rows(how, std::slice::from_ref(&row)).join("\n");
-            print::one(how, &name, &row, || {
-                format!("{list}\n{}", settings(&rows_of(&row.group.settings)))
-            })
+        GroupCommand::Show { name, list } => {
+            let words = |row: &GroupRow| settings(&rows_of(&row.group.settings));
+            list.show_one(Some("group,machine"), &path(&name), words).await
         }
         GroupCommand::Set { name, selector, priority, settings: said, dry, client } => {
             let server = Client::new(&client);

@@ -6,9 +6,9 @@ use super::chosen::Which;
 use super::client::{Client, path_part};
 use super::confirm::Sure;
 use super::machine::DryArg;
-use super::print::{self, Column, How, Listed, col, more};
+use super::print::{Column, How, Listed, col, more};
 use super::table::{moment, plain};
-use super::watch::{self, Look, WatchArg};
+use super::watch::{self, ListArgs, Look, WatchArg};
 use super::{ClientArgs, Failure, change};
 use crate::api::LeaseRow;
 use crate::boots::now_ms;
@@ -42,7 +42,7 @@ enum LeaseCommand {
         /// Its address, the hardware address, the DUID, or the name of the machine
         key: String,
         #[command(flatten)]
-        client: ClientArgs,
+        list: ListArgs,
     },
     /// End one lease
     ///
@@ -73,11 +73,8 @@ pub(super) async fn run(args: LeaseArgs) -> Result<(), Failure> {
             })
             .await
         }
-        LeaseCommand::Show { key, client } => {
-            let row: LeaseRow = Client::new(&client).get(&path(&key)).await?;
-            let how = How::of(&client);
-            let words = print::rows(how, std::slice::from_ref(&row)).join("\n");
-            print::one(how, &row.name(), &row, || words)
+        LeaseCommand::Show { key, list } => {
+            list.show_one(None, &path(&key), |_: &LeaseRow| String::new()).await
         }
         LeaseCommand::Release { key, sure, dry, client } => {
             let path = path(&key);

@@ -42,6 +42,7 @@ mod machine_spec;
 mod machine_state;
 #[cfg(test)]
 mod man_tests;
+mod named;
 mod order;
 mod place;
 mod print;

@@ -81,19 +81,29 @@ enum SecretCommand {
 /// Whose secret, and which.
 #[derive(Args, Clone, Debug)]
 struct PlaceArgs {
-    /// The machine, unless it is of a group, and then the name of the secret
-    #[arg(required = true, num_args = 1..=2, value_names = ["MACHINE", "NAME"])]
-    names: Vec<String>,
+    /// The machine, unless it is of a group: then the name of the secret
+    #[arg(value_name = "MACHINE")]
+    owner: String,
+    /// Name of the secret of the machine
+    #[arg(value_name = "NAME")]
+    secret: Option<String>,
     /// The group that it is of, in the place of a machine
     #[arg(short, long, value_name = "NAME")]
     group: Option<String>,
 }
 
 impl PlaceArgs {
+    fn words(&self) -> String {
+        match &self.secret {
+            Some(secret) => format!("{} {secret}", self.owner),
+            None => self.owner.clone(),
+        }
+    }
+
     fn path(&self) -> Result<String, Failure> {
-        let (kind, owner, name) = match (self.group.as_deref(), self.names.as_slice()) {
-            (Some(group), [name]) => ("group", group, name),
-            (None, [machine, name]) => ("machine", machine.as_str(), name),
+        let (kind, owner, name) = match (self.group.as_deref(), &self.secret) {
+            (Some(group), None) => ("group", group, &self.owner),
+            (None, Some(name)) => ("machine", self.owner.as_str(), name),
             _ => {
                 let text = "name a machine and a secret, or a secret and --group";
                 return Err(Failure::new(Failure::USAGE, anyhow!(text)));
@@ -117,7 +127,7 @@ pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
             };
             let (server, body) = (Client::new(&client), serde_json::to_vec(&new)?);
             if dry.dry_run {
-                let at = (&*path, &*place.names.join(" "));
+                let at = (&*path, &*place.words());
                 return change::preview(&client, &server, Method::PUT, at, body).await;
             }
             server.put_only(&path, body).await
@@ -140,7 +150,7 @@ pub(super) async fn run(args: SecretArgs) -> Result<(), Failure> {
             .await
         }
         SecretCommand::Remove { place, sure, dry, client } => {
-            let (path, name) = (place.path()?, place.names.join(" "));
+            let (path, name) = (place.path()?, place.words());
             change::remove(&client, (sure, dry), (&path, &name), async |_| {
                 Ok(format!("the secret {} will be gone. Go on?", plain(&name)))
             })
@@ -229,8 +239,9 @@ mod tests {
     #[test]
     fn a_secret_is_of_a_machine_or_of_a_group() {
         let place = |names: &[&str], group: Option<&str>| {
-            let names = names.iter().map(|name| (*name).to_owned()).collect();
-            PlaceArgs { names, group: group.map(str::to_owned) }.path().ok()
+            let mut names = names.iter().map(|name| (*name).to_owned());
+            let (owner, secret) = (names.next().unwrap(), names.next());
+            PlaceArgs { owner, secret, group: group.map(str::to_owned) }.path().ok()
         };
         assert_eq!(place(&["n1", "a"], None).as_deref(), Some("/api/v1/secrets/machine/n1/a"));
         assert_eq!(place(&["a/b"], Some("db")).as_deref(), Some("/api/v1/secrets/group/db/a%2Fb"));

@@ -50,6 +50,39 @@ impl ListArgs {
         })
         .await
     }
+
+    /// Shows one thing as the only one of a list.
+    pub(super) async fn show_row<T: Listed + DeserializeOwned>(
+        &self,
+        nouns: &str,
+        path: &str,
+    ) -> Result<(), Failure> {
+        let server = Client::new(&self.client);
+        show(&server, self.watch, Some(nouns), async || {
+            let row: T = server.get(path).await?;
+            Look::list(How::of(&self.client), &[row])
+        })
+        .await
+    }
+
+    /// Shows one thing, in words of its own below its row.
+    pub(super) async fn show_one<T: Listed + DeserializeOwned>(
+        &self,
+        nouns: Option<&str>,
+        path: &str,
+        words: impl Fn(&T) -> String,
+    ) -> Result<(), Failure> {
+        let (server, how) = (Client::new(&self.client), How::of(&self.client));
+        show(&server, self.watch, nouns, async || {
+            let row: T = server.get(path).await?;
+            let text = print::shown(how, &row.name(), &row, || {
+                let list = print::rows(how, std::slice::from_ref(&row)).join("\n");
+                format!("{list}\n{}", words(&row))
+            })?;
+            Ok(Look::one(&text, text.clone()))
+        })
+        .await
+    }
 }
 
 /// What there is to see.

@@ -51,7 +51,7 @@ enum WebhookCommand {
         /// Name
         name: String,
         #[command(flatten)]
-        client: ClientArgs,
+        list: ListArgs,
     },
     /// Send a message now; where it arrives, one that was disabled goes on
     Test {
@@ -100,9 +100,8 @@ pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
             print::one(&client, &made.secret, &made, || made.secret.clone())
         }
         WebhookCommand::List(list) => list.show::<WebhookRow>("webhook", WEBHOOKS).await,
-        WebhookCommand::Show { name, client } => {
-            let row: WebhookRow = Client::new(&client).get(&path(&name, "")).await?;
-            print::list(&client, &[row])
+        WebhookCommand::Show { name, list } => {
+            list.show_row::<WebhookRow>("webhook", &path(&name, "")).await
         }
         WebhookCommand::Test { name, client } => {
             let server = Client::new(&client);
