@@ -1,4 +1,4 @@
-//! The manual pages in docs/man are what `--help` and config/kiln.toml say. `KILN_UPDATE=1` writes them.
+//! The manual pages in docs/man are what `--help`, config/kiln.toml and the schemas in config/schema say. `KILN_UPDATE=1` writes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,6 +8,7 @@ use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 
 use super::Cli;
+use super::man_schema::FILES;
 
 const CONFIG: &str = include_str!("../../../config/kiln.toml");
 /// Options that every command has.
@@ -23,6 +24,7 @@ fn pages() -> BTreeMap<String, String> {
         pages.insert(format!("kiln-{}.1", noun.get_name()), of_noun(noun));
     }
     pages.insert("kiln.toml.5".to_owned(), of_config(CONFIG));
+    pages.extend(FILES.iter().map(|file| (format!("{}.5", file.name), file.page())));
     pages
 }
 
@@ -56,7 +58,7 @@ fn first(kiln: &Command) -> String {
         let _ = writeln!(page, ".TP\n\\fBkiln\\-{name}\\fR(1)\n{}", escaped(&about));
     }
     page.push_str(&notes(kiln, &man));
-    page.push_str(".SH \"SEE ALSO\"\n\\fBkiln.toml\\fR(5)\n");
+    page.push_str(".SH \"SEE ALSO\"\n\\fBkiln.toml\\fR(5), \\fBkiln\\-image\\fR(5), \\fBkiln\\-inventory\\fR(5)\n");
     page
 }
 
@@ -108,7 +110,7 @@ fn verbs(noun: &Command, path: &str, page: &mut String) {
     }
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('-', "\\-");
     let line = |line: &str| match line.starts_with(['.', '\'']) {
         true => format!("\\&{line}"),

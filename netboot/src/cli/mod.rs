@@ -41,6 +41,8 @@ mod machine_show;
 mod machine_spec;
 mod machine_state;
 #[cfg(test)]
+mod man_schema;
+#[cfg(test)]
 mod man_tests;
 mod named;
 mod order;

@@ -54,7 +54,8 @@ fn play() -> anyhow::Result<()> {
     ensure!(told.contains("systemctl enable --now kiln"), "it says: {told}");
     host.fails("systemctl is-active kiln")?;
     host.sh("kiln config check && man -w kiln kiln.toml 2>/dev/null || \
-             ls /usr/share/man/man1/kiln.1.gz /usr/share/man/man5/kiln.toml.5.gz")?;
+             ls /usr/share/man/man1/kiln.1.gz /usr/share/man/man5/kiln.toml.5.gz \
+             /usr/share/man/man5/kiln-image.5.gz /usr/share/man/man5/kiln-inventory.5.gz")?;
     host.sh("systemd-analyze verify kiln.service")?;
 
     host.sh(&format!(
