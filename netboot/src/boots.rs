@@ -6,6 +6,7 @@
 
 mod active;
 mod align;
+mod census;
 mod late;
 mod message;
 mod next;
@@ -25,6 +26,7 @@ use kiln_ipxe::BootTicket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+pub use self::census::Standing;
 use self::message::{Message, ScriptBy, Told};
 use self::tracker::Tracker;
 pub use self::words::{BootsError, Exchange, Identity, NextPlan, Report, Reports, Transfer};

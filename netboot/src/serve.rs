@@ -287,6 +287,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         subnets: settings.subnets.clone(),
         subnets6: settings.subnets6.clone(),
         files: settings.inventory.files.is_some().then(|| files_fault.clone()),
+        since: crate::boots::now_ms(),
+        late_after: settings.late_after,
     };
     let shown = observe::router(observed);
     if let Some(listener) = sockets.metrics {

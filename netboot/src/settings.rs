@@ -109,6 +109,8 @@ pub struct Settings {
     pub transfers: TransferSettings,
     /// Where metrics and health are served, where they are.
     pub metrics: Option<SocketAddr>,
+    /// For how long a machine may boot, or have failed to, before metrics count it as late.
+    pub late_after: Duration,
     /// Where what machines say is heard.
     pub hear: HearSettings,
     /// What the log looks like.
@@ -304,6 +306,7 @@ impl Wire {
             api: self.api.check(problems),
             https: self.https.check(problems),
             transfers: self.transfers.check(problems),
+            late_after: self.metrics.late_after(problems),
             metrics: self.metrics.check(problems),
             hear: hear::check(self.syslog, self.netconsole, problems),
             log: self.log.check(problems),

@@ -277,6 +277,11 @@ impl View {
         Some((self.artifacts.artifact(digest), size))
     }
 
+    /// Returns how long all files of the versions that are served are together.
+    pub(crate) fn served_bytes(&self) -> u64 {
+        self.blobs.load().values().sum()
+    }
+
     /// Returns files of versions that are served and that are not in the artifact store, or have another length there:
     /// the beginnings of their digests, at most so many. It asks the disk for each.
     pub(crate) fn damaged(&self, most: usize) -> Vec<String> {

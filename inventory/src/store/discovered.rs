@@ -133,6 +133,27 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
+    /// Returns how many interfaces of machines that nobody has added there are, by what becomes of those.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn count_discovered(&self) -> Result<[(&'static str, u64); 3], StoreError> {
+        let mut counts = [("waiting", 0), ("held", 0), ("ignored", 0)];
+        for (state, count) in &mut counts {
+            let (number,): (i64,) = query(
+                "SELECT COUNT(*) FROM discovered_macs JOIN discovered ON discovered.id = entry \
+                 WHERE document LIKE $1",
+            )
+            .bind(format!("%\"state\":\"{state}\"%"))
+            .fetch_one(&self.db)
+            .await
+            .map_err(StoreError::reading(DISCOVERED))?;
+            *count = u64::try_from(number).unwrap_or(0);
+        }
+        Ok(counts)
+    }
+
     /// Returns the interfaces of machines that get no answer: a person or a rule said so.
     ///
     /// # Errors

@@ -73,6 +73,8 @@ async fn a_flood_pushes_out_what_was_not_seen_for_long_but_nothing_that_a_person
         assert_eq!(all.len(), 5);
         assert_eq!(all[0].document.macs, [mac(1)].into(), "it was marked");
         assert_eq!(store.ignored_macs().await.unwrap(), [mac(1)]);
+        let counts = store.count_discovered().await.unwrap();
+        assert_eq!(counts, [("waiting", 4), ("held", 0), ("ignored", 1)]);
         let last = all.last().unwrap();
         assert_eq!(last.document.macs, [mac(59)].into());
         let changes = store.changes_since(0, 100).await.unwrap();

@@ -40,6 +40,22 @@ pub(super) fn state_of(webhook: i64) -> String {
     format!("webhook/{webhook}")
 }
 
+/// Returns how many webhooks get their messages, do not at this time, and are not tried any more.
+pub(crate) async fn webhook_states(store: &Store) -> Result<[(&'static str, u64); 3], StoreError> {
+    let (mut delivering, mut failing, mut disabled) = (0, 0, 0);
+    for hook in store.all::<WebhookDoc>().await? {
+        let kept = store.recall(&state_of(hook.id)).await?;
+        let position: Position =
+            kept.and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or_default();
+        match (position.disabled, position.failing_since) {
+            (Some(_), _) => disabled += 1,
+            (None, Some(_)) => failing += 1,
+            (None, None) => delivering += 1,
+        }
+    }
+    Ok([("delivering", delivering), ("failing", failing), ("disabled", disabled)])
+}
+
 /// Delivers to all webhooks until told to stop.
 pub(super) async fn run(courier: Courier, stop: CancellationToken) {
     let mut tasks: HashMap<i64, (i64, JoinHandle<()>)> = HashMap::new();

@@ -77,6 +77,7 @@ pub use webhooks::{CreatedWebhook, NewWebhook, WebhookRow, courier, deliver_even
 
 #[cfg(feature = "otel")]
 pub(crate) use boots::ended;
+pub(crate) use deliver::webhook_states;
 pub(crate) use problem::Fault;
 
 use crate::bake::Baker;

@@ -146,10 +146,14 @@ async fn one_that_is_gone_is_let_alone_until_a_test_arrives() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(state(&rig).await["disabled"].as_str().unwrap().contains("410"));
+    let counts = crate::api::webhook_states(&rig.inventory).await.unwrap();
+    assert_eq!(counts, [("delivering", 0), ("failing", 0), ("disabled", 1)]);
     let test = rig.send(Method::POST, "/api/v1/webhooks/chat/test", &Value::Null);
     let (heard, (status, sent)) = tokio::join!(receiver.hear("200 OK"), test);
     assert_eq!((status, &sent["status"], &heard.body["id"]), (200, &json!(200), &json!("test")));
     assert!(state(&rig).await["disabled"].is_null());
+    let counts = crate::api::webhook_states(&rig.inventory).await.unwrap();
+    assert_eq!(counts[0], ("delivering", 1));
     assert_eq!(receiver.hear("200 OK").await.body["event"]["noun"], "webhook", "nothing is lost");
     rig.stop().await;
 }

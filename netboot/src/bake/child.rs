@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::live::Live;
 use super::policy::{BakeSettings, UpdatePolicy};
 use super::schedule::Job;
+use crate::observe::COUNTS;
 
 /// The largest report that is read.
 const MAX_REPORT: u64 = 16 << 20;
@@ -33,6 +34,14 @@ pub(super) struct Workshop {
 #[derive(Deserialize)]
 struct Report {
     version: Digest,
+    #[serde(default)]
+    components: Vec<Component>,
+}
+
+/// One of the kernel and the segments.
+#[derive(Deserialize)]
+struct Component {
+    reused: bool,
 }
 
 impl Workshop {
@@ -50,6 +59,9 @@ impl Workshop {
             let report = self.call(self.build_arguments(job), live).await?;
             let report: Report = serde_json::from_slice(&report)
                 .map_err(|error| format!("the report of the build cannot be read: {error}"))?;
+            for component in report.components {
+                if component.reused { &COUNTS.reused } else { &COUNTS.made }.add(1);
+            }
             Ok(report.version)
         };
         tokio::select! {

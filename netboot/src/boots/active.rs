@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use kiln_builder::hash::sha256;
-use kiln_inventory::{Asker, Boot, BootId, OrderId, Outcome, Phase};
+use kiln_inventory::{Asker, Boot, BootEvent, BootId, OrderId, Outcome, Phase};
 use kiln_types::{Digest, Mac};
 
 use super::secret::{same, secret};
+use crate::breakdown::Breakdown;
+use crate::observe::COUNTS;
 
 /// A machine that is refused asks again and again; this long it counts as the same attempt.
 const REFUSED_MS: i64 = 60_000;
@@ -40,6 +42,8 @@ pub(super) struct Active {
     /// How often each program of the machine asked for an address, as far as that is told.
     pub(super) askers: HashMap<Asker, usize>,
     pub(super) events: usize,
+    /// Its timeline until it is healthy, where this server has seen all of it.
+    pub(super) timeline: Option<Vec<BootEvent>>,
     /// Whether something was noted that may be wrong.
     pub(super) warned: bool,
     /// Those among them that did not bring it further.
@@ -88,6 +92,7 @@ impl Active {
             refused: false,
             askers: HashMap::new(),
             events: 0,
+            timeline: Some(Vec::new()),
             warned: false,
             vain: 0,
             told: 0,
@@ -108,7 +113,7 @@ impl Active {
             Outcome::Booting | Outcome::Abandoned => Phase::Segment,
         };
         let askers = HashMap::from([(Asker::System, MOST_PACKETS)]);
-        Self { secrets: None, token_hash, phase, askers, ..Self::new(boot) }
+        Self { secrets: None, token_hash, phase, askers, timeline: None, ..Self::new(boot) }
     }
 
     /// Returns whether its system runs, as far as the machine has said.
@@ -168,6 +173,18 @@ impl Active {
         let tells = *told < most;
         *told += usize::from(tells);
         tells
+    }
+
+    /// Takes an event into the timeline. That of a boot that is healthy is counted, by what its phases took.
+    pub(super) fn tells(&mut self, event: &BootEvent) {
+        let Some(timeline) = &mut self.timeline else { return };
+        timeline.push(event.clone());
+        if self.boot.outcome == Outcome::Healthy {
+            if let Some(arch) = self.boot.arch {
+                COUNTS.phases.observe(arch, &Breakdown::of(&self.boot, timeline));
+            }
+            self.timeline = None;
+        }
     }
 
     pub(super) fn knows(&self, token: &str) -> bool {

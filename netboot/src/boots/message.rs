@@ -7,7 +7,7 @@ use kiln_inventory::{Boot, BootId, Database, Decision, MachineId, OrderId, Sight
 use kiln_ipxe::BootTicket;
 use tokio::sync::oneshot;
 
-use super::{BootsError, Exchange, Identity, NextPlan, Reports, Transfer};
+use super::{BootsError, Exchange, Identity, NextPlan, Reports, Standing, Transfer};
 use crate::discovery::Discovery;
 
 /// What a machine tells besides its timeline.
@@ -137,6 +137,9 @@ pub(super) enum Message {
         plan: NextPlan,
         order: OrderId,
         reply: oneshot::Sender<Option<BootTicket>>,
+    },
+    Census {
+        reply: oneshot::Sender<Vec<Standing>>,
     },
     NextFailed {
         at: i64,

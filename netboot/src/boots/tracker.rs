@@ -270,6 +270,9 @@ impl Tracker {
                 let ticket = self.next(at, machine, plan, order).await?;
                 let _ = reply.send(ticket);
             }
+            Message::Census { reply } => {
+                let _ = reply.send(self.census());
+            }
             Message::NextFailed { at, machine, detail } => self.next_failed(at, machine, detail),
         }
         Ok(())
@@ -279,7 +282,7 @@ impl Tracker {
     pub(super) fn give_up(&mut self, at: i64, mut boot: Boot) {
         if boot.ended.is_none() {
             boot.outcome = Outcome::Abandoned;
-            COUNTS.boot_ends(boot.outcome);
+            COUNTS.boots.ends(&boot);
             boot.ended = Some(at);
             self.pending.boot(&boot);
             #[cfg(feature = "otel")]
@@ -370,7 +373,7 @@ impl Tracker {
             active.boot.outcome = Outcome::Failed;
         }
         if ends {
-            COUNTS.boot_ends(active.boot.outcome);
+            COUNTS.boots.ends(&active.boot);
             if active.boot.outcome == Outcome::Healthy {
                 let took = u64::try_from(event.at - active.boot.started).unwrap_or(0);
                 COUNTS.healthy.observe(Duration::from_millis(took));
@@ -383,6 +386,7 @@ impl Tracker {
             }
         }
         active.phase = active.phase.max(event.phase);
+        active.tells(&event);
         self.pending.event(active.boot.id, event);
     }
 }

@@ -27,6 +27,7 @@ mod option;
 mod pool;
 mod probe;
 mod proxy;
+mod rival;
 mod rules;
 mod seldom;
 mod select;

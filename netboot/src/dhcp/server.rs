@@ -17,6 +17,7 @@ use super::ledger::Ledger;
 use super::option;
 use super::probe::{Begun, Probes, Waiting};
 use super::proxy::respond_4011;
+use super::rival::rival;
 use super::seldom::Seldom;
 use super::select::{Known, Site, select};
 use super::subnet::{Network, Role, Subnet};
@@ -88,6 +89,8 @@ struct Settled {
     decision: Option<Decision>,
     network: Option<Network>,
     note: Note,
+    /// Another server that it has chosen, where there should be none.
+    rival: Option<Ipv4Addr>,
 }
 
 /// The server cannot go on.
@@ -309,10 +312,11 @@ impl<O: Observer> Service<O> {
         let snapshot = self.snapshot.load();
         self.ledger.with(|table, now| {
             let known = Known { snapshot: &snapshot, leases: table, now };
-            let mut network = None;
+            let (mut network, mut here) = (None, None);
             let outcome = match select(&self.sites, request, *from.ip(), known) {
                 Ok(Site { subnet, endpoints }) => {
                     network = Some(subnet.network);
+                    here = Some(subnet);
                     let view = View { subnet, snapshot: &snapshot, leases: table, endpoints };
                     match port {
                         Port::Dhcp => respond(request, &view, now),
@@ -322,6 +326,10 @@ impl<O: Observer> Service<O> {
                 Err(note) => silent(note),
             };
             let Outcome { mut reply, lease, change, probe, sighting, decision, note } = outcome;
+            let own = |server: &Ipv4Addr| self.sites.iter().any(|it| it.subnet.address == *server);
+            let rival = here
+                .and_then(|subnet| rival(request, note, subnet, table, &snapshot))
+                .filter(|server| !own(server));
             match change {
                 Some(Change::Hold(address)) => table.hold(address, request.mac, now),
                 Some(Change::DropHold) => table.drop_hold(request.mac),
@@ -340,7 +348,7 @@ impl<O: Observer> Service<O> {
                     }
                 }
             }
-            Settled { said, reply, probe, sighting, decision, network, note }
+            Settled { said, reply, probe, sighting, decision, network, note, rival }
         })
     }
 
@@ -359,6 +367,10 @@ impl<O: Observer> Service<O> {
         COUNTS.packet(&event);
         debug!(mac = %request.mac, xid = request.xid, kind = ?request.kind, reply = ?event.kind,
             address = ?event.address, "{}", event.note);
+        if let Some(server) = outcome.rival.filter(|it| COUNTS.rivals.chosen(*it, Instant::now())) {
+            warn!(%server, iface = self.interface, "another DHCP server gives addresses here: stop it, or serve beside \
+                it (`dhcp = \"proxy\"` of the [[subnet]])");
+        }
         if outcome.note == Note::PoolExhausted {
             warn!(mac = %request.mac, "no address left; widen the pool of the subnet");
         }

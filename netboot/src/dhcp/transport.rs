@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::{Reply, ReplyKind};
 use crate::net::{FrameSocket, try_send_from};
+use crate::observe::COUNTS;
 
 /// The way back to the clients of one interface.
 #[derive(Debug)]
@@ -34,23 +35,30 @@ impl Transport {
     /// Sends a reply. What cannot be sent is told in the log; its client asks again. Waits for a moment at most, when a
     /// network is slower than we are.
     pub(super) fn send(&self, reply: &Reply) {
+        COUNTS.reply(reply.kind, self.try_send(reply));
+    }
+
+    /// Returns whether it is sent.
+    fn try_send(&self, reply: &Reply) -> bool {
         let bytes = match reply.encode() {
             Ok(bytes) => bytes,
             Err(error) => {
                 warn!(mac = %reply.mac, %error, "no DHCP reply");
-                return;
+                return false;
             }
         };
         if let (Some(frames), Some(to)) = (&self.frames, alone(reply)) {
             let from = SocketAddrV4::new(reply.from, self.port);
             match frames.send(reply.mac, from, to, &bytes) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(error) => debug!(mac = %reply.mac, %error, "no raw frame, a broadcast instead"),
             }
         }
-        if let Err(error) = self.send_from(&bytes, reply) {
+        let sent = self.send_from(&bytes, reply);
+        if let Err(error) = &sent {
             warn!(mac = %reply.mac, peer = %reply.to, %error, "could not send a DHCP reply");
         }
+        sent.is_ok()
     }
 }
 

@@ -183,6 +183,7 @@ impl Site {
             https: self.https.clone(),
             transfers: TransferSettings::default(),
             metrics: None,
+            late_after: Duration::from_secs(15 * 60),
             hear: HearSettings { syslog: Some(514), netconsole: Some(6666), every_kernel: false },
             log: LogSettings::default(),
             subnets: self.subnets.clone(),

@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kiln_inventory::Outcome;
-
+use super::by_image::ByImage;
+use super::phases::Phases;
+use super::rivals::Rivals;
 use crate::dhcp::{self, v6};
 
 /// The counters of this process.
@@ -44,7 +45,7 @@ pub struct Histogram<const N: usize> {
 }
 
 impl<const N: usize> Histogram<N> {
-    const fn new(bounds: [f64; N]) -> Self {
+    pub(super) const fn new(bounds: [f64; N]) -> Self {
         let counts = [const { Counter::new() }; N];
         Self { bounds, counts, more: Counter::new(), micros: Counter::new() }
     }
@@ -129,20 +130,28 @@ pub const ASKED6: [&str; 8] =
 pub const RESULTS6: [&str; 4] = ["advertise", "reply", "silent", "other-server"];
 /// The classes of answers over HTTP.
 pub const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
-/// The words for how boots end, and for those that begin.
-pub const BOOTS: [&str; 4] = ["started", "healthy", "failed", "abandoned"];
+/// The words for replies of DHCP.
+pub const REPLIES: [&str; 4] = ["offer", "ack", "nak", "bootreply"];
+/// Those of DHCPv6.
+pub const REPLIES6: [&str; 2] = ["advertise", "reply"];
+/// The words for what became of a reply.
+pub const SENT: [&str; 2] = ["sent", "failed"];
 
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Counts {
     /// DHCP packets by what was asked and what came of it.
     pub dhcp: [[Counter; RESULTS.len()]; ASKED.len()],
+    /// Replies by kind, and whether they could be sent.
+    pub dhcp_replies: [[Counter; SENT.len()]; REPLIES.len()],
     /// Packets that make no sense.
     pub dhcp_malformed: Counter,
     /// Packets of clients that send too many.
     pub dhcp_flood: Counter,
     /// The same of DHCPv6.
     pub dhcp6: [[Counter; RESULTS6.len()]; ASKED6.len()],
+    /// The same of replies of DHCPv6.
+    pub dhcp6_replies: [[Counter; SENT.len()]; REPLIES6.len()],
     /// Packets of DHCPv6 that make no sense.
     pub dhcp6_malformed: Counter,
     /// Packets of senders of DHCPv6 that send too many.
@@ -155,10 +164,18 @@ pub struct Counts {
     pub http_bytes: [Counter; Route::ALL.len()],
     /// Answers on their way.
     pub http_now: AtomicI64,
+    /// Other DHCP servers.
+    pub rivals: Rivals,
     /// Boots.
-    pub boots: [Counter; BOOTS.len()],
+    pub boots: ByImage,
     /// From the first packet to healthy.
     pub healthy: Histogram<12>,
+    /// What the phases of those take.
+    pub phases: Phases,
+    /// Components of images that builds of the server took from what was made before.
+    pub reused: Counter,
+    /// Those that they made.
+    pub made: Counter,
     /// Writes of timelines.
     pub store: Histogram<10>,
     /// Those that failed.
@@ -176,19 +193,25 @@ impl Counts {
         const QUICK: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
         Self {
             dhcp: [const { [const { Counter::new() }; RESULTS.len()] }; ASKED.len()],
+            dhcp_replies: [const { [const { Counter::new() }; SENT.len()] }; REPLIES.len()],
             dhcp_malformed: Counter::new(),
             dhcp_flood: Counter::new(),
             dhcp6: [const { [const { Counter::new() }; RESULTS6.len()] }; ASKED6.len()],
+            dhcp6_replies: [const { [const { Counter::new() }; SENT.len()] }; REPLIES6.len()],
             dhcp6_malformed: Counter::new(),
             dhcp6_flood: Counter::new(),
             offer: Histogram::new(QUICK),
             http: [const { [const { Counter::new() }; CLASSES.len()] }; Route::ALL.len()],
             http_bytes: [const { Counter::new() }; Route::ALL.len()],
             http_now: AtomicI64::new(0),
-            boots: [const { Counter::new() }; BOOTS.len()],
+            rivals: Rivals::new(),
+            boots: ByImage::new(),
             healthy: Histogram::new([
                 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0,
             ]),
+            phases: Phases::new(),
+            reused: Counter::new(),
+            made: Counter::new(),
             store: Histogram::new(QUICK),
             store_failures: Counter::new(),
             backlog: AtomicI64::new(0),
@@ -217,6 +240,30 @@ impl Counts {
         };
         if let Some(counter) = self.dhcp.get(asked).and_then(|results| results.get(result)) {
             counter.add(1);
+        }
+    }
+
+    /// Counts a reply of DHCP, and whether it could be sent.
+    pub fn reply(&self, kind: dhcp::ReplyKind, sent: bool) {
+        let at = match kind {
+            dhcp::ReplyKind::Offer => 0,
+            dhcp::ReplyKind::Ack => 1,
+            dhcp::ReplyKind::Nak => 2,
+            dhcp::ReplyKind::Bootp => 3,
+        };
+        if let Some([done, failed]) = self.dhcp_replies.get(at) {
+            if sent { done } else { failed }.add(1);
+        }
+    }
+
+    /// Counts a reply of DHCPv6.
+    pub fn reply6(&self, kind: v6::ReplyKind, sent: bool) {
+        let at = match kind {
+            v6::ReplyKind::Advertise => 0,
+            v6::ReplyKind::Reply => 1,
+        };
+        if let Some([done, failed]) = self.dhcp6_replies.get(at) {
+            if sent { done } else { failed }.add(1);
         }
     }
 
@@ -266,26 +313,6 @@ impl Counts {
     pub fn sent(&self, route: Route, bytes: u64) {
         if let Some(counter) = self.http_bytes.get(route as usize) {
             counter.add(bytes);
-        }
-    }
-
-    /// Counts a boot that begins.
-    pub fn boot_begins(&self) {
-        if let Some(counter) = self.boots.first() {
-            counter.add(1);
-        }
-    }
-
-    /// Counts how a boot came out.
-    pub fn boot_ends(&self, outcome: Outcome) {
-        let at = match outcome {
-            Outcome::Booting => return,
-            Outcome::Healthy => 1,
-            Outcome::Failed => 2,
-            Outcome::Abandoned => 3,
-        };
-        if let Some(counter) = self.boots.get(at) {
-            counter.add(1);
         }
     }
 }

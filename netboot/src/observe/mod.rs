@@ -3,13 +3,18 @@
 //! The metrics are written by hand: they are two dozen families whose labels are fixed words, and most are not counted
 //! but asked of who knows them. That is less code than a library's registry would take to be filled.
 
+mod by_image;
 pub mod count;
+mod fleet;
 mod health;
 mod page;
+mod phases;
 mod process;
+mod rivals;
 mod text;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -21,8 +26,11 @@ use kiln_inventory::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use self::by_image::ByImage;
 pub use self::count::{COUNTS, Histogram, Route};
 pub use self::health::{Check, Health};
+pub use self::phases::Phases;
+pub use self::rivals::Rivals;
 use crate::bake::Baker;
 use crate::boots::Boots;
 use crate::dhcp::{Ledger, v6};
@@ -57,6 +65,10 @@ pub struct Observed {
     pub subnets6: Vec<Subnet6Settings>,
     /// What is wrong with the files of the inventory, where it has any.
     pub files: Option<FilesFault>,
+    /// When the settings were read, in milliseconds since 1970.
+    pub since: i64,
+    /// For how long a machine may boot, or have failed to.
+    pub late_after: Duration,
 }
 
 /// Returns the routes. Nothing is changed by them, and no machine is named but in the words of `/readyz?verbose`.

@@ -4,8 +4,13 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use super::Observed;
-use super::count::{ASKED, ASKED6, BOOTS, CLASSES, COUNTS, RESULTS, RESULTS6, Route};
+use super::by_image::BOOTS;
+use super::count::{
+    ASKED, ASKED6, CLASSES, COUNTS, Counter, REPLIES, REPLIES6, RESULTS, RESULTS6, Route, SENT,
+};
 use super::process::Process;
 use super::text::Page;
 use crate::bake::Status;
@@ -32,6 +37,8 @@ impl Observed {
         self.tftp(&mut page);
         self.http(&mut page);
         self.boots(&mut page);
+        self.images(&mut page);
+        self.fleet(&mut page).await;
         process(&mut page);
         page.finish()
     }
@@ -39,18 +46,20 @@ impl Observed {
     fn dhcp(&self, page: &mut Page) {
         page.counter(
             "dhcp_packets_total",
-            "DHCP packets by what was asked and what it was answered with.",
+            "DHCP packets: those that came, by what they were answered with, and those that left.",
         );
-        for (asked, results) in ASKED.iter().zip(&COUNTS.dhcp) {
-            for (result, counter) in RESULTS.iter().zip(results) {
-                page.sample(&[("type", *asked), ("result", *result)], counter.get());
-            }
-        }
+        packets(page, "in", &ASKED, &RESULTS, &COUNTS.dhcp);
+        packets(page, "out", &REPLIES, &SENT, &COUNTS.dhcp_replies);
         page.counter("dhcp_dropped_total", "DHCP packets that were not looked at.")
             .sample(&[("reason", "malformed")], COUNTS.dhcp_malformed.get())
             .sample(&[("reason", "flood")], COUNTS.dhcp_flood.get());
         let help = "From a DISCOVER to its OFFER, the look whether the address is free among it.";
         page.histogram("dhcp_offer_seconds", help, &COUNTS.offer);
+        page.gauge(
+            "rogue_dhcp_servers",
+            "Other DHCP servers that clients chose in the last hour where this one gives addresses.",
+        )
+        .sample(&[], COUNTS.rivals.count(Instant::now()));
         let used = self.used();
         page.gauge("dhcp_leases", "Leases that run, by subnet.");
         for subnet in &self.subnets {
@@ -62,13 +71,10 @@ impl Observed {
     fn dhcp6(&self, page: &mut Page) {
         page.counter(
             "dhcp6_packets_total",
-            "DHCPv6 packets by what was asked and what it was answered with.",
+            "DHCPv6 packets: those that came, by what they were answered with, and those that left.",
         );
-        for (asked, results) in ASKED6.iter().zip(&COUNTS.dhcp6) {
-            for (result, counter) in RESULTS6.iter().zip(results) {
-                page.sample(&[("type", *asked), ("result", *result)], counter.get());
-            }
-        }
+        packets(page, "in", &ASKED6, &RESULTS6, &COUNTS.dhcp6);
+        packets(page, "out", &REPLIES6, &SENT, &COUNTS.dhcp6_replies);
         page.counter("dhcp6_dropped_total", "DHCPv6 packets that were not looked at.")
             .sample(&[("reason", "malformed")], COUNTS.dhcp6_malformed.get())
             .sample(&[("reason", "flood")], COUNTS.dhcp6_flood.get());
@@ -138,9 +144,9 @@ impl Observed {
                 page.sample(&[("route", *route), ("class", *class)], counter.get());
             }
         }
-        page.counter("http_bytes_total", "Bytes of answers of the boot plane by route.");
+        page.counter("http_bytes_total", "Bytes of answers of the boot plane by what they are.");
         for ((_, route), counter) in Route::ALL.iter().zip(&COUNTS.http_bytes) {
-            page.sample(&[("route", *route)], counter.get());
+            page.sample(&[("kind", *route)], counter.get());
         }
         page.gauge("http_in_flight", "Answers of the boot plane on their way.")
             .sample(&[], COUNTS.http_now.load(Ordering::Relaxed));
@@ -149,27 +155,19 @@ impl Observed {
     }
 
     fn boots(&self, page: &mut Page) {
-        page.counter("boots_total", "Boots by outcome; `started` counts all that began.");
-        for (outcome, counter) in BOOTS.iter().zip(&COUNTS.boots) {
-            page.sample(&[("outcome", *outcome)], counter.get());
+        page.counter("boots_total", "Boots by image and result; `started` counts all that began.");
+        for (image, counts) in COUNTS.boots.read(self.view.snapshot().images.keys()) {
+            for (result, count) in BOOTS.iter().zip(counts) {
+                page.sample(&[("image", &image), ("result", *result)], count);
+            }
         }
         let help = "From the first packet of a boot until everything is up.";
         page.histogram("boot_healthy_seconds", help, &COUNTS.healthy);
-        page.gauge("machines", "Machines of the inventory.")
-            .sample(&[], self.view.snapshot().machines().len());
-        let mut builds: HashMap<&str, u64> = HashMap::new();
-        for state in self.baker.states().iter().flat_map(|image| image.arches.values()) {
-            *builds.entry(word(state.status)).or_default() += 1;
+        let help = "What the phases of boots took that became healthy.";
+        page.histograms("boot_phase_seconds", help);
+        for (labels, histogram) in COUNTS.phases.each() {
+            page.buckets(&labels, histogram);
         }
-        page.gauge("builds", "Images that the server builds, one for each architecture, by state.");
-        for state in ["idle", "waiting", "building", "built", "failed"] {
-            page.sample(&[("state", state)], builds.get(state).copied().unwrap_or(0));
-        }
-        page.gauge(
-            "versions_refused",
-            "Versions that are not served, as no trusted key has signed them.",
-        )
-        .sample(&[], self.view.refused().len());
         page.histogram("store_write_seconds", "Writes of timelines.", &COUNTS.store);
         page.counter(
             "store_write_failures_total",
@@ -189,6 +187,47 @@ impl Observed {
             "Requests with a secret of a boot that is wrong, used up, or another's.",
         )
         .sample(&[], COUNTS.refused.get());
+    }
+
+    fn images(&self, page: &mut Page) {
+        let mut builds: HashMap<&str, u64> = HashMap::new();
+        for state in self.baker.states().iter().flat_map(|image| image.arches.values()) {
+            *builds.entry(word(state.status)).or_default() += 1;
+        }
+        page.gauge("builds", "Images that the server builds, one for each architecture, by state.");
+        for state in ["idle", "waiting", "building", "built", "failed"] {
+            page.sample(&[("state", state)], builds.get(state).copied().unwrap_or(0));
+        }
+        page.gauge(
+            "versions_refused",
+            "Versions that are not served, as no trusted key has signed them.",
+        )
+        .sample(&[], self.view.refused().len());
+        page.counter(
+            "image_cache_hits_total",
+            "Components of images that builds of the server took from what was made before.",
+        )
+        .sample(&[], COUNTS.reused.get());
+        page.counter("image_cache_misses_total", "Those that they had to make.")
+            .sample(&[], COUNTS.made.get());
+        page.gauge("image_cache_bytes", "Bytes of the files of the versions that are served.")
+            .sample(&[], self.view.served_bytes());
+    }
+}
+
+/// Adds the packets of one direction.
+fn packets<const RESULTS: usize>(
+    page: &mut Page,
+    direction: &str,
+    kinds: &[&str],
+    results: &[&str; RESULTS],
+    counts: &[[Counter; RESULTS]],
+) {
+    for (kind, counters) in kinds.iter().zip(counts) {
+        for (result, counter) in results.iter().zip(counters) {
+            let labels = [("direction", direction), ("type", *kind), ("result", *result)];
+            page.sample(&labels, counter.get());
+        }
     }
 }
 

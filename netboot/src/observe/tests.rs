@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use kiln_builder::store::Store as Artifacts;
-use kiln_inventory::{NewMachine, Outcome, UnknownMachines};
+use kiln_inventory::{BootId, MachineId, NewBoot, NewMachine, Outcome, UnknownMachines};
 
 use super::*;
 use crate::bake::BakerConfig;
@@ -57,6 +57,8 @@ async fn observed(dir: &std::path::Path) -> Observed {
         subnets: vec![subnet],
         subnets6: vec![subnet6],
         files: None,
+        since: 1_800_000_000_000,
+        late_after: Duration::from_secs(900),
     }
 }
 
@@ -131,7 +133,8 @@ async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
     let dir = tempfile::tempdir().unwrap();
     let observed = observed(dir.path()).await;
     COUNTS.offer.observe(Duration::from_millis(3));
-    COUNTS.boot_ends(Outcome::Healthy);
+    COUNTS.boots.ends(&healthy());
+    COUNTS.reply(crate::dhcp::ReplyKind::Offer, true);
     COUNTS.packet6(v6::Counted::Malformed);
     COUNTS.packet6(v6::Counted::Answered {
         asked: v6::Kind::Solicit,
@@ -141,7 +144,14 @@ async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
     let page = observed.page().await;
     let parsed = parse(&page);
     let value = |series: &str| parsed.samples.get(series).copied();
-    assert_eq!(value("kiln_machines"), Some(1.0));
+    assert_eq!(value("kiln_machines{state=\"idle\"}"), Some(1.0));
+    assert_eq!(value("kiln_machines_over_sla{state=\"booting\"}"), Some(0.0));
+    assert_eq!(value("kiln_unknown_macs{state=\"waiting\"}"), Some(0.0));
+    assert_eq!(value("kiln_webhooks{state=\"disabled\"}"), Some(0.0));
+    assert_eq!(value("kiln_config_reload_success"), Some(1.0));
+    assert_eq!(value("kiln_config_reload_timestamp_seconds"), Some(1.8e9));
+    let offers = "kiln_dhcp_packets_total{direction=\"out\",type=\"offer\",result=\"sent\"}";
+    assert!(value(offers).is_some_and(|count| count >= 1.0));
     assert_eq!(value("kiln_dhcp_leases{subnet=\"10.0.0.0/24\"}"), Some(1.0));
     assert_eq!(value("kiln_pool_addresses{subnet=\"10.0.0.0/24\",state=\"leased\"}"), Some(1.0));
     assert_eq!(value("kiln_pool_addresses{subnet=\"10.0.0.0/24\",state=\"free\"}"), Some(9.0));
@@ -152,9 +162,13 @@ async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
     );
     let malformed = value("kiln_dhcp6_dropped_total{reason=\"malformed\"}");
     assert!(malformed.is_some_and(|count| count >= 1.0));
-    let solicited = value("kiln_dhcp6_packets_total{type=\"solicit\",result=\"advertise\"}");
+    let solicited =
+        value("kiln_dhcp6_packets_total{direction=\"in\",type=\"solicit\",result=\"advertise\"}");
     assert!(solicited.is_some_and(|count| count >= 1.0));
-    assert!(value("kiln_boots_total{outcome=\"healthy\"}").is_some_and(|count| count >= 1.0));
+    assert!(
+        value("kiln_boots_total{image=\"web\",result=\"healthy\"}")
+            .is_some_and(|count| count >= 1.0)
+    );
     assert!(value("kiln_process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6));
     let buckets: Vec<f64> = page
         .lines()
@@ -165,6 +179,70 @@ async fn the_page_of_metrics_is_what_the_format_says_and_names_no_machine() {
     assert_eq!(buckets.last().copied(), value("kiln_dhcp_offer_seconds_count"));
     for of_machine in [MAC, "n1\"", "10.0.0.7", "fd77::107"] {
         assert!(!page.contains(of_machine), "{of_machine} is in the page");
+    }
+}
+
+/// A boot that came up.
+fn healthy() -> kiln_inventory::Boot {
+    let new = NewBoot {
+        image: Some("web".parse().unwrap()),
+        version: Some(kiln_builder::hash::sha256(b"web")),
+        ..NewBoot::new(MachineId(1), "n1", MAC.parse().unwrap(), 0)
+    };
+    kiln_inventory::Boot { outcome: Outcome::Healthy, ..new.numbered(BootId(1)) }
+}
+
+/// The metrics that other programs may count on, with the labels that a sample of each has.
+const PROMISED: [&str; 25] = [
+    "build_info{version}",
+    "dhcp_packets_total{direction,type,result}",
+    "dhcp_offer_seconds_bucket{le}",
+    "rogue_dhcp_servers",
+    "pool_addresses{subnet,state}",
+    "tftp_transfers_total{result}",
+    "tftp_retransmits_total",
+    "http_bytes_total{kind}",
+    "boots_total{image,result}",
+    "boot_phase_seconds_bucket{phase,arch,le}",
+    "boot_phase_seconds_sum{phase,arch}",
+    "boot_phase_seconds_count{phase,arch}",
+    "machines{state}",
+    "machines_over_sla{state}",
+    "unknown_macs{state}",
+    "webhooks{state}",
+    "image_cache_hits_total",
+    "image_cache_misses_total",
+    "image_cache_bytes",
+    "config_reload_success",
+    "config_reload_timestamp_seconds",
+    "ready",
+    "check_ok{check}",
+    "secrets_refused_total",
+    "events_lost_total",
+];
+
+#[tokio::test]
+async fn every_metric_that_is_promised_is_on_the_page_with_its_labels_and_in_the_documentation() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = observed(dir.path()).await.page().await;
+    let without_value = |label: &str| label.split_once('=').unwrap().0.to_owned();
+    let shapes: BTreeSet<String> = parse(&page)
+        .samples
+        .keys()
+        .map(|series| match series.strip_suffix('}').and_then(|it| it.split_once('{')) {
+            Some((name, labels)) => {
+                let labels: Vec<String> = labels.split(',').map(without_value).collect();
+                format!("{name}{{{}}}", labels.join(","))
+            }
+            None => series.clone(),
+        })
+        .collect();
+    for promised in PROMISED {
+        assert!(shapes.contains(&format!("kiln_{promised}")), "{promised} is not on the page");
+    }
+    let documented = names(include_str!("../../../docs/observe.md"));
+    for family in parse(&page).kinds.keys() {
+        assert!(documented.contains(family), "docs/observe.md does not tell of {family}");
     }
 }
 
@@ -253,7 +331,8 @@ fn refused(expr: &str) -> Option<String> {
         .iter()
         .fold(bare, |text, mark| text.replace(mark, &format!(" {mark} ")));
     let words: Vec<&str> = spaced.split_whitespace().collect();
-    let is_operator = |word: &str| "*/+-%<>=!".contains(word) || ["and", "or", "bool"].contains(&word);
+    let is_operator =
+        |word: &str| "*/+-%<>=!".contains(word) || ["and", "or", "bool"].contains(&word);
     for (at, word) in words.iter().enumerate() {
         let left = words[..at].iter().rev().find(|word| !is_operator(word));
         if ["on", "ignoring"].contains(word) && left.is_some_and(|it| it.parse::<f64>().is_ok()) {

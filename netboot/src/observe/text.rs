@@ -37,23 +37,40 @@ impl Page {
         self
     }
 
-    /// Adds a family with the buckets of a histogram.
+    /// Adds a family with the buckets of one histogram.
     pub(super) fn histogram<const N: usize>(
         &mut self,
         name: &str,
         help: &str,
         histogram: &super::Histogram<N>,
     ) {
-        self.family(name, "histogram", help);
+        self.histograms(name, help).buckets(&[], histogram);
+    }
+
+    /// Begins a family of histograms.
+    pub(super) fn histograms(&mut self, name: &str, help: &str) -> &mut Self {
+        self.family(name, "histogram", help)
+    }
+
+    /// Adds the buckets of a histogram to the family.
+    pub(super) fn buckets<const N: usize>(
+        &mut self,
+        labels: &[(&str, &str)],
+        histogram: &super::Histogram<N>,
+    ) -> &mut Self {
         let (buckets, count, sum) = histogram.read();
-        let name = &self.name;
+        let name = self.name.clone();
+        let mut bucket = |bound: &str, count: u64| {
+            let labels = written(&[labels, &[("le", bound)]].concat());
+            let _ = writeln!(self.text, "{name}_bucket{labels} {count}");
+        };
         for (bound, count) in buckets {
-            let _ = writeln!(self.text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+            bucket(&bound.to_string(), count);
         }
-        let _ = writeln!(
-            self.text,
-            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"
-        );
+        bucket("+Inf", count);
+        let labels = written(labels);
+        let _ = writeln!(self.text, "{name}_sum{labels} {sum}\n{name}_count{labels} {count}");
+        self
     }
 
     pub(super) fn finish(self) -> String {

@@ -3,6 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::boots::now_ms;
 use crate::files::{Described, FilesError, gather, source_of};
 use crate::view::View;
 
@@ -21,19 +23,30 @@ const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 1000
 /// The directory is looked at this often in any case: some file systems tell nothing.
 const LOOK: Duration = Duration::from_secs(15);
 
-/// What is the matter with the files; nothing when all is well. Clones share it.
+/// What is the matter with the files, nothing when all is well, and when they were applied last. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct FilesFault(Arc<Mutex<Option<String>>>);
+pub struct FilesFault(Arc<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    fault: Mutex<Option<String>>,
+    taken: AtomicI64,
+}
 
 impl FilesFault {
     /// Returns it in one line.
     pub fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns when the files were applied last, in milliseconds since 1970; 0 when they never were.
+    pub fn taken(&self) -> i64 {
+        self.0.taken.load(Ordering::Relaxed)
     }
 
     /// Returns whether it is another one than before.
     fn set(&self, fault: Option<String>) -> bool {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let other = *kept != fault;
         *kept = fault;
         other
@@ -106,6 +119,7 @@ impl Keeper {
         let outline = outline.map_err(|wrong| told(&described, &wrong))?;
         let last = edit.commit().await.map_err(|error| crate::cli::chain(&error))?;
         self.applied = Some(hash);
+        self.fault.0.taken.store(now_ms(), Ordering::Relaxed);
         if last != before {
             let (changes, unchanged) = (outline.changes.len(), outline.unchanged);
             tracing::info!(changes, unchanged, source, "files applied");
@@ -251,12 +265,15 @@ mod tests {
         let (mut keeper, view, fault) = keeper(home.path(), &dir).await;
         settled(&mut keeper).await;
         assert!(fault.get().unwrap().contains("cannot read"), "{fault:?}");
+        assert_eq!(fault.taken(), 0);
         std::fs::create_dir(&dir).unwrap();
         settled(&mut keeper).await;
         assert!(fault.get().unwrap().contains("there is no .yaml"), "{fault:?}");
         std::fs::write(&file, N1).unwrap();
         settled(&mut keeper).await;
         assert_eq!((fault.get(), names(&view)), (None, vec!["n1".to_owned()]));
+        let taken = fault.taken();
+        assert!(taken > 0);
         for (text, message) in [
             (format!("{N1}    imgae: web\n"), "a.yaml:4:5: unknown key `imgae`"),
             (format!("{N1}  - {{name: N2, macs: ['52:54:00:00:00:02']}}\n"), "a.yaml:4:5: `N2`"),
@@ -265,7 +282,10 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             settled(&mut keeper).await;
             assert!(fault.get().unwrap().contains(message), "{fault:?}");
-            assert_eq!(names(&view), ["n1"]);
+            assert_eq!(
+                (names(&view).as_slice(), fault.taken()),
+                (["n1".to_owned()].as_slice(), taken)
+            );
         }
         std::fs::remove_file(&file).unwrap();
         keeper.look(true).await;

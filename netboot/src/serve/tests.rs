@@ -21,6 +21,7 @@ pub(super) fn settings(dir: &TempDir) -> Settings {
         secrets_key: data_dir.join("secrets.key"),
         transfers: TransferSettings::default(),
         metrics: None,
+        late_after: std::time::Duration::from_secs(900),
         hear: HearSettings::default(),
         log: LogSettings::default(),
         trust: crate::settings::TrustSettings::beside(&data_dir.join("store")),

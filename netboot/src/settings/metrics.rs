@@ -1,17 +1,22 @@
 //! `[metrics]` and `[log]`: what the server shows and says of itself.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Problems;
+use super::{Problems, parse_duration};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct WireMetrics {
     listen: Option<Spanned<Listen>>,
+    late_after: Option<Spanned<String>>,
 }
+
+/// For how long a machine may boot, or have failed to, where the settings do not say.
+const LATE_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// A port, which is then that of the loopback, or an address with one.
 #[derive(Deserialize)]
@@ -22,6 +27,14 @@ enum Listen {
 }
 
 impl WireMetrics {
+    /// Returns for how long a machine may boot, or have failed to, before it counts as late.
+    pub(super) fn late_after(&self, problems: &mut Problems) -> Duration {
+        let Some(text) = &self.late_after else { return LATE_AFTER };
+        parse_duration(text.get_ref())
+            .inspect_err(|message| problems.push((Some(text.span()), message.clone())))
+            .unwrap_or(LATE_AFTER)
+    }
+
     pub(super) fn check(self, problems: &mut Problems) -> Option<SocketAddr> {
         let listen = self.listen?;
         let span = listen.span();
@@ -126,6 +139,18 @@ mod tests {
         assert_eq!(check("listen = 9867"), (Some("127.0.0.1:9867".to_owned()), 0));
         assert_eq!(check("listen = \"[::1]:80\""), (Some("[::1]:80".to_owned()), 0));
         assert_eq!(check("listen = \"localhost\""), (None, 1));
+    }
+
+    #[test]
+    fn a_machine_is_late_after_a_quarter_of_an_hour_unless_another_time_is_named() {
+        let check = |text: &str| {
+            let mut problems = Problems::default();
+            let late = toml::from_str::<WireMetrics>(text).unwrap().late_after(&mut problems);
+            (late.as_secs(), problems.len())
+        };
+        assert_eq!(check(""), (900, 0));
+        assert_eq!(check("late-after = \"2h\""), (7200, 0));
+        assert_eq!(check("late-after = \"soon\""), (900, 1));
     }
 
     #[test]

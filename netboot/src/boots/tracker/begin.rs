@@ -100,7 +100,7 @@ impl Tracker {
         };
         let boot = self.number(new, by_script).await?;
         tracing::info!(boot = boot.id.0, machine = boot.machine_name, mac = %boot.mac, "boot begins");
-        COUNTS.boot_begins();
+        COUNTS.boots.begins(&boot);
         let id = boot.id;
         let scripts = self.active.get(&machine.id).map_or((0, 0), |old| old.scripts);
         let before = if by_script {

@@ -15,6 +15,7 @@ use super::subnet::Subnet;
 use super::table::LeaseTable;
 use crate::dhcp::book::Book;
 use crate::dhcp::{BoxError, SharedLedger, Shares, Timestamp};
+use crate::observe::COUNTS;
 
 /// Makes leases of IPv6 durable.
 pub trait LeaseLog: Send + Sync + 'static {
@@ -200,7 +201,9 @@ fn in_the_way(table: &LeaseTable, lease: &Lease6, now: Timestamp) -> Option<Stri
 
 /// Sends a reply. What cannot be sent is told in the log; its client asks again.
 pub(super) async fn send(socket: &UdpSocket, reply: &Reply) {
-    if let Err(error) = socket.send_to(&reply.encode(), reply.to).await {
+    let sent = socket.send_to(&reply.encode(), reply.to).await;
+    COUNTS.reply6(reply.kind, sent.is_ok());
+    if let Err(error) = sent {
         warn!(peer = %reply.to, %error, "could not send a DHCPv6 reply");
     }
 }
