@@ -83,8 +83,8 @@ pub use sighting::{Asker, Firmware, ParseFirmwareError, Sighting};
 pub use snapshot::{Claim, ImageVersion, Kept, Snapshot, UnknownMachines};
 pub use state_disk::{ParseStateDiskError, StateDisk};
 pub use store::{
-    Applied, BLOCK, BackupError, BackupFile, BackupSummary, Change, Changed, Contents, Cutoff,
-    Database, Document, Edit, FeedEvent, Mark, News, Outline, ParseDatabaseError, Pools,
+    Applied, Asked, BLOCK, BackupError, BackupFile, BackupSummary, Change, Changed, Contents,
+    Cutoff, Database, Document, Edit, FeedEvent, Mark, News, Outline, ParseDatabaseError, Pools,
     PostgresUrl, Source, SpareBoots, Step, Store, StoreError, Stored, StoredFacts, TakenUp, Verb,
     Verified, WhichBoots, verify_backup,
 };

@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 };
 use tokio::sync::watch;
 
+pub use answers::Asked;
 pub use apply::{Applied, Outline, Source};
 pub use backup::{BackupError, BackupFile, BackupSummary, verify_backup};
 pub use changes::{Change, Verb, Verified};
@@ -35,6 +36,7 @@ use crate::Seal;
 use db::{Db, Tx};
 
 mod anew;
+mod answers;
 mod apply;
 #[cfg(test)]
 mod apply_tests;

@@ -30,7 +30,7 @@ impl Store {
     ///
     /// When the database cannot be written.
     pub async fn prune(&self, cutoff: Cutoff) -> Result<u64, StoreError> {
-        let mut gone = 0;
+        let mut gone = self.prune_answers().await?;
         if let Some(before) = cutoff.boots {
             gone += query(
                 "DELETE FROM boots WHERE id IN (SELECT id FROM boots b WHERE started < $1 \

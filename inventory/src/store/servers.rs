@@ -251,7 +251,7 @@ impl Store {
 }
 
 /// Returns the time of the database, in milliseconds since 1970: the one clock that all servers share.
-async fn clock(tx: &mut Tx) -> Result<i64, sqlx::Error> {
+pub(super) async fn clock(tx: &mut Tx) -> Result<i64, sqlx::Error> {
     let now = match tx {
         Tx::Sqlite(_) => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)",
         Tx::Postgres(_) => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",

@@ -11,7 +11,6 @@ use kiln_types::Digest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::idempotency::Answers;
 use super::peer::{Caller, Peer};
 use super::problem::Fault;
 use super::scope::Rights;
@@ -45,7 +44,6 @@ struct Inner {
     recorded: Mutex<Option<Window>>,
     used: Mutex<HashMap<i64, i64>>,
     pub(super) checks: Semaphore,
-    answers: Answers,
     readers: Arc<Semaphore>,
     /// Where the clock stands, in tests that are not to depend on how long they take.
     stands: Option<Instant>,
@@ -71,7 +69,6 @@ impl Gate {
             recorded: Mutex::default(),
             used: Mutex::default(),
             checks: Semaphore::new(CHECKS_AT_ONCE),
-            answers: Answers::default(),
             readers: Arc::new(Semaphore::new(READERS)),
         }))
     }
@@ -179,11 +176,6 @@ impl Gate {
         let mut recorded = self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
         recorded.get_or_insert_with(|| Window::new(now)).add(now) <= MOST_RECORDED
-    }
-
-    /// Returns the answers that are kept for those who ask again.
-    pub(super) fn answers(&self) -> &Answers {
-        &self.0.answers
     }
 
     /// Returns a place for somebody who follows the events, where there is one.

@@ -1,157 +1,169 @@
 //! Requests that may come twice: whoever sends `Idempotency-Key` gets the first answer again for a day, and what he
-//! asked for is done once.
-
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+//! asked for is done once. The inventory knows the keys, so that all servers of one do, and each after it starts anew.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use kiln_inventory::{Asked, Store};
 use kiln_types::Digest;
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
 
 use super::problem::Fault;
 
-/// How long answers are kept.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// The most answers that are kept, and the largest one.
-const MOST_ANSWERS: usize = 4096;
+/// The largest answer that is kept.
 const LARGEST: usize = 64 << 10;
 /// The longest key.
-const LONGEST_KEY: usize = 255;
+pub(super) const LONGEST_KEY: usize = 255;
 /// The name of the header.
 const HEADER: &str = "idempotency-key";
 
-/// Answers by who asked and his key.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Answers(Arc<Mutex<Kept>>);
+/// Who asks, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Once<'a> {
+    pub(super) caller: &'a str,
+    /// Whether the answer has something secret in it.
+    pub(super) is_secret: bool,
+}
 
-#[derive(Debug, Default)]
+/// An answer as it is kept.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
-    by_key: HashMap<Digest, Entry>,
-    /// The oldest first.
-    order: VecDeque<(Digest, Instant)>,
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    request: Digest,
-    /// None while the first request is under way.
-    answer: Option<(StatusCode, HeaderMap, Bytes)>,
-}
-
-enum Found {
-    New,
-    UnderWay,
-    Another,
-    Again(StatusCode, HeaderMap, Bytes),
-}
-
-impl Answers {
+impl Once<'_> {
     /// Lets a request through once for each key.
-    pub(super) async fn once(&self, caller: &str, request: Request, next: Next) -> Response {
-        let Some(key) = request.headers().get(HEADER) else { return next.run(request).await };
-        let sound = !key.is_empty() && key.len() <= LONGEST_KEY;
-        let Some(key) = key.to_str().ok().filter(|_| sound).map(str::to_owned) else {
-            let text = format!("`Idempotency-Key` has 1 to {LONGEST_KEY} printable letters");
-            return Fault::invalid(text).into_response();
+    pub(super) async fn run(self, store: &Store, request: Request, next: Next) -> Response {
+        if !request.headers().contains_key(HEADER) {
+            return next.run(request).await;
+        }
+        self.run_once(store, request, next).await.unwrap_or_else(IntoResponse::into_response)
+    }
+
+    async fn run_once(
+        self,
+        store: &Store,
+        request: Request,
+        next: Next,
+    ) -> Result<Response, Fault> {
+        let mut keys = request.headers().get_all(HEADER).iter();
+        let sound = |key: &&[u8]| {
+            (1..=LONGEST_KEY).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic)
         };
+        let key = keys.next().map(HeaderValue::as_bytes).filter(sound);
+        let (Some(key), None) = (key, keys.next()) else {
+            let text =
+                format!("`Idempotency-Key` has 1 to {LONGEST_KEY} letters, digits and signs");
+            return Err(Fault::invalid(text));
+        };
+        let key = digest(&[self.caller.as_bytes(), key]);
         let (parts, body) = request.into_parts();
         // It is in memory already, within the bounds of the route.
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        let asked = digest(&[parts.method.as_str(), &parts.uri.to_string()], &body);
-        let key = digest(&[caller, &key], b"");
-        match self.find(key, asked, Instant::now()) {
-            Found::New => {}
-            Found::UnderWay => {
-                let text = "a request with this `Idempotency-Key` is under way";
-                return Fault::new(StatusCode::CONFLICT, text).again_after(1).into_response();
-            }
-            Found::Another => {
+        let uri = parts.uri.to_string();
+        let asked = digest(&[parts.method.as_str().as_bytes(), uri.as_bytes(), &body]);
+        let conflict = |text| Err(Fault::new(StatusCode::CONFLICT, text));
+        match store.claim_answer(&key, &asked).await? {
+            Asked::New => {}
+            Asked::Another => {
                 let text = "another request had this `Idempotency-Key`; choose a new one";
-                return Fault::invalid(text).into_response();
+                return Err(Fault::new(StatusCode::UNPROCESSABLE_ENTITY, text));
             }
-            Found::Again(status, headers, body) => return (status, headers, body).into_response(),
+            Asked::UnderWay => {
+                let text = "a request with this `Idempotency-Key` is under way";
+                return Err(Fault::new(StatusCode::CONFLICT, text).again_after(1));
+            }
+            Asked::Lost => {
+                return conflict(
+                    "a request with this `Idempotency-Key` was begun by a server that has stopped; \
+                     look whether it was done, and choose a new key",
+                );
+            }
+            Asked::Done(None) => {
+                return conflict(
+                    "this was done when it was asked for first; what was answered is not kept \
+                     because it is secret or long",
+                );
+            }
+            Asked::Done(Some(text)) => {
+                let kept: Kept =
+                    serde_json::from_str(&text).map_err(|error| Fault::internal(&error))?;
+                return kept.response();
+            }
         }
-        // Whoever goes away does not leave the key taken.
-        let mut place = Place { answers: self, key: Some(key) };
-        let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-        let (parts, body) = response.into_parts();
-        let Ok(body) = to_bytes(body, usize::MAX).await else {
-            return Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer broke")
-                .into_response();
+        let (store, is_secret) = (store.clone(), self.is_secret);
+        let request = Request::from_parts(parts, Body::from(body));
+        // It comes to its end whoever goes away meanwhile: that is what he comes again for.
+        let done = tokio::spawn(async move {
+            let answered = answered(&store, key, next.run(request), is_secret).await;
+            answered.unwrap_or_else(IntoResponse::into_response)
+        });
+        done.await.map_err(|error| Fault::internal(&error))
+    }
+}
+
+/// Waits for an answer, and keeps it for who comes again.
+async fn answered(
+    store: &Store,
+    key: Digest,
+    answer: impl Future<Output = Response>,
+    is_secret: bool,
+) -> Result<Response, Fault> {
+    let (parts, body) = answer.await.into_parts();
+    let body = to_bytes(body, usize::MAX).await.map_err(|error| Fault::internal(&error))?;
+    // What failed here, or came too early, may work when it is tried again.
+    let passing = matches!(
+        parts.status,
+        StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+    );
+    let noted = if parts.status.is_server_error() || passing {
+        store.give_answer_back(&key).await
+    } else {
+        let tells = !is_secret || !parts.status.is_success();
+        let kept = tells.then(|| Kept::of(&parts, &body)).flatten();
+        let text = kept.and_then(|kept| serde_json::to_string(&kept).ok());
+        store.keep_answer(&key, text.as_deref()).await
+    };
+    if let Err(error) = noted {
+        // It was done nevertheless, and the key stays taken.
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "an answer cannot be kept for who asks again");
+    }
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+impl Kept {
+    /// Returns an answer as it is kept, where it is short enough and a text.
+    fn of(parts: &axum::http::response::Parts, body: &Bytes) -> Option<Self> {
+        let body = std::str::from_utf8(body).ok().filter(|body| body.len() <= LARGEST)?;
+        let headers = parts.headers.iter();
+        let header = |(name, value): (&HeaderName, &HeaderValue)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
         };
-        // What failed here, or came too early, may work when it is tried again.
-        let passing = matches!(
-            parts.status,
-            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
-        );
-        if !parts.status.is_server_error() && !passing && body.len() <= LARGEST {
-            place.key = None;
-            self.keep(key, (parts.status, parts.headers.clone(), body.clone()));
-        }
-        Response::from_parts(parts, Body::from(body))
+        Some(Self {
+            status: parts.status.as_u16(),
+            headers: headers.filter_map(header).collect(),
+            body: body.to_owned(),
+        })
     }
 
-    fn find(&self, key: Digest, request: Digest, now: Instant) -> Found {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |kept: &Kept| kept.order.len() >= MOST_ANSWERS;
-        while let Some((oldest, since)) = kept.order.front().copied() {
-            if now.saturating_duration_since(since) < KEPT && !full(&kept) {
-                break;
-            }
-            kept.order.pop_front();
-            kept.by_key.remove(&oldest);
+    fn response(self) -> Result<Response, Fault> {
+        let mut response = Response::builder().status(self.status);
+        for (name, value) in self.headers {
+            response = response.header(name, value);
         }
-        match kept.by_key.get(&key) {
-            None => {
-                kept.by_key.insert(key, Entry { request, answer: None });
-                kept.order.push_back((key, now));
-                Found::New
-            }
-            Some(entry) if entry.request != request => Found::Another,
-            Some(Entry { answer: None, .. }) => Found::UnderWay,
-            Some(Entry { answer: Some((status, headers, body)), .. }) => {
-                Found::Again(*status, headers.clone(), body.clone())
-            }
-        }
-    }
-
-    fn keep(&self, key: Digest, answer: (StatusCode, HeaderMap, Bytes)) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = kept.by_key.get_mut(&key) {
-            entry.answer = Some(answer);
-        }
-    }
-
-    fn forget(&self, key: Digest) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.by_key.remove(&key);
-        kept.order.retain(|(other, _)| *other != key);
+        response.body(Body::from(self.body)).map_err(|error| Fault::internal(&error))
     }
 }
 
-/// A key that is given back unless an answer is kept for it.
-struct Place<'a> {
-    answers: &'a Answers,
-    key: Option<Digest>,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.answers.forget(key);
-        }
-    }
-}
-
-fn digest(texts: &[&str], bytes: &[u8]) -> Digest {
+fn digest(parts: &[&[u8]]) -> Digest {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for part in texts.iter().map(|text| text.as_bytes()).chain([bytes]) {
+    for part in parts {
         context.update(&part.len().to_be_bytes());
         context.update(part);
     }
@@ -163,19 +175,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_kept_for_a_day_and_the_number_of_answers_is_bounded() {
-        let (answers, now) = (Answers::default(), Instant::now());
-        let (key, request) = (digest(&["a"], b""), digest(&["b"], b""));
-        assert!(matches!(answers.find(key, request, now), Found::New));
-        assert!(matches!(answers.find(key, request, now), Found::UnderWay));
-        answers.keep(key, (StatusCode::CREATED, HeaderMap::new(), Bytes::from_static(b"x")));
-        assert!(matches!(answers.find(key, request, now), Found::Again(StatusCode::CREATED, ..)));
-        assert!(matches!(answers.find(key, key, now), Found::Another));
-        assert!(matches!(answers.find(key, request, now + KEPT), Found::New));
-        for number in 0..2 * MOST_ANSWERS {
-            answers.find(digest(&[&number.to_string()], b""), request, now + KEPT);
+    fn an_answer_that_is_kept_is_the_same_again_unless_it_is_too_long_or_no_text() {
+        let answer = |body: &[u8]| {
+            let answer = Response::builder().status(201).header("etag", "\"1\"");
+            answer.body(Bytes::copy_from_slice(body)).unwrap().into_parts()
+        };
+        let (parts, body) = answer(b"{\"a\": 1}");
+        let again = Kept::of(&parts, &body).unwrap().response().unwrap();
+        assert_eq!(
+            (again.status(), &again.headers()["etag"]),
+            (parts.status, &parts.headers["etag"])
+        );
+        for body in [vec![b' '; LARGEST + 1], vec![0xff]] {
+            let (parts, body) = answer(&body);
+            assert_eq!(Kept::of(&parts, &body), None);
         }
-        assert!(answers.0.lock().unwrap().by_key.len() <= MOST_ANSWERS);
-        assert!(answers.0.lock().unwrap().order.len() <= MOST_ANSWERS);
+    }
+
+    #[test]
+    fn the_same_words_of_another_caller_or_cut_elsewhere_are_another_key() {
+        let all = [digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]), digest(&[b"abc"])];
+        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
     }
 }

@@ -164,9 +164,51 @@ async fn a_request_that_comes_twice_is_done_once() {
     assert_eq!((status, &again), (201, &first));
     assert_eq!(headers["etag"], "\"1\"");
     let other = machine("n2", "52:54:00:00:00:02", None);
-    assert_eq!(rig.full(Method::POST, MACHINES, &key, &other).await.0, 400);
+    let (status, problem, _) = rig.full(Method::POST, MACHINES, &key, &other).await;
+    assert_eq!((status, &problem["type"]), (422, &json!("urn:kiln:problem:other-request")));
     assert_eq!(rig.full(Method::POST, MACHINES, &[], &n1).await.0, 409);
-    assert_eq!(rig.full(Method::POST, MACHINES, &[("idempotency-key", "")], &n1).await.0, 400);
+    for wrong in ["", "a b", "ä"] {
+        let key = [("idempotency-key", wrong)];
+        assert_eq!(rig.full(Method::POST, MACHINES, &key, &n1).await.0, 400, "{wrong}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn of_requests_that_come_at_once_with_one_key_one_is_done() {
+    let rig = Rig::start().await;
+    let n1 = machine("n1", "52:54:00:00:00:01", None);
+    let key = [("idempotency-key", "at-once")];
+    let all = (0..8).map(|_| rig.full(Method::POST, MACHINES, &key, &n1));
+    let answers = futures_util::future::join_all(all).await;
+    let count = |wanted| answers.iter().filter(|(status, ..)| *status == wanted).count();
+    assert_eq!(count(201) + count(409), 8, "{answers:?}");
+    assert!(count(201) >= 1);
+    for (_, answer, headers) in answers.iter().filter(|(status, ..)| *status == 409) {
+        assert!(answer["detail"].as_str().unwrap().contains("under way"), "{answer}");
+        assert_eq!(headers["retry-after"], "1");
+    }
+    let (_, changes) = rig.get("/api/v1/audit").await;
+    assert_eq!(changes.as_array().unwrap().len(), 1, "it is done once: {changes}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_was_answered_once_is_not_kept_for_who_asks_again() {
+    let rig = Rig::start().await;
+    let new = json!({"name": "ci", "scopes": ["read"]});
+    let key = [("idempotency-key", "5f2c")];
+    let (status, made, _) = rig.full(Method::POST, "/api/v1/tokens", &key, &new).await;
+    assert_eq!(status, 201, "{made}");
+    let (status, problem, _) = rig.full(Method::POST, "/api/v1/tokens", &key, &new).await;
+    assert_eq!(status, 409);
+    assert!(problem["detail"].as_str().unwrap().contains("this was done"), "{problem}");
+    let (_, all) = rig.get("/api/v1/tokens").await;
+    assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+    let mut backup = Vec::new();
+    rig.inventory.back_up(&mut backup, &[], &[]).await.unwrap();
+    let token = made["token"].as_str().unwrap();
+    assert!(!String::from_utf8(backup).unwrap().contains(token));
     rig.stop().await;
 }
 

@@ -98,7 +98,7 @@ impl Fault {
 }
 
 /// Returns the word of a kind of problem, and what it is called.
-const fn kind(status: StatusCode) -> (&'static str, &'static str) {
+pub(super) const fn kind(status: StatusCode) -> (&'static str, &'static str) {
     match status {
         StatusCode::BAD_REQUEST => ("invalid", "The request is wrong"),
         StatusCode::UNAUTHORIZED => ("not-logged-in", "Nobody knows who asks"),
@@ -109,6 +109,8 @@ const fn kind(status: StatusCode) -> (&'static str, &'static str) {
         StatusCode::GONE => ("beyond-newest", "The events end before that"),
         StatusCode::PRECONDITION_FAILED => ("changed", "It is not what it was any more"),
         StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "The body is too large"),
+        StatusCode::UNPROCESSABLE_ENTITY => ("other-request", "The key is that of another request"),
+        StatusCode::REQUEST_TIMEOUT => ("too-slow", "The body did not arrive in time"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ("media-type", "The body is of another type"),
         StatusCode::PRECONDITION_REQUIRED => ("no-condition", "A condition is needed"),
         StatusCode::TOO_MANY_REQUESTS => ("too-many", "Too many of these in too short a time"),

@@ -51,6 +51,16 @@ pub(super) struct Route {
     pub(super) answer: Option<Shape>,
     /// What it answers to a dry run, where that is something else.
     pub(super) preview: Option<Shape>,
+    /// Whether it looks at `If-Match`.
+    pub(super) condition: bool,
+    /// Whether its answer has an `ETag`.
+    pub(super) tagged: bool,
+    /// Whether its answer has something secret in it, which is told once and kept nowhere.
+    pub(super) is_secret: bool,
+    /// Other headers that it looks at, and what they say.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+    /// How it fails beside what all routes of its kind have in common.
+    pub(super) others: Vec<StatusCode>,
     pub(super) handler: MethodRouter<Arc<Control>>,
 }
 
@@ -77,6 +87,11 @@ impl Route {
             status: StatusCode::OK,
             answer: None,
             preview: None,
+            condition: false,
+            tagged: false,
+            is_secret: false,
+            headers: Vec::new(),
+            others: Vec::new(),
             handler: on(filter, handler),
         }
     }
@@ -148,6 +163,36 @@ impl Route {
         if let Some(answer) = &mut self.answer {
             answer.named.extend(Shape::of::<T>().named);
         }
+        self
+    }
+
+    /// It counts only where what it is about is what `If-Match` says.
+    pub(super) const fn conditional(mut self) -> Self {
+        self.condition = true;
+        self
+    }
+
+    /// Its answer has the revision of what it shows as `ETag`.
+    pub(super) const fn tagged(mut self) -> Self {
+        self.tagged = true;
+        self
+    }
+
+    /// Its answer has something secret in it.
+    pub(super) const fn secretly(mut self) -> Self {
+        self.is_secret = true;
+        self
+    }
+
+    /// It looks at a header.
+    pub(super) fn header(mut self, name: &'static str, what: &'static str) -> Self {
+        self.headers.push((name, what));
+        self
+    }
+
+    /// It can fail in this way too.
+    pub(super) fn or(mut self, status: StatusCode) -> Self {
+        self.others.push(status);
         self
     }
 

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::access::Access;
+use super::idempotency::Once;
 use super::peer::{Caller, Peer};
 use super::problem::Fault;
 use super::route::{Route, get};
@@ -66,6 +67,7 @@ pub(super) fn router(control: Control) -> Router {
             access: route.access,
             queries: route.queries().map(str::to_owned).collect(),
             most_bytes: route.most_bytes,
+            is_secret: route.is_secret,
         };
         let handler = route
             .handler
@@ -89,6 +91,7 @@ struct Rule {
     access: Access,
     queries: Vec<String>,
     most_bytes: usize,
+    is_secret: bool,
 }
 
 async fn check(State(rule): State<Arc<Rule>>, request: Request, next: Next) -> Response {
@@ -97,7 +100,8 @@ async fn check(State(rule): State<Arc<Rule>>, request: Request, next: Next) -> R
         Ok((caller, request))
             if request.method() == Method::POST && rule.access != Access::Anyone =>
         {
-            rule.control.gate.answers().once(&caller.name, request, next).await
+            let asked = Once { caller: &caller.name, is_secret: rule.is_secret };
+            asked.run(&rule.control.inventory, request, next).await
         }
         Ok((_, request)) => next.run(request).await,
         Err(fault) => fault.into_response(),

@@ -154,7 +154,8 @@ pub(super) fn routes() -> Vec<Route> {
             .tried()
             .takes::<NewToken>()
             .with(StatusCode::CREATED)
-            .gives::<CreatedToken>(),
+            .gives::<CreatedToken>()
+            .secretly(),
         delete("/api/v1/tokens/{name}", write, "Revoke a token", revoke)
             .tried()
             .with(StatusCode::NO_CONTENT),

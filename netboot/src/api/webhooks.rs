@@ -97,7 +97,8 @@ pub(super) fn routes() -> Vec<Route> {
             .tried()
             .takes::<NewWebhook>()
             .with(StatusCode::CREATED)
-            .gives::<CreatedWebhook>(),
+            .gives::<CreatedWebhook>()
+            .secretly(),
         get(ONE, read, "Show a webhook", show).gives::<WebhookRow>(),
         delete(ONE, write, "Remove a webhook", remove).tried().with(StatusCode::NO_CONTENT),
         post(
