@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::judge::Judge;
+pub(crate) use self::judge::Judge;
 use crate::boots::now_ms;
 use crate::trouble::Trouble;
 use crate::view::View;

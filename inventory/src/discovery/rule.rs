@@ -51,15 +51,35 @@ impl DiscoveryRule {
 
     /// Returns whether it is about this entry.
     pub fn matches(&self, entry: &Discovered, vendor: &str) -> bool {
-        let mut values = entry.attributes(vendor);
-        for term in self.selector.terms() {
+        entry.fits(&self.selector, vendor)
+    }
+}
+
+impl Discovered {
+    /// Returns whether it is what a selector of rules asks for.
+    pub fn fits(&self, selector: &Selector, vendor: &str) -> bool {
+        let mut values = self.attributes(vendor);
+        for term in selector.terms() {
             if let Some(path) = term.key().strip_prefix("facts.")
-                && let Some(fact) = entry.fact(path)
+                && let Some(fact) = self.fact(path)
             {
                 values.insert(term.key().to_owned(), fact);
             }
         }
-        self.selector.matches(&values)
+        selector.matches(&values)
+    }
+
+    /// Looks whether a selector asks for nothing but what is seen of machines.
+    ///
+    /// # Errors
+    ///
+    /// Says what is never seen, and what is.
+    pub fn can_be_asked(selector: &Selector) -> Result<(), String> {
+        let Some(term) = selector.terms().iter().find(|term| !is_attribute(term.key())) else {
+            return Ok(());
+        };
+        let (key, all) = (term.key(), ATTRIBUTES.join(", "));
+        Err(format!("`{key}` is nothing that is seen of a machine; use {all} or facts.PATH"))
     }
 }
 
@@ -73,13 +93,7 @@ impl Document for DiscoveryRule {
     fn check(&self) -> Result<(), String> {
         let Self { name, selector, action, machine_name, list, labels, .. } = self;
         check_name("discovery rule", name)?;
-        if let Some(term) = selector.terms().iter().find(|term| !is_attribute(term.key())) {
-            let key = term.key();
-            return Err(format!(
-                "rule `{name}`: `{key}` is nothing that is seen of a machine; use {} or facts.PATH",
-                ATTRIBUTES.join(", ")
-            ));
-        }
+        Discovered::can_be_asked(selector).map_err(|why| format!("rule `{name}`: {why}"))?;
         match (action, machine_name, list) {
             (Action::Approve, Some(_), None) | (Action::Approve, None, Some(_)) => {}
             (Action::Approve, ..) => {

@@ -35,6 +35,7 @@ delete /api/v1/discovery/{key} discovery:write
 post /api/v1/discovery/{key}/approve discovery:write
 post /api/v1/discovery/{key}/ignore discovery:write
 post /api/v1/discovery/{key}/unignore discovery:write
+post /api/v1/discovery/{key}/settle discovery:write
 post /api/v1/discovery/{key}/merge discovery:write
 get /api/v1/discovery/rules discovery:read
 post /api/v1/discovery/rules discovery:write

@@ -71,6 +71,7 @@ pub(super) fn routes() -> Vec<Route> {
             .query::<Dry>()
             .takes::<Apply>()
             .up_to(MOST_BYTES)
+            .or(StatusCode::PRECONDITION_FAILED)
             .gives::<ApplyAnswer>(),
     ]
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use kiln_inventory::Step;
 use kiln_types::Arch;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::extract::{Key, Params};
+use super::page::{self, NamedPage};
 use super::peer::Caller;
 use super::route::{Route, get, post};
 use super::{Control, Fault};
@@ -28,6 +30,7 @@ pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Build), Access::Write(Noun::Build));
     vec![
         get("/api/v1/builds", read, "List what the server builds by itself", list)
+            .query::<NamedPage>()
             .lists::<ImageState>(),
         get("/api/v1/builds/{image}", read, "Show how far the builds of an image are", show)
             .gives::<ImageState>(),
@@ -52,8 +55,13 @@ pub struct BuildLog {
     pub state: ImageState,
 }
 
-async fn list(State(control): Shared) -> Json<Vec<ImageState>> {
-    Json(control.baker.states())
+async fn list(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<NamedPage>,
+) -> Result<Response, Fault> {
+    let states = control.baker.states().into_iter();
+    page::answer_named::<ImageState, _>(&page, &uri, states.map(|it| (it.image.clone(), it)))
 }
 
 async fn show(State(control): Shared, Key(image): Key) -> Result<Json<ImageState>, Fault> {

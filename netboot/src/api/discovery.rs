@@ -1,6 +1,6 @@
-//! Machines that nobody has added: list, show, approve, ignore, merge into a machine that there is.
+//! Machines that nobody has added: list, show, approve, ignore, let the rules decide, merge into a machine that there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,10 +8,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{
-    Discovered, DiscoveryState, Machine, NameTemplate, NewMachine, Recogniser, Stored,
+    Discovered, DiscoveryState, Machine, NameTemplate, NewMachine, Recogniser, Selector, Settled,
+    Stored,
 };
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
 use super::change::{Dry, IfMatch, Preview, Tagged};
@@ -21,7 +23,7 @@ use super::page::{self, Page};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::{Control, Fault};
-use crate::discovery::LooksLike;
+use crate::discovery::{Judge, LooksLike};
 
 type Shared = State<Arc<Control>>;
 
@@ -65,6 +67,35 @@ pub struct Approve {
     pub image: Option<ImageRef>,
 }
 
+/// What the rules have made of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Decided {
+    /// Its number.
+    pub id: i64,
+    /// Its interfaces.
+    #[schema(value_type = Vec<String>)]
+    pub macs: BTreeSet<Mac>,
+    /// The machine that it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// What becomes of it, where it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<DiscoveryState>,
+    /// The rule that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Why it is not approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Which entries.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+struct Which {
+    /// Only those that a rule with this selector is about: `vendor=qemu,arch=arm64`.
+    selector: Option<String>,
+}
+
 /// The machine that an entry is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -78,26 +109,41 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/discovery", read, "List machines that nobody has added", list)
             .query::<Page>()
+            .query::<Which>()
             .lists::<DiscoveryRow>(),
-        get("/api/v1/discovery/{key}", read, "Show one of them", show).gives::<DiscoveryRow>(),
+        get("/api/v1/discovery/{key}", read, "Show one of them", show)
+            .gives::<DiscoveryRow>()
+            .tagged(),
         delete("/api/v1/discovery/{key}", write, "Forget it until it is seen again", remove)
             .tried()
+            .conditional()
             .with(StatusCode::NO_CONTENT),
         post("/api/v1/discovery/{key}/approve", write, "Make a machine of it", approve)
             .tried()
+            .conditional()
             .takes::<Approve>()
             .with(StatusCode::CREATED)
-            .gives::<Machine>(),
+            .gives::<Machine>()
+            .tagged(),
         post("/api/v1/discovery/{key}/ignore", write, "Give it no answer", mark::<true>)
             .tried()
-            .gives::<DiscoveryRow>(),
+            .conditional()
+            .gives::<DiscoveryRow>()
+            .tagged(),
         post("/api/v1/discovery/{key}/unignore", write, "Let it wait again", mark::<false>)
             .tried()
-            .gives::<DiscoveryRow>(),
+            .conditional()
+            .gives::<DiscoveryRow>()
+            .tagged(),
+        post("/api/v1/discovery/{key}/settle", write, "Let the rules decide on it now", settle)
+            .tried()
+            .gives::<Decided>(),
         post("/api/v1/discovery/{key}/merge", write, "Say which machine it is", merge)
             .tried()
+            .conditional()
             .takes::<MergeInto>()
-            .gives::<Machine>(),
+            .gives::<Machine>()
+            .tagged(),
     ]
 }
 
@@ -105,8 +151,17 @@ async fn list(
     State(control): Shared,
     uri: Uri,
     Params(page): Params<Page>,
+    Params(which): Params<Which>,
 ) -> Result<Response, Fault> {
-    let entries = control.inventory.discovered().await?;
+    let selector = which.selector.as_deref().map(str::parse::<Selector>).transpose();
+    let selector = selector.map_err(|error| Fault::invalid(error.to_string()))?;
+    selector.as_ref().map_or(Ok(()), Discovered::can_be_asked).map_err(Fault::invalid)?;
+    let mut entries = control.inventory.discovered().await?;
+    if let Some(selector) = &selector {
+        entries.retain(|Stored { document: entry, .. }| {
+            entry.fits(selector, &vendor(&control, entry).unwrap_or_default())
+        });
+    }
     let recogniser = control.view.recogniser().await?;
     let rows = entries.into_iter().map(|entry| (entry.id, row(&control, &recogniser, entry)));
     page::answer::<DiscoveryRow, _>(&page, &uri, rows)
@@ -211,6 +266,52 @@ async fn mark<const IGNORED: bool>(
     refresh(&control).await?;
     let recogniser = control.view.recogniser().await?;
     Ok(Tagged(changed.revision, Json(row(&control, &recogniser, changed))).into_response())
+}
+
+/// Lets the rules decide on an entry, as they do when it appears. What a person has said stays.
+async fn settle(
+    State(control): Shared,
+    caller: Caller,
+    Key(key): Key,
+    Params(dry): Params<Dry>,
+) -> Result<Response, Fault> {
+    let now = entry(&control, &key).await?;
+    if now.document.is_marked() {
+        let text = "a person has said that it is ignored; let it wait again first (unignore)";
+        return Err(Fault::new(StatusCode::CONFLICT, text));
+    }
+    let judge = Judge::new(control.view.clone(), control.vendors.clone());
+    let would = judge.would(&now).await?;
+    if dry.dry_run {
+        let before = &now.document;
+        let becomes = |state, rule, note| Discovered { state, rule, note, ..before.clone() };
+        let after = match would {
+            Settled::Machine(becomes) => {
+                let machine = &becomes.machine;
+                return Ok(Preview::of(None::<&NewMachine>, Some(machine)).into_response());
+            }
+            Settled::Ignore { rule } => becomes(DiscoveryState::Ignored, Some(rule), None),
+            Settled::Hold { rule, why } => becomes(DiscoveryState::Held, rule, why),
+            Settled::Wait => before.clone(),
+        };
+        return Ok(Preview::of(Some(before), Some(&after)).into_response());
+    }
+    judge.settle_now(now.id).await?;
+    let Stored { id, document: Discovered { macs, .. }, .. } = now;
+    tracing::info!(entry = id, by = caller.name, "rules decide on a discovered machine");
+    let entries = control.inventory.discovered().await?;
+    let left = entries.into_iter().find(|entry| entry.id == id).map(|entry| entry.document);
+    Ok(Json(match (left, would) {
+        (Some(Discovered { state, rule, note, .. }), _) => {
+            Decided { id, macs, machine: None, state: Some(state), rule, note }
+        }
+        (None, Settled::Machine(becomes)) => {
+            let machine = Some(becomes.machine.name.clone());
+            Decided { id, macs, machine, state: None, rule: becomes.rule, note: None }
+        }
+        (None, _) => return Err(gone(&key)),
+    })
+    .into_response())
 }
 
 async fn merge(

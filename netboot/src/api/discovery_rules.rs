@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{DiscoveryRule, Expected, Stored};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::access::{Access, Noun};
 use super::change::{self, Dry, IfMatch, Preview, Tagged, named};
 use super::discovery::vendor;
 use super::extract::{Body, Key, Params};
+use super::page::{self, Page};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post, put};
 use super::{Control, Fault};
@@ -74,21 +75,31 @@ pub(super) fn routes() -> Vec<Route> {
     const EXPECTED: &str = "/api/v1/discovery/expected";
     let (read, write) = (Access::Read(Noun::Discovery), Access::Write(Noun::Discovery));
     vec![
-        get(RULES, read, "List rules, the strongest first", list).lists::<RuleRow>(),
+        get(RULES, read, "List rules, the strongest first; parts go by id", list)
+            .query::<Page>()
+            .lists::<RuleRow>(),
         post(RULES, write, "Add a rule", add)
             .tried()
             .takes::<DiscoveryRule>()
             .with(StatusCode::CREATED)
-            .gives::<RuleRow>(),
-        get(RULE, read, "Show a rule", show).gives::<RuleRow>(),
+            .gives::<RuleRow>()
+            .tagged(),
+        get(RULE, read, "Show a rule", show).gives::<RuleRow>().tagged(),
         put(RULE, write, "Change a rule", change)
             .tried()
+            .conditional()
             .takes::<DiscoveryRule>()
-            .gives::<RuleRow>(),
-        delete(RULE, write, "Remove a rule", remove).tried().with(StatusCode::NO_CONTENT),
+            .gives::<RuleRow>()
+            .tagged(),
+        delete(RULE, write, "Remove a rule", remove)
+            .tried()
+            .conditional()
+            .with(StatusCode::NO_CONTENT),
         post("/api/v1/discovery/rules/{key}/test", read, "Say what a rule is about", test)
             .gives::<RuleTest>(),
-        get(EXPECTED, read, "List machines that are to come", expected).lists::<Expected>(),
+        get(EXPECTED, read, "List machines that are to come", expected)
+            .query::<Page>()
+            .lists::<Expected>(),
         post(EXPECTED, write, "Expect machines, all of them or none", expect)
             .tried()
             .takes::<Expect>()
@@ -97,14 +108,19 @@ pub(super) fn routes() -> Vec<Route> {
             .lists::<Expected>(),
         delete("/api/v1/discovery/expected/{key}", write, "Expect a machine no longer", unexpect)
             .tried()
+            .or(StatusCode::PRECONDITION_FAILED)
             .with(StatusCode::NO_CONTENT),
     ]
 }
 
-async fn list(State(control): Shared) -> Result<Json<Vec<RuleRow>>, Fault> {
+async fn list(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<Page>,
+) -> Result<Response, Fault> {
     let mut rules = control.inventory.all::<DiscoveryRule>().await?;
-    rules.sort_by(|a, b| a.document.by_strength(&b.document));
-    Ok(Json(rules.into_iter().map(row).collect()))
+    page.sort(&mut rules, DiscoveryRule::by_strength);
+    page::answer::<RuleRow, _>(&page, &uri, rules.into_iter().map(|rule| (rule.id, row(rule))))
 }
 
 fn row(rule: Stored<DiscoveryRule>) -> RuleRow {
@@ -194,9 +210,14 @@ async fn test(State(control): Shared, Key(key): Key) -> Result<Json<RuleTest>, F
     Ok(Json(RuleTest { rule, entries }))
 }
 
-async fn expected(State(control): Shared) -> Result<Json<Vec<Expected>>, Fault> {
+async fn expected(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<Page>,
+) -> Result<Response, Fault> {
     let all = control.inventory.all::<Expected>().await?;
-    Ok(Json(all.into_iter().map(|expected| expected.document).collect()))
+    let rows = all.into_iter().map(|expected| (expected.id, expected.document));
+    page::answer::<Expected, _>(&page, &uri, rows)
 }
 
 async fn expect(

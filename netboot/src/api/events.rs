@@ -56,6 +56,8 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/events", read, "Follow what happens (server-sent events)", follow)
             .query::<Wanted>()
+            .header("Last-Event-ID", "As `since`, which it goes before")
+            .or(StatusCode::GONE)
             .answers("text/event-stream", schema)
             .names::<Event>(),
     ]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{BeatenRow, Group, SettingRow, Stored};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::access::{Access, Noun};
 use super::change::{self, Dry, IfMatch, Tagged};
 use super::extract::{Body, Key, Params};
 use super::machines::{find, refresh};
+use super::page::{self, Page};
 use super::peer::Caller;
 use super::route::{Route, delete, get, patch, post, put};
 use super::{Control, Fault};
@@ -50,23 +51,31 @@ pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Group), Access::Write(Noun::Group));
     let machine = Access::Read(Noun::Machine);
     vec![
-        get("/api/v1/groups", read, "List groups, the strongest first", list).lists::<GroupRow>(),
+        get("/api/v1/groups", read, "List groups, the strongest first; parts go by id", list)
+            .query::<Page>()
+            .lists::<GroupRow>(),
         post("/api/v1/groups", write, "Add a group", add)
             .tried()
             .takes::<Group>()
             .with(StatusCode::CREATED)
-            .gives::<GroupRow>(),
-        get("/api/v1/groups/{key}", read, "Show a group", show).gives::<GroupRow>(),
+            .gives::<GroupRow>()
+            .tagged(),
+        get("/api/v1/groups/{key}", read, "Show a group", show).gives::<GroupRow>().tagged(),
         put("/api/v1/groups/{key}", write, "Change what a group is to be", change)
             .tried()
+            .conditional()
             .takes::<Group>()
-            .gives::<GroupRow>(),
+            .gives::<GroupRow>()
+            .tagged(),
         patch("/api/v1/groups/{key}", write, "Change some fields of a group", patch_one)
             .tried()
+            .conditional()
             .merges::<Group>()
-            .gives::<GroupRow>(),
+            .gives::<GroupRow>()
+            .tagged(),
         delete("/api/v1/groups/{key}", write, "Remove a group; its machines stay", remove)
             .tried()
+            .conditional()
             .with(StatusCode::NO_CONTENT),
         get(
             "/api/v1/machines/{key}/settings",
@@ -78,10 +87,15 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn list(State(control): Shared) -> Result<Json<Vec<GroupRow>>, Fault> {
+async fn list(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<Page>,
+) -> Result<Response, Fault> {
     let mut groups = control.inventory.all::<Group>().await?;
-    groups.sort_by(|a, b| a.document.by_strength(&b.document));
-    Ok(Json(groups.into_iter().map(|group| row(&control, group)).collect()))
+    page.sort(&mut groups, Group::by_strength);
+    let rows = groups.into_iter().map(|group| (group.id, row(&control, group)));
+    page::answer::<GroupRow, _>(&page, &uri, rows)
 }
 
 async fn add(

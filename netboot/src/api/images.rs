@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Noun};
+use super::extract::Params;
+use super::page::{self, NamedPage};
 use super::route::{Route, get};
 use super::{Control, Fault};
 
@@ -26,16 +29,24 @@ pub struct Images {
 pub(super) fn routes() -> Vec<Route> {
     let read = Access::Read(Noun::Image);
     vec![
-        get("/api/v1/images", read, "List images and their versions", list).gives::<Images>(),
+        get("/api/v1/images", read, "List images and their versions", list)
+            .query::<NamedPage>()
+            .gives::<Images>(),
         get("/api/v1/images/used", read, "List versions that machines run or would boot", used)
             .lists::<Digest>(),
     ]
 }
 
-async fn list(State(control): State<Arc<Control>>) -> Result<Json<Images>, Fault> {
+async fn list(
+    State(control): State<Arc<Control>>,
+    uri: Uri,
+    Params(page): Params<NamedPage>,
+) -> Result<Response, Fault> {
     let index = control.view.artifacts().index();
-    let index = index.map_err(|error| Fault::internal(&error))?;
-    Ok(Json(Images { index, refused: BTreeMap::clone(&control.view.refused()) }))
+    let mut index = index.map_err(|error| Fault::internal(&error))?;
+    let next = page.cut(&mut index.images);
+    let images = Images { index, refused: BTreeMap::clone(&control.view.refused()) };
+    page::answer_whole(&page, &uri, &images, next.as_deref())
 }
 
 /// Versions that must not go away: what each machine runs or last ran well, and what is given out now. Whoever may see

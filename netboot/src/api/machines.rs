@@ -36,18 +36,24 @@ pub(super) fn routes() -> Vec<Route> {
             .tried()
             .takes::<NewMachine>()
             .with(StatusCode::CREATED)
-            .gives::<Machine>(),
-        get("/api/v1/machines/{key}", read, "Show a machine", show).gives::<Machine>(),
+            .gives::<Machine>()
+            .tagged(),
+        get("/api/v1/machines/{key}", read, "Show a machine", show).gives::<Machine>().tagged(),
         put("/api/v1/machines/{key}", write, "Change what a machine is to be", change)
             .tried()
+            .conditional()
             .takes::<NewMachine>()
-            .gives::<Machine>(),
+            .gives::<Machine>()
+            .tagged(),
         patch("/api/v1/machines/{key}", write, "Change some fields of a machine", patch_one)
             .tried()
+            .conditional()
             .merges::<NewMachine>()
-            .gives::<Machine>(),
+            .gives::<Machine>()
+            .tagged(),
         delete("/api/v1/machines/{key}", write, "Forget a machine; its boots stay", remove)
             .tried()
+            .conditional()
             .with(StatusCode::NO_CONTENT),
         get("/api/v1/machines/{key}/explain", read, "Say what a machine would get", explain_one)
             .query::<ExplainQuery>()

@@ -53,7 +53,7 @@ pub use boots::{BootDetail, BootRow, KernelLog};
 pub use builds::BuildLog;
 pub use change::Preview;
 pub use deliver::Courier;
-pub use discovery::{Approve, DiscoveryRow, MergeInto};
+pub use discovery::{Approve, Decided, DiscoveryRow, MergeInto};
 pub use discovery_rules::{Expect, RuleRow, RuleTest, Tried};
 pub use exports::Targets;
 pub use feed::Event;
@@ -157,11 +157,15 @@ mod events_tests;
 #[cfg(test)]
 mod groups_tests;
 #[cfg(test)]
+mod header_tests;
+#[cfg(test)]
 mod history_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod lease_tests;
+#[cfg(test)]
+mod list_tests;
 #[cfg(test)]
 mod noun_tests;
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! The document of the API (OpenAPI 3.1), made from the routes.
 
+mod headers;
+
 use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::access::Access;
-use super::problem::{PROBLEM_JSON, Problem};
+use super::problem::{PROBLEM_JSON, Problem, kind};
 use super::route::{Route, Shape};
 use super::scope::Scope;
 
@@ -15,7 +17,9 @@ pub(super) fn document(routes: &[Route]) -> Value {
     let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
     schemas.insert("Problem".to_owned(), value(&<Problem as utoipa::PartialSchema>::schema()));
     let mut paths: Map<String, Value> = Map::new();
+    let mut problems: Map<String, Value> = Map::new();
     for route in routes {
+        problems.extend(route.refusals().map(|status| (problem_name(status), problem(status))));
         for shape in route.body.iter().chain(&route.answer).chain(&route.preview) {
             for (name, schema) in &shape.named {
                 schemas.entry(name.clone()).or_insert_with(|| value(schema));
@@ -48,16 +52,34 @@ pub(super) fn document(routes: &[Route]) -> Value {
                 "description": "A token of `kiln token create`, or of POST /api/v1/login. \
                     On the unix socket nobody asks for one.",
             }},
-            "responses": {"Problem": {
-                "description": "What went wrong",
-                "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            }},
+            "responses": problems,
         },
     })
 }
 
 fn value(of: &impl serde::Serialize) -> Value {
     serde_json::to_value(of).unwrap_or_default()
+}
+
+/// Describes the answer that says that something went wrong.
+fn problem(status: StatusCode) -> Value {
+    let mut problem = json!({
+        "description": kind(status).1,
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    });
+    put_headers(&mut problem, headers::of_problem(status));
+    problem
+}
+
+/// Names it by the word of its kind: `not-found` is `NotFound`.
+fn problem_name(status: StatusCode) -> String {
+    kind(status).0.split('-').map(capital).collect()
+}
+
+fn put_headers(answer: &mut Value, headers: Map<String, Value>) {
+    if !headers.is_empty() {
+        answer["headers"] = headers.into();
+    }
 }
 
 fn operation(route: &Route) -> Value {
@@ -69,6 +91,7 @@ fn operation(route: &Route) -> Value {
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
     parameters.extend(route.params.iter().cloned());
+    parameters.extend(headers::of_request(route));
     let content = |shape: &Shape| {
         let content = json!({"schema": shape.schema});
         json!({shape.media: content})
@@ -77,6 +100,7 @@ fn operation(route: &Route) -> Value {
     if let Some(answer) = &route.answer {
         good["content"] = content(answer);
     }
+    put_headers(&mut good, headers::of_answer(route, route.status));
     let mut operation = json!({
         "operationId": id(route),
         "summary": route.summary,
@@ -88,9 +112,12 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters,
         "responses": {
             route.status.as_str(): good,
-            "default": {"$ref": "#/components/responses/Problem"},
         },
     });
+    for status in route.refusals() {
+        let reference = format!("#/components/responses/{}", problem_name(status));
+        operation["responses"][status.as_str()] = json!({"$ref": reference});
+    }
     // What a dry run says instead.
     if let Some(preview) = &route.preview {
         let shape = match route.answer.as_ref().filter(|_| route.status == StatusCode::OK) {
@@ -104,8 +131,9 @@ fn operation(route: &Route) -> Value {
             StatusCode::OK => "Done, or what would be done (`dry_run`)",
             _ => "What would be done (`dry_run`)",
         };
-        operation["responses"]["200"] =
-            json!({"description": description, "content": content(&shape)});
+        let mut tried = json!({"description": description, "content": content(&shape)});
+        put_headers(&mut tried, headers::of_answer(route, StatusCode::OK));
+        operation["responses"]["200"] = tried;
     }
     if let Some(body) = &route.body {
         operation["requestBody"] = json!({"required": true, "content": content(body)});
@@ -119,15 +147,14 @@ fn operation(route: &Route) -> Value {
 /// Names an operation by its method and the words of its path.
 fn id(route: &Route) -> String {
     let words = route.path.trim_start_matches("/api/v1/").split(['/', '.', '-']);
-    words.fold(route.method.to_owned(), |id, word| {
-        let word = word.trim_matches(['{', '}']);
-        let mut letters = word.chars();
-        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-        first.into_iter().chain(letters).fold(id, |mut id, letter| {
-            id.push(letter);
-            id
-        })
-    })
+    words.fold(route.method.to_owned(), |id, word| id + &capital(word.trim_matches(['{', '}'])))
+}
+
+/// Writes a word with a capital letter.
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// Makes one object of a type that has another one folded in: as parts of their own, each would refuse what belongs to

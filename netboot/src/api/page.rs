@@ -1,12 +1,13 @@
 //! Long lists: a part at a time, some of the fields, some of the machines.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use kiln_inventory::{Selector, expand_hostlist};
+use kiln_inventory::{Selector, Stored, expand_hostlist};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -58,6 +59,30 @@ impl Page {
     }
 }
 
+impl Page {
+    /// Puts documents in the order of their list. That of a part is that of the ids, which stays when others come and go.
+    pub(super) fn sort<T>(&self, all: &mut [Stored<T>], order: impl Fn(&T, &T) -> Ordering) {
+        let is_part = self.limit.is_some() || self.after.is_some();
+        all.sort_by(|a, b| match is_part {
+            true => a.id.cmp(&b.id),
+            false => order(&a.document, &b.document),
+        });
+    }
+}
+
+/// Which part of a list of what has a name and no id.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+pub(super) struct NamedPage {
+    /// The most items in the answer; all without it. Where there are more, `Link` says where they are.
+    #[serde(default, deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 2_147_483_647)]
+    limit: Option<u32>,
+    /// Only items whose names come after this one.
+    after: Option<String>,
+    /// Only these fields, with commas between them; `arches.x86_64` is a field in a field.
+    fields: Option<String>,
+}
+
 /// Which part of a list of addresses.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 pub(super) struct AddressPage {
@@ -80,9 +105,7 @@ impl AddressPage {
         items: impl Iterator<Item = (IpAddr, T)>,
     ) -> Result<Response, Fault> {
         let items = items.filter(|(address, _)| self.after.is_none_or(|after| *address > after));
-        let limit =
-            self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        part::<Item, T>(limit, self.fields.as_deref(), uri, items)
+        part::<Item, T>(most(self.limit), self.fields.as_deref(), uri, items)
     }
 }
 
@@ -155,7 +178,22 @@ pub(super) fn answer<Item: ToSchema, T: Serialize>(
 ) -> Result<Response, Fault> {
     let after = page.after();
     let items = items.filter(|(id, _)| *id > after);
-    part::<Item, T>(page.most(usize::MAX), page.fields.as_deref(), uri, items)
+    part::<Item, T>(most(page.limit), page.fields.as_deref(), uri, items)
+}
+
+fn most(limit: Option<u32>) -> usize {
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Answers with a part of a list of such things whose names go up.
+pub(super) fn answer_named<Item: ToSchema, T: Serialize>(
+    page: &NamedPage,
+    uri: &Uri,
+    items: impl Iterator<Item = (String, T)>,
+) -> Result<Response, Fault> {
+    let after = page.after.as_deref();
+    let items = items.filter(|(name, _)| after.is_none_or(|after| name.as_str() > after));
+    part::<Item, T>(most(page.limit), page.fields.as_deref(), uri, items)
 }
 
 /// Answers with so many of such things. Each comes with its place, after which the list goes on.
@@ -165,22 +203,7 @@ pub(super) fn part<Item: ToSchema, T: Serialize>(
     uri: &Uri,
     items: impl Iterator<Item = (impl Display, T)>,
 ) -> Result<Response, Fault> {
-    let fields: Vec<&str> = fields.map_or_else(Vec::new, |text| {
-        text.split(',').map(str::trim).filter(|field| !field.is_empty()).collect()
-    });
-    if fields.len() > MOST_FIELDS {
-        return Err(Fault::invalid(format!("at most {MOST_FIELDS} `fields` can be chosen")));
-    }
-    if !fields.is_empty() {
-        let known = fields_of::<Item>();
-        let first = |field: &str| field.split('.').next().unwrap_or_default().to_owned();
-        if let Some(unknown) = fields.iter().find(|field| !known.contains(&first(field))) {
-            let unknown: String = unknown.escape_debug().take(60).collect();
-            let known = Vec::from_iter(known).join(", ");
-            let text = format!("there is no field `{unknown}`; there are: {known}");
-            return Err(Fault::invalid(text));
-        }
-    }
+    let fields = chosen::<Item>(fields)?;
     let (mut body, mut count, mut last, mut more) = (vec![b'['], 0, None, false);
     for (place, item) in items {
         if count == limit {
@@ -200,17 +223,68 @@ pub(super) fn part<Item: ToSchema, T: Serialize>(
         (count, last) = (count + 1, Some(place));
     }
     body.push(b']');
+    Ok(with_next(body, uri, last.filter(|_| more)))
+}
+
+/// Answers with a part of a thing that has parts with names, such as a map.
+pub(super) fn answer_whole<Item: ToSchema + Serialize>(
+    page: &NamedPage,
+    uri: &Uri,
+    item: &Item,
+    next: Option<&str>,
+) -> Result<Response, Fault> {
+    let fields = chosen::<Item>(page.fields.as_deref())?;
+    let item = serde_json::to_value(item).map_err(|error| Fault::internal(&error))?;
+    let item = if fields.is_empty() { item } else { pick(&item, &fields) };
+    Ok(with_next(item.to_string().into_bytes(), uri, next))
+}
+
+impl NamedPage {
+    /// Leaves of a map what the page has, and returns the last name where there are more.
+    pub(super) fn cut<T>(&self, all: &mut BTreeMap<String, T>) -> Option<String> {
+        if let Some(after) = &self.after {
+            *all = all.split_off(after);
+            all.remove(after);
+        }
+        let first_left_out = all.keys().nth(most(Some(self.limit?)))?.clone();
+        drop(all.split_off(&first_left_out));
+        all.keys().next_back().cloned()
+    }
+}
+
+/// Returns the fields that are wanted, which such things can have; all where there are none.
+fn chosen<Item: ToSchema>(text: Option<&str>) -> Result<Vec<&str>, Fault> {
+    let fields: Vec<&str> = text.map_or_else(Vec::new, |text| {
+        text.split(',').map(str::trim).filter(|field| !field.is_empty()).collect()
+    });
+    if fields.len() > MOST_FIELDS {
+        return Err(Fault::invalid(format!("at most {MOST_FIELDS} `fields` can be chosen")));
+    }
+    if !fields.is_empty() {
+        let known = fields_of::<Item>();
+        let first = |field: &str| field.split('.').next().unwrap_or_default().to_owned();
+        if let Some(unknown) = fields.iter().find(|field| !known.contains(&first(field))) {
+            let unknown: String = unknown.escape_debug().take(60).collect();
+            let known = Vec::from_iter(known).join(", ");
+            let text = format!("there is no field `{unknown}`; there are: {known}");
+            return Err(Fault::invalid(text));
+        }
+    }
+    Ok(fields)
+}
+
+fn with_next(body: Vec<u8>, uri: &Uri, last: Option<impl Display>) -> Response {
     let mut response = (StatusCode::OK, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(link) = last.filter(|_| more).and_then(|last| next(uri, &last)) {
+    if let Some(link) = last.and_then(|last| next(uri, &last.to_string())) {
         headers.insert(header::LINK, link);
     }
-    Ok(response)
+    response
 }
 
 /// Returns where the next part is.
-fn next(uri: &Uri, last: impl Display) -> Option<HeaderValue> {
+fn next(uri: &Uri, last: &str) -> Option<HeaderValue> {
     let query = uri.query().unwrap_or_default();
     let kept = query.split('&').filter(|part| !part.is_empty() && !part.starts_with("after="));
     let after = format!("after={last}");
@@ -299,6 +373,35 @@ mod tests {
         let page = Page { limit: Some(4), after: Some(1), fields: None };
         let all = super::answer::<i64, _>(&page, &uri, (1..=5).map(|id| (id, id))).unwrap();
         assert!(all.headers().get(header::LINK).is_none());
+    }
+
+    #[test]
+    fn what_has_a_name_and_no_id_comes_in_parts_by_its_name() {
+        let uri: Uri = "/api/v1/builds?limit=2".parse().unwrap();
+        let page = |limit, after: Option<&str>| NamedPage {
+            limit,
+            after: after.map(str::to_owned),
+            fields: None,
+        };
+        let names = ["a", "b-1", "c"].map(str::to_owned);
+        let part = |page: NamedPage| {
+            let items = names.iter().map(|name| (name.clone(), 1));
+            let answer = answer_named::<i64, _>(&page, &uri, items).unwrap();
+            answer.headers().get(header::LINK).map(|link| link.to_str().unwrap().to_owned())
+        };
+        let next = "</api/v1/builds?limit=2&after=b-1>; rel=\"next\"";
+        assert_eq!(part(page(Some(2), None)).as_deref(), Some(next));
+        assert_eq!(part(page(Some(2), Some("a"))), None);
+        let cut = |page: NamedPage| {
+            let mut all: BTreeMap<_, _> = names.iter().map(|name| (name.clone(), ())).collect();
+            let next = page.cut(&mut all);
+            (all.into_keys().collect::<String>(), next)
+        };
+        assert_eq!(cut(page(None, None)), ("ab-1c".to_owned(), None));
+        assert_eq!(cut(page(Some(2), None)), ("ab-1".to_owned(), Some("b-1".to_owned())));
+        assert_eq!(cut(page(Some(2), Some("a"))), ("b-1c".to_owned(), None));
+        assert_eq!(cut(page(Some(2), Some("b"))), ("b-1c".to_owned(), None));
+        assert_eq!(cut(page(Some(2), Some("c"))), (String::new(), None));
     }
 
     #[test]

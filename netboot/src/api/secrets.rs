@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Group, MachineId, Stored};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::access::{Access, Noun};
 use super::change::{Dry, Preview};
 use super::extract::{Body, Keys, Params};
 use super::machines::{find, refresh};
+use super::page::{self, Page};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post, put};
 use super::{Control, Fault};
@@ -84,7 +85,9 @@ pub(super) fn routes() -> Vec<Route> {
     const ONE: &str = "/api/v1/secrets/{kind}/{owner}/{name}";
     let (read, write) = (Access::Read(Noun::Secret), Access::Write(Noun::Secret));
     vec![
-        get("/api/v1/secrets", read, "List secrets by name", list).lists::<SecretRow>(),
+        get("/api/v1/secrets", read, "List secrets by name; parts go by id", list)
+            .query::<Page>()
+            .lists::<SecretRow>(),
         put(ONE, write, "Keep a secret of a machine or a group", set)
             .tried()
             .takes::<NewSecret>()
@@ -111,7 +114,11 @@ impl From<SecretError> for Fault {
     }
 }
 
-async fn list(State(control): Shared) -> Result<Json<Vec<SecretRow>>, Fault> {
+async fn list(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<Page>,
+) -> Result<Response, Fault> {
     let groups = control.inventory.all::<Group>().await?;
     let snapshot = control.view.snapshot();
     let named = |kind, owner| match kind {
@@ -127,14 +134,15 @@ async fn list(State(control): Shared) -> Result<Json<Vec<SecretRow>>, Fault> {
         OwnerKind::Webhook => None,
     };
     let all = control.inventory.all::<SecretDoc>().await?.into_iter();
-    let mut rows: Vec<SecretRow> = all
-        .filter_map(|Stored { document, .. }| {
+    let mut rows: Vec<Stored<SecretRow>> = all
+        .filter_map(|Stored { id, revision, document }| {
             let owner = named(document.kind, document.owner)?;
-            Some(row(owner, document))
+            Some(Stored { id, revision, document: row(owner, document) })
         })
         .collect();
-    rows.sort_by(|a, b| (&b.kind, &a.owner, &a.name).cmp(&(&a.kind, &b.owner, &b.name)));
-    Ok(Json(rows))
+    page.sort(&mut rows, |a, b| (&b.kind, &a.owner, &a.name).cmp(&(&a.kind, &b.owner, &b.name)));
+    let rows = rows.into_iter().map(|secret| (secret.id, secret.document));
+    page::answer::<SecretRow, _>(&page, &uri, rows)
 }
 
 fn row(owner: String, secret: SecretDoc) -> SecretRow {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Document, Edit, Selector, Stored};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::access::{Access, Noun};
 use super::change::{self, Done, Dry, Preview, named};
 use super::extract::{Body, Key, Params};
 use super::gate::{PREFIX, sha256};
+use super::page::{self, Page};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::scope::Scope;
@@ -149,7 +150,7 @@ type Shared = State<Arc<Control>>;
 pub(super) fn routes() -> Vec<Route> {
     let (read, write) = (Access::Read(Noun::Token), Access::Write(Noun::Token));
     vec![
-        get("/api/v1/tokens", read, "List tokens", list).lists::<TokenRow>(),
+        get("/api/v1/tokens", read, "List tokens", list).query::<Page>().lists::<TokenRow>(),
         post("/api/v1/tokens", write, "Make a token, which is shown this once", create)
             .tried()
             .takes::<NewToken>()
@@ -176,9 +177,14 @@ fn row(control: &Control, Stored { id, document, .. }: Stored<TokenDoc>) -> Toke
     }
 }
 
-async fn list(State(control): Shared) -> Result<Json<Vec<TokenRow>>, Fault> {
+async fn list(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<Page>,
+) -> Result<Response, Fault> {
     let all = control.inventory.all::<TokenDoc>().await?;
-    Ok(Json(all.into_iter().map(|token| row(&control, token)).collect()))
+    let rows = all.into_iter().map(|token| (token.id, row(&control, token)));
+    page::answer::<TokenRow, _>(&page, &uri, rows)
 }
 
 async fn create(

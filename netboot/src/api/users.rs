@@ -8,7 +8,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Document, Edit, Selector, Stored};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::access::{Access, Noun};
 use super::change::{self, Dry, Preview, named};
 use super::extract::{Body, Key, Params};
+use super::page::{self, Page};
 use super::peer::{Caller, Peer, PeerOf};
 use super::route::{Route, delete, get, post, put};
 use super::scope::Scope;
@@ -135,7 +136,7 @@ pub(super) fn routes() -> Vec<Route> {
             .takes::<Login>()
             .up_to(16 << 10)
             .gives::<Session>(),
-        get("/api/v1/users", read, "List users", list).lists::<UserRow>(),
+        get("/api/v1/users", read, "List users", list).query::<Page>().lists::<UserRow>(),
         post("/api/v1/users", write, "Add a user", add)
             .tried()
             .takes::<NewUser>()
@@ -156,9 +157,13 @@ fn row(Stored { id, document, .. }: Stored<UserDoc>) -> UserRow {
     UserRow { id, name, scopes, selector }
 }
 
-async fn list(State(control): Shared) -> Result<Json<Vec<UserRow>>, Fault> {
+async fn list(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<Page>,
+) -> Result<Response, Fault> {
     let all = control.inventory.all::<UserDoc>().await?;
-    Ok(Json(all.into_iter().map(row).collect()))
+    page::answer::<UserRow, _>(&page, &uri, all.into_iter().map(|user| (user.id, row(user))))
 }
 
 async fn add(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Document as _, Selector, Step, Stored};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::change::{Dry, Preview};
 use super::deliver::{self, Courier, SIGNATURE, state_of};
 use super::extract::{Body, Key, Params};
 use super::feed::{self, Cursor};
+use super::page::{self, Page};
 use super::peer::Caller;
 use super::route::{Route, delete, get, post};
 use super::tokens::check_name;
@@ -92,7 +93,7 @@ pub(super) fn routes() -> Vec<Route> {
     const ONE: &str = "/api/v1/webhooks/{name}";
     let (read, write) = (Access::Read(Noun::Webhook), Access::Write(Noun::Webhook));
     vec![
-        get("/api/v1/webhooks", read, "List webhooks", list).lists::<WebhookRow>(),
+        get("/api/v1/webhooks", read, "List webhooks", list).query::<Page>().lists::<WebhookRow>(),
         post("/api/v1/webhooks", write, "Add a webhook; its secret is shown this once", add)
             .tried()
             .takes::<NewWebhook>()
@@ -147,12 +148,16 @@ async fn row(control: &Control, hook: Stored<WebhookDoc>) -> Result<WebhookRow, 
     })
 }
 
-async fn list(State(control): Shared) -> Result<Json<Vec<WebhookRow>>, Fault> {
+async fn list(
+    State(control): Shared,
+    uri: Uri,
+    Params(page): Params<Page>,
+) -> Result<Response, Fault> {
     let mut rows = Vec::new();
     for hook in control.inventory.all::<WebhookDoc>().await? {
-        rows.push(row(&control, hook).await?);
+        rows.push((hook.id, row(&control, hook).await?));
     }
-    Ok(Json(rows))
+    page::answer::<WebhookRow, _>(&page, &uri, rows.into_iter())
 }
 
 async fn add(

@@ -101,7 +101,7 @@ pub(super) async fn builds(args: &BuildsArgs) -> Result<(), Failure> {
     let client = Client::new(&args.client);
     let how = How::of(&args.client);
     watch::show(&client, args.watch, Some("build"), async || {
-        let states: Vec<ImageState> = client.get("/api/v1/builds").await?;
+        let states: Vec<ImageState> = client.all("/api/v1/builds").await?;
         if matches!(how.output, Output::Json | Output::Yaml) {
             let text = print::value(how.output, &states)?;
             return Ok(Look::one(&text, text.clone()));

@@ -44,7 +44,7 @@ impl Chosen {
         };
         let selector = selector.to_string();
         let path = format!("/api/v1/machines?fields=name&selector={}", path_part(&selector));
-        let found: Vec<Named> = client.get(&path).await?;
+        let found: Vec<Named> = client.all(&path).await?;
         if found.is_empty() {
             let error = anyhow!("there is no machine with the labels `{selector}`");
             return Err(Failure::new(Failure::NOT_FOUND, error));

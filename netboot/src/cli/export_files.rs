@@ -86,13 +86,13 @@ pub(super) async fn run(args: ExportArgs) -> Result<(), Failure> {
 
 /// Asks for all that is to be written.
 async fn fetch(client: &Client, style: Style) -> Result<Wanted, Failure> {
-    let machines: Vec<Machine> = client.get("/api/v1/machines").await?;
+    let machines: Vec<Machine> = client.all("/api/v1/machines").await?;
     let machines = machines.into_iter().map(|machine| machine.spec).collect();
     let mut all = Wanted { machines, ..Wanted::default() };
     if style != Style::Csv {
-        let groups: Vec<GroupRow> = client.get("/api/v1/groups").await?;
+        let groups: Vec<GroupRow> = client.all("/api/v1/groups").await?;
         all.groups = groups.into_iter().map(|row| row.group).collect();
-        let rules: Vec<RuleRow> = client.get("/api/v1/discovery/rules").await?;
+        let rules: Vec<RuleRow> = client.all("/api/v1/discovery/rules").await?;
         all.discovery_rules = rules.into_iter().map(|row| row.rule).collect();
     }
     Ok(all)

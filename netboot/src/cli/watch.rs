@@ -45,7 +45,7 @@ impl ListArgs {
     ) -> Result<(), Failure> {
         let server = Client::new(&self.client);
         show(&server, self.watch, Some(nouns), async || {
-            let rows: Vec<T> = server.get(path).await?;
+            let rows: Vec<T> = server.all(path).await?;
             Look::list(How::of(&self.client), &rows)
         })
         .await

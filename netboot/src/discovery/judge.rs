@@ -13,7 +13,7 @@ use crate::view::View;
 
 /// Who applies the rules.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(crate) struct Judge {
     view: Arc<View>,
     vendors: Vendors,
 }
@@ -32,7 +32,7 @@ struct Site {
 type Says = (Vec<DiscoveryRule>, Vec<Stored<Expected>>);
 
 impl Judge {
-    pub(super) const fn new(view: Arc<View>, vendors: Vendors) -> Self {
+    pub(crate) const fn new(view: Arc<View>, vendors: Vendors) -> Self {
         Self { view, vendors }
     }
 
@@ -59,14 +59,34 @@ impl Judge {
         Ok((!says_nothing).then_some((rules, expected)))
     }
 
-    /// Settles what becomes of some entries. Each is looked at once: where nothing is said of it, it waits for a person.
-    pub(super) async fn settle(&self, entries: &[i64]) -> Result<(), StoreError> {
-        let Some((rules, expected)) = self.says().await? else { return Ok(()) };
+    /// Returns what matters to entries; nothing where nothing is said of any.
+    async fn site(&self) -> Result<Option<Site>, StoreError> {
+        let Some((rules, expected)) = self.says().await? else { return Ok(None) };
         let snapshot = self.view.snapshot();
         let names = snapshot.machines().iter().map(|machine| machine.spec.name.clone()).collect();
-        let all = self.store().discovered().await?;
+        let entries = self.store().discovered().await?;
         let recogniser = self.view.recogniser().await?;
-        let mut site = Site { rules, expected, entries: all, recogniser, names, added: Vec::new() };
+        Ok(Some(Site { rules, expected, entries, recogniser, names, added: Vec::new() }))
+    }
+
+    /// Returns what would become of an entry now.
+    pub(crate) async fn would(&self, entry: &Stored<Discovered>) -> Result<Settled, StoreError> {
+        let site = self.site().await?;
+        Ok(site.map_or(Settled::Wait, |site| self.look(&site, entry)))
+    }
+
+    /// Settles what becomes of one entry. Fails where that cannot be kept.
+    pub(crate) async fn settle_now(&self, id: i64) -> Result<(), StoreError> {
+        let Some(mut site) = self.site().await? else { return Ok(()) };
+        if self.settle_one(&mut site, id).await? {
+            self.view.refresh_inventory().await?;
+        }
+        Ok(())
+    }
+
+    /// Settles what becomes of some entries. Each is looked at once: where nothing is said of it, it waits for a person.
+    pub(super) async fn settle(&self, entries: &[i64]) -> Result<(), StoreError> {
+        let Some(mut site) = self.site().await? else { return Ok(()) };
         let mut changed = false;
         for id in entries {
             match self.settle_one(&mut site, *id).await {
