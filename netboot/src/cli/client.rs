@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Sends a request, which counts only where what it is about still has a revision.
-    async fn send_if(
+    pub(super) async fn send_if(
         &self,
         method: Method,
         path: &str,

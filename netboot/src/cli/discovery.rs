@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use kiln_inventory::{DiscoveryState, Machine, NameTemplate};
 use kiln_types::ImageRef;
 
 use super::client::{Client, path_part};
 use super::confirm::Sure;
+use super::discovery_many::{self, Approval, Entries, Mark};
 use super::discovery_rule::{self, ExpectCommand, RuleCommand};
 use super::machine::DryArg;
 use super::print::{self, Column, How, Listed, col, more};
@@ -37,40 +39,45 @@ enum DiscoveryCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Make a machine of it
+    /// Make machines of them
+    ///
+    /// One is named behind it, as in `approve 3 node-7`, or by --template; several are named by --template only.
     Approve {
-        /// Its number, or a hardware address
-        entry: String,
-        /// Name of the machine
-        #[arg(required_unless_present = "template")]
-        name: Option<String>,
-        /// How it is named instead: rack1-{n:02} takes the first number that is free, {vendor}-{serial} what was seen
-        #[arg(long, conflicts_with = "name")]
+        #[command(flatten)]
+        entries: Entries,
+        /// How they are named: rack1-{n:02} takes the first number that is free, {vendor}-{serial} what was seen
+        #[arg(long, required_unless_present = "entry")]
         template: Option<NameTemplate>,
-        /// Label as KEY=VALUE, by which it gets into groups; can be given several times
+        /// Label as KEY=VALUE, by which they get into groups; can be given several times
         #[arg(short, long, value_name = "KEY=VALUE", value_parser = label)]
         label: Vec<(String, String)>,
-        /// Image that it is to run: NAME or NAME:CHANNEL
+        /// Image that they are to run: NAME or NAME:CHANNEL
         #[arg(long)]
         image: Option<ImageRef>,
         #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
         dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Leave it alone: it gets no answer when it wants to boot
+    /// Leave them alone: they get no answer when they want to boot
     Ignore {
-        /// Its number, or a hardware address
-        entry: String,
+        #[command(flatten)]
+        entries: Entries,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Let it wait again
+    /// Let them wait again
     Unignore {
-        /// Its number, or a hardware address
-        entry: String,
+        #[command(flatten)]
+        entries: Entries,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         dry: DryArg,
         #[command(flatten)]
@@ -89,11 +96,11 @@ enum DiscoveryCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Forget it; when it is seen again it is new
+    /// Forget them; when they are seen again they are new
     #[command(alias = "rm")]
     Remove {
-        /// Its number, or a hardware address
-        entry: String,
+        #[command(flatten)]
+        entries: Entries,
         #[command(flatten)]
         sure: Sure,
         #[command(flatten)]
@@ -101,7 +108,7 @@ enum DiscoveryCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Rules: add, list, show, remove, test
+    /// Rules: add, list, show, remove, test, apply
     #[command(subcommand)]
     Rule(RuleCommand),
     /// Machines that are to come: add, list, remove
@@ -109,11 +116,11 @@ enum DiscoveryCommand {
     Expected(ExpectCommand),
 }
 
-const ENTRIES: &str = "/api/v1/discovery";
+pub(super) const ENTRIES: &str = "/api/v1/discovery";
 /// What changes with which the queue may look otherwise.
 const NOUNS: &str = "discovery,discovery-rule,machine";
 
-fn path(entry: &str, what: &str) -> String {
+pub(super) fn path(entry: &str, what: &str) -> String {
     format!("{ENTRIES}/{}{what}", path_part(entry))
 }
 
@@ -135,18 +142,26 @@ pub(super) async fn run(args: DiscoveryArgs) -> Result<(), Failure> {
             })
             .await
         }
-        DiscoveryCommand::Approve { entry, name, template, label, image, dry, client } => {
+        DiscoveryCommand::Approve { mut entries, template, label, image, sure, dry, client } => {
+            // Without a template the last word is the name.
+            let name = match template {
+                Some(_) => None,
+                None => entries.entry.pop(),
+            };
+            if template.is_none() && entries.entry.len() != 1 {
+                let text = "say `approve ENTRY NAME`, or how they are named (--template)";
+                return Err(Failure::new(Failure::USAGE, anyhow!(text)));
+            }
             let labels: BTreeMap<String, String> = label.into_iter().collect();
-            let called = name.clone().unwrap_or_else(|| entry.clone());
-            let document = Approve { name, template, labels, image };
-            let at = (path(&entry, "/approve"), called);
-            change::post::<Machine>(&client, dry, (&at.0, &at.1), &document).await
+            let said = Approve { labels, image, ..Approve::default() };
+            let approval = Approval { name, template, said };
+            discovery_many::approve(&entries, approval, (sure, dry), &client).await
         }
-        DiscoveryCommand::Ignore { entry, dry, client } => {
-            mark(&entry, "/ignore", dry, &client).await
+        DiscoveryCommand::Ignore { entries, sure, dry, client } => {
+            discovery_many::mark(&entries, Mark::Ignore, (sure, dry), &client).await
         }
-        DiscoveryCommand::Unignore { entry, dry, client } => {
-            mark(&entry, "/unignore", dry, &client).await
+        DiscoveryCommand::Unignore { entries, sure, dry, client } => {
+            discovery_many::mark(&entries, Mark::Unignore, (sure, dry), &client).await
         }
         DiscoveryCommand::Merge { entry, machine, sure, dry, client } => {
             if !dry.dry_run && !sure.yes {
@@ -158,35 +173,24 @@ pub(super) async fn run(args: DiscoveryArgs) -> Result<(), Failure> {
             let at = path(&entry, "/merge");
             change::post::<Machine>(&client, dry, (&at, &document.machine), &document).await
         }
-        DiscoveryCommand::Remove { entry, sure, dry, client } => {
-            let at = path(&entry, "");
-            change::remove(&client, (sure, dry), (&at, &entry), async |server| {
-                let row: DiscoveryRow = server.get(&at).await?;
-                let (macs, state) = (macs(&row), state(&row));
-                Ok(format!("what is known of {macs} ({state}) goes until it is seen again. Go on?"))
-            })
-            .await
+        DiscoveryCommand::Remove { entries, sure, dry, client } => {
+            discovery_many::remove(&entries, (sure, dry), &client).await
         }
         DiscoveryCommand::Rule(rule) => discovery_rule::run(rule).await,
         DiscoveryCommand::Expected(expected) => discovery_rule::expect(expected).await,
     }
 }
 
-async fn mark(entry: &str, what: &str, dry: DryArg, client: &ClientArgs) -> Result<(), Failure> {
-    let nothing = serde_json::Map::new();
-    change::post::<DiscoveryRow>(client, dry, (&path(entry, what), entry), &nothing).await
-}
-
 fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| plain(&value.to_string()))
 }
 
-fn macs(row: &DiscoveryRow) -> String {
+pub(super) fn macs(row: &DiscoveryRow) -> String {
     row.entry.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Says what becomes of an entry, and who says so.
-fn state(row: &DiscoveryRow) -> String {
+pub(super) fn state(row: &DiscoveryRow) -> String {
     let word = match row.entry.state {
         DiscoveryState::Waiting => "waiting",
         DiscoveryState::Held => "held",
@@ -224,7 +228,7 @@ impl Listed for DiscoveryRow {
 }
 
 /// Returns the hardware address that an entry is called by.
-fn name(row: &DiscoveryRow) -> String {
+pub(super) fn name(row: &DiscoveryRow) -> String {
     row.entry.macs.first().map(ToString::to_string).unwrap_or_default()
 }
 

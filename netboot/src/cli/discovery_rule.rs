@@ -14,12 +14,13 @@ use super::client::{Client, path_part};
 use super::confirm::Sure;
 use super::diff::{self, Would};
 use super::discovery::label;
+use super::discovery_apply;
 use super::machine::DryArg;
 use super::print::{self, Column, Listed, col};
-use super::table::{or_dash, plain, table, text};
+use super::table::{or_dash, plain};
 use super::watch::ListArgs;
 use super::{ClientArgs, Failure, change};
-use crate::api::{Expect, RuleRow, RuleTest};
+use crate::api::{Expect, RuleRow};
 
 /// The longest file of expected machines.
 const MOST_BYTES: u64 = 8 << 20;
@@ -29,7 +30,7 @@ pub(super) enum RuleCommand {
     /// Say what becomes of machines that nobody has added
     ///
     /// A rule is looked at when a machine appears or more is known of it, the strongest first. What waits already stays as
-    /// it is until then. No rule approves what has the UUID or serial number of a machine or of another entry.
+    /// it is until then, unless --waiting is given. No rule approves what has the UUID or serial number of a machine or of another entry.
     Add {
         /// Name
         name: String,
@@ -52,6 +53,11 @@ pub(super) enum RuleCommand {
         /// Label of the machines as KEY=VALUE, by which they get into groups; can be given several times
         #[arg(short, long, value_name = "KEY=VALUE", value_parser = label)]
         label: Vec<(String, String)>,
+        /// Let it decide on what waits already, too
+        #[arg(long)]
+        waiting: bool,
+        #[command(flatten)]
+        sure: Sure,
         #[command(flatten)]
         dry: DryArg,
         #[command(flatten)]
@@ -71,6 +77,20 @@ pub(super) enum RuleCommand {
     Test {
         /// Name
         name: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Let the rules decide now on what waits and a rule is about
+    ///
+    /// The strongest rule decides, as it does when a machine appears: where that is another one, it is named. What a person
+    /// has ignored stays as it is.
+    Apply {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        sure: Sure,
+        #[command(flatten)]
+        dry: DryArg,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -141,10 +161,10 @@ impl From<Does> for Action {
     }
 }
 
-const RULES: &str = "/api/v1/discovery/rules";
+pub(super) const RULES: &str = "/api/v1/discovery/rules";
 const EXPECTED: &str = "/api/v1/discovery/expected";
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("{RULES}/{}", path_part(name))
 }
 
@@ -158,6 +178,8 @@ pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
             template,
             list,
             label,
+            waiting,
+            sure,
             dry,
             client,
         } => {
@@ -171,24 +193,21 @@ pub(super) async fn run(command: RuleCommand) -> Result<(), Failure> {
                 list,
                 labels,
             };
-            change::post::<RuleRow>(&client, dry, (RULES, &rule.name), &rule).await
+            if !waiting {
+                return change::post::<RuleRow>(&client, dry, (RULES, &rule.name), &rule).await;
+            }
+            discovery_apply::add(&rule, (sure, dry), &client).await
         }
         RuleCommand::List(list) => list.show::<RuleRow>("discovery-rule", RULES).await,
         RuleCommand::Show { name, list } => {
             list.show_row::<RuleRow>("discovery-rule", &path(&name)).await
         }
         RuleCommand::Test { name, client } => {
-            let path = format!("{}/test", path(&name));
-            let tried: RuleTest = Client::new(&client).post(&path, b"{}".to_vec()).await?;
-            print::one(&client, &tried.rule.name, &tried, || {
-                let mut lines = table(&["id", "mac", "name", "note"]);
-                for entry in &tried.entries {
-                    let [name, note] =
-                        [&entry.name, &entry.note].map(|text| plain(text.as_deref().unwrap_or("")));
-                    lines.add_row([entry.id.to_string(), entry.macs.join(" "), name, note]);
-                }
-                text(&lines)
-            })
+            let tried = discovery_apply::tried(&Client::new(&client), &name).await?;
+            discovery_apply::print_tried(&client, &tried)
+        }
+        RuleCommand::Apply { name, sure, dry, client } => {
+            discovery_apply::apply(&name, (sure, dry), &client).await
         }
         RuleCommand::Remove { name, sure, dry, client } => {
             change::remove(&client, (sure, dry), (&path(&name), &name), async |_| {

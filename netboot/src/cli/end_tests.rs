@@ -16,7 +16,7 @@ const PASSWORD: &str = "PASSWORDpassword";
 const SECRET: &str = "metadata-SECRETsecret";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIKEYkey";
 
-async fn run(rig: &Rig, line: &str) -> Result<(), Failure> {
+pub(super) async fn run(rig: &Rig, line: &str) -> Result<(), Failure> {
     let socket = rig.socket.display().to_string();
     let words = ["kiln"].into_iter().chain(line.split_whitespace()).chain(["--socket", &socket]);
     super::run(Cli::try_parse_from(words).unwrap()).await

@@ -19,6 +19,10 @@ pub mod config;
 mod confirm;
 mod diff;
 pub mod discovery;
+mod discovery_apply;
+#[cfg(test)]
+mod discovery_end_tests;
+mod discovery_many;
 mod discovery_rule;
 pub mod doctor;
 mod efi;
