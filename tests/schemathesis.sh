@@ -4,7 +4,8 @@
 #
 #   KILN_PROGRAM=target/debug/kiln KILN_VENV=.dev/schemathesis tests/schemathesis.sh
 #
-# Schemathesis speaks TCP, so that the socket is passed on by socat for as long as this runs.
+# It comes by the network with a token, to a server in which there is something of every noun that can be had without
+# machines: tests/schemathesis.py fills it.
 set -euo pipefail
 
 kiln=${KILN_PROGRAM:?name the program, or use ./dev api}
@@ -16,6 +17,7 @@ if ! "$venv/bin/st" --version 2> /dev/null | grep --quiet --fixed-strings "$vers
     "$venv/bin/pip" install --quiet "schemathesis==$version"
 fi
 work=$(mktemp -d)
+tests=$(dirname "$(realpath "$0")")
 server= passed=
 stop() {
     [ -z "$passed" ] || kill "$passed" || true
@@ -25,6 +27,7 @@ stop() {
 trap stop EXIT
 mkdir "$work/loaders"
 echo none > "$work/loaders/undionly.kpxe"
+port=${PORT:-18444}
 cat > "$work/kiln.toml" << END
 [server]
 data-dir = "$work/kiln"
@@ -37,6 +40,10 @@ dir = "$work/loaders"
 port = 0
 [tftp]
 port = 0
+[api]
+listen = "127.0.0.1:$port"
+[webhooks]
+allow = ["127.0.0.0/8"]
 [[subnet]]
 network = "127.0.0.0/8"
 interface = "lo"
@@ -50,15 +57,29 @@ for _ in $(seq 300); do
     kill -0 "$server" || { cat "$work/log" >&2; exit 1; }
     sleep 0.1
 done
-port=${PORT:-18444}
-socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr" "UNIX-CONNECT:$work/kiln.sock" &
+# Of one address nobody is let in any more after some requests without a good token, which are among those that are sent.
+python3 "$tests/schemathesis.py" pass-on $((port + 1)) "$port" &
 passed=$!
+for _ in $(seq 100); do
+    (exec 3<> "/dev/tcp/127.0.0.1/$((port + 1))") 2> /dev/null && break
+    sleep 0.1
+done
+token=$(python3 "$tests/schemathesis.py" fill "$work/kiln.sock")
+"$kiln" ca export --store "$work/store" > "$work/ca.pem"
 # It keeps what it found where it runs.
 cd "$work"
+cp "$tests/schemathesis.py" schemathesis_hooks.py
+export SCHEMATHESIS_HOOKS=schemathesis_hooks PYTHONPATH=$work
+checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance
+checks+=,response_schema_conformance,negative_data_rejection,unsupported_method,ignored_auth,use_after_free
+checks+=,ensure_resource_availability
 # The stream of events has no end, and who asks for the log of a build may wait for its next line.
-"$venv/bin/st" run "http://127.0.0.1:$port/api/v1/openapi.json" \
+"$venv/bin/st" run "https://127.0.0.1:$((port + 1))/api/v1/openapi.json" \
     --wait-for-schema 30 \
+    --tls-verify "$work/ca.pem" \
+    --header "Authorization: Bearer $token" \
+    --header 'Connection: close' \
     --exclude-path /api/v1/events \
     --exclude-path '/api/v1/builds/{image}/log' \
-    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
+    --checks "$checks" \
     --max-examples "${EXAMPLES:-20}"
