@@ -35,10 +35,18 @@ pub(super) enum Devices {
     Page {
         /// The devices.
         results: Vec<Device>,
+        #[serde(flatten)]
+        #[schema(ignore)]
+        _rest: Rest,
     },
     /// The devices alone.
     List(Vec<Device>),
 }
+
+/// What else NetBox says, of which nothing is wanted. With it a type is read from an object alone, and not from a list
+/// whose first item is taken for its first field.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Rest {}
 
 /// A device.
 #[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
@@ -63,6 +71,9 @@ pub(super) struct Device {
     /// Its interfaces, as `/api/dcim/interfaces/` has them.
     #[serde(default)]
     interfaces: Vec<Interface>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _rest: Rest,
 }
 
 /// Something with a name.
@@ -74,6 +85,9 @@ pub(super) struct Named {
     /// Its name.
     #[serde(default)]
     name: Option<String>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _rest: Rest,
 }
 
 /// An address.
@@ -81,6 +95,9 @@ pub(super) struct Named {
 pub(super) struct Address {
     /// As `10.0.0.7/24`.
     address: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _rest: Rest,
 }
 
 impl Address {
@@ -101,6 +118,9 @@ pub(super) struct Interface {
     /// Whether it is for management only, as that of a BMC, from which no machine boots.
     #[serde(default)]
     mgmt_only: Option<bool>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _rest: Rest,
 }
 
 /// A hardware address of an interface that may have several.
@@ -108,6 +128,9 @@ pub(super) struct Interface {
 pub(super) struct MacAddress {
     /// The address.
     mac_address: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _rest: Rest,
 }
 
 /// What became of an import, or would.
@@ -160,7 +183,7 @@ async fn import(
     Params(dry): Params<Dry>,
     Body(devices): Body<Devices>,
 ) -> Result<Json<Import>, Fault> {
-    let (Devices::Page { results: devices } | Devices::List(devices)) = devices;
+    let (Devices::Page { results: devices, .. } | Devices::List(devices)) = devices;
     if devices.len() > MOST_DEVICES {
         return Err(Fault::invalid(format!("at most {MOST_DEVICES} devices are taken at a time")));
     }
@@ -294,6 +317,23 @@ mod tests {
 
     fn described(device: &Device, now: Option<&Machine>) -> Result<NewMachine, String> {
         super::described(device, named(device, &HashMap::new())?, now)
+    }
+
+    #[test]
+    fn a_list_is_not_taken_for_an_object_by_the_order_of_its_items() {
+        let read = |value| serde_json::from_value::<Devices>(value);
+        for good in [json!([]), json!({"count": 1, "results": [{"id": 1, "name": "a"}]})] {
+            assert!(read(good.clone()).is_ok(), "{good}");
+        }
+        for wrong in [
+            json!([[]]),
+            json!([["a", null, null, null, null, []]]),
+            json!([{"name": "a", "site": ["fra1", "Frankfurt"]}]),
+            json!([{"name": "a", "primary_ip4": ["10.0.0.7/24"]}]),
+            json!([{"name": "a", "interfaces": [["52:54:00:00:00:01", false]]}]),
+        ] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn document(routes: &[Route]) -> Value {
     let known = schemas.clone();
     for schema in schemas.values_mut() {
         unfold(schema, &known);
+        let_repeat(schema);
     }
     json!({
         "openapi": "3.1.0",
@@ -155,6 +156,18 @@ fn capital(word: &str) -> String {
     let mut letters = word.chars();
     let first = letters.next().map(|letter| letter.to_ascii_uppercase());
     first.into_iter().chain(letters).collect()
+}
+
+/// Lets sets be lists: what is said twice in one counts once, and is no error.
+fn let_repeat(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            map.remove("uniqueItems");
+            map.values_mut().for_each(let_repeat);
+        }
+        Value::Array(list) => list.iter_mut().for_each(let_repeat),
+        _ => {}
+    }
 }
 
 /// Makes one object of a type that has another one folded in: as parts of their own, each would refuse what belongs to

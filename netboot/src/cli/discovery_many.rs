@@ -32,11 +32,9 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Returns whether it was said which they are, and it is one.
-    fn is_one(&self) -> bool {
-        self.selector.is_none()
-            && self.entry.len() == 1
-            && !self.entry.iter().any(|it| it.contains('['))
+    /// Returns whether they are several, or it was not said which: then it is asked before something is done.
+    fn are_many(&self, rows: &[DiscoveryRow]) -> bool {
+        self.selector.is_some() || rows.len() != 1
     }
 
     /// Returns them, each once. Of those that a selector finds, only such as are `wanted`.
@@ -155,7 +153,7 @@ pub(super) async fn approve(
     let rows = entries.rows(&server, |row| row.entry.state != DiscoveryState::Ignored).await?;
     let bodies: Vec<Result<Approve, String>> = match template {
         // The server names one: it knows what is taken by then.
-        Some(template) if entries.is_one() => {
+        Some(template) if !entries.are_many(&rows) => {
             vec![Ok(Approve { template: Some(template), ..said })]
         }
         Some(template) => {
@@ -173,7 +171,7 @@ pub(super) async fn approve(
         let text = "several entries are named by --template";
         return Err(Failure::new(Failure::USAGE, anyhow!(text)));
     }
-    if !entries.is_one() && !dry.dry_run {
+    if entries.are_many(&rows) && !dry.dry_run {
         let both = rows.iter().zip(&bodies);
         let shown: Vec<String> = both
             .filter_map(|(row, body)| {
@@ -233,7 +231,7 @@ pub(super) async fn mark(
         Mark::Ignore => ("/ignore", "no answer from now on for", "were not ignored"),
         Mark::Unignore => ("/unignore", "those that wait again:", "do not wait again"),
     };
-    if !entries.is_one() && !dry.dry_run {
+    if entries.are_many(&rows) && !dry.dry_run {
         sure.ask(&format!("{words} {}. Go on?", shown(&rows)))?;
     }
     let step = |row| Step::new(row, what, Ok(b"{}".to_vec()));
