@@ -201,6 +201,22 @@ async fn a_machine_that_starts_again_gives_the_old_boot_up_and_its_secrets_with_
 }
 
 #[tokio::test]
+async fn the_census_says_what_the_newest_boot_of_each_machine_came_to() {
+    let rig = Rig::start(None).await;
+    assert!(rig.boots.census().await.is_empty());
+    rig.dhcp(Asker::Firmware, true);
+    let ticket = rig.script().await.unwrap();
+    let census = rig.boots.census().await;
+    assert_eq!((census.len(), census[0].outcome), (1, Outcome::Booting));
+    let identity = rig.boots.identity(MACHINE, ticket.boot, &ticket.machine_key).await.unwrap();
+    let told = vec![report(Phase::Healthy, None)];
+    reports(&rig, MACHINE, ticket.boot, &identity.token, told).await.unwrap();
+    let census = rig.boots.census().await;
+    assert_eq!((census.len(), census[0].outcome), (1, Outcome::Healthy));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_server_that_starts_ends_what_the_one_before_left_and_nothing_else() {
     let rig = Rig::start(None).await;
     let healthy = rig.script().await.unwrap();
