@@ -2,6 +2,7 @@
 
 mod images;
 mod known;
+mod moved;
 mod recognise;
 mod refresh;
 

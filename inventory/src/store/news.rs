@@ -15,7 +15,7 @@ const CHANGES: &str = "changes";
 /// refused.
 macro_rules! is_change {
     () => {
-        "verb <> 'deny' AND noun NOT IN ('order', 'lease', 'build')"
+        "verb <> 'deny' AND noun NOT IN ('order', 'lease', 'build', 'image')"
     };
 }
 

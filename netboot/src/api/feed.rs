@@ -75,7 +75,7 @@ impl From<Cursor> for String {
 
 /// What something can be said of: what the log of changes has rows of, boots, and how far builds are, which is in no
 /// table.
-pub(crate) const NOUNS: [&str; 15] = [
+pub(crate) const NOUNS: [&str; 16] = [
     "machine",
     "group",
     "discovery",
@@ -85,6 +85,7 @@ pub(crate) const NOUNS: [&str; 15] = [
     "order",
     "lease",
     "build",
+    "image",
     "token",
     "user",
     "webhook",
@@ -336,7 +337,7 @@ mod tests {
         use kiln_inventory::{DiscoveryRule, Document as _, Expected, Group, Source};
 
         let documents = [Group::NOUN, DiscoveryRule::NOUN, Expected::NOUN, Source::NOUN];
-        let others = ["machine", "boot", "access", "discovery", "order", "lease", "build"];
+        let others = ["machine", "boot", "access", "discovery", "order", "lease", "build", "image"];
         for known in documents.into_iter().chain(others) {
             assert_eq!(noun(known).unwrap(), known);
         }
@@ -354,7 +355,7 @@ mod tests {
         assert_eq!(wrong.status(), axum::http::StatusCode::BAD_REQUEST);
         let text = wrong.detail();
         assert!(text.starts_with("there is no noun `events` here; there are: machine,"), "{text}");
-        assert!(noun("image").is_err(), "nothing is said of images");
+        assert!(noun("event").is_err(), "nothing is said of events");
     }
 
     #[test]

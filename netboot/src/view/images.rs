@@ -19,7 +19,7 @@ const MAX_SIGNATURE: u64 = 4096;
 /// Each channel's version, by architecture.
 type Named = BTreeMap<ImageRef, BTreeMap<Arch, Arc<ImageVersion>>>;
 /// The version that each channel was served with last.
-type Served = BTreeMap<ImageRef, BTreeMap<Arch, Digest>>;
+pub(super) type Served = BTreeMap<ImageRef, BTreeMap<Arch, Digest>>;
 
 /// What was read, to be served and to be compared with the next time.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +156,7 @@ impl Images {
     }
 }
 
-fn served(named: &Named) -> Served {
+pub(super) fn served(named: &Named) -> Served {
     let digests = |arches: &BTreeMap<Arch, Arc<ImageVersion>>| {
         arches.iter().map(|(arch, version)| (*arch, version.version)).collect()
     };

@@ -12,6 +12,7 @@ use kiln_types::Mac;
 
 use super::images::{self, Images};
 use super::known::{Rest, Well, cordoned, well};
+use super::moved::{self, Moved};
 use super::{View, ViewError};
 use crate::secrets::SecretDoc;
 
@@ -27,6 +28,8 @@ pub(super) struct Read {
     /// What each cordoned machine last ran well.
     well: Well,
     ignored: HashSet<Mac>,
+    /// Whether what channels name has been read once.
+    read_images: bool,
     /// Whether who opens secrets has been given them.
     gave_secrets: bool,
     /// The last of those who asked before it was read.
@@ -42,8 +45,9 @@ impl View {
     pub async fn refresh(&self) -> Result<(), ViewError> {
         let mut read = self.refreshing.lock().await;
         self.read_inventory(&mut read, true).await.map_err(ViewError::Inventory)?;
-        self.read_images(&mut read).await?;
+        let moved = self.read_images(&mut read).await?;
         self.show(&read);
+        moved::tell(&self.inventory, &moved).await;
         Ok(())
     }
 
@@ -127,8 +131,9 @@ impl View {
         }
     }
 
-    /// Reads the artifact store and the keys.
-    async fn read_images(&self, read: &mut Read) -> Result<(), ViewError> {
+    /// Reads the artifact store and the keys. Returns which channels name other versions than before; the first time
+    /// nobody knows what was before.
+    async fn read_images(&self, read: &mut Read) -> Result<Vec<Moved>, ViewError> {
         let (artifacts, keys, before) =
             (self.artifacts.clone(), self.keys.clone(), read.images.clone());
         let images =
@@ -137,15 +142,21 @@ impl View {
             Ok(images) => Arc::new(images?),
             Err(stopped) => {
                 tracing::error!(error = &stopped as &dyn std::error::Error, "cannot read images");
-                return Ok(());
+                return Ok(Vec::new());
             }
         };
         self.blobs.store(Arc::new(images.blobs.clone()));
         self.refused.store(Arc::new(images.refused.clone()));
         self.versions.store(Arc::new(images.served.clone()));
         self.public_keys.store(Arc::new(images.keys.clone()));
-        read.images = images;
-        Ok(())
+        let moved = match read.read_images {
+            true => {
+                moved::moved(&images::served(&read.images.named), &images::served(&images.named))
+            }
+            false => Vec::new(),
+        };
+        (read.images, read.read_images) = (images, true);
+        Ok(moved)
     }
 
     /// Lets everybody see what was read.
