@@ -208,7 +208,7 @@ impl Store {
             query(ONE_TELLER).execute(&mut tx).await.map_err(&failed)?;
         }
         let rows: Vec<EventRow> = query(
-            "SELECT at, phase, detail, bytes, millis, took FROM boot_events WHERE boot = $1 \
+            "SELECT at, phase, detail, bytes, millis, took, resent FROM boot_events WHERE boot = $1 \
              ORDER BY id DESC LIMIT $2",
         )
         .bind(boot.0)

@@ -72,6 +72,12 @@ fn steps() -> Vec<(&'static str, &'static str, Value, &'static str)> {
             "discovery",
         ),
         (
+            "post /api/v1/discovery/{key}/settle",
+            "discovery/52:54:00:00:00:21/settle",
+            json!({}),
+            "discovery",
+        ),
+        (
             "post /api/v1/discovery/{key}/approve",
             "discovery/52:54:00:00:00:21/approve",
             json!({"name": "n3"}),

@@ -9,10 +9,11 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{
     Discovered, DiscoveryState, Machine, NameTemplate, NewMachine, Recogniser, Selector, Settled,
-    Stored,
+    Step, Stored,
 };
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::IntoParams;
 
 use super::access::{Access, Noun};
@@ -296,6 +297,12 @@ async fn settle(
         };
         return Ok(Preview::of(Some(before), Some(&after)).into_response());
     }
+    let Stored { id, document: Discovered { macs, .. }, .. } = &now;
+    // What becomes of it is written down with the rule; who asked for it is not the rule's business.
+    let name = macs.first().map_or_else(|| id.to_string(), ToString::to_string);
+    let after = Some(json!({"asked": "settle"}));
+    let asked = Step { noun: "discovery", subject: *id, name: &name, before: None, after };
+    control.inventory.acting(&caller.name).record(asked).await?;
     judge.settle_now(now.id).await?;
     let Stored { id, document: Discovered { macs, .. }, .. } = now;
     tracing::info!(entry = id, by = caller.name, "rules decide on a discovered machine");

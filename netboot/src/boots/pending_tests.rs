@@ -60,6 +60,7 @@ async fn events_that_were_written_although_no_answer_came_are_written_once() {
         pending.hurry();
         while pending.waiting > 0 {
             pending.write(&store).await;
+            assert_eq!(pending.again(), None);
         }
         let (_, events) = store.boot(boot.id).await.unwrap().unwrap();
         assert_eq!(events, kept);
@@ -82,6 +83,7 @@ async fn a_database_that_answers_late_is_asked_for_less_at_once() {
     pending.hurry();
     while pending.waiting > 0 {
         pending.write(&store).await;
+        assert_eq!(pending.again(), None);
     }
     assert_eq!(store.boot(boot.id).await.unwrap().unwrap().1.len(), 5);
     assert!(pending.at_once >= 2, "{}", pending.at_once);
