@@ -16,7 +16,7 @@ async fn fill(store: &Store) {
     let first = store.add_machine(&spec).await.unwrap();
     let gone = store.add_machine(&machine("n2", &[3])).await.unwrap();
     store.remove_machine(gone.id, None).await.unwrap();
-    let boot = open_boot(&store, &new_boot()).await;
+    let boot = open_boot(store, &new_boot()).await;
     let events: Vec<_> =
         (0..2500).map(|at| BootEvent::new(at, Phase::Service, format!("{at} \"ä\u{1}"))).collect();
     store.add_events(boot.id, &events).await.unwrap();
