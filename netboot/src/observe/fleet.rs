@@ -9,26 +9,34 @@ use super::Observed;
 use super::text::Page;
 use crate::boots::{Standing, now_ms};
 
+/// So long the inventory is waited for: who asks for the page comes again every few seconds.
+const SOON: Duration = Duration::from_secs(2);
 /// The words for what machines are at. Each machine is at one.
 const STATES: [&str; 6] = ["booting", "healthy", "failed", "idle", "maintenance", "retired"];
 /// Those of them in which a machine ought not to stay.
 const PASSING: [&str; 2] = ["booting", "failed"];
 
 impl Observed {
-    /// Writes the families.
-    pub(super) async fn fleet(&self, page: &mut Page) {
+    /// Writes the families; of the inventory those that it answers soon, where it is there.
+    pub(super) async fn fleet(&self, page: &mut Page, is_there: bool) {
         self.machines(page).await;
-        let unknown = self.inventory.count_discovered().await;
+        let both = async {
+            let webhooks = crate::api::webhook_states(&self.inventory);
+            tokio::join!(self.inventory.count_discovered(), webhooks)
+        };
+        let (unknown, webhooks) = match is_there {
+            true => tokio::time::timeout(SOON, both).await.ok().unzip(),
+            false => (None, None),
+        };
         page.gauge(
             "unknown_macs",
             "Hardware addresses of machines that nobody has added, by what becomes of them.",
         );
-        for (state, count) in unknown.into_iter().flatten() {
+        for (state, count) in unknown.into_iter().flatten().flatten() {
             page.sample(&[("state", state)], count);
         }
-        let webhooks = crate::api::webhook_states(&self.inventory).await;
         page.gauge("webhooks", "Webhooks, by whether their messages arrive.");
-        for (state, count) in webhooks.into_iter().flatten() {
+        for (state, count) in webhooks.into_iter().flatten().flatten() {
             page.sample(&[("state", state)], count);
         }
         let (taken, at) = match &self.files {

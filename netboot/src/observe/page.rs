@@ -38,7 +38,8 @@ impl Observed {
         self.http(&mut page);
         self.boots(&mut page);
         self.images(&mut page);
-        self.fleet(&mut page).await;
+        let has_fault = |name| health.0.iter().any(|it| it.name == name && it.fault.is_some());
+        self.fleet(&mut page, !has_fault("store")).await;
         process(&mut page);
         page.finish()
     }
