@@ -1,13 +1,15 @@
 //! Requests that may come twice: whoever sends `Idempotency-Key` gets the first answer again for a day, and what he
 //! asked for is done once. The inventory knows the keys, so that all servers of one do, and each after it starts anew.
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use kiln_inventory::{Asked, Store};
+use kiln_inventory::{Asked, Store, StoreError};
 use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -67,43 +69,61 @@ impl Once<'_> {
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let uri = parts.uri.to_string();
         let asked = digest(&[parts.method.as_str().as_bytes(), uri.as_bytes(), &body]);
-        let conflict = |text| Err(Fault::new(StatusCode::CONFLICT, text));
-        match store.claim_answer(&key, &asked).await? {
-            Asked::New => {}
-            Asked::Another => {
-                let text = "another request had this `Idempotency-Key`; choose a new one";
-                return Err(Fault::new(StatusCode::UNPROCESSABLE_ENTITY, text));
-            }
-            Asked::UnderWay => {
-                let text = "a request with this `Idempotency-Key` is under way";
-                return Err(Fault::new(StatusCode::CONFLICT, text).again_after(1));
-            }
-            Asked::Lost => {
-                return conflict(
-                    "a request with this `Idempotency-Key` was begun by a server that has stopped; \
-                     look whether it was done, and choose a new key",
-                );
-            }
-            Asked::Done(None) => {
-                return conflict(
-                    "this was done when it was asked for first; what was answered is not kept \
-                     because it is secret or long",
-                );
-            }
-            Asked::Done(Some(text)) => {
-                let kept: Kept =
-                    serde_json::from_str(&text).map_err(|error| Fault::internal(&error))?;
-                return kept.response();
-            }
-        }
         let (store, is_secret) = (store.clone(), self.is_secret);
         let request = Request::from_parts(parts, Body::from(body));
         // It comes to its end whoever goes away meanwhile: that is what he comes again for.
         let done = tokio::spawn(async move {
-            let answered = answered(&store, key, next.run(request), is_secret).await;
-            answered.unwrap_or_else(IntoResponse::into_response)
+            match known(&store, &key, &asked).await? {
+                Some(answer) => Ok(answer),
+                None => answered(&store, key, next.run(request), is_secret).await,
+            }
         });
-        done.await.map_err(|error| Fault::internal(&error))
+        done.await.map_err(|error| Fault::internal(&error))?
+    }
+}
+
+/// Returns what a request gets that came before; nothing where it is the first with its key, which it has claimed then.
+async fn known(store: &Store, key: &Digest, asked: &Digest) -> Result<Option<Response>, Fault> {
+    let conflict = |text| Err(Fault::new(StatusCode::CONFLICT, text));
+    match store.claim_answer(key, asked).await? {
+        Asked::New => Ok(None),
+        Asked::Another => {
+            let text = "another request had this `Idempotency-Key`; choose a new one";
+            Err(Fault::new(StatusCode::UNPROCESSABLE_ENTITY, text))
+        }
+        Asked::UnderWay => {
+            let text = "a request with this `Idempotency-Key` is under way";
+            Err(Fault::new(StatusCode::CONFLICT, text).again_after(1))
+        }
+        Asked::Lost => conflict(
+            "a request with this `Idempotency-Key` was begun by a server that has stopped; look whether it was done, \
+             and choose a new key",
+        ),
+        Asked::Done(None) => conflict(
+            "this was done when it was asked for first; what was answered is not kept because it is secret or long",
+        ),
+        Asked::Done(Some(text)) => {
+            let kept: Kept =
+                serde_json::from_str(&text).map_err(|error| Fault::internal(&error))?;
+            kept.response().map(Some)
+        }
+    }
+}
+
+/// What becomes of a key after its request.
+enum Note {
+    /// Who comes again may try it again.
+    Free,
+    /// It was done; with the answer where that is kept.
+    Done(Option<String>),
+}
+
+impl Note {
+    async fn write(&self, store: &Store, key: &Digest) -> Result<(), StoreError> {
+        match self {
+            Self::Free => store.give_answer_back(key).await,
+            Self::Done(answer) => store.keep_answer(key, answer.as_deref()).await,
+        }
     }
 }
 
@@ -121,21 +141,31 @@ async fn answered(
         parts.status,
         StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
     );
-    let noted = if parts.status.is_server_error() || passing {
-        store.give_answer_back(&key).await
+    let note = if parts.status.is_server_error() || passing {
+        Note::Free
     } else {
         let tells = !is_secret || !parts.status.is_success();
         let kept = tells.then(|| Kept::of(&parts, &body)).flatten();
-        let text = kept.and_then(|kept| serde_json::to_string(&kept).ok());
-        store.keep_answer(&key, text.as_deref()).await
+        Note::Done(kept.and_then(|kept| serde_json::to_string(&kept).ok()))
     };
-    if let Err(error) = noted {
-        // It was done nevertheless, and the key stays taken.
+    if let Err(error) = note.write(store, &key).await {
         let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "an answer cannot be kept for who asks again");
+        tracing::warn!(error, "an answer cannot be kept for who asks again; it is tried again");
+        let store = store.clone();
+        tokio::spawn(async move {
+            for seconds in AGAIN {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                if note.write(&store, &key).await.is_ok() {
+                    break;
+                }
+            }
+        });
     }
     Ok(Response::from_parts(parts, Body::from(body)))
 }
+
+/// Seconds after which it is tried again to keep an answer: a database that is away is back in a while, or what was claimed ends by itself.
+const AGAIN: [u64; 5] = [1, 4, 20, 60, 300];
 
 impl Kept {
     /// Returns an answer as it is kept, where it is short enough and a text.
