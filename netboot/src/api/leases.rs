@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{Duid, Lease, Lease6, Machine, Snapshot, Step, StoreError};
 use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::access::{Access, Noun};
 use super::change::{Dry, Preview};
@@ -150,15 +151,30 @@ async fn release(
     released.then_some(()).ok_or_else(ended)?;
     tracing::info!(%address, by = caller.name, "lease ended");
     let machine = row.machine_in(&control.view.snapshot()).map_or(0, |machine| machine.id.0);
-    let (name, before) = (address.to_string(), serde_json::to_value(&row).ok());
-    let step = Step { noun: LEASE, subject: machine, name: &name, before, after: None };
-    let written = control.inventory.acting(&caller.name).record(step).await;
-    written.map_err(|error| without_a_row("the lease has ended", error))?;
+    let documents = (serde_json::to_value(&row).ok(), None);
+    let what = (machine, address.to_string(), documents);
+    write_down(&control, &caller, "the lease has ended", what).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// Writes down what was done to leases: the machine, the name, what was and what is. Comes to its end whoever goes away
+/// meanwhile, for it was done.
+pub(super) async fn write_down(
+    control: &Control,
+    caller: &Caller,
+    done: &'static str,
+    (subject, name, (before, after)): (i64, String, (Option<Value>, Option<Value>)),
+) -> Result<(), Fault> {
+    let store = control.inventory.acting(&caller.name);
+    let written = tokio::spawn(async move {
+        let step = Step { noun: LEASE, subject, name: &name, before, after };
+        store.record(step).await.map_err(|error| without_a_row(done, error))
+    });
+    written.await.map_err(|error| Fault::internal(&error))?
+}
+
 /// Says that something was done to leases which is missing in the log of changes: they are elsewhere than it.
-pub(super) fn without_a_row(done: &str, error: StoreError) -> Fault {
+fn without_a_row(done: &str, error: StoreError) -> Fault {
     let fault = Fault::from(error);
     let text = format!("{done}, but the log of changes does not say so: {}", fault.detail());
     tracing::error!("{text}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use kiln_inventory::{Lease, Lease6, NewMachine, Snapshot, Step};
+use kiln_inventory::{Lease, Lease6, NewMachine, Snapshot};
 use kiln_types::Mac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::access::{Access, Noun};
 use super::change::Dry;
 use super::extract::{Body, Params};
-use super::leases::{LEASE, full, without_a_row};
+use super::leases::{full, write_down};
 use super::peer::Caller;
 use super::route::{Route, post};
 use super::{Control, Fault};
@@ -162,9 +162,8 @@ async fn taken<A: Into<IpAddr>>(
         let after = json!({
             "taken": taken, "skipped": skipped.len(), "addresses": named, "more-ranges": more,
         });
-        let step = Step { noun: LEASE, subject: 0, name: &name, before: None, after: Some(after) };
-        let written = control.inventory.acting(&caller.name).record(step).await;
-        written.map_err(|error| without_a_row("the leases are taken over", error))?;
+        let what = (0, name, (None, Some(after)));
+        write_down(control, caller, "the leases are taken over", what).await?;
     }
     Ok(Json(TakenLeases { taken, skipped }))
 }
