@@ -22,6 +22,8 @@ const MOST_ADDRESSES: usize = 8;
 const MOST_SCRIPTS: usize = 6;
 /// Packets of DHCP of one program that are told of one boot.
 const MOST_PACKETS: usize = 8;
+/// Events of a boot that are remembered until it is healthy, to count what its phases took.
+const MOST_COUNTED: usize = 128;
 
 /// A boot under way.
 pub(super) struct Active {
@@ -175,9 +177,14 @@ impl Active {
         tells
     }
 
-    /// Takes an event into the timeline. That of a boot that is healthy is counted, by what its phases took.
+    /// Takes an event into the timeline. That of a boot that is healthy is counted, by what its phases took; that of one
+    /// that fails, or goes on for long, is not kept in memory.
     pub(super) fn tells(&mut self, event: &BootEvent) {
         let Some(timeline) = &mut self.timeline else { return };
+        if self.boot.outcome == Outcome::Failed || timeline.len() >= MOST_COUNTED {
+            self.timeline = None;
+            return;
+        }
         timeline.push(event.clone());
         if self.boot.outcome == Outcome::Healthy {
             if let Some(arch) = self.boot.arch {

@@ -8,6 +8,7 @@ use kiln_ipxe::BootTicket;
 use super::active::Active;
 use super::tracker::Tracker;
 use super::{BootsError, NextPlan};
+use crate::observe::COUNTS;
 
 impl Tracker {
     /// Returns the machine whose system proves that it runs this boot. The first proof of a boot that the system
@@ -104,6 +105,7 @@ impl Tracker {
                 started: at,
             };
             let boot = self.number(new, false).await?;
+            COUNTS.boots.begins(&boot);
             let id = boot.id;
             let name = &boot.machine_name;
             tracing::info!(boot = id.0, machine = name, %order, "boot begins by kexec");
