@@ -1,6 +1,8 @@
 //! Which version each channel names: builds and commands of this host change it in the artifact store, and the log of
 //! changes tells of it.
 
+use std::collections::VecDeque;
+
 use kiln_inventory::{Step, Store};
 use kiln_types::{Arch, Digest, ImageRef};
 use serde_json::{Value, json};
@@ -36,8 +38,11 @@ pub(super) fn moved(before: &Served, after: &Served) -> Vec<Moved> {
     moved.filter(|it| it.before != it.after).collect()
 }
 
-/// Writes down what has moved. What cannot be written is in the log of the server at least.
-pub(super) async fn tell(inventory: &Store, moved: &[Moved]) {
+/// What may wait to be written down; of more only the log of the server tells.
+const MOST: usize = 256;
+
+/// Says in the log of the server what has moved.
+pub(super) fn log(moved: &[Moved]) {
     for Moved { image, arch, before, after } in moved {
         let shown = |version: &Option<Digest>| match version {
             Some(version) => version.to_string(),
@@ -45,6 +50,12 @@ pub(super) async fn tell(inventory: &Store, moved: &[Moved]) {
         };
         let (now, was) = (shown(after), shown(before));
         tracing::info!(%image, %arch, version = now, other = was, "an image names another version");
+    }
+}
+
+/// Writes down what has moved, the first first. What cannot be written now waits.
+pub(super) async fn tell(inventory: &Store, moved: &mut VecDeque<Moved>) {
+    while let Some(Moved { image, arch, before, after }) = moved.front() {
         let document = |version: &Option<Digest>| -> Option<Value> {
             version.map(|version| json!({"arch": arch, "version": version}))
         };
@@ -53,8 +64,11 @@ pub(super) async fn tell(inventory: &Store, moved: &[Moved]) {
         let step = Step { noun: IMAGE, subject: 0, name: &name, before, after };
         if let Err(error) = inventory.record(step).await {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, %image, "that is not in the log of changes");
+            tracing::warn!(error, %image, "that is not in the log of changes yet");
+            moved.drain(..moved.len().saturating_sub(MOST));
+            return;
         }
+        moved.pop_front();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Makes the view anew: what has changed is read, and the rest stays.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,6 +28,8 @@ pub(super) struct Read {
     /// What each cordoned machine last ran well.
     well: Well,
     ignored: HashSet<Mac>,
+    /// Channels that have moved, and the log of changes does not say so yet.
+    unsaid: VecDeque<Moved>,
     /// Whether what channels name has been read once.
     read_images: bool,
     /// Whether who opens secrets has been given them.
@@ -47,7 +49,11 @@ impl View {
         self.read_inventory(&mut read, true).await.map_err(ViewError::Inventory)?;
         let moved = self.read_images(&mut read).await?;
         self.show(&read);
-        moved::tell(&self.inventory, &moved).await;
+        moved::log(&moved);
+        read.unsaid.extend(moved);
+        if self.while_away().is_none() {
+            moved::tell(&self.inventory, &mut read.unsaid).await;
+        }
         Ok(())
     }
 
