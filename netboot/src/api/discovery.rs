@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kiln_inventory::{
-    Discovered, DiscoveryState, Machine, NameTemplate, NewMachine, Recogniser, Selector, Settled,
-    Step, Stored,
+    Becomes, Discovered, DiscoveryState, Machine, NameTemplate, NewMachine, Recogniser, Selector,
+    Settled, Step, Stored,
 };
 use kiln_types::{Arch, ImageRef, Mac};
 use serde::{Deserialize, Serialize};
@@ -282,8 +282,8 @@ async fn settle(
         return Err(Fault::new(StatusCode::CONFLICT, text));
     }
     let judge = Judge::new(control.view.clone(), control.vendors.clone());
-    let would = judge.would(&now).await?;
     if dry.dry_run {
+        let would = judge.would(&now).await?;
         let before = &now.document;
         let becomes = |state, rule, note| Discovered { state, rule, note, ..before.clone() };
         let after = match would {
@@ -298,25 +298,24 @@ async fn settle(
         return Ok(Preview::of(Some(before), Some(&after)).into_response());
     }
     let Stored { id, document: Discovered { macs, .. }, .. } = &now;
-    // What becomes of it is written down with the rule; who asked for it is not the rule's business.
+    // A machine that it becomes is written down with the rule; who asked for that is told here.
     let name = macs.first().map_or_else(|| id.to_string(), ToString::to_string);
-    let after = Some(json!({"asked": "settle"}));
-    let asked = Step { noun: "discovery", subject: *id, name: &name, before: None, after };
+    let (before, after) = (Some(json!({})), Some(json!({"asked": "settle"})));
+    let asked = Step { noun: "discovery", subject: *id, name: &name, before, after };
     control.inventory.acting(&caller.name).record(asked).await?;
-    judge.settle_now(now.id).await?;
+    let became = judge.settle_now(now.id).await?;
     let Stored { id, document: Discovered { macs, .. }, .. } = now;
     tracing::info!(entry = id, by = caller.name, "rules decide on a discovered machine");
     let entries = control.inventory.discovered().await?;
     let left = entries.into_iter().find(|entry| entry.id == id).map(|entry| entry.document);
-    Ok(Json(match (left, would) {
-        (Some(Discovered { state, rule, note, .. }), _) => {
+    Ok(Json(match (became, left) {
+        (Some(Becomes { machine, rule, .. }), _) => {
+            Decided { id, macs, machine: Some(machine.name), state: None, rule, note: None }
+        }
+        (None, Some(Discovered { state, rule, note, .. })) => {
             Decided { id, macs, machine: None, state: Some(state), rule, note }
         }
-        (None, Settled::Machine(becomes)) => {
-            let machine = Some(becomes.machine.name.clone());
-            Decided { id, macs, machine, state: None, rule: becomes.rule, note: None }
-        }
-        (None, _) => return Err(gone(&key)),
+        (None, None) => return Err(gone(&key)),
     })
     .into_response())
 }

@@ -43,7 +43,14 @@ pub(super) async fn apply(
     let server = Client::new(client);
     let tried = tried(&server, name).await?;
     if dry.dry_run {
-        return print_tried(client, &tried);
+        // A stronger rule may be the one that decides.
+        let mut all = Vec::new();
+        for entry in &tried.entries {
+            let place = entry_path(&entry.id.to_string(), "/settle");
+            let preview = server.preview(Method::POST, &place, b"{}".to_vec()).await?;
+            all.push(Would { name: entry.macs.join(" "), preview });
+        }
+        return diff::print(client, &all);
     }
     let all: Vec<(i64, String)> =
         tried.entries.into_iter().map(|entry| (entry.id, entry.macs.join(" "))).collect();
@@ -69,8 +76,12 @@ pub(super) async fn add(
     if dry.dry_run {
         let preview = server.preview(Method::POST, RULES, body).await?;
         let first = Would { name: rule.name.clone(), preview };
+        let mut rules: Vec<DiscoveryRule> =
+            server.all::<RuleRow>(RULES).await?.into_iter().map(|row| row.rule).collect();
+        rules.push(rule.clone());
+        rules.sort_by(DiscoveryRule::by_strength);
         let all: Vec<Would> =
-            std::iter::once(first).chain(rows.iter().map(|row| decided_by(rule, row))).collect();
+            std::iter::once(first).chain(rows.iter().map(|row| decided_by(&rules, row))).collect();
         return diff::print(client, &all);
     }
     let all: Vec<(i64, String)> = rows.iter().map(|row| (row.id, macs(row))).collect();
@@ -84,11 +95,14 @@ pub(super) async fn add(
     }
 }
 
-/// Says of an entry that a rule that is not there yet would be the one to decide.
-fn decided_by(rule: &DiscoveryRule, row: &DiscoveryRow) -> Would {
+/// Says of an entry which of these rules would decide, the strongest of which comes first; one is not there yet.
+fn decided_by(rules: &[DiscoveryRule], row: &DiscoveryRow) -> Would {
     let field = |text: &str| text.to_owned();
     let before = row.entry.rule.as_deref().map(|rule| json!(rule));
-    let change = FieldChange { field: field("/rule"), before, after: Some(json!(rule.name)) };
+    let vendor = row.vendor.as_deref().unwrap_or_default();
+    let decides = rules.iter().find(|rule| rule.matches(&row.entry, vendor));
+    let after = decides.map(|rule| json!(rule.name));
+    let change = FieldChange { field: field("/rule"), before, after };
     let preview = Preview { would: field("change"), after: None, diff: vec![change] };
     Would { name: macs(row), preview }
 }

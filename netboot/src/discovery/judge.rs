@@ -75,13 +75,14 @@ impl Judge {
         Ok(site.map_or(Settled::Wait, |site| self.look(&site, entry)))
     }
 
-    /// Settles what becomes of one entry. Fails where that cannot be kept.
-    pub(crate) async fn settle_now(&self, id: i64) -> Result<(), StoreError> {
-        let Some(mut site) = self.site().await? else { return Ok(()) };
-        if self.settle_one(&mut site, id).await? {
+    /// Settles what becomes of one entry, and returns the machine where it becomes one. Fails where that cannot be kept.
+    pub(crate) async fn settle_now(&self, id: i64) -> Result<Option<Becomes>, StoreError> {
+        let Some(mut site) = self.site().await? else { return Ok(None) };
+        let (changed, became) = self.settle_one(&mut site, id).await?;
+        if changed {
             self.view.refresh_inventory().await?;
         }
-        Ok(())
+        Ok(became)
     }
 
     /// Settles what becomes of some entries. Each is looked at once: where nothing is said of it, it waits for a person.
@@ -90,7 +91,7 @@ impl Judge {
         let mut changed = false;
         for id in entries {
             match self.settle_one(&mut site, *id).await {
-                Ok(settled) => changed |= settled,
+                Ok((settled, _)) => changed |= settled,
                 Err(error) if error.is_unavailable() => return Err(error),
                 // One that cannot be settled does not hold up the others.
                 Err(error) => {
@@ -106,32 +107,37 @@ impl Judge {
         Ok(())
     }
 
-    /// Returns whether that changes what machines get.
-    async fn settle_one(&self, site: &mut Site, id: i64) -> Result<bool, StoreError> {
+    /// Returns whether that changes what machines get, and the machine that the entry becomes.
+    async fn settle_one(
+        &self,
+        site: &mut Site,
+        id: i64,
+    ) -> Result<(bool, Option<Becomes>), StoreError> {
+        let nothing = (false, None);
         let Some(place) = site.entries.iter().position(|entry| entry.id == id) else {
-            return Ok(false);
+            return Ok(nothing);
         };
-        let Some(now) = site.entries.get(place).cloned() else { return Ok(false) };
+        let Some(now) = site.entries.get(place).cloned() else { return Ok(nothing) };
         let entry = &now.document;
         if entry.is_marked() {
-            return Ok(false);
+            return Ok(nothing);
         }
         match self.look(site, &now) {
-            Settled::Wait => Ok(false),
+            Settled::Wait => Ok(nothing),
             Settled::Ignore { rule } => {
                 let state = DiscoveryState::Ignored;
                 let ignored = Discovered { state, rule: Some(rule), note: None, ..entry.clone() };
-                self.keep(&now, ignored).await
+                Ok((self.keep(&now, ignored).await?, None))
             }
             Settled::Hold { rule, why } => {
                 let state = DiscoveryState::Held;
                 let held = Discovered { state, rule, note: why, ..entry.clone() };
-                self.keep(&now, held).await
+                Ok((self.keep(&now, held).await?, None))
             }
             Settled::Machine(becomes) => {
                 let rule = becomes.rule.clone();
                 match self.approve(&now, &becomes, &site.expected).await {
-                    Ok(false) => Ok(false),
+                    Ok(false) => Ok(nothing),
                     Ok(true) => {
                         site.entries.remove(place);
                         let name = becomes.machine.name.clone();
@@ -139,11 +145,12 @@ impl Judge {
                             .retain(|e| Some(&e.document.name) != becomes.expected.as_ref());
                         site.added.push((name.clone(), Traits::known(&becomes.machine)));
                         site.names.insert(name);
-                        Ok(true)
+                        Ok((true, Some(*becomes)))
                     }
                     Err(error) if error.is_conflict() || error.is_invalid() => {
                         let (state, note) = (DiscoveryState::Held, Some(error.to_string()));
-                        self.keep(&now, Discovered { state, rule, note, ..entry.clone() }).await
+                        let held = Discovered { state, rule, note, ..entry.clone() };
+                        Ok((self.keep(&now, held).await?, None))
                     }
                     Err(error) => Err(error),
                 }
