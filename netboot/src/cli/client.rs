@@ -20,6 +20,7 @@ use super::remote::Remote;
 use super::sse::{Parser, Sent};
 use super::{ClientArgs, Failure};
 use crate::api::{GroupRow, Preview, Problem};
+use crate::settings::DEFAULT_SOCKET;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
@@ -40,7 +41,7 @@ pub(super) enum Client {
 impl Client {
     pub(super) fn new(args: &ClientArgs) -> Self {
         match &args.server {
-            None => Self::Here(args.socket.clone()),
+            None => Self::Here(args.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into())),
             Some(url) => {
                 Self::There(Remote::new(url, args.token_file.as_deref(), args.ca.as_deref()))
             }

@@ -14,7 +14,6 @@ use super::client::Client;
 use super::named::{Named, named};
 use super::table::plain;
 use super::{Cli, ClientArgs, Failure, Output, print};
-use crate::settings::DEFAULT_SOCKET;
 
 /// By this variable a shell says that it wants to know how a line goes on.
 const VARIABLE: &str = "KILN_COMPLETE";
@@ -140,8 +139,7 @@ fn server(line: &[String]) -> ClientArgs {
         value.flatten().or_else(|| std::env::var(variable).ok())
     };
     ClientArgs {
-        socket: said("--socket", "KILN_SOCKET")
-            .map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from),
+        socket: said("--socket", "KILN_SOCKET").map(PathBuf::from),
         server: said("--server", "KILN_SERVER"),
         token_file: said("--token-file", "KILN_TOKEN_FILE").map(PathBuf::from),
         ca: said("--ca", "KILN_CA").map(PathBuf::from),
@@ -274,7 +272,7 @@ mod tests {
     fn the_server_is_the_one_that_the_line_names() {
         let line = |words: &[&str]| words.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
         let here = server(&line(&["kiln", "machine", "list", "--socket", "/s"]));
-        assert_eq!(here.socket, PathBuf::from("/s"));
+        assert_eq!(here.socket, Some(PathBuf::from("/s")));
         let there = server(&line(&["kiln", "--server=https://k:1", "--token-file", "t", "--ca"]));
         assert_eq!(there.server.as_deref(), Some("https://k:1"));
         assert_eq!((there.token_file, there.ca), (Some("t".into()), None));

@@ -82,7 +82,7 @@ use tracing_subscriber::{layer::SubscriberExt as _, registry::LookupSpan};
 
 use self::place::{KeyDirArg, KeyPlaceArgs, StoreArg};
 use crate::demo::DemoArgs;
-use crate::settings::{DEFAULT_PATH, DEFAULT_SOCKET, LogFormat, LogSettings};
+use crate::settings::{DEFAULT_PATH, LogFormat, LogSettings};
 
 /// Bakes operating-system images and boots machines into them over the network
 ///
@@ -165,9 +165,9 @@ pub enum Command {
 /// Which server to talk to, and how to show what it says.
 #[derive(Args, Clone, Debug)]
 pub struct ClientArgs {
-    /// Socket of the running server
-    #[arg(long, env = "KILN_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
-    pub socket: PathBuf,
+    /// Socket of the running server; /run/kiln/kiln.sock, where none is named
+    #[arg(long, env = "KILN_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Another server instead, as `https://kiln.example:8444`
     #[arg(long, env = "KILN_SERVER", value_name = "URL")]
     pub server: Option<String>,

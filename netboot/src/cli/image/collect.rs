@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +11,6 @@ use super::super::confirm::{Sure, named};
 use super::super::place::folders_of;
 use super::super::table::{size, table, text};
 use super::super::{ClientArgs, Failure, StoreArg, print_document};
-use crate::settings::DEFAULT_SOCKET;
 
 /// Free the space of versions, artifacts and downloads that nothing needs any more
 ///
@@ -111,13 +110,13 @@ fn server_to_ask(
     if args.no_server {
         return Ok(None);
     }
-    if client.server.is_some() || client.socket != Path::new(DEFAULT_SOCKET) {
+    if client.server.is_some() || client.socket.is_some() {
         return Ok(Some(client.clone()));
     }
     let socket = usual()?;
     // One that may not even be looked for is asked, and then says what is missing.
     let runs = !matches!(socket.try_exists(), Ok(false));
-    Ok(runs.then(|| ClientArgs { socket, ..client.clone() }))
+    Ok(runs.then(|| ClientArgs { socket: Some(socket), ..client.clone() }))
 }
 
 /// Asks a server which versions its machines run or last ran well, and which they would boot now.
@@ -160,12 +159,16 @@ mod tests {
         let socket = dir.path().join("kiln.sock");
         let asked = |line: &str| {
             let found = server_to_ask(&args(line), || Ok(socket.clone())).unwrap();
-            found.map(|client| client.server.unwrap_or_else(|| client.socket.display().to_string()))
+            let socket =
+                |client: &ClientArgs| client.socket.as_ref().unwrap().display().to_string();
+            found.map(|client| client.server.clone().unwrap_or_else(|| socket(&client)))
         };
         let far = Some("https://kiln.example:8444".to_owned());
         assert_eq!(asked(""), None);
         assert_eq!(asked("--server https://kiln.example:8444"), far);
         assert_eq!(asked("--socket /nowhere.sock"), Some("/nowhere.sock".to_owned()));
+        let usual = crate::settings::DEFAULT_SOCKET;
+        assert_eq!(asked(&format!("--socket {usual}")), Some(usual.to_owned()), "it is named");
         std::fs::write(&socket, "").unwrap();
         assert_eq!(asked(""), Some(socket.display().to_string()));
         assert_eq!(asked("--server https://kiln.example:8444"), far);

@@ -72,7 +72,7 @@ fn signature(store: &Store, version: &VersionEntry, keys: &KeyDir) -> Result<Str
 /// Asks a server, if one runs, how its own builds of an image went.
 async fn bakes(args: &ShowArgs) -> Option<ImageState> {
     let client = ClientArgs {
-        socket: args.socket.clone(),
+        socket: Some(args.socket.clone()),
         server: None,
         token_file: None,
         ca: None,

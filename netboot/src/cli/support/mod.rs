@@ -54,7 +54,7 @@ pub(super) async fn run(args: SupportArgs) -> Result<(), Failure> {
         format!("{FOLDER}-{}.tar.gz", now.strftime("%Y%m%d-%H%M%SZ")).into()
     });
     let client = Client::new(&ClientArgs {
-        socket: args.socket,
+        socket: Some(args.socket),
         server: None,
         token_file: None,
         ca: None,
