@@ -96,7 +96,8 @@ pub(super) fn routes() -> Vec<Route> {
         delete(ONE, write, "Remove a secret", remove).tried().with(StatusCode::NO_CONTENT),
         post("/api/v1/secrets/rotate", write, "Encrypt all secrets with a new key", rotate)
             .tried()
-            .gives::<RotatedKey>(),
+            .gives::<RotatedKey>()
+            .or(StatusCode::PRECONDITION_FAILED),
     ]
 }
 
