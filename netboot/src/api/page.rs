@@ -49,17 +49,15 @@ impl Page {
     }
 
     /// Returns how many items it has, which are never more than so many.
-    pub(super) fn most(&self, most: usize) -> usize {
-        self.limit.map_or(most, |limit| usize::try_from(limit).unwrap_or(most).min(most))
+    pub(super) fn most(&self, bound: usize) -> usize {
+        most(self.limit).min(bound)
     }
 
     /// The same page with at most so many items.
     pub(super) fn at_most(&self, most: usize) -> Self {
         Self { limit: u32::try_from(self.most(most)).ok(), ..self.clone() }
     }
-}
 
-impl Page {
     /// Puts documents in the order of their list. That of a part is that of the ids, which stays when others come and go.
     pub(super) fn sort<T>(&self, all: &mut [Stored<T>], order: impl Fn(&T, &T) -> Ordering) {
         let is_part = self.limit.is_some() || self.after.is_some();
